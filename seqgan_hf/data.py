@@ -1,0 +1,54 @@
+"""Where sequences come from: text files, datasets, integer ids. See `docs/data.md`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Corpus:
+    """Tokenized sequences, ready for training: what every data source gives.
+
+    Attributes:
+        train: rows with `input_ids` (the sequence, EOS included where there is one, no start token, no padding) and,
+            for conditional generation, `prompt_ids` (start token and condition).
+        eval: held-out rows with the same columns.
+        vocab_size: number of token ids.
+        max_length: T, the longest `input_ids` (EOS included) and the length to generate.
+        bos_token_id: the start token, given to the generator before every sequence without `prompt_ids`.
+        eos_token_id: the token that ends a sequence; `None` for sequences of fixed length.
+        pad_token_id: fills up batches of unequal length; `None` for sequences of fixed length.
+        tokenizer: writes ids as text; saved beside the generator.
+        oracle: the generator that wrote the data, where it is known: NLL_oracle can then be measured.
+        report: what was read, dropped, truncated, repeated: for the log and the corpus report.
+    """
+
+    train: Dataset | IterableDataset
+    eval: Dataset
+    vocab_size: int
+    max_length: int
+    bos_token_id: int
+    eos_token_id: int | None
+    pad_token_id: int | None
+    tokenizer: PreTrainedTokenizerBase
+    oracle: PreTrainedModel | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+class DataSource(ABC):
+    """A source of sequences. The arguments of `__init__` are its configuration, nothing else is."""
+
+    @abstractmethod
+    def load(self) -> Corpus:
+        """Read, tokenize and split. Raises `DataError` with the file, the line and the remedy."""
+
+
+class DataError(ValueError):
+    """A mistake in the user's data; the message names what was found, what is expected, and the remedy."""

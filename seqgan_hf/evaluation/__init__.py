@@ -1,0 +1,1 @@
+"""Metrics: one file each. See `docs/evaluation.md`."""

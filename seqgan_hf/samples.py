@@ -1,0 +1,90 @@
+"""The one record that flows through the house: a batch of generated (or real) sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import BoolTensor, FloatTensor, LongTensor, Tensor
+from torch.nn import functional as F
+
+
+class Samples(NamedTuple):
+    """A batch of sequences: what was given (`prompt`) and what was written (`ids`).
+
+    The first real token of every prompt is the start token; whatever follows it is the condition. Losses, rewards and
+    metrics count `ids` where `mask` is true, and nothing else.
+
+    Attributes:
+        prompt: start token and condition, padded on the left, shape (B, P).
+        ids: tokens after the prompt, EOS included where there is one, padding after it, shape (B, T).
+        mask: true from the first token through EOS, shape (B, T).
+        prompt_mask: true on real prompt tokens, shape (B, P); `None` means that no prompt is padded.
+        soft: a differentiable relaxation of `ids`, shape (B, T, V), for pathwise objectives only.
+    """
+
+    prompt: LongTensor
+    ids: LongTensor
+    mask: BoolTensor
+    prompt_mask: BoolTensor | None = None
+    soft: FloatTensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        return self.ids.shape[0]
+
+    @property
+    def sequences(self) -> LongTensor:
+        """Prompt and continuation as one tensor, shape (B, P+T)."""
+        return torch.cat([self.prompt, self.ids], dim=1)
+
+    @property
+    def attention_mask(self) -> BoolTensor:
+        """True where `sequences` holds a real token, shape (B, P+T)."""
+        prompt_mask = torch.ones_like(self.prompt, dtype=torch.bool) if self.prompt_mask is None else self.prompt_mask
+        return torch.cat([prompt_mask, self.mask], dim=1)
+
+    @property
+    def lengths(self) -> LongTensor:
+        """Number of real tokens of each continuation, EOS included, shape (B,)."""
+        return self.mask.sum(dim=1)
+
+    def _map(self, function) -> Samples:
+        return Samples(*(None if field is None else function(field) for field in self))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Samples:
+        return self._map(lambda field: field.to(device, non_blocking=non_blocking))
+
+    def select(self, rows: Tensor | slice) -> Samples:
+        """The given rows of every field; `rows` is a slice, a boolean mask (B,) or indices (K,)."""
+        return self._map(lambda field: field[rows])
+
+    def split(self, size: int) -> list[Samples]:
+        """Consecutive parts of at most `size` rows."""
+        return [self.select(slice(start, start + size)) for start in range(0, self.batch_size, size)]
+
+    @staticmethod
+    def concatenate(parts: Sequence[Samples], pad_token_id: int = 0) -> Samples:
+        """Join batches row-wise; prompts are padded on the left and continuations on the right to a common length."""
+        if len(parts) == 1:
+            return parts[0]
+        prompt_width = max(part.prompt.shape[1] for part in parts)
+        width = max(part.ids.shape[1] for part in parts)
+        if any(part.soft is not None for part in parts):
+            raise ValueError("got samples with a soft relaxation -> expected token ids only -> drop `soft` before joining")
+        padded = any(part.prompt_mask is not None or part.prompt.shape[1] != prompt_width for part in parts)
+
+        def left(field: Tensor, value: int | bool) -> Tensor:
+            return F.pad(field, (prompt_width - field.shape[1], 0), value=value)
+
+        def right(field: Tensor, value: int | bool) -> Tensor:
+            return F.pad(field, (0, width - field.shape[1]), value=value)
+
+        masks = [p.attention_mask[:, : p.prompt.shape[1]] for p in parts] if padded else []
+        return Samples(
+            prompt=torch.cat([left(part.prompt, pad_token_id) for part in parts]),
+            ids=torch.cat([right(part.ids, pad_token_id) for part in parts]),
+            mask=torch.cat([right(part.mask, False) for part in parts]),
+            prompt_mask=torch.cat([left(mask, False) for mask in masks]) if padded else None,
+        )
