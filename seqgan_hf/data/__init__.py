@@ -2,6 +2,7 @@
 
 from .batches import materialize, stream_samples, to_samples
 from .corpus import Corpus, DataError, DataSource
+from .ids import IdsData
 from .text import TextData
 from .tokenization import TokenizerConfig, integer_tokenizer
 
@@ -10,6 +11,7 @@ __all__ = [
     "Corpus",
     "DataError",
     "DataSource",
+    "IdsData",
     "TextData",
     "TokenizerConfig",
     "integer_tokenizer",

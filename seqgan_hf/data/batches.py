@@ -69,7 +69,7 @@ def materialize(
     if len(dataset) == 0:
         raise DataError("got a dataset without rows -> expected at least one -> look at the split and the filters")
     table = dataset.with_format("arrow")[:]
-    columns = {name: _flat_arrow(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
+    columns = {name: flat_lists(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
     return _padded(columns, bos_token_id, pad_token_id, max_length)
 
 
@@ -96,7 +96,7 @@ def _flat(rows: Sequence) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _flat_arrow(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def flat_lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Values (number of tokens,) and lengths (number of rows,) of a column of lists."""
     if column.null_count:
         raise DataError(f"got {column.null_count} rows without ids -> expected a list in every row -> remove them")

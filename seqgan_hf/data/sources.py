@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from datasets import (
     ClassLabel,
     Dataset,
     DatasetDict,
+    Features,
     IterableDataset,
     IterableDatasetDict,
     Value,
@@ -149,12 +149,14 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
         ) from error
 
 
-def read_dataset(name: str, config: str | None, split: str, streaming: bool) -> Rows:
-    """A split of a Hub dataset, of a local folder laid out like one, or of a folder written by `save_to_disk`.
+def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: str, streaming: bool) -> Rows:
+    """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
     Raises:
         DataError: if it cannot be found or reached, or has no such configuration or split.
     """
+    if not isinstance(name, str):
+        return _split_of(_streamed(name) if streaming else name, "the dataset", split)
     folder = Path(name)
     saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
@@ -215,6 +217,8 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if features is None:  # a stream that has to be read to be known
         rows = rows._resolve_features()
         features = rows.features
+    if features is None:
+        raise DataError("got no row at all -> expected at least one line -> look at the file or split")
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
@@ -248,7 +252,8 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
     if _is_text(feature):
         return rows
     if isinstance(feature, ClassLabel):
-        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=_two_texts())
+        features = Features({"text": Value("string"), "prompt": Value("string")})
+        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=features)
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))
     raise DataError(
@@ -257,16 +262,5 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
     )
 
 
-def _two_texts():
-    from datasets import Features
-
-    return Features({"text": Value("string"), "prompt": Value("string")})
-
-
 def _label_names(batch: dict, names: list[str]) -> dict:
     return {"prompt": [None if label is None or label < 0 else names[label] for label in batch["prompt"]]}
-
-
-def batches_of(rows: Rows, size: int = 10_000) -> Iterator[dict[str, list]]:
-    """Columns of consecutive rows, `size` at a time."""
-    yield from rows.iter(batch_size=size)

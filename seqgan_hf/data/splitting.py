@@ -59,7 +59,7 @@ def check_nulls(table: pa.Table, name: str, start: int) -> None:
 
 def is_blank(column: pa.ChunkedArray) -> np.ndarray:
     """True where a text is empty or only white space, or a list is empty, shape (N,)."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if pa.types.is_nested(column.type):
         lengths = pc.list_value_length(column)
     else:
         lengths = pc.binary_length(pc.utf8_trim_whitespace(column))
@@ -107,7 +107,8 @@ def split(
         report["train"], report["eval"] = counts, eval_counts
         train_hashes, eval_hashes = seen.hashes[kept], eval_seen.hashes[eval_kept]
         train_rows, eval_rows = _select(train, kept), _select(held_out, eval_kept)
-    report["overlap"] = int(np.isin(np.unique(eval_hashes), train_hashes).sum())
+    shared = np.isin(eval_hashes, train_hashes)
+    report["overlap"] = {"held_out_lines": int(shared.sum()), "different": len(np.unique(eval_hashes[shared]))}
     return train_rows, eval_rows, report
 
 
