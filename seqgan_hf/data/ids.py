@@ -23,8 +23,8 @@ class IdsData(DataSource):
     ids after them, unless they are named.
 
     Args:
-        train_file: path, pattern or list of them: .json, .jsonl or .parquet with a column of lists, or text with integers
-            separated by white space, one sequence a line.
+        train_file: path, pattern or list of them: .json, .jsonl or .parquet with a column of lists, or text with
+            integers separated by white space, one sequence a line.
         eval_file: held-out rows, likewise.
         dataset: Hub id, local folder laid out like a Hub dataset, folder written by `save_to_disk`, or, in Python, a
             `Dataset` or `DatasetDict`.
@@ -33,7 +33,7 @@ class IdsData(DataSource):
         eval_split: split of `dataset` to hold out.
         ids_column: column with the ids; `None` takes `input_ids`, `ids`, or the only one there is.
         prompt_column: column with the ids of what is given: the generator continues it.
-        vocab_size: number of ids in the data, which are then 0 to vocab_size - 1; `None` takes the largest id plus one.
+        vocab_size: number of ids in the data, 0 to vocab_size - 1; `None` takes the largest id plus one.
         bos_token_id: an id of the data that serves as the start token; `None` adds one.
         eos_token_id: an id of the data that ends sequences; `None` adds one.
         eos: append the end token where it is missing; `False` for sequences of fixed length.

@@ -19,8 +19,8 @@ from .tokenization import TokenizerConfig, build_tokenizer
 class TextData(DataSource):
     """Lines of text, from files, from the Hub, from a folder, or from memory.
 
-    Name either `train_file` or `dataset`. Without `eval_file` or `eval_split`, held-out lines are cut from the training
-    lines, the same ones for the same `seed`.
+    Name either `train_file` or `dataset`. Without `eval_file` or `eval_split`, held-out lines are cut from the
+    training lines, the same ones for the same `seed`.
 
     Args:
         train_file: path, pattern (`data/*.txt`) or list of them: text with one sequence a line, .csv, .tsv, .json or

@@ -34,8 +34,8 @@ class TokenizerConfig:
             or character, and 8192 subwords.
         min_count: words, characters and BPE merges seen fewer times than this are left out.
         lowercase: lower-case the text first; it cannot be undone when decoding.
-        pre_tokenizer: for words only, what splits a line: `WhitespaceSplit`, or the class name of another pre-tokenizer
-            of the `tokenizers` library, such as `Whitespace` (punctuation apart) or `BertPreTokenizer`.
+        pre_tokenizer: for words only, what splits a line: `WhitespaceSplit`, or the class name of another
+            pre-tokenizer of the `tokenizers` library, such as `Whitespace` (punctuation apart) or `BertPreTokenizer`.
     """
 
     level: Literal["word", "char", "bpe", "unigram"] = "word"
