@@ -1,8 +1,8 @@
 """Probabilistic context-free grammars: they write sentences, parse them, and know the entropy of what they write.
 
-A generator that was trained on sentences of a grammar can be judged without doubt: a sentence is accepted or it is not,
-its true probability is known, and no model can reach a lower mean negative log-likelihood than the grammar's entropy.
-`ENGLISH` is a grammar of English-like sentences, small enough to be read here.
+A generator that was trained on sentences of a grammar can be judged without doubt: a sentence is accepted or not, its
+true probability is known, and no model can reach a lower mean negative log-likelihood than the grammar's entropy.
+`ENGLISH_RULES` write English-like sentences, and are few enough to be read here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Grammar:
     """A probabilistic context-free grammar without left recursion.
 
     Args:
-        rules: for every symbol its alternatives, each a string of words and symbols separated by white space (the empty
-            string for nothing) with its weight. A name with an entry here is a symbol, every other one is a word.
+        rules: for every symbol its alternatives, each a string of words and symbols separated by white space (the
+            empty string for nothing) with its weight. A name with an entry here is a symbol, every other one a word.
         start: the symbol of a whole sentence.
 
     Raises:
-        ValueError: if a weight is not positive, a symbol can begin with itself, or sentences would be infinitely long on
-            average.
+        ValueError: if a weight is not positive, a symbol can begin with itself, or sentences would be infinitely long
+            on average.
     """
 
     def __init__(self, rules: Mapping[str, Mapping[str, float]], start: str = "SENTENCE"):
@@ -110,8 +110,8 @@ class Grammar:
     def entropy(self) -> float:
         """Entropy of the distribution of sentences in nats: the lowest mean negative log-likelihood of a sentence.
 
-        The entropy of derivations solves a linear system (Soule, Entropies of probabilistic grammars, 1974); it is that
-        of the sentences because no sentence has two derivations.
+        The entropy of derivations solves a linear system (Soule, Entropies of probabilistic grammars, 1974); it is
+        that of the sentences because no sentence has two derivations.
 
         Raises:
             ValueError: if the grammar is not LL(1), so that sentences may have several derivations.
@@ -172,9 +172,7 @@ class Grammar:
     def _nullable_symbols(self) -> set[str]:
         nullable: set[str] = set()
         while True:
-            found = {
-                s for s, rules in self.rules.items() if any(all(n in nullable for n in rule) for rule, _ in rules)
-            }
+            found = {s for s, rules in self.rules.items() if any(nullable.issuperset(rule) for rule, _ in rules)}
             if found == nullable:
                 return nullable
             nullable = found
@@ -286,8 +284,8 @@ def _by_rank(words: str) -> dict[str, float]:
     return {word: 1.0 / rank for rank, word in enumerate(words.split(), start=1)}
 
 
-# Subject and verb agree in number, across whatever stands between them. Only one modifier follows a noun, adverbs stand
-# before the verb, and only whole sentences are joined: so the next word always decides, and there is one parse.
+# Subject and verb agree in number, across whatever stands between them. Only one modifier follows a noun, adverbs
+# stand before the verb, and only whole sentences are joined: so the next word always decides, and there is one parse.
 ENGLISH_RULES: dict[str, dict[str, float]] = {
     "SENTENCE": {"CLAUSE ENDING": 1.0},
     "ENDING": {".": 0.95, "and SENTENCE": 0.03, "but SENTENCE": 0.02},

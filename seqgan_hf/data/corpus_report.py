@@ -30,6 +30,8 @@ SPLIT_ROWS = {
     "prompt_longest": "tokens of the longest prompt",
 }
 
+MOST_BINS = 80  # each a whole number of tokens wide
+
 
 def corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Path) -> dict[str, Any]:
     """Print what was read, and save it as `corpus.json`, `corpus.md` and `lengths.png`.
@@ -118,10 +120,9 @@ def draw_lengths(lengths: dict[int, int], max_length: int, path: Path) -> None:
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
         longest = max(max(lengths), max_length)
-        bins = min(longest, 80)
-        axes.hist(
-            list(lengths), bins=bins, range=(0.5, longest + 0.5), weights=list(lengths.values()), color="#4878a8"
-        )
+        width = -(-longest // MOST_BINS)
+        edges = [width * number + 0.5 for number in range(-(-longest // width) + 1)]
+        axes.hist(list(lengths), bins=edges, weights=list(lengths.values()), color="#4878a8")
         axes.axvline(max_length + 0.5, color="#c44e52", linestyle="--", label=f"length to generate: {max_length:,}")
         axes.set(xlabel="tokens a line, end token included", ylabel="training lines")
         axes.legend(frameon=False)
