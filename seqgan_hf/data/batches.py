@@ -112,14 +112,12 @@ def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_leng
     if longest > width:
         raise DataError(
             f"got a row of {longest} tokens (row {int(lengths.argmax())}) -> expected at most {width} -> truncate or "
-            "drop "
-            "it when loading"
+            "drop it when loading"
         )
     if pad_token_id is None and bool((lengths != width).any()):
         raise DataError(
             f"got rows of {int(lengths.min())} to {longest} tokens for a width of {width} -> expected one length, as "
-            "there "
-            "is no padding token -> give a pad_token_id"
+            "there is no padding token -> give a pad_token_id"
         )
     fill = 0 if pad_token_id is None else pad_token_id
     ids, mask = _place(values, lengths, width, fill, left=False)
@@ -136,8 +134,7 @@ def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left:
     if len(lengths) * width > LARGEST_TENSOR:
         raise DataError(
             f"got {len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded "
-            "-> "
-            "expected at most 9 GiB -> set a smaller max_length, or streaming=true"
+            "-> expected at most 9 GiB -> set a smaller max_length, or streaming=true"
         )
     positions = np.arange(width)
     mask = positions >= (width - lengths)[:, None] if left else positions < lengths[:, None]

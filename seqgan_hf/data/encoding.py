@@ -17,6 +17,7 @@ from .splitting import check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
 
+MOST_SHOWN = 1000
 COUNTS = ("length", "unknown", "prompt_length")
 
 
@@ -170,10 +171,8 @@ def _check_fixed_length(lengths: np.ndarray, keep: np.ndarray, max_length: int, 
     if len(short):
         raise DataError(
             f"got {int(lengths[short[0]])} tokens in {name} line {int(short[0])} and eos=false -> expected "
-            f"{max_length} tokens "
-            f"in every line, as nothing else ends them -> set eos=true, or max_length={int(lengths[keep].min())} to "
-            "cut all "
-            "to the shortest"
+            f"{max_length} tokens in every line, as nothing else ends them -> set eos=true, or "
+            f"max_length={int(lengths[keep].min())} to cut all to the shortest"
         )
 
 
@@ -206,10 +205,11 @@ def examples(rows: Dataset, count: int = 10) -> list[dict[str, str]]:
 
 
 def describe(corpus: Corpus, shown: list[dict[str, Any]]) -> Corpus:
-    """Put examples, and one row as ids, as tokens and decoded, into the report."""
-    row = next(iter(corpus.train))
+    """Put examples, and one row as ids, as tokens and decoded, into the report; only the beginning of very long "
+    "ones."""
+    row = {name: ids[:MOST_SHOWN] for name, ids in next(iter(corpus.train)).items()}
     ids = row["input_ids"]
-    corpus.report["examples"] = shown
+    corpus.report["examples"] = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
     corpus.report["example"] = row | {
         "tokens": corpus.tokenizer.convert_ids_to_tokens(ids),
         "decoded": corpus.tokenizer.decode(ids),

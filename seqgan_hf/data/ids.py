@@ -71,8 +71,7 @@ class IdsData(DataSource):
         if (train_file is None) == (dataset is None):
             raise DataError(
                 f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
-                "data, "
-                "and set the other to null where a recipe names it"
+                "data, and set the other to null where a recipe names it"
             )
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
         self.train_file = train_file
@@ -140,8 +139,7 @@ class IdsData(DataSource):
             if value is not None and not 0 <= value < words:
                 raise DataError(
                     f"got {name}={value} -> expected an id of the data, 0 to {words - 1} -> correct it, raise "
-                    "vocab_size, or "
-                    "leave it out to get a new id"
+                    "vocab_size, or leave it out to get a new id"
                 )
         tokenizer = integer_tokenizer(words, bos, eos, pad)
         return {
@@ -164,7 +162,8 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
         usable = [name for name, type_ in types.items() if _holds_ids(type_) and name != prompt_column]
         preferred = [name for name in ("input_ids", "ids", *(usable if len(usable) == 1 else ())) if name in usable]
         if not preferred:
-            raise DataError(f"got no ids_column -> expected one of the columns {usable or list(types)} -> name it")
+            shown = {name: str(types[name]) for name in usable or types}
+            raise DataError(f"got no ids_column, and columns {shown} -> expected one of lists of integers -> name it")
         ids_column = preferred[0]
     renamed = {ids_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
     for column in renamed:
@@ -205,8 +204,7 @@ def _parse(batch: dict[str, list], indices: list[int], column: str) -> dict[str,
         except ValueError as error:
             raise DataError(
                 f"got {text[:60]!r} in row {index} -> expected integers separated by white space -> correct the row, "
-                "or "
-                "use TextData for text"
+                "or use TextData for text"
             ) from error
     return {column: parsed}
 
@@ -227,8 +225,7 @@ def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: in
                 expected = "0 or more" if vocab_size is None else f"0 to {vocab_size - 1}"
                 raise DataError(
                     f"got id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows -> expected {expected} "
-                    "-> "
-                    "correct the row or vocab_size"
+                    "-> correct the row or vocab_size"
                 )
             last = np.cumsum(lengths) - 1
             inside = np.flatnonzero(values == eos_token_id) if eos_token_id is not None and column == "text" else []
@@ -236,8 +233,7 @@ def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: in
             if len(early):
                 raise DataError(
                     f"got the end token {eos_token_id} inside row {row_of[early[0]]} of the {name} rows -> expected "
-                    "it at "
-                    "the end only -> split the row there, or leave eos_token_id out"
+                    "it at the end only -> split the row there, or leave eos_token_id out"
                 )
             largest = max(largest, int(values.max()))
         start += table.num_rows

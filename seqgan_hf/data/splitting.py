@@ -118,8 +118,7 @@ def _kept(seen: Scan, name: str, deduplicate: bool) -> tuple[np.ndarray, dict[st
     if len(kept) == 0:
         raise DataError(
             f"got {len(seen.blank)} {name} rows, {int(seen.blank.sum())} of them blank -> expected at least one with "
-            "text "
-            "-> look at the file or split"
+            "text -> look at the file or split"
         )
     _, first = np.unique(seen.hashes[kept], return_index=True)
     duplicates = len(kept) - len(first)
@@ -136,8 +135,7 @@ def _cut(rows: int, fraction: float, size: int | None, seed: int) -> np.ndarray:
     if not 1 <= wanted < rows:
         raise DataError(
             f"got {rows} lines to train on, of which {wanted} should be held out -> expected at least 1 line on each "
-            "side "
-            "-> name an eval_file or eval_split, or set eval_size"
+            "side -> name an eval_file or eval_split, or set eval_size"
         )
     cut = np.zeros(rows, dtype=bool)
     cut[np.random.default_rng(seed).choice(rows, size=wanted, replace=False)] = True

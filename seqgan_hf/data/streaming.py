@@ -43,27 +43,27 @@ def split_stream(
     if len(lines) == 0 or next(iter(train), None) is None:
         raise DataError(
             f"got a stream of {len(lines)} held-out lines and no more -> expected at least one line to hold out and "
-            "one to "
-            "train on -> set a smaller eval_size, or name an eval_file or eval_split"
+            "one to train on -> set a smaller eval_size, or name an eval_file or eval_split"
         )
-    report |= {"train": {"read": None}, "eval": {"read": len(lines)}}
+    report |= {"train": {"lines": None}, "eval": {}}
     return train, lines, report
 
 
 def _without_blanks(rows: IterableDataset) -> IterableDataset:
-    return rows.with_format("arrow").filter(_not_blank, batched=True, with_indices=True).with_format(None)
+    return rows.filter(_not_blank, batched=True, with_indices=True)
 
 
-def _not_blank(table: pa.Table, indices) -> list[bool]:
-    check_nulls(table, "streamed", int(np.asarray(indices)[0]))
+def _not_blank(batch: dict[str, list], indices: list[int]) -> list[bool]:
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in batch.items()})
+    check_nulls(table, "streamed", indices[0])
     return (~is_blank(table["text"])).tolist()
 
 
 def counted(rows: IterableDataset, counts: dict[str, Any]) -> Iterator[dict[str, list]]:
     """Batches of a stream, whose rows are counted on the way."""
-    counts["read"] = 0
+    counts["lines"] = 0
     for batch in rows.iter(batch_size=1000):
-        counts["read"] += len(batch["text"])
+        counts["lines"] += len(batch["text"])
         yield batch
 
 
@@ -80,7 +80,6 @@ def _usable(batch: dict[str, list], max_length: int, too_long: str, fixed: bool)
     if fixed and bool((keep & (lengths < max_length)).any()):
         raise DataError(
             f"got a line of {int(lengths[keep].min())} tokens and eos=false -> expected {max_length} tokens in every "
-            "line, as "
-            "nothing else ends them -> set eos=true, or a smaller max_length"
+            "line, as nothing else ends them -> set eos=true, or a smaller max_length"
         )
     return keep.tolist()

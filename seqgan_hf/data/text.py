@@ -122,8 +122,7 @@ class TextData(DataSource):
         if self.max_length is None or self.deduplicate:
             raise DataError(
                 f"got streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate} -> expected "
-                "a "
-                "max_length and no deduplication, as a stream is never seen as a whole -> set them so"
+                "a max_length and no deduplication, as a stream is never seen as a whole -> set them so"
             )
         train, held_out, report = split_stream(*self._read(), self.eval_size)
         tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(counted(train, report["train"])))
