@@ -192,7 +192,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         else:
             mask = attention_mask.bool()
             order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
-            embedded = (embedded * mask[..., None]).gather(1, order[..., None].expand_as(embedded))
+            embedded = embedded.masked_fill(~mask[..., None], 0.0).gather(1, order[..., None].expand_as(embedded))
             lengths = mask.sum(dim=1)
         features = []
         for size, linear in zip(self.config.filter_sizes, self.filters, strict=True):
