@@ -35,10 +35,10 @@ def tokens(*shape, seed=0):
 def plain_logits(model, embedded):
     """The same network for sequences of one length, from `nn.Conv1d` and autograd: embeddings (B, T, E) -> (B, C)."""
     features = []
-    for size, linear in zip(model.config.filter_sizes, model.filters, strict=True):
-        weight = linear.weight.view(-1, size, model.config.embedding_size).transpose(1, 2)
+    for size, filters in zip(model.config.filter_sizes, model.filters, strict=True):
+        weight = filters.weight.view(-1, size, model.config.embedding_size).transpose(1, 2)
         padded = F.pad(embedded.transpose(1, 2), (0, max(size - embedded.shape[1], 0)))
-        features.append(F.conv1d(padded, weight, linear.bias).relu().amax(dim=2))
+        features.append(F.conv1d(padded, weight, filters.bias).relu().amax(dim=2))
     features = torch.cat(features, dim=1)
     gate = model.highway_gate(features).sigmoid()
     features = gate * model.highway_transform(features).relu() + (1 - gate) * features
@@ -51,7 +51,7 @@ def plain_logits(model, embedded):
 @pytest.mark.parametrize("length", [1, 2, 3, 6, 7, 8, 15])
 def test_logits_and_gradients_equal_plain_convolutions(length):
     model = make()
-    embeds = model.embed_tokens(tokens(5, length)).detach().requires_grad_()
+    embeds = torch.randn(5, length, 3, dtype=torch.float64, requires_grad=True)  # no two windows alike
     wanted = [embeds, *(parameter for name, parameter in model.named_parameters() if "embed_tokens" not in name)]
     logits, expected = model(inputs_embeds=embeds).logits, plain_logits(model, embeds)
     torch.testing.assert_close(logits, expected, **CLOSE)
@@ -77,7 +77,13 @@ def test_gradients_are_the_numerical_ones():
     model = make(filter_sizes=(1, 3), num_filters=(2, 2))
     mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [0, 1, 1, 1, 1]])
     embeds = torch.randn(3, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: model(inputs_embeds=x, attention_mask=mask).logits, embeds)
+
+    def function(x, *parameters):
+        return model(inputs_embeds=x, attention_mask=mask).logits
+
+    inputs = (embeds, model.filters[1].weight, model.filters[1].bias, model.highway_gate.weight)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)  # a gradient penalty needs the gradient of a gradient
 
 
 def test_only_what_needs_a_gradient_gets_one():
@@ -106,7 +112,7 @@ def test_defaults_are_the_paper_s():
     torch.manual_seed(0)
     model = CNNDiscriminatorForSequenceClassification(CNNDiscriminatorConfig())
     assert model.score.in_features == 1720
-    assert {linear.in_features // 64: linear.out_features for linear in model.filters} == {
+    assert {filters.weight.shape[1] // 64: len(filters.weight) for filters in model.filters} == {
         **{1: 100, 2: 200, 3: 200, 4: 200, 5: 200, 6: 100, 7: 100, 8: 100, 9: 100, 10: 100, 15: 160, 20: 160}
     }
     assert model.config.id2label == {0: "FAKE", 1: "REAL"} and model.config.label2id == {"FAKE": 0, "REAL": 1}
@@ -122,7 +128,7 @@ def test_defaults_are_the_paper_s():
         values = parameter.detach().flatten()[:50_000].double().numpy()
         assert stats.kstest(values, distribution.cdf).pvalue > 1e-3
     assert (model.highway_gate.bias == -2.0).all() and (model.highway_transform.bias == 0.0).all()
-    assert all((linear.bias == 0.1).all() for linear in [*model.filters, model.score])
+    assert all((layer.bias == 0.1).all() for layer in [*model.filters, model.score])
 
 
 def test_penalty_is_tensorflow_s_l2_loss_of_the_output_layer_and_part_of_the_loss():
