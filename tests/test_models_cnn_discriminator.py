@@ -11,7 +11,11 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
-from seqgan_hf.models import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from seqgan_hf.models import (
+    CNNDiscriminatorConfig,
+    CNNDiscriminatorForSequenceClassification,
+    modeling_cnn_discriminator,
+)
 
 
 VOCAB = 23
@@ -98,14 +102,34 @@ def test_only_what_needs_a_gradient_gets_one():
     assert model.filters[2].weight.grad.abs().sum() > 0 and model.filters[1].weight.grad is None
 
 
-@pytest.mark.parametrize("rows", [1, 70, 300])
-def test_a_batch_of_any_size_scores_like_its_rows(rows):
-    model, ids = make(), tokens(rows, 8)
-    with torch.no_grad():
-        whole = model(ids).logits
-        parts = torch.cat([model(part).logits for part in ids.split(7)])
-    torch.testing.assert_close(whole, parts, **CLOSE)
-    torch.testing.assert_close(whole, model(ids).logits.detach(), **CLOSE)
+def scores_and_gradients(model, embeds, mask):
+    embeds = embeds.detach().requires_grad_()
+    logits = model(inputs_embeds=embeds, attention_mask=mask).logits
+    return logits, *torch.autograd.grad(logits.square().sum(), [embeds, *list(model.parameters())[1:]])
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    model, mask = make(), torch.arange(9) < torch.tensor([9, 3, 1, 7, 9, 8, 2])[:, None]
+    embeds = torch.randn(7, 9, 3, dtype=torch.float64)
+    whole = scores_and_gradients(model, embeds, mask)
+    for numbers in (1, 200):  # one row a block, and a few
+        monkeypatch.setattr(modeling_cnn_discriminator, "_BLOCK", numbers)
+        for part, expected in zip(scores_and_gradients(model, embeds, mask), whole, strict=True):
+            torch.testing.assert_close(part, expected, **CLOSE)
+
+
+def test_single_precision_and_either_matrix_library(monkeypatch):
+    model, mask = make(), torch.arange(9) < torch.tensor([9, 3, 1, 7])[:, None]
+    embeds = torch.randn(4, 9, 3, dtype=torch.float64)
+    expected = scores_and_gradients(model, embeds, mask)
+    for library in (modeling_cnn_discriminator._ONEDNN_LINEAR, None):
+        monkeypatch.setattr(modeling_cnn_discriminator, "_ONEDNN_LINEAR", library)
+        for value, reference in zip(scores_and_gradients(model.float(), embeds.float(), mask), expected, strict=True):
+            torch.testing.assert_close(value, reference.float(), atol=1e-4, rtol=1e-5)
+
+
+def test_an_empty_batch_has_no_scores():
+    assert make()(torch.empty(0, 9, dtype=torch.long)).logits.shape == (0, 2)
 
 
 def test_defaults_are_the_paper_s():

@@ -174,20 +174,23 @@ def padded_case(generator, mask, seed=0):
     mask = torch.tensor(mask, dtype=torch.bool)
     embeds = torch.randn(*mask.shape, 6, generator=torch.Generator().manual_seed(seed)).double().requires_grad_()
     outputs = generator(inputs_embeds=embeds, attention_mask=mask.long(), use_cache=True)
-    (gradient,) = torch.autograd.grad(outputs.logits[mask].square().sum(), embeds)
+    stateless = generator(inputs_embeds=embeds, attention_mask=mask, use_cache=False)
+    gradients = [torch.autograd.grad(out.logits[mask].square().sum(), embeds)[0] for out in (outputs, stateless)]
+    torch.testing.assert_close(*gradients, **CLOSE)
     for row, real in enumerate(mask):
         alone = embeds[row : row + 1, real].detach().requires_grad_()
         single = generator(inputs_embeds=alone, use_cache=True)
         (single_gradient,) = torch.autograd.grad(single.logits.square().sum(), alone)
-        yield row, real, outputs, gradient, single, single_gradient
+        yield row, real, outputs, stateless, gradients[0], single, single_gradient
 
 
 @SHAPES
 def test_padding_changes_neither_logits_nor_states_nor_gradients(cell_type, layers):
     generator = make(cell_type, layers)
     mask = [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 1, 0, 1], [0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]
-    for row, real, outputs, gradient, single, single_gradient in padded_case(generator, mask):
+    for row, real, outputs, stateless, gradient, single, single_gradient in padded_case(generator, mask):
         torch.testing.assert_close(outputs.logits[row, real], single.logits[0], **CLOSE)
+        torch.testing.assert_close(stateless.logits[row, real], single.logits[0], **CLOSE)
         torch.testing.assert_close(gradient[row, real], single_gradient[0], **CLOSE)
         assert not gradient[row, ~real].any()
         for layer, single_layer in zip(outputs.past_key_values.layers, single.past_key_values.layers, strict=True):

@@ -274,34 +274,39 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
         if mask is None:
             outputs, state = layer(inputs, state)
         else:
-            outputs, state = _run_padded(layer, inputs, state, mask)
+            outputs, state = _run_padded(layer, inputs, state, mask, needs_state=cache is not None)
         if cache is not None:
             new_h, new_c = (state[0][0], state[1][0]) if is_lstm else (state[0], c)
             cache.update(new_h, new_c, seq_length=inputs.shape[1])
         return outputs
 
 
-def _run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor):
+def _run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     """A recurrent layer over sequences with padding anywhere; shapes as in `torch.nn.LSTM` with `batch_first`.
 
-    Real tokens are moved to the front, run as a packed sequence, and their outputs carried to the padding after them.
+    Real tokens are moved to the front, run, and their outputs carried to the padding after them. Only where the state
+    after the last of several tokens is asked for does the batch have to be packed, which is slower.
     """
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]  # (B, T, 1)
-    lengths = mask.sum(dim=1)
-    packed = pack_padded_sequence(
-        inputs.gather(1, order.expand_as(inputs)), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-    )
-    outputs, new_state = layer(packed, state)
-    outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])
+    length, tokens_so_far = inputs.shape[1], mask.cumsum(dim=1)[..., None]  # (B, T, 1)
+    lengths = tokens_so_far[:, -1, 0]
+    if length > 1:
+        order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]
+        inputs = inputs.gather(1, order.expand_as(inputs))
+    if length > 1 and needs_state:
+        lengths_on_host = lengths.clamp(min=1).cpu()
+        packed = pack_padded_sequence(inputs, lengths_on_host, batch_first=True, enforce_sorted=False)
+        outputs, new_state = layer(packed, state)
+        outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=length)
+    else:
+        outputs, new_state = layer(inputs, state)
 
-    h = state[0] if isinstance(state, tuple) else state
-    tokens_so_far = mask.cumsum(dim=1)[..., None]  # (B, T, 1)
+    is_lstm = isinstance(state, tuple)
+    h = state[0][0] if is_lstm else state[0]  # (B, H)
     last_token = (tokens_so_far - 1).clamp(min=0)
-    outputs = outputs.gather(1, last_token.expand_as(outputs))
-    outputs = torch.where(tokens_so_far > 0, outputs, h[0][:, None])
+    outputs = torch.where(tokens_so_far > 0, outputs.gather(1, last_token.expand_as(outputs)), h[:, None])
 
     empty = (lengths == 0)[None, :, None]  # nothing but padding: the state stays
-    if isinstance(state, tuple):
+    if is_lstm:
         return outputs, tuple(torch.where(empty, old, new) for old, new in zip(state, new_state, strict=True))
     return outputs, torch.where(empty, state, new_state)
 
