@@ -57,13 +57,13 @@ def measure(lines: int, level: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         corpus = TextData(train_file=str(path), tokenizer=TokenizerConfig(level=level)).load()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         done.set()
         watcher.join()
         print(
-            f"{lines} lines, level {level}: {seconds:.1f} s, {before:.0f} MiB before, {peak[0]:.0f} MiB at the peak, "
+            f"{lines} lines, level {level}: {seconds:.1f} s ({cpu:.1f} s of CPU time), {before:.0f} MiB before, {peak[0]:.0f} MiB at the peak, "
             f"{corpus.report['train']['tokens'] + corpus.report['eval']['tokens']} tokens",
             flush=True,
         )
