@@ -39,10 +39,15 @@ def to_samples(
         B rows; `prompt_mask` is `None` if no prompt is padded.
 
     Raises:
-        DataError: if a row is longer than `max_length`, or lengths differ and there is no padding token.
+        DataError: if there is no row or no `input_ids`, if a row is longer than `max_length`, or if lengths differ and
+            there is no padding token.
     """
+    if not rows:
+        raise DataError("got no row -> expected at least one -> look at the split and the filters")
     if not isinstance(rows, Mapping):
-        rows = {name: [row[name] for row in rows] for name in ("input_ids", "prompt_ids") if rows and name in rows[0]}
+        rows = {name: [row[name] for row in rows] for name in rows[0]}
+    if "input_ids" not in rows:
+        raise DataError(f"got the columns {list(rows)} -> expected a column 'input_ids' -> give rows of a corpus")
     columns = {}
     for name in ("input_ids", "prompt_ids"):
         if name in rows:

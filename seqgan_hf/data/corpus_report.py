@@ -28,6 +28,7 @@ SPLIT_ROWS = {
     "length_99_percent": "tokens a line before cutting: 99 % have at most",
     "length_longest": "tokens a line before cutting: longest",
     "prompt_longest": "tokens of the longest prompt",
+    "truncated_prompts": "prompts cut at their beginning",
 }
 
 MOST_BINS = 80  # each a whole number of tokens wide

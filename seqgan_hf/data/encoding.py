@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError
-from .splitting import check_nulls, is_blank
+from .splitting import Part, check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
 
@@ -107,101 +108,131 @@ def _features(names: Iterable[str]) -> Features:
     return Features({"input_ids": List(Value("int32")), "length": Value("int32"), "unknown": Value("int32")} | prompt)
 
 
-def encode_rows(rows: Dataset | IterableDataset, encoding: Encoding) -> Dataset | IterableDataset:
-    """`encode_table` on all rows: kept in the cache of `datasets`, or, for a stream, done while iterating."""
-    options = {"desc": "Tokenizing"} if isinstance(rows, Dataset) else {}
+def encode_part(part: Part, encoding: Encoding) -> Dataset:
+    """`encode_table` on the rows of a part, kept in the cache of `datasets`."""
+    encoded = part.rows.with_format("arrow").map(
+        _encode_kept,
+        batched=True,
+        with_indices=True,
+        fn_kwargs={"keep": part.keep, "encoding": encoding},
+        remove_columns=part.rows.column_names,
+        features=_features(part.rows.column_names),
+        desc="Tokenizing",
+    )
+    return encoded.with_format(None)
+
+
+def _encode_kept(table: pa.Table, indices: list[int], keep: np.ndarray, encoding: Encoding) -> pa.Table:
+    return encode_table(table.filter(pa.array(keep[indices])), encoding)
+
+
+def encode_stream(rows: IterableDataset, encoding: Encoding, too_long: str) -> IterableDataset:
+    """Token ids while iterating; lines without a token, and, if asked, those that are too long, are left out."""
     encoded = rows.with_format("arrow").map(
         encode_table,
         batched=True,
         fn_kwargs={"encoding": encoding},
         remove_columns=rows.column_names,
         features=_features(rows.column_names),
-        **options,
     )
-    return encoded.with_format(None)
+    fixed_length = encoding.max_length if encoding.eos_token_id is None else None
+    settings = {"longest": encoding.max_length if too_long == "drop" else None, "fixed_length": fixed_length}
+    return _without_counts(encoded.with_format(None).filter(_usable, batched=True, fn_kwargs=settings))
 
 
-def finish(corpus: Corpus, max_length: int | None, too_long: str) -> Corpus:
+def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | None) -> list[bool]:
+    """Which lines have a token and are not too long."""
+    usable = [0 < length <= (longest or length) for length in batch["length"]]
+    if fixed_length is not None:
+        short = [
+            length for length, used in zip(batch["length"], usable, strict=True) if used and length < fixed_length
+        ]
+        if short:
+            raise DataError(
+                f"got a line of {short[0]} tokens and eos=false -> expected {fixed_length} tokens in every line, as "
+                f"nothing else ends them -> set eos=true, or max_length={min(short)} to cut all to this length"
+            )
+    return usable
+
+
+def _without_counts(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
+
+
+def finish(corpus: Corpus, encoding: Encoding, too_long: str) -> Corpus:
     """Leave out what has no token or is too long, count, and fill in `max_length` and the report.
 
     Args:
-        corpus: encoded rows with their counts beside them; a stream is left to itself, and not counted.
-        max_length: T, at which rows were cut; `None` takes the longest line.
+        corpus: encoded rows with their counts beside them; the training rows may be a stream, left as it is.
+        encoding: how they were encoded.
         too_long: `truncate` or `drop`.
 
     Raises:
         DataError: if no line is left, or lengths differ although there is no end token.
     """
     names = [name for name in ("train", "eval") if isinstance(getattr(corpus, name), Dataset)]
-    if max_length is None:
-        max_length = max(1, *(int(_column(getattr(corpus, name), "length").max()) for name in names))
-    corpus.max_length = max_length
+    lengths = {name: _histogram(getattr(corpus, name), "length") for name in names}
+    corpus.max_length = encoding.max_length or max(1, *(len(counts) - 1 for counts in lengths.values()))
     for name in names:
-        rows = getattr(corpus, name)
-        lengths = _column(rows, "length")
-        keep = (lengths > 0) & ((lengths <= max_length) | (too_long == "truncate"))
-        if not keep.any():
+        rows, counts = getattr(corpus, name), lengths[name]
+        corpus.report[name] |= _counts(rows, counts, corpus.max_length, too_long, encoding)
+        corpus.report.setdefault("lengths", {n: int(count) for n, count in enumerate(counts) if count and n})
+        if corpus.report[name]["lines"] == 0:
             raise DataError(
-                f"got {len(rows)} {name} lines, none of 1 to {max_length} tokens -> expected at least one -> raise "
-                "max_length, or set too_long=truncate"
+                f"got {len(rows)} {name} lines, none of 1 to {corpus.max_length} tokens -> expected at least one -> "
+                "raise max_length, or set too_long=truncate"
             )
-        if corpus.eos_token_id is None:
-            _check_fixed_length(lengths, keep, max_length, name)
-        corpus.report[name] |= _counts(rows, lengths, keep, max_length, corpus.eos_token_id is not None)
-        histogram = np.bincount(lengths[lengths > 0])
-        corpus.report.setdefault("lengths", {n: int(count) for n, count in enumerate(histogram) if count})
-        if not keep.all():
-            rows = rows.select(np.flatnonzero(keep))
-        setattr(corpus, name, without_counts(rows))
-    corpus.report |= {"vocab_size": corpus.vocab_size, "max_length": max_length}
+        if corpus.report[name]["lines"] < len(rows) or encoding.eos_token_id is None:
+            longest = corpus.max_length if too_long == "drop" else None
+            fixed_length = corpus.max_length if encoding.eos_token_id is None else None
+            settings = {"longest": longest, "fixed_length": fixed_length}
+            rows = rows.filter(_usable, batched=True, fn_kwargs=settings, desc="Choosing lines")
+        setattr(corpus, name, _without_counts(rows))
+    corpus.report |= {"vocab_size": corpus.vocab_size, "max_length": corpus.max_length}
     return corpus
 
 
-def without_counts(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
-    """Only the columns that training needs."""
-    return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
-
-
-def _column(rows: Dataset, name: str) -> np.ndarray:
-    return rows.data.column(name).to_numpy()
-
-
-def _check_fixed_length(lengths: np.ndarray, keep: np.ndarray, max_length: int, name: str) -> None:
-    short = np.flatnonzero(keep & (lengths < max_length))
-    if len(short):
-        raise DataError(
-            f"got {int(lengths[short[0]])} tokens in {name} line {int(short[0])} and eos=false -> expected "
-            f"{max_length} tokens in every line, as nothing else ends them -> set eos=true, or "
-            f"max_length={int(lengths[keep].min())} to cut all to the shortest"
-        )
-
-
-def _counts(rows: Dataset, lengths: np.ndarray, keep: np.ndarray, max_length: int, has_end: bool) -> dict[str, Any]:
-    """What is said of one split in the report."""
-    kept = np.minimum(lengths[keep], max_length)
-    over = lengths > max_length
-    words = int(lengths.sum(dtype=np.int64)) - (int((lengths > 0).sum()) if has_end else 0)
-    counts = {
-        "lines": len(kept),
-        "without_tokens": int((lengths == 0).sum()),
-        "truncated": int((over & keep).sum()),
-        "dropped": int((over & ~keep).sum()),
-        "tokens": int(kept.sum(dtype=np.int64)),
-        "coverage": 1.0 - int(_column(rows, "unknown").sum(dtype=np.int64)) / max(words, 1),
-        "length_mean": float(kept.mean()),
-        "length_median": float(np.median(kept)),
-        "length_99_percent": float(np.quantile(lengths[lengths > 0], 0.99)),
-        "length_longest": int(lengths.max()),
-    }
-    if "prompt_length" in rows.column_names:
-        counts["prompt_longest"] = int(_column(rows, "prompt_length").max())
+def _histogram(rows: Dataset, column: str) -> np.ndarray:
+    """How many rows have the value 0, 1, ... in a column, shape (largest value + 1,)."""
+    chunks = [chunk.to_numpy() for chunk in rows.data.column(column).chunks]
+    counts = np.zeros(1 + max((int(chunk.max()) for chunk in chunks if len(chunk)), default=0), dtype=np.int64)
+    for chunk in chunks:
+        counts += np.bincount(chunk, minlength=len(counts))
     return counts
 
 
-def examples(rows: Dataset, count: int = 10) -> list[dict[str, str]]:
-    """Rows spread evenly over a split."""
-    chosen = np.unique(np.linspace(0, len(rows) - 1, num=count, dtype=int))
-    return [rows[int(index)] for index in chosen]
+def _quantile(counts: np.ndarray, share: float) -> int:
+    """The smallest value that at least this share of the rows do not exceed."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
+
+
+def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, too_long: str, encoding: Encoding) -> dict[str, Any]:
+    """What is said of one split in the report; `lengths` counts the lines of 0, 1, ... tokens."""
+    with_tokens = np.where(np.arange(len(lengths)) > 0, lengths, 0)
+    over = int(lengths[max_length + 1 :].sum())
+    kept = np.zeros(max_length + 1, dtype=np.int64)
+    kept[: len(lengths)] = with_tokens[: max_length + 1]
+    kept[max_length] += over if too_long == "truncate" else 0
+    lines, tokens = int(kept.sum()), int(kept @ np.arange(len(kept)))
+    ends = int(with_tokens.sum()) if encoding.eos_token_id is not None else 0
+    words = int(lengths @ np.arange(len(lengths))) - ends
+    counts = {
+        "lines": lines,
+        "without_tokens": int(lengths[0]),
+        "truncated": over if too_long == "truncate" else 0,
+        "dropped": over if too_long == "drop" else 0,
+        "tokens": tokens,
+        "coverage": 1.0 - (pc.sum(rows.data.column("unknown")).as_py() or 0) / max(words, 1),
+        "length_mean": tokens / max(lines, 1),
+        "length_median": _quantile(kept, 0.5),
+        "length_99_percent": _quantile(with_tokens, 0.99),
+        "length_longest": len(lengths) - 1,
+    }
+    if "prompt_length" in rows.column_names:
+        prompts = _histogram(rows, "prompt_length")
+        limit = encoding.max_prompt_length or len(prompts)
+        counts |= {"prompt_longest": len(prompts) - 1, "truncated_prompts": int(prompts[limit + 1 :].sum())}
+    return counts
 
 
 def describe(corpus: Corpus, shown: list[dict[str, Any]]) -> Corpus:

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from ..grammar import english_grammar
 from .corpus import Corpus, DataError, DataSource
-from .encoding import Encoding, describe, encode_rows, examples, finish
+from .encoding import Encoding, describe, encode_part, finish
 from .splitting import split
 from .tokenization import TokenizerConfig, build_tokenizer
 
@@ -47,8 +47,8 @@ class GrammarData(DataSource):
         tokenizer = build_tokenizer(TokenizerConfig(), lambda: [grammar.words])
         encoding = Encoding(tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id, None, None)
         corpus = Corpus(
-            train=encode_rows(train, encoding),
-            eval=encode_rows(held_out, encoding),
+            train=encode_part(train, encoding),
+            eval=encode_part(held_out, encoding),
             vocab_size=len(tokenizer),
             max_length=0,
             bos_token_id=tokenizer.bos_token_id,
@@ -57,4 +57,4 @@ class GrammarData(DataSource):
             tokenizer=tokenizer,
             report=report,
         )
-        return describe(finish(corpus, None, "truncate"), examples(train))
+        return describe(finish(corpus, encoding, "truncate"), train.examples())

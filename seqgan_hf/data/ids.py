@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 
 from .batches import flat_lists
 from .corpus import Corpus, DataError, DataSource
-from .encoding import Encoding, check_lengths, describe, encode_rows, examples, finish
+from .encoding import Encoding, check_lengths, describe, encode_part, finish
 from .sources import find_files, read_dataset, read_files
 from .splitting import SCAN_ROWS, check_nulls, split
 from .tokenization import integer_tokenizer
@@ -112,13 +112,13 @@ class IdsData(DataSource):
         )
         encoding = Encoding(None, ids["bos_token_id"], ids["eos_token_id"], self.max_length, self.max_prompt_length)
         corpus = Corpus(
-            train=encode_rows(train, encoding),
-            eval=encode_rows(held_out, encoding),
+            train=encode_part(train, encoding),
+            eval=encode_part(held_out, encoding),
             max_length=0,
             report=report,
             **ids,
         )
-        return describe(finish(corpus, self.max_length, self.too_long), examples(train))
+        return describe(finish(corpus, encoding, self.too_long), train.examples())
 
     def _rows(self, files: str | list[str] | None, split_name: str | None) -> Dataset:
         if files is not None:

@@ -179,7 +179,7 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
                 dataset = _streamed(dataset)
         else:
             dataset = load_dataset(name, config, streaming=streaming)
-    except DatasetNotFoundError as error:
+    except (DatasetNotFoundError, FileNotFoundError) as error:
         raise DataError(_not_found(name)) from error
     except ConnectionError as error:
         raise DataError(

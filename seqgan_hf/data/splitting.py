@@ -1,7 +1,13 @@
-"""Which rows are trained on, which are held out, and how often they repeat: decided on 64-bit hashes of the rows."""
+"""Which rows are trained on, which are held out, and how often they repeat.
+
+Memory does not grow with the corpus but for one byte a row: rows are compared by 64-bit hashes that lie in a temporary
+file, and are chosen by masks instead of lists of indices.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,39 +21,104 @@ from .corpus import DataError
 
 
 SCAN_ROWS = 10_000
+BLOCK = 1 << 17  # hashes looked at together
 
 
 @dataclass
-class Scan:
-    """One pass over a split.
+class Part:
+    """Some rows of a dataset.
 
     Attributes:
-        hashes: a hash of every row, shape (N,); two of ten million different rows collide with probability 3e-6.
-        blank: true where a row holds no text or ids, shape (N,).
+        rows: all of them.
+        keep: true for those that belong to the part, shape (N,).
     """
 
-    hashes: np.ndarray
-    blank: np.ndarray
+    rows: Dataset
+    keep: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.keep.sum())
+
+    def tables(self, size: int = SCAN_ROWS) -> Iterator[pa.Table]:
+        """The rows of the part, at most `size` together."""
+        for start, table in zip(
+            range(0, len(self.rows), size), self.rows.with_format("arrow").iter(batch_size=size), strict=True
+        ):
+            yield table.filter(pa.array(self.keep[start : start + size]))
+
+    def examples(self, count: int = 10) -> list[dict[str, Any]]:
+        """Rows spread evenly over the part."""
+        starts = np.arange(0, len(self.keep), BLOCK)
+        ends = np.cumsum(np.add.reduceat(self.keep, starts, dtype=np.int64))
+        shown = []
+        for rank in np.unique(np.linspace(0, len(self) - 1, num=count, dtype=np.int64)):
+            block = int(np.searchsorted(ends, rank, side="right"))
+            inside = rank - (ends[block - 1] if block else 0)
+            row = starts[block] + np.flatnonzero(self.keep[starts[block] : starts[block] + BLOCK])[inside]
+            shown.append(self.rows[int(row)])
+        return shown
 
 
-def scan(rows: Dataset, name: str) -> Scan:
-    """Hash every row and find the blank ones.
+def split(
+    train: Dataset,
+    held_out: Dataset | None,
+    deduplicate: bool,
+    eval_fraction: float,
+    eval_size: int | None,
+    seed: int,
+) -> tuple[Part, Part, dict[str, Any]]:
+    """Leave out blank and (if asked) repeated rows, and hold out rows where no held-out rows are given.
+
+    Returns:
+        Training rows, held-out rows, and the counts for the report.
 
     Raises:
-        DataError: if a row holds nothing at all where text or ids should stand (None, NaN), naming the row.
+        DataError: if a row holds nothing where text or ids should stand, or nothing is left to train on or to hold
+            out.
     """
-    hashes, blank = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
+    with tempfile.TemporaryFile() as train_file, tempfile.TemporaryFile() as eval_file:
+        hashes, keep, counts = _scan(train, "training", deduplicate, train_file)
+        report: dict[str, Any] = {"held_out": "named", "train": counts}
+        if held_out is None:
+            cut = _cut(keep, eval_fraction, eval_size, seed)
+            parts = Part(train, keep & ~cut), Part(train, cut)
+            eval_hashes = hashes
+            report |= {"held_out": "cut from the training lines", "eval": {"read": len(parts[1])}}
+        else:
+            eval_hashes, eval_keep, report["eval"] = _scan(held_out, "held-out", deduplicate, eval_file)
+            parts = Part(train, keep), Part(held_out, eval_keep)
+        report["overlap"] = _overlap(hashes, parts[0].keep, eval_hashes, parts[1].keep)
+    return *parts, report
+
+
+def _scan(rows: Dataset, name: str, deduplicate: bool, file) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """One pass: a hash of every row, which rows to keep, shape (N,) each, and what was counted."""
+    keep = np.zeros(len(rows), dtype=bool)
+    hashes = np.memmap(file, dtype=np.uint64, mode="w+", shape=(max(len(rows), 1),))
     start = 0
-    for table in rows.with_format("arrow").iter(batch_size=SCAN_ROWS):
+    for table in rows.with_format("arrow").iter(batch_size=SCAN_ROWS) if len(rows) else ():
         check_nulls(table, name, start)
         stop = start + table.num_rows
-        blank[start:stop] = is_blank(table.column(table.column_names[0]))
+        keep[start:stop] = ~is_blank(table.column(table.column_names[0]))
         hashes[start:stop] = _hashes(table)
         start = stop
-    return Scan(hashes, blank)
+    used = int(keep.sum())
+    if used == 0:
+        raise DataError(
+            f"got {len(rows)} {name} rows, {len(rows)} of them blank -> expected at least one with text -> look at "
+            "the file or split"
+        )
+    repeated = _repeated(hashes, keep)
+    duplicates = int(repeated.sum())
+    if deduplicate:
+        keep &= ~repeated
+    removed = duplicates if deduplicate else 0
+    counts = {"read": len(rows), "blank": len(rows) - used, "duplicates": duplicates, "removed_duplicates": removed}
+    return hashes, keep, counts
 
 
 def check_nulls(table: pa.Table, name: str, start: int) -> None:
+    """Raise a `DataError` that names the first row without a value; `start` is the number of the first row."""
     for column in table.column_names:
         if table[column].null_count:
             row = start + int(np.flatnonzero(table[column].is_null().to_numpy())[0])
@@ -67,80 +138,75 @@ def is_blank(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _hashes(table: pa.Table) -> np.ndarray:
+    """Two of ten million different rows have the same hash with probability 3e-6."""
     digest = xxhash.xxh3_64_intdigest
     columns = [table[name].to_pylist() for name in table.column_names]
     if len(columns) == 1 and isinstance(columns[0][0], str):
-        return np.fromiter((digest(text.encode()) for text in columns[0]), dtype=np.uint64, count=table.num_rows)
-    return np.fromiter(
-        (digest(repr(row).encode()) for row in zip(*columns, strict=True)), dtype=np.uint64, count=table.num_rows
-    )
-
-
-def split(
-    train: Dataset,
-    held_out: Dataset | None,
-    deduplicate: bool,
-    eval_fraction: float,
-    eval_size: int | None,
-    seed: int,
-) -> tuple[Dataset, Dataset, dict[str, Any]]:
-    """Leave out blank and (if asked) repeated rows, and hold out rows where no held-out rows are given.
-
-    Returns:
-        Training rows, held-out rows, and the counts for the report.
-
-    Raises:
-        DataError: if nothing is left to train on or to hold out.
-    """
-    seen = scan(train, "training")
-    kept, counts = _kept(seen, "training", deduplicate)
-    report: dict[str, Any] = {"held_out": "named" if held_out is not None else "cut from the training lines"}
-    if held_out is None:
-        cut = _cut(len(kept), eval_fraction, eval_size, seed)
-        report["train"] = counts
-        report["eval"] = {"read": int(cut.sum())}
-        train_hashes, eval_hashes = seen.hashes[kept[~cut]], seen.hashes[kept[cut]]
-        train_rows, eval_rows = _select(train, kept[~cut]), _select(train, kept[cut])
+        encoded = (text.encode() for text in columns[0])
     else:
-        eval_seen = scan(held_out, "held-out")
-        eval_kept, eval_counts = _kept(eval_seen, "held-out", deduplicate)
-        report["train"], report["eval"] = counts, eval_counts
-        train_hashes, eval_hashes = seen.hashes[kept], eval_seen.hashes[eval_kept]
-        train_rows, eval_rows = _select(train, kept), _select(held_out, eval_kept)
-    shared = np.isin(eval_hashes, train_hashes)
-    report["overlap"] = {"held_out_lines": int(shared.sum()), "different": len(np.unique(eval_hashes[shared]))}
-    return train_rows, eval_rows, report
+        encoded = (repr(row).encode() for row in zip(*columns, strict=True))
+    return np.fromiter(map(digest, encoded), dtype=np.uint64, count=table.num_rows)
 
 
-def _kept(seen: Scan, name: str, deduplicate: bool) -> tuple[np.ndarray, dict[str, int]]:
-    """Indices of the rows to keep, ascending, and what was counted."""
-    kept = np.flatnonzero(~seen.blank)
-    if len(kept) == 0:
-        raise DataError(
-            f"got {len(seen.blank)} {name} rows, {int(seen.blank.sum())} of them blank -> expected at least one with "
-            "text -> look at the file or split"
-        )
-    _, first = np.unique(seen.hashes[kept], return_index=True)
-    duplicates = len(kept) - len(first)
-    counts = {"read": len(seen.blank), "blank": len(seen.blank) - len(kept), "duplicates": duplicates}
-    if deduplicate:
-        kept = kept[np.sort(first)]
-    counts["removed_duplicates"] = duplicates if deduplicate else 0
-    return kept, counts
+def _blocks(hashes: np.ndarray, keep: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Hashes of kept rows and their row numbers, a block at a time."""
+    for start in range(0, len(keep), BLOCK):
+        rows = start + np.flatnonzero(keep[start : start + BLOCK])
+        yield np.asarray(hashes[rows]), rows
 
 
-def _cut(rows: int, fraction: float, size: int | None, seed: int) -> np.ndarray:
-    """True for the rows to hold out, shape (rows,)."""
+def _repeated(hashes: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """True for every kept row that was seen before, shape (N,)."""
+    with tempfile.TemporaryFile() as file:
+        ordered = np.memmap(file, dtype=np.uint64, mode="w+", shape=(int(keep.sum()),))
+        filled = 0
+        for values, _ in _blocks(hashes, keep):
+            ordered[filled : filled + len(values)] = values
+            filled += len(values)
+        ordered.sort()
+        pairs = (ordered[start : start + BLOCK + 1] for start in range(0, len(ordered), BLOCK))
+        several = np.unique(np.concatenate([pair[1:][pair[1:] == pair[:-1]] for pair in pairs]))
+    repeated = np.zeros(len(keep), dtype=bool)
+    seen: set[int] = set()
+    for values, rows in _blocks(hashes, keep):
+        for value, row in zip(*(array[_member(values, several)].tolist() for array in (values, rows)), strict=True):
+            repeated[row] = value in seen
+            seen.add(value)
+    return repeated
+
+
+def _member(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """True where a value stands in an ordered array, shape (values,)."""
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+
+
+def _overlap(hashes: np.ndarray, keep: np.ndarray, eval_hashes: np.ndarray, eval_keep: np.ndarray) -> dict[str, int]:
+    """How many held-out rows are also trained on, and how many different ones these are."""
+    held_out = np.sort(np.concatenate([values for values, _ in _blocks(eval_hashes, eval_keep)]))
+    shared = [values[_member(values, held_out)] for values, _ in _blocks(hashes, keep)]
+    different = np.unique(np.concatenate(shared))
+    return {"held_out_lines": int(_member(held_out, different).sum()), "different": len(different)}
+
+
+def _cut(keep: np.ndarray, fraction: float, size: int | None, seed: int) -> np.ndarray:
+    """True for the rows to hold out, a random choice of the kept ones, shape (N,)."""
+    rows = int(keep.sum())
     wanted = max(1, round(rows * fraction)) if size is None else size
     if not 1 <= wanted < rows:
         raise DataError(
             f"got {rows} lines to train on, of which {wanted} should be held out -> expected at least 1 line on each "
             "side -> name an eval_file or eval_split, or set eval_size"
         )
-    cut = np.zeros(rows, dtype=bool)
-    cut[np.random.default_rng(seed).choice(rows, size=wanted, replace=False)] = True
+    rng = np.random.default_rng(seed)
+    cut = np.zeros(len(keep), dtype=bool)
+    starts = np.arange(0, len(keep), BLOCK)
+    available = np.add.reduceat(keep, starts, dtype=np.int64)
+    # How many of the chosen rows fall into each block, then which: together a choice without preference.
+    for start, count in zip(
+        starts, rng.multivariate_hypergeometric(available, wanted, method="marginals"), strict=True
+    ):
+        candidates = start + np.flatnonzero(keep[start : start + BLOCK])
+        cut[rng.choice(candidates, size=count, replace=False)] = True
     return cut
-
-
-def _select(rows: Dataset, kept: np.ndarray) -> Dataset:
-    return rows if len(kept) == len(rows) else rows.select(kept)

@@ -10,8 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
 from .corpus import DataError
-from .encoding import Encoding, encode_rows, without_counts
-from .splitting import check_nulls, is_blank
+from .splitting import Part, check_nulls, is_blank
 
 
 # Lines held out of a stream unless told otherwise: a share of an unknown number of lines cannot be cut.
@@ -20,7 +19,7 @@ EVAL_SIZE = 1000
 
 def split_stream(
     train: IterableDataset, held_out: IterableDataset | None, eval_size: int | None
-) -> tuple[IterableDataset, Dataset, dict[str, Any]]:
+) -> tuple[IterableDataset, Part, dict[str, Any]]:
     """Hold out the first lines of a stream, unless held-out lines are given.
 
     Returns:
@@ -46,7 +45,7 @@ def split_stream(
             "one to train on -> set a smaller eval_size, or name an eval_file or eval_split"
         )
     report |= {"train": {"lines": None}, "eval": {}}
-    return train, lines, report
+    return train, Part(lines, np.ones(len(lines), dtype=bool)), report
 
 
 def _without_blanks(rows: IterableDataset) -> IterableDataset:
@@ -59,27 +58,9 @@ def _not_blank(batch: dict[str, list], indices: list[int]) -> list[bool]:
     return (~is_blank(table["text"])).tolist()
 
 
-def counted(rows: IterableDataset, counts: dict[str, Any]) -> Iterator[dict[str, list]]:
+def counted(rows: IterableDataset, counts: dict[str, Any]) -> Iterator[pa.Table]:
     """Batches of a stream, whose rows are counted on the way."""
     counts["lines"] = 0
-    for batch in rows.iter(batch_size=1000):
-        counts["lines"] += len(batch["text"])
-        yield batch
-
-
-def encode_stream(rows: IterableDataset, encoding: Encoding, too_long: str) -> IterableDataset:
-    """Token ids while iterating; lines without a token, and, if asked, those that are too long, are left out."""
-    settings = {"max_length": encoding.max_length, "too_long": too_long, "fixed": encoding.eos_token_id is None}
-    encoded = encode_rows(rows, encoding).filter(_usable, batched=True, fn_kwargs=settings)
-    return without_counts(encoded)
-
-
-def _usable(batch: dict[str, list], max_length: int, too_long: str, fixed: bool) -> list[bool]:
-    lengths = np.asarray(batch["length"])
-    keep = (lengths > 0) & ((lengths <= max_length) | (too_long == "truncate"))
-    if fixed and bool((keep & (lengths < max_length)).any()):
-        raise DataError(
-            f"got a line of {int(lengths[keep].min())} tokens and eos=false -> expected {max_length} tokens in every "
-            "line, as nothing else ends them -> set eos=true, or a smaller max_length"
-        )
-    return keep.tolist()
+    for table in rows.with_format("arrow").iter(batch_size=1000):
+        counts["lines"] += table.num_rows
+        yield table

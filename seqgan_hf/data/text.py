@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError, DataSource
-from .encoding import Encoding, describe, encode_rows, examples, finish
+from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
 from .sources import check_encoding, find_files, read_dataset, read_files, text_rows
 from .splitting import split
-from .streaming import counted, encode_stream, split_stream
+from .streaming import counted, split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
 
 
@@ -72,8 +73,9 @@ class TextData(DataSource):
         if (train_file is None) == (dataset is None):
             raise DataError(
                 f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
-                "data"
+                "data, and set the other to null where a recipe names it"
             )
+        check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
         self.train_file = train_file
         self.eval_file = eval_file
         self.dataset = dataset
@@ -106,16 +108,16 @@ class TextData(DataSource):
         train, held_out, report = split(
             train, held_out, self.deduplicate, self.eval_fraction, self.eval_size, self.seed
         )
-        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(train.iter(batch_size=1000)))
+        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(train.tables()))
         encoding = self._encoding(tokenizer)
         corpus = Corpus(
-            train=encode_rows(train, encoding),
-            eval=encode_rows(held_out, encoding),
+            train=encode_part(train, encoding),
+            eval=encode_part(held_out, encoding),
             **self._special_ids(tokenizer),
             max_length=0,
             report=report,
         )
-        return describe(finish(corpus, self.max_length, self.too_long), examples(train))
+        return describe(finish(corpus, encoding, self.too_long), train.examples())
 
     def _load_stream(self) -> Corpus:
         """The same, without ever holding the training lines."""
@@ -129,12 +131,12 @@ class TextData(DataSource):
         encoding = self._encoding(tokenizer)
         corpus = Corpus(
             train=encode_stream(train, encoding, self.too_long),
-            eval=encode_rows(held_out, encoding),
+            eval=encode_part(held_out, encoding),
             **self._special_ids(tokenizer),
             max_length=0,
             report=report,
         )
-        return describe(finish(corpus, self.max_length, self.too_long), examples(held_out))
+        return describe(finish(corpus, encoding, self.too_long), held_out.examples())
 
     def _read(self) -> tuple[Dataset, Dataset | None]:
         """Training rows and, where they are named, held-out rows: columns `text` and perhaps `prompt`."""
@@ -175,9 +177,8 @@ class TextData(DataSource):
         }
 
 
-def _texts(batches: Iterable[dict[str, list[str]]]) -> Iterator[list[str]]:
+def _texts(tables: Iterable[pa.Table]) -> Iterator[list[str]]:
     """Texts and prompts, for training a tokenizer."""
-    for batch in batches:
-        yield batch["text"]
-        if "prompt" in batch:
-            yield batch["prompt"]
+    for table in tables:
+        for column in table.columns:
+            yield column.to_pylist()

@@ -191,8 +191,10 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
         show_progress=False,
     )
     learned.train_from_iterator(batches(), trainer)
-    pieces = [(piece, score) for piece, score in json.loads(learned.to_str())["model"]["vocab"]]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    # Training ends with the same pieces every time, but in another order: sorted, each keeps its id.
+    pieces = sorted((piece, score) for piece, score in json.loads(learned.to_str())["model"]["vocab"])
+    unknown = [piece for piece, _ in pieces].index(UNK)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown))
     tokenizer.normalizer = learned.normalizer
     tokenizer.pre_tokenizer = learned.pre_tokenizer
     tokenizer.decoder = decoders.Fuse()
@@ -312,7 +314,7 @@ def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
 
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id that stands for unknown words, declared or not; `None` if every text can be written."""
-    if tokenizer.unk_token_id is not None:
+    if tokenizer.unk_token_id is not None or not tokenizer.is_fast:
         return tokenizer.unk_token_id
-    vocabulary = tokenizer.get_vocab()
-    return vocabulary.get(SPACE + UNK, vocabulary.get(UNK))
+    spelled = (tokenizer.backend_tokenizer.token_to_id(token) for token in (SPACE + UNK, UNK))
+    return next((token_id for token_id in spelled if token_id is not None), None)

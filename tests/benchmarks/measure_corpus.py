@@ -1,0 +1,77 @@
+"""Time and peak memory of reading and tokenizing a corpus of random words.
+
+    python tests/benchmarks/measure_corpus.py 1000000 5000000
+
+Every size runs in a process of its own, without a cache. Memory is what the process itself holds (`RssAnon`); pages of
+memory-mapped files, which the system takes back when it needs them, are not counted.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+WORDS_A_LINE, DIFFERENT_WORDS = 10, 20_000
+
+
+def write_corpus(path: Path, lines: int) -> None:
+    """Random words whose frequencies fall as 1 / rank."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{number:x}" for number in range(DIFFERENT_WORDS)])
+    cumulative = np.cumsum(1.0 / np.arange(1, DIFFERENT_WORDS + 1))
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, lines, 100_000):
+            count = min(100_000, lines - start)
+            drawn = words[np.searchsorted(cumulative, rng.random((count, WORDS_A_LINE)) * cumulative[-1])]
+            file.writelines(" ".join(row) + "\n" for row in drawn)
+
+
+def own_memory() -> float:
+    """MiB that this process holds, without mapped files."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no RssAnon")
+
+
+def measure(lines: int, level: str) -> None:
+    """Load once, and print the time and the memory before and at the peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_DATASETS_CACHE"] = folder
+        from seqgan_hf.data import TextData, TokenizerConfig
+
+        path = Path(folder) / "corpus.txt"
+        write_corpus(path, lines)
+        before = own_memory()
+        peak, done = [before], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.05):
+                peak[0] = max(peak[0], own_memory())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        start, cpu = time.perf_counter(), time.process_time()
+        corpus = TextData(train_file=str(path), tokenizer=TokenizerConfig(level=level)).load()
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        done.set()
+        watcher.join()
+        print(
+            f"{lines} lines, level {level}: {seconds:.1f} s ({cpu:.1f} s of CPU time), {before:.0f} MiB before, {peak[0]:.0f} MiB at the peak, "
+            f"{corpus.report['train']['tokens'] + corpus.report['eval']['tokens']} tokens",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--one":
+        measure(int(sys.argv[2]), sys.argv[3])
+    else:
+        for size in sys.argv[1:]:
+            subprocess.run([sys.executable, __file__, "--one", size, "word"], check=True)

@@ -1,0 +1,121 @@
+"""Columns of integer ids: used as they are, and checked."""
+
+import datasets
+import pytest
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from seqgan_hf.data import DataError, IdsData, materialize
+
+
+ROWS = [[3, 1, 2], [0, 0], [4]]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+
+
+def rows_of(**columns) -> DatasetDict:
+    """The same rows to train on and to hold out."""
+    rows = Dataset.from_dict(columns)
+    return DatasetDict(train=rows, test=rows)
+
+
+def load(**arguments):
+    return IdsData(**{"eval_split": "test"} | arguments).load()
+
+
+def test_ids_stay_and_special_tokens_come_after_them():
+    corpus = load(dataset=rows_of(ids=ROWS))
+    assert (corpus.bos_token_id, corpus.eos_token_id, corpus.pad_token_id, corpus.vocab_size) == (5, 6, 7, 8)
+    assert corpus.train["input_ids"][:] == [[3, 1, 2, 6], [0, 0, 6], [4, 6]]
+    assert corpus.max_length == 4
+    assert corpus.tokenizer.decode(corpus.train[1]["input_ids"], skip_special_tokens=True) == " 0 0"
+    samples = materialize(corpus.train, corpus.bos_token_id, corpus.pad_token_id)
+    assert samples.ids.tolist() == [[3, 1, 2, 6], [0, 0, 6, 7], [4, 6, 7, 7]]
+
+
+def test_fixed_length_with_the_start_token_of_the_paper():
+    corpus = load(dataset=rows_of(ids=[[1, 2], [0, 3]]), eos=False, bos_token_id=0, vocab_size=10)
+    assert (corpus.bos_token_id, corpus.eos_token_id, corpus.pad_token_id, corpus.vocab_size) == (0, None, None, 10)
+    assert corpus.train["input_ids"][:] == [[1, 2], [0, 3]]
+    with pytest.raises(DataError, match="got a line of 1 tokens and eos=false"):
+        load(dataset=rows_of(ids=[[1, 2], [0]]), eos=False)
+
+
+def test_end_token_of_the_data_is_added_where_it_is_missing():
+    corpus = load(dataset=rows_of(ids=[[1, 2], [3, 4]]), eos_token_id=4)
+    assert corpus.train["input_ids"][:] == [[1, 2, 4], [3, 4]]
+    with pytest.raises(DataError, match="the end token 1 inside row 0"):
+        load(dataset=rows_of(ids=ROWS), eos_token_id=1)
+
+
+def test_prompts_and_lengths():
+    dataset = rows_of(ids=ROWS, given=[[1], [], [2, 2, 9]])
+    corpus = load(dataset=dataset, ids_column="ids", prompt_column="given", max_length=2, max_prompt_length=2)
+    assert corpus.vocab_size == 13  # the 9 stands in a prompt only
+    assert corpus.train["prompt_ids"][:] == [[10, 1], [10], [10, 2, 9]]
+    assert corpus.train["input_ids"][:] == [[3, 1], [0, 0], [4, 11]]
+    assert corpus.report["train"]["truncated"] == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_files(name, tmp_path):
+    path = tmp_path / name
+    if name == "a.txt":
+        path.write_text("3 1 2\n\n0 0\n4\n")
+    elif name == "a.jsonl":
+        Dataset.from_dict({"ids": ROWS, "n": [1, 2, 3]}).to_json(path)
+    else:
+        Dataset.from_dict({"ids": ROWS, "n": [1, 2, 3]}).to_parquet(path)
+    corpus = IdsData(train_file=str(path), eval_file=str(path)).load()
+    assert corpus.train["input_ids"][:] == [[3, 1, 2, 6], [0, 0, 6], [4, 6]]
+    assert corpus.report["train"]["blank"] == (1 if name == "a.txt" else 0)
+
+
+def test_deduplication_and_empty_rows():
+    report = load(dataset=rows_of(ids=[[1], [1], [], [1, 1]]), deduplicate=True).report
+    assert [report["train"][key] for key in ("blank", "removed_duplicates", "lines")] == [1, 1, 2]
+    assert report["overlap"] == {"held_out_lines": 2, "different": 2}
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments", "message"),
+    [
+        ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "got id 9 in row 1 of the training rows -> expected 0 to 4"),
+        ({"ids": [[1, 2], [3, -1]]}, {}, "got id -1 in row 1 .* expected 0 or more"),
+        ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows -> expected 0 or more"),
+        ({"ids": [[1, 2], None]}, {}, "got nothing .* in row 1"),
+        ({"ids": [[1.5], [2.0]]}, {}, "lists of integers"),
+        ({"ids": [[1.5], [2.0]]}, {"ids_column": "ids"}, "got column 'ids' of type list<.*double>"),
+        ({"ids": [[1]], "other": [[2]], "third": ["x"]}, {"ids_column": "idz"}, r"\['ids', 'other', 'third'\]"),
+        ({"one": [[1]], "two": [[2]]}, {}, "got no ids_column"),
+        ({"ids": ["1 2", "3 x"]}, {}, "got '3 x' in row 1"),
+        ({"ids": ROWS}, {"bos_token_id": 5}, "got bos_token_id=5 -> expected an id of the data, 0 to 4"),
+        ({"ids": ROWS}, {"eos_token_id": -1}, "got eos_token_id=-1"),
+        ({"ids": ROWS}, {"max_length": 0}, "got max_length=0"),
+        (
+            {"ids": ROWS, "p": [[1], [99], [2]]},
+            {"ids_column": "ids", "prompt_column": "p", "vocab_size": 5},
+            "got id 99",
+        ),
+    ],
+)
+def test_mistakes_name_the_row(columns, arguments, message):
+    with pytest.raises(DataError, match=message):
+        load(dataset=rows_of(**columns), **arguments)
+
+
+def test_row_number_far_into_the_data():
+    rows = [[1, 2]] * 25_000
+    rows[23_456] = [1, 7]
+    with pytest.raises(DataError, match="got id 7 in row 23456 of the held-out rows"):
+        good = Dataset.from_dict({"ids": [[1, 2]] * 3})
+        load(dataset=DatasetDict(train=good, test=Dataset.from_dict({"ids": rows})), vocab_size=5)
+
+
+def test_empty_split():
+    empty = Dataset.from_dict({"ids": []}, features=Features({"ids": List(Value("int64"))}))
+    with pytest.raises(DataError, match="got 0 training rows"):
+        load(dataset=DatasetDict(train=empty, test=empty))
