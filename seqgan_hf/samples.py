@@ -72,7 +72,9 @@ class Samples(NamedTuple):
         prompt_width = max(part.prompt.shape[1] for part in parts)
         width = max(part.ids.shape[1] for part in parts)
         if any(part.soft is not None for part in parts):
-            raise ValueError("got samples with a soft relaxation -> expected token ids only -> drop `soft` before joining")
+            raise ValueError(
+                "got samples with a soft relaxation -> expected token ids only -> drop `soft` before joining"
+            )
         padded = any(part.prompt_mask is not None or part.prompt.shape[1] != prompt_width for part in parts)
 
         def left(field: Tensor, value: int | bool) -> Tensor:

@@ -1,0 +1,27 @@
+"""Models of this package, registered with the Auto classes of transformers."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from .modeling_cnn_discriminator import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from .modeling_rnn_discriminator import RNNDiscriminatorConfig, RNNDiscriminatorForSequenceClassification
+from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM, RNNGeneratorModel
+
+
+__all__ = [
+    "CNNDiscriminatorConfig",
+    "CNNDiscriminatorForSequenceClassification",
+    "RNNDiscriminatorConfig",
+    "RNNDiscriminatorForSequenceClassification",
+    "RNNGeneratorConfig",
+    "RNNGeneratorForCausalLM",
+    "RNNGeneratorModel",
+]
+
+for _config, _auto, _model in (
+    (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
+    (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),
+    (RNNDiscriminatorConfig, AutoModelForSequenceClassification, RNNDiscriminatorForSequenceClassification),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    _auto.register(_config, _model, exist_ok=True)
+AutoModel.register(RNNGeneratorConfig, RNNGeneratorModel, exist_ok=True)

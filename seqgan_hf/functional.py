@@ -1,0 +1,160 @@
+"""Pure functions on tensors: sampling from logits, masked reductions, losses. No models, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import BoolTensor, LongTensor, Tensor, nn
+from torch.nn import functional as F
+
+
+# Vocabulary entries summed into one block of the two-level inverse CDF; about the square root of usual vocabularies.
+CDF_BLOCK = 64
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put models into eval mode (dropout off) and put every submodule's training flag back afterwards."""
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def masked_mean(values: Tensor, mask: BoolTensor) -> Tensor:
+    """Mean of the values where `mask` is true; both of shape (B, T) or (B,). Zero if nothing is counted."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Temperature, then top-k, then nucleus (top-p) truncation, in the order `generate` applies them.
+
+    Args:
+        logits: shape (N, V).
+        temperature: positive; below 1 sharpens, above 1 flattens.
+        top_k: keep the k most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches `top_p`; 1 keeps all.
+
+    Returns:
+        Logits with `-inf` for tokens that may not be drawn, shape (N, V).
+    """
+    if temperature != 1.0:
+        logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        threshold = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if top_p < 1.0:
+        ordered, order = logits.sort(dim=-1)
+        # ascending: the tail whose total mass stays within 1 - top_p goes, the most probable token always stays
+        tail = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - top_p
+        tail[:, -1] = False
+        logits = logits.masked_fill(tail.scatter(1, order, tail), -torch.inf)
+    return logits
+
+
+def sample_categorical(logits: Tensor, uniforms: Tensor) -> LongTensor:
+    """Draw one token a row by inverting the cumulative distribution on two levels.
+
+    The first uniform picks a block of the vocabulary by the blocks' total probabilities, the second a token inside it.
+    Two random numbers a row suffice (multinomial and Gumbel sampling draw V), and no cumulative sum is longer than
+    about sqrt(V), which keeps float32 exact for vocabularies of 150,000. A token of probability zero is never drawn.
+
+    Args:
+        logits: unnormalised log-probabilities, `-inf` allowed, shape (N, V).
+        uniforms: numbers in [0, 1), shape (N, 2).
+
+    Returns:
+        Token ids, shape (N,).
+    """
+    probabilities = logits.float().softmax(dim=-1)
+    excess = -probabilities.shape[1] % CDF_BLOCK
+    if excess:
+        probabilities = F.pad(probabilities, (0, excess))
+    blocks = probabilities.view(len(probabilities), -1, CDF_BLOCK)
+    block = _first_above(blocks.sum(dim=-1), uniforms[:, :1])
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, CDF_BLOCK)).squeeze(1)
+    return (block * CDF_BLOCK + _first_above(inside, uniforms[:, 1:])).squeeze(1)
+
+
+def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
+    """Index at which the running total of `weights` (N, K) first exceeds `uniforms` (N, 1) of the whole, (N, 1)."""
+    totals = weights.cumsum(dim=-1)
+    whole = totals[:, -1:]
+    # Rounding may lift u * whole to the whole itself; just below it, the search ends at the last positive weight.
+    target = torch.minimum(uniforms.to(totals.dtype) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    return torch.searchsorted(totals, target, right=True)
+
+
+def block_rows(vocab_size: int, device: torch.device) -> int:
+    """Rows whose logits are computed together: on a CPU as many as stay in the cache, elsewhere about 256 MiB."""
+    logits = 2**19 if device.type == "cpu" else 2**26
+    return max(16, logits // vocab_size)
+
+
+def linear_nll(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: LongTensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted negative log-likelihood under a softmax over a linear layer, without ever holding all logits.
+
+    The gradient is computed together with the loss, block by block, since a block's logits are still in the cache
+    then; it is exact, but can be taken only once and only of the first result.
+
+    Args:
+        hidden: inputs of the linear layer, shape (N, H).
+        weight: shape (V, H).
+        bias: shape (V,), or `None`.
+        targets: token ids, shape (N,).
+        weights: one constant factor a row, shape (N,).
+
+    Returns:
+        The loss `sum_i weights_i * -log p(targets_i)`, a differentiable scalar; and the log-probabilities of the
+        targets, shape (N,), without gradient.
+    """
+    return _LinearNLL.apply(hidden, weight, bias, targets, weights)
+
+
+class _LinearNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, weights):
+        inputs = (hidden, weight, bias)
+        gradients = [
+            torch.zeros_like(tensor, dtype=torch.float32) if needed else None
+            for tensor, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
+        ]
+        log_probabilities = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        size = block_rows(len(weight), hidden.device)
+        for start in range(0, len(hidden), size):
+            rows = slice(start, start + size)
+            logits = F.linear(hidden[rows], weight, bias).float()
+            log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
+            target = targets[rows, None]
+            log_probabilities[rows] = (logits.gather(1, target) - log_normalizer).squeeze(1)
+            # d loss / d logits = weight * (softmax - one-hot); the block's logits are overwritten by it
+            slope = logits.sub_(log_normalizer).exp_()
+            slope.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
+            slope.mul_(weights[rows, None])
+            _LinearNLL._accumulate(gradients, rows, slope, hidden, weight)
+        ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
+        ctx.mark_non_differentiable(log_probabilities)
+        return -(log_probabilities * weights).sum(), log_probabilities
+
+    @staticmethod
+    def _accumulate(gradients, rows, slope, hidden, weight):
+        of_hidden, of_weight, of_bias = gradients
+        slope_as_weight = slope.to(weight.dtype)
+        if of_hidden is not None:
+            of_hidden[rows] = slope_as_weight @ weight
+        if of_weight is not None:
+            of_weight += slope_as_weight.T @ hidden[rows].to(weight.dtype)
+        if of_bias is not None:
+            of_bias += slope.sum(dim=0)
+
+    @staticmethod
+    def backward(ctx, upstream, _):
+        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None

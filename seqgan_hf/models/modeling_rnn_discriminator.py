@@ -1,0 +1,231 @@
+"""A recurrent sequence classifier: a score for the sequence, or one for every token.
+
+The file is complete in itself: it is copied beside the weights, so that a model loads with `trust_remote_code=True`
+where this package is not installed.
+"""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
+
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
+    if not condition:
+        raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
+
+
+@strict
+class RNNDiscriminatorConfig(PreTrainedConfig):
+    """Configuration of `RNNDiscriminatorForSequenceClassification`.
+
+    Attributes:
+        vocab_size: number of token ids.
+        embedding_size: E, width of the token embeddings.
+        hidden_size: H, width of the recurrent state of one direction.
+        num_hidden_layers: number of recurrent layers.
+        cell_type: `"lstm"` or `"gru"`.
+        bidirectional: read the sequence from both ends; not with `per_token`.
+        per_token: score every token given the tokens before it, instead of the sequence as a whole.
+        dropout: probability of dropping a unit of the embeddings and of every layer's output.
+        initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
+            U(-1/sqrt(H), 1/sqrt(H)).
+        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; with `num_labels=1` the single logit is that of
+            "real", as it always is with `per_token`.
+
+    Raises:
+        StrictDataclassFieldValidationError: a value has the wrong type.
+        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
+    """
+
+    model_type = "rnn_discriminator"
+
+    vocab_size: int = 5000
+    embedding_size: int = 64
+    hidden_size: int = 64
+    num_hidden_layers: int = 1
+    cell_type: str = "gru"
+    bidirectional: bool = False
+    per_token: bool = False
+    dropout: float | int = 0.25
+    initializer_range: float | int = 0.1
+    pad_token_id: int | None = None
+    id2label: dict[int, str] | dict[str, str] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
+            self.id2label, self.label2id = {0: "FAKE", 1: "REAL"}, {"FAKE": 0, "REAL": 1}
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self):
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_labels"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+
+    def validate_cell(self):
+        _require(
+            self.cell_type in CELLS,
+            f"cell_type={self.cell_type!r}",
+            f"one of {', '.join(CELLS)}",
+            "set cell_type to one of them",
+        )
+        _require(
+            not (self.per_token and self.bidirectional),
+            "per_token=True with bidirectional=True",
+            "a unidirectional network, because a bidirectional state has seen the tokens after the one it scores",
+            "set bidirectional=False, or per_token=False for one score a sequence",
+        )
+
+    def validate_ranges(self):
+        _require(
+            0 <= self.dropout < 1, f"dropout={self.dropout}", "a probability in [0, 1)", "set dropout=0.0 for none"
+        )
+        _require(
+            self.initializer_range > 0,
+            f"initializer_range={self.initializer_range}",
+            "a number greater than 0",
+            "leave initializer_range out for 0.1",
+        )
+
+
+class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
+    """An LSTM or GRU over the sequence and a linear score of its final states, or of every state.
+
+    Each direction of each layer is a plain one-layer `torch.nn.LSTM` or `torch.nn.GRU`: what is
+    `forward_layers.1.weight_ih_l0` and `backward_layers.1.weight_ih_l0` here is `weight_ih_l1` and
+    `weight_ih_l1_reverse` in one of several layers.
+    """
+
+    config_class = RNNDiscriminatorConfig
+    base_model_prefix = ""
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["LSTM", "GRU"]
+    _input_embed_layer = "embed_tokens"
+
+    def __init__(self, config: RNNDiscriminatorConfig):
+        super().__init__(config)
+        width = config.hidden_size * (2 if config.bidirectional else 1)
+        sizes = [config.embedding_size] + [width] * (config.num_hidden_layers - 1)
+
+        def layers() -> nn.ModuleList:
+            cell = CELLS[config.cell_type]
+            return nn.ModuleList(cell(size, config.hidden_size, batch_first=True) for size in sizes)
+
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.forward_layers = layers()
+        self.backward_layers = layers() if config.bidirectional else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.score = nn.Linear(width, 1 if config.per_token else config.num_labels)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.RNNBase):
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Score sequences, or with `per_token` every token. Padding changes nothing, wherever it stands.
+
+        Args:
+            input_ids: token ids (B, T), T >= 1.
+            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
+            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
+                tokens.
+            labels: 0 = fake, 1 = real: (B,), and with `per_token` also (B, T), where -100 does not count.
+            token_type_ids: accepted because tokenizers return them; has no meaning here.
+
+        Returns:
+            `logits` (B, num_labels), or (B, T, 1) with `per_token`, where those at padding have no meaning; with
+            `labels` also `loss`, the mean cross-entropy.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        """
+        _require(
+            (input_ids is None) != (inputs_embeds is None),
+            "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
+            "exactly one of them",
+            "pass token ids (B, T) or embeddings (B, T, E)",
+        )
+        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
+        if attention_mask is not None:
+            mask = attention_mask.bool()
+            order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
+            embedded = _take(embedded, order)
+        forward, backward = self._run_layers(self.dropout(embedded), mask.sum(dim=1))
+        if self.config.per_token:
+            last_token = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            logits = self.score(self.dropout(_take(forward, last_token)))
+            loss = None if labels is None else _token_loss(logits[..., 0], labels, mask)
+        else:
+            logits = self.score(self.dropout(_final_states(forward, backward, mask.sum(dim=1))))
+            loss = None if labels is None else _classification_loss(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _run_layers(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Outputs (B, T, H) of the last layer in both directions, for sequences padded on the right.
+
+        The backward direction reads each sequence from its own last token. So there is no need to pack the batch,
+        which costs a wait for the device and the fast kernels.
+        """
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        reverse = lengths[:, None] - 1 - position
+        reverse = torch.where(reverse >= 0, reverse, position)  # padding stays behind
+        forward = backward = None
+        for index, layer in enumerate(self.forward_layers):
+            if index > 0:
+                hidden = self.dropout(forward if backward is None else torch.cat([forward, backward], dim=-1))
+            forward, _ = layer(hidden)
+            if self.backward_layers is not None:
+                backward, _ = self.backward_layers[index](_take(hidden, reverse))
+                backward = _take(backward, reverse)
+        return forward, backward
+
+
+def _take(values: Tensor, positions: Tensor) -> Tensor:
+    """`values` (B, T, E) at `positions` (B, K) of the same row, shape (B, K, E)."""
+    return values.gather(1, positions[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _final_states(forward: Tensor, backward: Tensor | None, lengths: Tensor) -> Tensor:
+    """The state after the last token read in each direction, side by side; zero for an empty sequence."""
+    final = _take(forward, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+    if backward is not None:
+        final = torch.cat([final, backward[:, 0]], dim=-1)
+    return torch.where((lengths > 0)[:, None], final, 0.0)
+
+
+def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, C) and labels (B,); with a single logit, of real against fake."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels.long())
+
+
+def _token_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of real against fake, mean over real tokens whose label is not -100; all shapes (B, T)."""
+    labels = labels[:, None].expand_as(logits) if labels.dim() == 1 else labels
+    counts = mask & (labels != -100)
+    losses = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
+    return losses.masked_fill(~counts, 0.0).sum() / counts.sum().clamp(min=1)

@@ -1,0 +1,359 @@
+"""A recurrent language model, the generator of SeqGAN (Yu et al., AAAI 2017, https://arxiv.org/abs/1609.05473).
+
+The file is complete in itself: it is copied beside the weights, so that a model loads with `trust_remote_code=True`
+where this package is not installed.
+"""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+INITIALIZERS = ("normal", "uniform")
+
+
+def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
+    if not condition:
+        raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
+
+
+@strict
+class RNNGeneratorConfig(PreTrainedConfig):
+    """Configuration of `RNNGeneratorForCausalLM`. The defaults are the generator of the paper's synthetic experiment.
+
+    Attributes:
+        vocab_size: number of token ids.
+        embedding_size: width of the token embeddings.
+        hidden_size: H, width of the recurrent state.
+        num_hidden_layers: number of recurrent layers.
+        cell_type: `"lstm"` or `"gru"`.
+        dropout: probability of dropping a unit of the embeddings and of every layer's output; the recurrent
+            connections are left alone (Zaremba et al., 2014, https://arxiv.org/abs/1409.2329).
+        tie_word_embeddings: use the embeddings as output matrix; needs `embedding_size == hidden_size`.
+        output_bias: whether the output layer has a bias.
+        initializer: `"normal"` draws every parameter from N(0, initializer_range^2), biases included, as the paper
+            does; `"uniform"` from U(-initializer_range, initializer_range). PyTorch gives a gate two biases where the
+            paper has one: the first is drawn, the second starts at zero.
+        initializer_range: standard deviation of the normal, half-width of the uniform distribution.
+        use_cache: return the recurrent state, to go on from it, unless the model is in training mode.
+        bos_token_id: the start token.
+        eos_token_id: ends a sequence; `None` for sequences of fixed length.
+        pad_token_id: fills up batches of sequences of unequal length.
+
+    Raises:
+        StrictDataclassFieldValidationError: a value has the wrong type.
+        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
+    """
+
+    model_type = "rnn_generator"
+
+    vocab_size: int = 5000
+    embedding_size: int = 32
+    hidden_size: int = 32
+    num_hidden_layers: int = 1
+    cell_type: str = "lstm"
+    dropout: float | int = 0.0
+    tie_word_embeddings: bool = False
+    output_bias: bool = True
+    initializer: str = "normal"
+    initializer_range: float | int = 0.1
+    use_cache: bool = True
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def validate_sizes(self):
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+        _require(
+            not self.tie_word_embeddings or self.embedding_size == self.hidden_size,
+            f"tie_word_embeddings=True with embedding_size={self.embedding_size} and hidden_size={self.hidden_size}",
+            "embedding_size == hidden_size, because one matrix serves as embeddings and as output layer",
+            "make the two sizes equal or set tie_word_embeddings=False",
+        )
+
+    def validate_choices(self):
+        for name, allowed in (("cell_type", tuple(CELLS)), ("initializer", INITIALIZERS)):
+            value = getattr(self, name)
+            _require(
+                value in allowed, f"{name}={value!r}", f"one of {', '.join(allowed)}", f"set {name} to one of them"
+            )
+
+    def validate_ranges(self):
+        _require(
+            0 <= self.dropout < 1, f"dropout={self.dropout}", "a probability in [0, 1)", "set dropout=0.0 for none"
+        )
+        _require(
+            self.initializer_range > 0,
+            f"initializer_range={self.initializer_range}",
+            "a number greater than 0",
+            "set initializer_range=0.1 for the paper's",
+        )
+
+    def validate_special_tokens(self):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            for token in value if isinstance(value, list) else [value]:
+                _require(
+                    token is None or 0 <= token < self.vocab_size,
+                    f"{name}={value} with vocab_size={self.vocab_size}",
+                    "a token id from 0 to vocab_size - 1, or None",
+                    f"change {name} or raise vocab_size",
+                )
+
+
+class RNNCacheLayer(CacheLayerMixin):
+    """The state of one recurrent layer: `keys` is h (B, H), `values` is the cell c (B, H), or (B, 0) for a GRU.
+
+    States are assigned, never written in place, so that gradients pass through the cache and a state taken out of it
+    stays as it was.
+    """
+
+    is_compileable = False
+    is_croppable = False
+    supports_early_init = False
+
+    def __init__(self):
+        super().__init__()
+        self.cumulative_length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, seq_length: int = 1) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        self.cumulative_length += seq_length
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return self.cumulative_length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cumulative_length + query_length, 0
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized, self.cumulative_length = False, 0
+
+
+class RNNCache(Cache):
+    """The recurrent state of all layers.
+
+    `reorder_cache(rows)` selects, drops or repeats rows: `rows` (K,) may be longer or shorter than the batch.
+    """
+
+    def __init__(self, config: RNNGeneratorConfig):
+        super().__init__(layers=[RNNCacheLayer() for _ in range(config.num_hidden_layers)])
+
+
+class RNNGeneratorPreTrainedModel(PreTrainedModel):
+    config_class = RNNGeneratorConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["LSTM", "GRU"]
+    _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
+    _input_embed_layer = "embed_tokens"
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # forward makes an RNNCache
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        width = self.config.initializer_range
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("bias_hh"):
+                init.zeros_(parameter)
+            elif self.config.initializer == "normal":
+                init.normal_(parameter, mean=0.0, std=width)
+            else:
+                init.uniform_(parameter, -width, width)
+
+
+class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
+    """Embeddings and recurrent layers: everything up to the output layer.
+
+    A layer is a plain `torch.nn.LSTM` or `torch.nn.GRU` of one layer, so that weights move in and out by renaming:
+    `layers.1.weight_ih_l0` is `weight_ih_l1` of a `torch.nn.LSTM` of several layers.
+    """
+
+    def __init__(self, config: RNNGeneratorConfig):
+        super().__init__(config)
+        sizes = [config.embedding_size] + [config.hidden_size] * config.num_hidden_layers
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.layers = nn.ModuleList(
+            CELLS[config.cell_type](width, config.hidden_size, batch_first=True) for width in sizes[:-1]
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: RNNCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Run the recurrence.
+
+        Padding changes nothing, wherever it stands: the state passes a padded position unchanged, and the output there
+        is the state.
+
+        Args:
+            input_ids: token ids (B, T).
+            attention_mask: 1 on real tokens (B, T), or (B, past + T), of which the last T columns count.
+            past_key_values: the state to go on from; it is changed to the state after the last token.
+            inputs_embeds: embeddings (B, T, E), instead of `input_ids`.
+            use_cache: return the state; by default `config.use_cache` in eval mode and no in training mode.
+            output_hidden_states: return the embeddings and the output of every layer.
+
+        Returns:
+            `last_hidden_state` (B, T, H), `past_key_values`, `hidden_states`.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        """
+        _require(
+            (input_ids is None) != (inputs_embeds is None),
+            "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
+            "exactly one of them",
+            "pass token ids (B, T) or embeddings (B, T, E)",
+        )
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = RNNCache(self.config)
+        hidden = self.dropout(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
+
+        length = hidden.shape[1]
+        mask = None if attention_mask is None else attention_mask[:, -length:].bool()
+        if mask is not None and length > 1 and bool(mask.all()):
+            mask = None
+
+        hidden_states = [hidden]
+        for index, layer in enumerate(self.layers):
+            cache_layer = None if past_key_values is None else past_key_values.layers[index]
+            hidden = self.dropout(self._run_layer(layer, hidden, mask, cache_layer))
+            hidden_states.append(hidden)
+
+        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=tuple(hidden_states) if wants_all else None,
+        )
+
+    def _run_layer(
+        self, layer: nn.RNNBase, inputs: Tensor, mask: Tensor | None, cache: RNNCacheLayer | None
+    ) -> Tensor:
+        """One layer over (B, T, E) from the cached state, which is brought up to date -> outputs (B, T, H)."""
+        is_lstm = self.config.cell_type == "lstm"
+        if cache is not None and cache.is_initialized:
+            h, c = cache.keys, cache.values
+        else:
+            h = inputs.new_zeros(inputs.shape[0], self.config.hidden_size)
+            c = h if is_lstm else h[:, :0]
+        state = (h[None], c[None]) if is_lstm else h[None]
+        if mask is None:
+            outputs, state = layer(inputs, state)
+        else:
+            outputs, state = _run_padded(layer, inputs, state, mask)
+        if cache is not None:
+            new_h, new_c = (state[0][0], state[1][0]) if is_lstm else (state[0], c)
+            cache.update(new_h, new_c, seq_length=inputs.shape[1])
+        return outputs
+
+
+def _run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor):
+    """A recurrent layer over sequences with padding anywhere; shapes as in `torch.nn.LSTM` with `batch_first`.
+
+    Real tokens are moved to the front, run as a packed sequence, and their outputs carried to the padding after them.
+    """
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]  # (B, T, 1)
+    lengths = mask.sum(dim=1)
+    packed = pack_padded_sequence(
+        inputs.gather(1, order.expand_as(inputs)), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+    )
+    outputs, new_state = layer(packed, state)
+    outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=inputs.shape[1])
+
+    h = state[0] if isinstance(state, tuple) else state
+    tokens_so_far = mask.cumsum(dim=1)[..., None]  # (B, T, 1)
+    last_token = (tokens_so_far - 1).clamp(min=0)
+    outputs = outputs.gather(1, last_token.expand_as(outputs))
+    outputs = torch.where(tokens_so_far > 0, outputs, h[0][:, None])
+
+    empty = (lengths == 0)[None, :, None]  # nothing but padding: the state stays
+    if isinstance(state, tuple):
+        return outputs, tuple(torch.where(empty, old, new) for old, new in zip(state, new_state, strict=True))
+    return outputs, torch.where(empty, state, new_state)
+
+
+class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
+    """A recurrent language model with its output layer; `generate` works in all its ways."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: RNNGeneratorConfig):
+        super().__init__(config)
+        self.model = RNNGeneratorModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: RNNCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Next-token logits.
+
+        Args:
+            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
+            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
+
+        The other arguments are those of `RNNGeneratorModel`.
+
+        Returns:
+            `logits` (B, T, V), `loss` with `labels`, `past_key_values`, `hidden_states`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
+        )

@@ -1,0 +1,88 @@
+"""How real a sequence is, under any sequence classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import BoolTensor, LongTensor, Tensor
+from transformers import PreTrainedModel
+
+from .functional import evaluating
+from .samples import Samples
+
+
+# Sequences that are rewarded in one forward pass when the caller sets no limit.
+SCORE_ROWS = 4096
+
+
+def judged_tokens(samples: Samples) -> tuple[LongTensor, BoolTensor | None, Tensor]:
+    """What a discriminator reads: condition and continuation without the start token, pushed to the left.
+
+    Returns:
+        Token ids (B, P-1+T), a mask of the real ones (`None` if all are), and the number of condition tokens of each
+        row, at which its continuation begins, (B,).
+    """
+    if samples.prompt.shape[1] == 1:
+        none = torch.zeros(samples.batch_size, dtype=torch.long, device=samples.ids.device)
+        return samples.ids, samples.mask, none
+    mask = samples.attention_mask
+    condition = mask[:, : samples.prompt.shape[1]]
+    start = condition & (condition.cumsum(dim=1) == 1)
+    mask = torch.cat([condition & ~start, samples.mask], dim=1)
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
+    width = mask.shape[1] - 1
+    return samples.sequences.gather(1, order)[:, :width], mask.gather(1, order)[:, :width], condition.sum(dim=1) - 1
+
+
+def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
+    """Log-odds that the discriminator gives each sequence of being real; its sigmoid is SeqGAN's reward.
+
+    Differentiable with respect to the discriminator, and to `samples.soft` where it is given.
+
+    Args:
+        discriminator: any sequence classifier; logits (B, 2) with label 1 = real, (B, 1), or (B, L, 1) per token.
+        samples: B sequences.
+
+    Returns:
+        Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
+
+    Raises:
+        ValueError: for logits of another shape.
+    """
+    ids, mask, begin = judged_tokens(samples)
+    inputs = (
+        {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
+    )
+    logits = discriminator(**inputs, attention_mask=mask.long()).logits
+    if logits.dim() == 3 and logits.shape[-1] == 1:
+        position = begin[:, None] + torch.arange(samples.ids.shape[1], device=begin.device)
+        return logits.squeeze(-1).gather(1, position).masked_fill(~samples.mask, 0.0)
+    if logits.dim() == 2 and logits.shape[1] == 2:
+        return logits[:, 1] - logits[:, 0]
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        return logits[:, 0]
+    raise ValueError(
+        f"got logits of shape {tuple(logits.shape)} from {type(discriminator).__name__} -> expected (B, 2) with label "
+        "1 = real, (B, 1), or (B, T, 1) -> set `num_labels=2` in its config"
+    )
+
+
+def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
+    if samples.prompt.shape[1] != 1:
+        raise ValueError(
+            f"got soft samples with prompts of {samples.prompt.shape[1]} tokens -> expected the start token only -> "
+            "use an objective that samples token ids for conditional generation"
+        )
+    return samples.soft @ discriminator.get_input_embeddings().weight
+
+
+@torch.no_grad()
+def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int = SCORE_ROWS) -> Tensor:
+    """D(Y), the probability of being real: dropout off, without autograd, in batches of `max_rows`.
+
+    Returns:
+        Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
+    """
+    with evaluating(discriminator):
+        values = [realness(discriminator, part).float().sigmoid() for part in samples.split(max_rows)]
+    values = torch.cat(values)
+    return values if values.dim() == 1 else values.masked_fill(~samples.mask, 0.0)
