@@ -414,14 +414,41 @@ def _with_prefix(samples: Samples, length: int) -> Samples:
     return Samples(prompt, samples.ids[:, length:], samples.mask[:, length:], prompt_mask)
 
 
+@torch.no_grad()
+def mix_in_own_tokens(
+    generator: PreTrainedModel, samples: Samples, probability: float, rng: torch.Generator | None = None
+) -> LongTensor:
+    """Real sequences in which each token is replaced by the generator's own choice at that point with `probability`.
+
+    The generator reads the mixed sequence as it goes (scheduled sampling, Bengio et al. 2015, section 2.4).
+
+    Returns:
+        Token ids, shape (B, T).
+    """
+    mixed = samples.ids.clone()
+    device, length = mixed.device, mixed.shape[1]
+    replaced = torch.rand(mixed.shape, generator=rng, device=device) < probability
+    uniforms = torch.rand(*mixed.shape, 2, generator=rng, device=device)
+    with evaluating(generator):
+        decoder = _Decoder(generator, samples)
+        for position in range(length - 1):
+            drawn = decoder.draw(slice(None), uniforms[:, position], temperature=1.0, top_k=0, top_p=1.0)
+            mixed[:, position] = torch.where(replaced[:, position], drawn, mixed[:, position])
+            decoder.feed(mixed[:, position])
+    return mixed
+
+
 # --- Log-probabilities -----------------------------------------------------------------------------------------------
 
 
-def _predictions(generator: PreTrainedModel, samples: Samples) -> tuple[Tensor, nn.Module]:
-    """Features at the positions that predict `samples.ids`, shape (B, T, H), and the head that makes them logits."""
+def _predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor) -> tuple[Tensor, nn.Module]:
+    """Features at the positions that predict `samples.ids`, shape (B, T, H), and the head that makes them logits.
+
+    The generator reads `read` (B, T) after the prompt, which usually are the same tokens.
+    """
     plain_head = _has_plain_head(generator)
     length = samples.ids.shape[1]
-    arguments = {"input_ids": samples.sequences[:, :-1], "use_cache": False}
+    arguments = {"input_ids": torch.cat([samples.prompt, read[:, :-1]], dim=1), "use_cache": False}
     if samples.prompt_mask is not None:
         mask = samples.attention_mask[:, :-1].long()
         arguments["attention_mask"] = mask
@@ -436,7 +463,7 @@ def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
 
     Holds one block of logits at a time; the backward pass computes them again.
     """
-    features, head = _predictions(generator, samples)
+    features, head = _predictions(generator, samples, samples.ids)
     flat, targets = features.flatten(0, 1), samples.ids.flatten()
 
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
@@ -451,18 +478,21 @@ def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
     return torch.cat(values).view_as(samples.ids).masked_fill(~samples.mask, 0.0)
 
 
-def weighted_nll(generator: PreTrainedModel, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_nll(
+    generator: PreTrainedModel, samples: Samples, weights: Tensor, read: LongTensor | None = None
+) -> tuple[Tensor, Tensor]:
     """sum over b, t of weights * -log G(y_t | y_1:t-1): the loss of maximum likelihood and of policy gradient.
 
     Gives what `token_logprobs` gives, at less than half the cost for large vocabularies (`functional.linear_nll`).
 
     Args:
         weights: constants, shape (B, T); positions where `samples.mask` is false count as zero.
+        read: the tokens that the generator reads, shape (B, T), where these are not `samples.ids` themselves.
 
     Returns:
         The loss, a differentiable scalar, and the log-probabilities (B, T), without gradient, zero at padding.
     """
-    features, head = _predictions(generator, samples)
+    features, head = _predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
     if isinstance(head, nn.Linear):
         loss, logprobs = linear_nll(

@@ -1,4 +1,4 @@
-"""Where sequences come from: text files, datasets, integer ids. See `docs/data.md`."""
+"""The contract of data: what every source of sequences gives to the trainer."""
 
 from __future__ import annotations
 

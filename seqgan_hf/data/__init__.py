@@ -1,0 +1,19 @@
+"""Where sequences come from: text files, datasets, integer ids, a built-in grammar. See `docs/data.md`."""
+
+from .batches import materialize, stream_samples, to_samples
+from .corpus import Corpus, DataError, DataSource
+from .text import TextData
+from .tokenization import TokenizerConfig, integer_tokenizer
+
+
+__all__ = [
+    "Corpus",
+    "DataError",
+    "DataSource",
+    "TextData",
+    "TokenizerConfig",
+    "integer_tokenizer",
+    "materialize",
+    "stream_samples",
+    "to_samples",
+]

@@ -1,0 +1,146 @@
+"""From rows of token ids to padded batches. Masks say what is real; the padding is never looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset, IterableDataset
+
+from ..samples import Samples
+from .corpus import DataError
+
+
+class TokenIds(Protocol):
+    """What padding needs to know; a `Corpus` will do, and so will the configuration of a generator."""
+
+    bos_token_id: int
+    pad_token_id: int | None
+
+
+# One padded tensor of more elements than this is refused: 2**30 ids and masks take 9 GiB.
+LARGEST_TENSOR = 2**30
+
+
+def to_samples(
+    rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence], corpus: TokenIds, max_length: int | None = None
+) -> Samples:
+    """Pad rows of a corpus: prompts on the left, ids on the right.
+
+    Args:
+        rows: a list of rows or, as `dataset[i:j]` gives them, columns; `input_ids` and, optionally, `prompt_ids`.
+        corpus: gives `bos_token_id`, the prompt of rows without one, and `pad_token_id`.
+        max_length: T, the width of the result; `None` takes the longest row.
+
+    Returns:
+        B rows; `prompt_mask` is `None` if no prompt is padded.
+
+    Raises:
+        DataError: if a row is longer than `max_length`, or lengths differ and there is no padding token.
+    """
+    if not isinstance(rows, Mapping):
+        rows = {name: [row[name] for row in rows] for name in ("input_ids", "prompt_ids") if rows and name in rows[0]}
+    columns = {}
+    for name in ("input_ids", "prompt_ids"):
+        if name in rows:
+            lengths = np.fromiter((len(ids) for ids in rows[name]), dtype=np.int64, count=len(rows[name]))
+            columns[name] = (_flat(rows[name]), lengths)
+    return _padded(columns, corpus.bos_token_id, corpus.pad_token_id, max_length)
+
+
+def materialize(
+    dataset: Dataset, bos_token_id: int, pad_token_id: int | None, max_length: int | None = None
+) -> Samples:
+    """All rows of a dataset as one padded record on the CPU, for corpora that fit into memory.
+
+    Args:
+        dataset: rows with `input_ids` and, optionally, `prompt_ids`.
+        bos_token_id: the prompt of rows without one.
+        pad_token_id: fills up short rows; `None` if all are of one length.
+        max_length: T, the width of the result; `None` takes the longest row.
+
+    Raises:
+        DataError: if there is no row, if a row is longer than `max_length`, if lengths differ and there is no padding
+            token, or if the result would take more than 9 GiB.
+    """
+    if len(dataset) == 0:
+        raise DataError("got a dataset without rows -> expected at least one -> look at the split and the filters")
+    table = dataset.with_format("arrow")[:]
+    columns = {name: _flat_arrow(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
+    return _padded(columns, bos_token_id, pad_token_id, max_length)
+
+
+def stream_samples(
+    dataset: Dataset | IterableDataset, corpus: TokenIds, batch_size: int, max_length: int | None = None
+) -> Iterator[Samples]:
+    """One pass over a dataset that need not fit into memory, in its own order, as padded batches.
+
+    Shuffle with `dataset.shuffle(seed, buffer_size)` and `dataset.set_epoch(epoch)` first. The last batch may be
+    smaller.
+
+    Args:
+        dataset: rows with `input_ids` and, optionally, `prompt_ids`.
+        corpus: as for `to_samples`.
+        batch_size: B.
+        max_length: T, the width of every batch; `None` takes the longest row of each.
+    """
+    for rows in dataset.iter(batch_size):
+        yield to_samples(rows, corpus, max_length)
+
+
+def _flat(rows: Sequence) -> np.ndarray:
+    parts = [np.asarray(ids, dtype=np.int64) for ids in rows]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _flat_arrow(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (number of tokens,) and lengths (number of rows,) of a column of lists."""
+    if column.null_count:
+        raise DataError(f"got {column.null_count} rows without ids -> expected a list in every row -> remove them")
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(values), np.concatenate(lengths).astype(np.int64)
+
+
+def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_length: int | None) -> Samples:
+    values, lengths = columns["input_ids"]
+    longest = int(lengths.max(initial=0))
+    width = longest if max_length is None else max_length
+    if longest > width:
+        raise DataError(
+            f"got a row of {longest} tokens (row {int(lengths.argmax())}) -> expected at most {width} -> truncate or "
+            "drop "
+            "it when loading"
+        )
+    if pad_token_id is None and bool((lengths != width).any()):
+        raise DataError(
+            f"got rows of {int(lengths.min())} to {longest} tokens for a width of {width} -> expected one length, as "
+            "there "
+            "is no padding token -> give a pad_token_id"
+        )
+    fill = 0 if pad_token_id is None else pad_token_id
+    ids, mask = _place(values, lengths, width, fill, left=False)
+    if "prompt_ids" not in columns:
+        prompt = torch.full((len(lengths), 1), bos_token_id, dtype=torch.long)
+        return Samples(prompt=prompt, ids=ids, mask=mask)
+    values, lengths = columns["prompt_ids"]
+    prompt, prompt_mask = _place(values, lengths, int(lengths.max(initial=1)), fill, left=True)
+    return Samples(prompt=prompt, ids=ids, mask=mask, prompt_mask=None if prompt_mask.all() else prompt_mask)
+
+
+def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left: bool):
+    """Lay flat values out as rows, shape (B, width) each: ids and a mask of the real ones."""
+    if len(lengths) * width > LARGEST_TENSOR:
+        raise DataError(
+            f"got {len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded "
+            "-> "
+            "expected at most 9 GiB -> set a smaller max_length, or streaming=true"
+        )
+    positions = np.arange(width)
+    mask = positions >= (width - lengths)[:, None] if left else positions < lengths[:, None]
+    ids = np.full(mask.shape, fill, dtype=np.int64)
+    ids[mask] = values
+    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -1,0 +1,272 @@
+"""Rows from files, folders and the Hub, all through `datasets`, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    IterableDatasetDict,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from .corpus import DataError
+
+
+Rows = Dataset | IterableDataset
+
+KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
+
+
+def find_files(files: str | list[str]) -> list[str]:
+    """Expand patterns such as `data/*.txt`; addresses with a scheme (`https://`) are left as they are.
+
+    Raises:
+        DataError: if a file does not exist, is a folder, or is empty.
+    """
+    found = []
+    for name in [files] if isinstance(files, str) else files:
+        if "://" in name:
+            found.append(name)
+            continue
+        matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise DataError(
+                f"got the file {name!r}, which does not exist (looked in {Path.cwd()}) -> expected a path or a "
+                "pattern "
+                "such as 'data/*.txt' -> check the spelling"
+            )
+        found.extend(matches)
+    for path in found:
+        if "://" not in path and Path(path).is_dir():
+            raise DataError(f"got the folder {path!r} as a file -> expected a file -> name it as `dataset` instead")
+        if "://" not in path and Path(path).stat().st_size == 0:
+            raise DataError(f"got the empty file {path!r} -> expected at least one line -> leave it out")
+    if not found:
+        raise DataError("got an empty list of files -> expected at least one -> name a file")
+    return found
+
+
+def read_files(files: list[str], text_columns: list[str], encoding: str, streaming: bool) -> Rows:
+    """Text (one row a line, column `text`), CSV, TSV, JSON lines or Parquet files, by their ending.
+
+    Args:
+        files: paths of one kind; anything of another ending than those named is text.
+        text_columns: columns of CSV files that are to be read as text, even where they look like numbers.
+        encoding: of text and CSV files.
+        streaming: read while iterating instead of up front.
+    """
+    kinds = {_kind(path) for path in files}
+    if len(kinds) > 1:
+        raise DataError(f"got files of several kinds, {sorted(kinds)} -> expected one kind -> convert the others")
+    kind = kinds.pop()
+    options: dict[str, Any] = {}
+    if kind in ("text", "csv"):
+        # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
+        options["encoding"] = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    if kind == "csv":
+        # "NA", "null" and "007" are text; an empty line is a blank line, to be counted as one.
+        options |= {"na_filter": False, "skip_blank_lines": False, "converters": dict.fromkeys(text_columns, str)}
+        options["sep"] = "\t" if _without_compression(files[0]).suffix == ".tsv" else ","
+    patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
+    try:
+        return load_dataset(kind, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+    except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
+        check_encoding(files, encoding)
+        raise DataError(
+            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {_expected(kind)} -> "
+            "correct the file or give it the ending of what it is"
+        ) from error
+
+
+def _without_compression(path: str) -> Path:
+    plain = Path(path)
+    return plain.with_suffix("") if plain.suffix in COMPRESSIONS else plain
+
+
+def _kind(path: str) -> str:
+    return KINDS.get(_without_compression(path).suffix.lower(), "text")
+
+
+def _expected(kind: str) -> str:
+    return {
+        "text": "lines of text",
+        "csv": "a header line, and as many fields in every line",
+        "json": "one JSON object a line",
+        "parquet": "a Parquet file",
+    }[kind]
+
+
+def _listed(files: list[str]) -> str:
+    return ", ".join(map(repr, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_encoding(files: list[str], encoding: str) -> None:
+    """Raise a `DataError` that names the first line of a text or CSV file that cannot be decoded."""
+    for path in files:
+        suffix = Path(path).suffix
+        if "://" in path or _kind(path) not in ("text", "csv") or (suffix in COMPRESSIONS and suffix != ".gz"):
+            continue
+        try:
+            with gzip.open(path, "rb") if suffix == ".gz" else open(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    _check_line(line, path, number, encoding)
+        except (OSError, EOFError) as error:
+            raise DataError(
+                f"got {path!r}, which is damaged ({error}) -> expected a gzip file -> write it anew"
+            ) from error
+
+
+def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
+    if codecs.lookup(encoding).name != "utf-8":
+        return  # an encoding of several bytes a character cannot be cut at line feeds
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        hint = "UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding or no text at all"
+        raise DataError(
+            f"got byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint}) -> expected UTF-8 -> convert "
+            "the "
+            "file, or name its encoding, e.g. encoding=latin-1"
+        ) from error
+
+
+def read_dataset(name: str, config: str | None, split: str, streaming: bool) -> Rows:
+    """A split of a Hub dataset, of a local folder laid out like one, or of a folder written by `save_to_disk`.
+
+    Raises:
+        DataError: if it cannot be found or reached, or has no such configuration or split.
+    """
+    folder = Path(name)
+    saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
+    try:
+        if saved:
+            dataset = load_from_disk(name)
+            if streaming:
+                dataset = _streamed(dataset)
+        else:
+            dataset = load_dataset(name, config, streaming=streaming)
+    except DatasetNotFoundError as error:
+        raise DataError(_not_found(name)) from error
+    except ConnectionError as error:
+        raise DataError(
+            f"got dataset={name!r}, and the Hub could not be reached ({_cause(error)}) -> expected a network, or a "
+            "local "
+            f"copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy the "
+            "folder "
+            "here and set dataset=FOLDER"
+        ) from error
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataError(
+            f"got dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)}) -> "
+            "expected a "
+            "Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
+        ) from error
+    return _split_of(dataset, name, split)
+
+
+def _not_found(name: str) -> str:
+    return (
+        f"got dataset={name!r}, which is neither a folder here nor a dataset that the Hub shows you -> expected a Hub "
+        "id or "
+        "a folder -> check the spelling, or run `hf auth login` if it is private"
+    )
+
+
+def _streamed(dataset: Dataset | DatasetDict):
+    if isinstance(dataset, Dataset):
+        return dataset.to_iterable_dataset()
+    return IterableDatasetDict({name: rows.to_iterable_dataset() for name, rows in dataset.items()})
+
+
+def _split_of(dataset, name: str, split: str) -> Rows:
+    if not isinstance(dataset, dict):
+        return dataset
+    if split not in dataset:
+        raise DataError(f"got split={split!r} of {name!r} -> expected one of {list(dataset)} -> name one of these")
+    return dataset[split]
+
+
+def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) -> Rows:
+    """Keep the text, as column `text`, and the prompt, as column `prompt`.
+
+    Raises:
+        DataError: if a column does not exist (the message names those that do) or holds no text.
+    """
+    features = rows.features
+    if features is None:  # a stream that has to be read to be known
+        rows = rows._resolve_features()
+        features = rows.features
+    if text_column is None:
+        strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
+        text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
+        if text_column is None:
+            raise DataError(
+                f"got no text_column -> expected one of the columns {strings or list(features)} -> name it"
+            )
+    for column in filter(None, (text_column, prompt_column)):
+        if column not in features:
+            raise DataError(f"got column {column!r} -> expected one of {list(features)} -> name one of these")
+    if not _is_text(features[text_column]):
+        raise DataError(
+            f"got column {text_column!r} of type {_type_name(features[text_column])} -> expected text -> name another "
+            "text_column, or use IdsData for columns of integer ids"
+        )
+    kept = {text_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
+    rows = rows.select_columns(list(kept))
+    rows = rows.rename_columns({old: new for old, new in kept.items() if old != new})
+    return _prompt_as_text(rows, features[prompt_column]) if prompt_column else rows
+
+
+def _is_text(feature) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
+
+
+def _type_name(feature) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _prompt_as_text(rows: Rows, feature) -> Rows:
+    if _is_text(feature):
+        return rows
+    if isinstance(feature, ClassLabel):
+        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=_two_texts())
+    if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
+        return rows.cast_column("prompt", Value("string"))
+    raise DataError(
+        f"got a prompt column of type {_type_name(feature)} -> expected text, labels or integers -> name another "
+        "column"
+    )
+
+
+def _two_texts():
+    from datasets import Features
+
+    return Features({"text": Value("string"), "prompt": Value("string")})
+
+
+def _label_names(batch: dict, names: list[str]) -> dict:
+    return {"prompt": [None if label is None or label < 0 else names[label] for label in batch["prompt"]]}
+
+
+def batches_of(rows: Rows, size: int = 10_000) -> Iterator[dict[str, list]]:
+    """Columns of consecutive rows, `size` at a time."""
+    yield from rows.iter(batch_size=size)

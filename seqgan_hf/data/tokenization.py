@@ -1,0 +1,324 @@
+"""Tokenizers trained on the corpus, or loaded: words, characters, subwords, integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from .corpus import DataError
+
+
+PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+SUBWORD_VOCAB_SIZE = 8192
+
+# A word carries the space before it (" life"), so that whatever is generated can be appended to a prompt as it stands.
+SPACE = " "
+NO_LIMIT = 2**31
+
+TextBatches = Callable[[], Iterable[list[str]]]
+
+
+@dataclass
+class TokenizerConfig:
+    """How text becomes tokens.
+
+    Attributes:
+        level: the unit: `word`, `char` (one Unicode code point), `bpe` (byte-level, knows every text) or `unigram`.
+        pretrained: a folder or Hub id of an existing tokenizer; everything else here is then left unused.
+        vocab_size: the most tokens to keep, special tokens included, the most frequent first; `None` keeps every word
+            or character, and 8192 subwords.
+        min_count: words, characters and BPE merges seen fewer times than this are left out.
+        lowercase: lower-case the text first; it cannot be undone when decoding.
+        pre_tokenizer: for words only, what splits a line: `WhitespaceSplit`, or the class name of another pre-tokenizer
+            of the `tokenizers` library, such as `Whitespace` (punctuation apart) or `BertPreTokenizer`.
+    """
+
+    level: Literal["word", "char", "bpe", "unigram"] = "word"
+    pretrained: str | None = None
+    vocab_size: int | None = None
+    min_count: int = 1
+    lowercase: bool = False
+    pre_tokenizer: str = "WhitespaceSplit"
+
+    def __post_init__(self):
+        if self.level not in TRAINERS:
+            raise DataError(f"got tokenizer level={self.level!r} -> expected one of {sorted(TRAINERS)} -> choose one")
+        if self.min_count < 1:
+            raise DataError(f"got min_count={self.min_count} -> expected at least 1 -> 1 keeps every token")
+        smallest = 256 + 3 if self.level == "bpe" else 5
+        if self.vocab_size is not None and self.vocab_size < smallest:
+            raise DataError(
+                f"got vocab_size={self.vocab_size} -> expected at least {smallest} for level {self.level!r}, special "
+                "tokens included -> raise it"
+            )
+        if self.pretrained is None and self.pre_tokenizer != "WhitespaceSplit" and self.level != "word":
+            raise DataError(
+                f"got pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r} -> expected it with words only "
+                "-> "
+                "leave it out"
+            )
+
+
+def build_tokenizer(config: TokenizerConfig, batches: TextBatches) -> PreTrainedTokenizerBase:
+    """Load or train a tokenizer.
+
+    Trained ones put the start token in front, pad on the left, spell an `<eos>` that stands in the text as plain text,
+    and keep unknown words visible as `<unk>`. Words and subwords decode with one leading space.
+
+    Args:
+        config: which one.
+        batches: gives the texts to train on, in batches; called once, and only if a tokenizer is trained.
+
+    Raises:
+        DataError: if a pretrained tokenizer cannot be loaded or lacks an end token.
+    """
+    if config.pretrained is not None:
+        return load_tokenizer(config.pretrained)
+    tokenizer = TRAINERS[config.level](config, batches)
+    return _wrap(tokenizer)
+
+
+def _normalizer(config: TokenizerConfig) -> normalizers.Normalizer | None:
+    return normalizers.Lowercase() if config.lowercase else None
+
+
+def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
+    splitter = getattr(pre_tokenizers, name, None)
+    try:
+        named = [] if name == "WhitespaceSplit" else [splitter()]
+    except TypeError:
+        usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits, UnicodeScripts"
+        raise DataError(
+            f"got pre_tokenizer={name!r} -> expected a class of tokenizers.pre_tokenizers that needs no argument -> "
+            f"for example one of {usable}"
+        ) from None
+    mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])
+
+
+def _numbered(tokens: Iterable[str], config: TokenizerConfig, unknown: str) -> dict[str, int]:
+    """Special tokens first, then `tokens` in their order, up to the vocabulary size."""
+    vocabulary = {PAD: 0, BOS: 1, EOS: 2, unknown: 3}
+    limit = config.vocab_size or NO_LIMIT
+    for token in tokens:
+        if len(vocabulary) >= limit:
+            break
+        vocabulary.setdefault(token, len(vocabulary))
+    return vocabulary
+
+
+def _word_tokenizer(vocabulary: dict[str, int], splitter: pre_tokenizers.PreTokenizer) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPACE + UNK))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
+    splitter = _word_splitter(config.pre_tokenizer)
+    counter = Tokenizer(models.WordLevel({}, unk_token=UNK))
+    counter.pre_tokenizer = splitter
+    if config.lowercase:
+        counter.normalizer = _normalizer(config)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=config.vocab_size or NO_LIMIT,
+        min_frequency=config.min_count,
+        special_tokens=[],
+        show_progress=False,
+    )
+    counter.train_from_iterator(batches(), trainer)
+    counted = counter.get_vocab()
+    vocabulary = _numbered(sorted(counted, key=counted.get), config, unknown=SPACE + UNK)
+    tokenizer = _word_tokenizer(vocabulary, splitter)
+    if config.lowercase:
+        tokenizer.normalizer = _normalizer(config)
+    return tokenizer
+
+
+def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
+    counts = Counter()
+    for texts in batches():
+        joined = "".join(texts)
+        counts.update(joined.lower() if config.lowercase else joined)
+    kept = sorted((c for c, count in counts.items() if count >= config.min_count), key=lambda c: (-counts[c], c))
+    # Byte-pair encoding without a single merge splits into characters, twice as fast as a regular expression does.
+    model = models.BPE(vocab=_numbered(kept, config, unknown=UNK), merges=[], unk_token=UNK, fuse_unk=False)
+    tokenizer = Tokenizer(model)
+    if config.lowercase:
+        tokenizer.normalizer = _normalizer(config)
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    if config.lowercase:
+        tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
+        min_frequency=config.min_count,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(batches(), trainer)
+    return tokenizer
+
+
+def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
+    if config.min_count > 1:
+        raise DataError(
+            f"got min_count={config.min_count} with level 'unigram' -> expected 1, as pieces are chosen by likelihood "
+            "-> "
+            "set vocab_size instead"
+        )
+    tokenizer = Tokenizer(models.Unigram())
+    if config.lowercase:
+        tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
+        special_tokens=[PAD, BOS, EOS, UNK],
+        unk_token=UNK,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(batches(), trainer)
+    return tokenizer
+
+
+TRAINERS = {"word": _train_words, "char": _train_characters, "bpe": _train_bpe, "unigram": _train_unigram}
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    bos_token_id = tokenizer.token_to_id(BOS)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_token_id)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,  # <unk> is not declared: decoding without special tokens would delete the unknown words
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def integer_tokenizer(
+    vocab_size: int,
+    bos_token_id: int = 0,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+) -> PreTrainedTokenizerFast:
+    """Write ids as numbers: "17" is the token with id 17.
+
+    An id below `vocab_size` is an ordinary word, also where it serves as the start token (as in the synthetic task of
+    the SeqGAN paper, whose start token 0 may stand anywhere): it never vanishes in decoding. Ids from `vocab_size` on
+    are special tokens, called `<bos>`, `<eos>` and `<pad>`.
+
+    Args:
+        vocab_size: number of ordinary ids.
+        bos_token_id: the start token, put in front of every text.
+        eos_token_id: the end token, if there is one.
+        pad_token_id: the padding, if there is one.
+    """
+    names = {}
+    for name, token_id in ((BOS, bos_token_id), (EOS, eos_token_id), (PAD, pad_token_id)):
+        if token_id is not None and token_id >= vocab_size:
+            names.setdefault(token_id, name)
+    vocabulary = {SPACE + str(number): number for number in range(vocab_size)}
+    vocabulary.update({name: token_id for token_id, name in names.items()})
+    model = models.WordLevel(vocabulary, unk_token=SPACE + "0")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = _word_splitter("WhitespaceSplit")
+    tokenizer.decoder = decoders.Fuse()
+    start = tokenizer.id_to_token(bos_token_id)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[f"{start}:0", "$A:0"], special_tokens=[{"id": start, "ids": [bos_token_id], "tokens": [start]}]
+    )
+    special = {"bos_token": bos_token_id, "eos_token": eos_token_id, "pad_token": pad_token_id}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+        **{role: names[token_id] for role, token_id in special.items() if token_id in names},
+    )
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """An existing tokenizer, with start, end and padding token filled in where it has none.
+
+    A missing start token is the classifier token or the end token, a missing end token the separator, a missing
+    padding token the end token (masks tell them apart).
+
+    Raises:
+        DataError: if it cannot be loaded, or has nothing to end a sequence with.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"got tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)}) -> expected "
+            "a "
+            "folder written by save_pretrained or a Hub id -> without a network, download it first with "
+            f"`hf download {name_or_path} --local-dir FOLDER` and name that folder"
+        ) from error
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.sep_token
+    if tokenizer.eos_token is None:
+        raise DataError(
+            f"got the tokenizer {name_or_path!r} without an end token -> expected eos_token or sep_token -> set "
+            "tokenizer.eos_token and save it to a folder"
+        )
+    if tokenizer.bos_token is None:
+        tokenizer.bos_token = tokenizer.cls_token or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids without start and end token; a special token spelled out in the text stays text."""
+    if not tokenizer.is_fast:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that stands for unknown words, declared or not; `None` if every text can be written."""
+    if tokenizer.unk_token_id is not None:
+        return tokenizer.unk_token_id
+    vocabulary = tokenizer.get_vocab()
+    return vocabulary.get(SPACE + UNK, vocabulary.get(UNK))
+
+
+def in_batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Group texts into lists of at most `size`."""
+    batch = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

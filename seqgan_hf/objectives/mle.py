@@ -1,0 +1,64 @@
+"""Maximum likelihood, with optional scheduled sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..samples import Samples
+from ..sampling import mix_in_own_tokens, weighted_nll
+from .base import Loss, Objective
+
+
+class MLE(Objective):
+    """Maximise log G of the training sequences: how every text GAN is pretrained, and the baseline it has to beat.
+
+    Args:
+        scheduled_sampling: the probability that the generator reads a token of its own instead of the real one, once
+            it has grown linearly from zero; 0 is plain maximum likelihood (teacher forcing).
+        scheduled_sampling_steps: generator steps until that probability is reached.
+
+    References:
+        Bengio et al., Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks, NeurIPS 2015.
+    """
+
+    adversarial = False
+    citation = ""
+
+    def __init__(self, scheduled_sampling: float = 0.0, scheduled_sampling_steps: int = 10_000):
+        if not 0 <= scheduled_sampling <= 1:
+            raise ValueError(
+                f"got scheduled_sampling={scheduled_sampling} -> expected a probability in [0, 1] -> "
+                "set it to 0 for plain maximum likelihood"
+            )
+        if scheduled_sampling_steps < 1:
+            raise ValueError(
+                f"got scheduled_sampling_steps={scheduled_sampling_steps} -> expected at least 1 step -> set it to 1 "
+                "to begin with the full probability"
+            )
+        self.scheduled_sampling = scheduled_sampling
+        self.scheduled_sampling_steps = scheduled_sampling_steps
+        self.steps = 0
+
+    def generator_loss(
+        self, generator: PreTrainedModel, discriminator: PreTrainedModel | None, real: Samples, fake: Samples | None
+    ) -> Loss:
+        """Mean of -log G over the batch's tokens, in nats."""
+        read = None
+        if self.scheduled_sampling:
+            probability = self.scheduled_sampling * min(1.0, self.steps / self.scheduled_sampling_steps)
+            read = mix_in_own_tokens(generator, real, probability)
+        weights = torch.full_like(real.ids, 1.0, dtype=torch.float32) / real.mask.sum()
+        loss, _ = weighted_nll(generator, real, weights, read)
+        return Loss(loss, {"nll_train": loss.detach()})
+
+    def after_generator_step(self, generator: PreTrainedModel) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]

@@ -1,0 +1,530 @@
+"""Algorithm 1 of SeqGAN (Yu et al. 2017): pretrain G, pretrain D, then alternate. On Accelerate."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+
+from .checkpointing import PREFIX, CheckpointWriter, checkpoints, rng_state, rotate, set_rng_state
+from .data import DataError
+from .evaluation.base import Evaluator
+from .evaluation.learning_curve import plot_learning_curve
+from .evaluation.nll import HeldOutNLL
+from .functional import evaluating
+from .objectives import MLE, Loss, Objective
+from .run_folder import RunFolder
+from .samples import Samples
+from .sampling import sample, special_tokens
+from .training_args import AdversarialTrainingArguments
+from .training_data import InMemoryData, seeded, training_data
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+# Streams of random numbers that are drawn from one seed and must not repeat each other.
+PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
+# Steps in a row that may be left out because of gradients that are not finite, before the run gives up.
+MAX_BAD_STEPS = 5
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message names what happened, what is expected, and the remedy."""
+
+
+class Interrupted(Exception):
+    """The user asked a run to end; a checkpoint has been saved."""
+
+
+class AdversarialTrainer:
+    """Trains a generator against a discriminator.
+
+    Args:
+        generator: any causal LM with a cache.
+        discriminator: any sequence classifier over the same token ids; `None` if the objective is not adversarial.
+        objective: what the generator is rewarded for.
+        args: the settings.
+        train_dataset: rows with `input_ids` and, for conditional generation, `prompt_ids` (see `data.Corpus`); or
+            `Samples`.
+        eval_dataset: held-out rows of the same kind; NLL_test is measured on them.
+        processing_class: the tokenizer; it is saved with the generator and writes the samples as text.
+        callbacks: `TrainerCallback`s, besides those of `args.report_to`.
+        evaluators: further measurements of the generator at every evaluation.
+        pretraining: how the generator is pretrained; maximum likelihood by default.
+        recipe: the resolved recipe as YAML, kept in the run's folder.
+
+    Raises:
+        ValueError: the models do not fit the data, or each other.
+        DataError: the training data cannot be used as asked.
+    """
+
+    def __init__(
+        self,
+        generator: PreTrainedModel,
+        discriminator: PreTrainedModel | None,
+        objective: Objective,
+        args: AdversarialTrainingArguments,
+        train_dataset: Dataset | IterableDataset | Samples,
+        eval_dataset: Dataset | Samples | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+        evaluators: Iterable[Evaluator] = (),
+        pretraining: Objective | None = None,
+        recipe: str | None = None,
+    ):
+        self.args = args
+        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=args.use_cpu)
+        self.device = self.accelerator.device
+        set_seed(args.seed, device_specific=True)
+        self.generator, self.discriminator = generator.to(self.device), discriminator
+        self.objective, self.pretraining = objective, pretraining or MLE()
+        self.processing_class = processing_class
+        self.folder = RunFolder(Path(args.output_dir), recipe)
+        self._load_data(train_dataset, eval_dataset, evaluators)
+        self._check_models()
+        self._create_optimizers()
+        # how many units of each kind are done; the inner ones count within a round
+        self.progress = dict.fromkeys(
+            ("pretrain_epochs", "discriminator_pretrain_steps", "rounds", "generator_phases", "discriminator_steps"), 0
+        )
+        self.best: dict[str, Any] = {}
+        self.bad_steps = 0
+        self._sums: dict[str, list[Tensor | float]] = defaultdict(list)
+        self._interrupt: int | None = None
+        self._set_up_callbacks(callbacks or [])
+
+    # --- Algorithm 1 -------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train from the beginning, or from a checkpoint (`args.resume_from_checkpoint`), to the end.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is saved.
+            TrainingError: the numbers went bad.
+        """
+        self._begin()
+        with self._interruptible():
+            # step 1: pretrain G by maximum likelihood
+            for epoch in self._units("pretrain_epochs", self.args.pretrain_epochs):
+                self._pretrain_generator(epoch)
+                self._report("pretrain_generator", epoch=epoch + 1, total=self.args.pretrain_epochs)
+
+            # step 2: pretrain D on samples of the pretrained G
+            for step in self._units("discriminator_pretrain_steps", self._discriminator_pretrain_steps):
+                self._train_discriminator(step)
+                self._report("pretrain_discriminator", step=step + 1, total=self._discriminator_pretrain_steps)
+
+            # step 3: alternate
+            for round in self._units("rounds", self.args.rounds):
+                for _ in self._units("generator_phases", 1, within=round):
+                    self._train_generator(round)
+                for step in self._units("discriminator_steps", self._discriminator_steps, within=round):
+                    self._train_discriminator(self._discriminator_pretrain_steps + round * self._discriminator_steps + step)
+                self._report("adversarial", round=round + 1, total=self.args.rounds)
+        self._finish()
+
+    def _pretrain_generator(self, epoch: int) -> None:
+        """One pass over the data."""
+        batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.args.per_device_train_batch_size)
+        while group := list(itertools.islice(batches, self.args.gradient_accumulation_steps)):
+            self._generator_step(
+                self.pretraining, group, self.pretrain_optimizer, self.args.pretrain_max_grad_norm
+            )
+
+    def _train_generator(self, round: int) -> None:
+        """The g-steps of a round: each draws sequences, values their tokens, and follows the policy gradient."""
+        batches = self.data.endless((self.args.seed, GENERATOR, round), self.args.per_device_train_batch_size)
+        for _ in range(self.args.generator_steps):
+            group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
+            self._generator_step(
+                self.objective, group, self.generator_optimizer, self.args.generator_max_grad_norm
+            )
+
+    def _generator_step(
+        self, objective: Objective, batches: list[Samples], optimizer: torch.optim.Optimizer, max_norm: float
+    ) -> None:
+        """One update of G from the mean loss over `batches`."""
+        self.generator.train()
+        for real in batches:
+            with self._frozen_discriminator(), self.accelerator.autocast():
+                fake = None
+                if objective.adversarial:
+                    fake = objective.sample(
+                        self.generator, real.prompt, self.max_new_tokens, prompt_mask=real.prompt_mask
+                    )
+                discriminator = self.discriminator if objective.adversarial else None
+                loss = objective.generator_loss(self.generator, discriminator, real, fake)
+            self._backward(loss, len(batches))
+        if self._step(self.generator, optimizer, max_norm, "generator"):
+            objective.after_generator_step(self.generator)
+
+    def _train_discriminator(self, index: int) -> None:
+        """One d-step: fresh samples of G, and some epochs of telling them from real sequences."""
+        half = self.args.discriminator_batch_size // 2
+        fakes = self._fakes(index)
+        for epoch in range(self.args.discriminator_epochs):
+            seed = (self.args.seed, DISCRIMINATOR, index, epoch)
+            pairs = zip(fakes.epoch((*seed, 0), half), self.data.endless((*seed, 1), half), strict=False)
+            while group := list(itertools.islice(pairs, self.args.gradient_accumulation_steps)):
+                self.discriminator.train()
+                for fake, real in group:
+                    with self.accelerator.autocast():
+                        loss = self.objective.discriminator_loss(self.discriminator, real, fake)
+                    self._backward(loss, len(group))
+                self._step(
+                    self.discriminator,
+                    self.discriminator_optimizer,
+                    self.args.discriminator_max_grad_norm,
+                    "discriminator",
+                )
+
+    def _fakes(self, index: int) -> InMemoryData:
+        """Fresh samples of G, as many as there are training sequences unless told otherwise, for this process."""
+        count = self.args.num_fakes or len(self.data)
+        share = -(-count // self.accelerator.num_processes)
+        prompts = next(self.data.endless((self.args.seed, FAKES, index), share))
+        with self.accelerator.autocast():
+            fakes = sample(self.generator, prompts.prompt, self.max_new_tokens, prompt_mask=prompts.prompt_mask)
+        return InMemoryData(fakes, self.device)
+
+    # --- Gradients ---------------------------------------------------------------------------------------------------
+
+    def _backward(self, loss: Loss, accumulated: int) -> None:
+        self.accelerator.backward(loss.value / accumulated)
+        for name, value in loss.metrics.items():
+            self._sums[name].append(value)
+
+    def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float, name: str) -> bool:
+        """Average gradients over processes, clip them, and update; a step whose gradient is not finite is left out."""
+        self._synchronize_gradients(model)
+        self.accelerator.unscale_gradients(optimizer)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        finite = bool(norm.isfinite())
+        if finite:
+            if max_norm:
+                nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
+            self._sums[f"{name}_grad_norm"].append(norm)
+            self.bad_steps = 0
+        if finite or self.accelerator.scaler is not None:  # a gradient scaler leaves bad steps out by itself
+            optimizer.step()
+        optimizer.zero_grad()
+        self.state.global_step += 1
+        self.callback_handler.on_step_end(self.args, self.state, self.control)
+        if not finite:
+            self._count_bad_step(name)
+        return finite
+
+    def _count_bad_step(self, name: str) -> None:
+        self.bad_steps += 1
+        self._sums["bad_steps"].append(1.0)
+        where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
+        message = f"got a {name} gradient that is not finite at step {self.state.global_step} (done: {where or 'nothing'})"
+        self._warn(f"{message}; the step is left out")
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise TrainingError(
+                f"{message}, {self.bad_steps} times in a row -> expected finite numbers -> lower the learning rate or "
+                "clip the gradient, and resume from the last checkpoint with resume_from_checkpoint=true"
+            )
+
+    def _synchronize_gradients(self, model: nn.Module) -> None:
+        """The mean over processes, in one message.
+
+        It is done here instead of by a wrapper around the model: losses may then take any path through a model (its
+        trunk, its embeddings, its soft tokens), where a wrapper would silently leave gradients unsynchronized.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.accelerator.reduce(flat, reduction="mean")
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    @contextmanager
+    def _frozen_discriminator(self) -> Iterator[None]:
+        """No gradients for D's parameters; they still pass through it to the generator's soft samples."""
+        if self.discriminator is None:
+            yield
+            return
+        trainable = [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+    # --- Set-up ------------------------------------------------------------------------------------------------------
+
+    def _load_data(self, train_dataset, eval_dataset, evaluators: Iterable[Evaluator]) -> None:
+        config = self.generator.config
+        eos, pad = special_tokens(self.generator)
+        pad_token_id = pad if eos or config.pad_token_id is not None else None
+        place = (self.device, self.accelerator.process_index, self.accelerator.num_processes)
+        self.data, self.max_new_tokens = training_data(
+            train_dataset, config.bos_token_id, pad_token_id, self.args.max_new_tokens, *place
+        )
+        batch = self.args.per_device_train_batch_size * self.accelerator.num_processes
+        if isinstance(self.data, InMemoryData) and len(self.data) < batch:
+            raise DataError(
+                f"got {len(self.data)} training sequences -> expected at least one batch of {batch} -> set a smaller "
+                "`training.per_device_train_batch_size`, or give more data"
+            )
+        self.evaluators = list(evaluators)
+        if eval_dataset is not None:
+            held_out, _ = training_data(eval_dataset, config.bos_token_id, pad_token_id, None, self.device)
+            self.evaluators.insert(0, HeldOutNLL(held_out.samples))
+
+    def _check_models(self) -> None:
+        vocab_size = self.generator.config.vocab_size
+        if isinstance(self.data, InMemoryData):
+            largest = int(self.data.samples.ids.max())
+            if largest >= vocab_size:
+                raise ValueError(
+                    f"got token id {largest} in the training data -> expected ids below the generator's vocabulary of "
+                    f"{vocab_size} -> set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller tokenizer"
+                )
+        if not self.objective.adversarial:
+            self.discriminator = None
+            return
+        if self.discriminator is None:
+            raise ValueError(
+                f"got no discriminator -> expected one for the objective {type(self.objective).__name__} -> pass one"
+            )
+        judged = self.discriminator.get_input_embeddings().weight.shape[0]
+        if judged < vocab_size:
+            raise ValueError(
+                f"got a discriminator that knows {judged} token ids -> expected the generator's {vocab_size} -> set "
+                f"`discriminator.config.vocab_size` to {vocab_size}"
+            )
+        self.discriminator.to(self.device)
+
+    @property
+    def _discriminator_pretrain_steps(self) -> int:
+        return self.args.discriminator_pretrain_steps if self.objective.adversarial else 0
+
+    @property
+    def _discriminator_steps(self) -> int:
+        return self.args.discriminator_steps if self.objective.adversarial else 0
+
+    def _create_optimizers(self) -> None:
+        """Adam with a state of its own for each of the three phases."""
+
+        def optimizer(model: PreTrainedModel, learning_rate: float) -> torch.optim.Optimizer:
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args, model)
+            options["lr"] = learning_rate
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            created = kind(parameters, weight_decay=self.args.weight_decay, **options)
+            return self.accelerator.prepare_optimizer(created, device_placement=False)
+
+        self.pretrain_optimizer = optimizer(self.generator, self.args.pretrain_learning_rate)
+        self.generator_optimizer = optimizer(self.generator, self.args.generator_learning_rate)
+        self.discriminator_optimizer = None
+        if self.discriminator is not None:
+            self.discriminator_optimizer = optimizer(self.discriminator, self.args.discriminator_learning_rate)
+
+    def _set_up_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
+        reporting = get_reporting_integration_callbacks(self.args.report_to)
+        self.callback_handler = CallbackHandler(
+            [DefaultFlowCallback, *reporting, *callbacks],
+            self.generator,
+            self.processing_class,
+            self.generator_optimizer,
+            None,
+        )
+        self.state = TrainerState(is_local_process_zero=self.accelerator.is_local_main_process)
+        self.state.is_world_process_zero = self.accelerator.is_main_process
+        self.state.max_steps = sys.maxsize  # phases end a run, not a number of steps
+        self.control = TrainerControl()
+
+    def _begin(self) -> None:
+        resumed = None
+        if self.args.resume_from_checkpoint:
+            resumed = self._find_checkpoint()
+        if self.accelerator.is_main_process:
+            self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
+        self.accelerator.wait_for_everyone()
+        if resumed is not None:
+            self._load_checkpoint(resumed)
+        self._bar: tqdm | None = None
+        self._started = time.perf_counter()
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    # --- Units of work -----------------------------------------------------------------------------------------------
+
+    def _units(self, name: str, total: int, within: int | None = None) -> Iterator[int]:
+        """What is still to do of `total` units; between two of them a run can be interrupted and resumed.
+
+        Args:
+            name: the counter in `self.progress`; those of inner loops begin anew with every unit of the outer one.
+            within: the number of the outer unit, for inner loops.
+        """
+        while self.progress[name] < total and not self.control.should_training_stop:
+            yield self.progress[name]
+            self.progress[name] += 1
+            if within is None:
+                self.progress["generator_phases"] = self.progress["discriminator_steps"] = 0
+                self._save_if_due(name, total)
+            self._stop_if_interrupted()
+
+    def _save_if_due(self, name: str, total: int) -> None:
+        done = self.progress[name]
+        due = done == total or (self.args.save_every and done % self.args.save_every == 0)
+        if due or self.control.should_save:
+            self.control.should_save = False
+            self.save_checkpoint()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the run after the unit of work in progress; a second Ctrl-C ends it at once."""
+
+        def handle(number: int, frame) -> None:
+            if self._interrupt is not None:
+                raise KeyboardInterrupt
+            self._interrupt = number
+            self._warn("ending after the step in progress, with a checkpoint; interrupt again to end at once")
+
+        try:
+            previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: signals are somebody else's
+            previous = {}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            if self._bar is not None:
+                self._bar.close()
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupt is None:
+            return
+        path = self.save_checkpoint()
+        raise Interrupted(
+            f"interrupted; a checkpoint is saved in {path}. To go on: the same command with "
+            "--training.resume_from_checkpoint true"
+        )
+
+    # --- Reports -----------------------------------------------------------------------------------------------------
+
+    def _report(self, phase: str, total: int, **unit: int) -> None:
+        """Log the means of what happened in a unit and, when it is due, an evaluation; one line in metrics.jsonl."""
+        (name, done), = unit.items()
+        metrics = {key: self._mean(key, values) for key, values in sorted(self._sums.items())}
+        self._sums.clear()
+        every = {"pretrain_generator": self.args.eval_epochs, "adversarial": self.args.eval_rounds}.get(phase, 0)
+        if every and (done % every == 0 or done == total) or self.control.should_evaluate:
+            self.control.should_evaluate = False
+            metrics |= self.evaluate(f"{phase}-{done}")
+        seconds = time.perf_counter() - self._started
+        line = {"phase": phase, name: done, "global_step": self.state.global_step, "seconds": round(seconds, 3)}
+        self.state.epoch = float(done)
+        self.state.log_history.append(line | metrics)
+        if self.accelerator.is_main_process:
+            self.folder.append_metrics(line | metrics)
+        self.callback_handler.on_log(self.args, self.state, self.control, {f"{phase}/{name}": done} | metrics)
+        self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
+        self._show_progress(phase, done, total, metrics)
+
+    def _mean(self, name: str, values: list[Tensor | float]) -> float:
+        mean = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values]).mean()
+        return float(self.accelerator.reduce(mean, reduction="mean"))
+
+    def _show_progress(self, phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        if self.args.disable_tqdm or not self.accelerator.is_local_main_process:
+            return
+        name = phase.replace("_", " ")
+        if self._bar is None or self._bar.desc.rstrip(": ") != name:
+            if self._bar is not None:
+                self._bar.close()
+            self._bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True)
+        shown = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
+        self._shown = getattr(self, "_shown", {}) | {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
+        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _warn(self, message: str) -> None:
+        if self.accelerator.is_local_main_process:
+            tqdm.write(f"seqgan-hf: {message}", file=sys.stderr)
+
+    # --- Evaluation --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, name: str = "evaluation") -> dict[str, float]:
+        """Draw samples and measure the generator; nothing that training does depends on it.
+
+        Args:
+            name: of the file that the first samples are written to.
+        """
+        seed = (self.args.seed, EVALUATION, self.accelerator.process_index, *self.progress.values())
+        rng = torch.Generator(device=self.device).manual_seed(seeded(seed))
+        share = -(-self.args.eval_samples // self.accelerator.num_processes)
+        prompts = next(self.data.endless((self.args.seed, EVALUATION), share))
+        while prompts.batch_size < share:
+            prompts = Samples.concatenate([prompts, prompts.select(slice(0, share - prompts.batch_size))])
+        samples = sample(
+            self.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask
+        )
+        samples = self._gather(samples)
+        metrics: dict[str, float] = {}
+        with evaluating(self.generator):
+            for evaluator in self.evaluators:
+                metrics |= evaluator.evaluate(self.generator, samples)
+        if self.accelerator.is_main_process:
+            self.folder.write_samples(name, samples, self.processing_class)
+        self._remember_best(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _gather(self, samples: Samples) -> Samples:
+        if self.accelerator.num_processes == 1:
+            return samples
+        return Samples(*(None if field is None else self.accelerator.gather(field) for field in samples))
+
+    def _remember_best(self, metrics: dict[str, float]) -> None:
+        name = self.args.metric_for_best_model
+        if name is None or not metrics:
+            return
+        if name not in metrics:
+            raise ValueError(
+                f"got metric_for_best_model={name!r} -> expected one of {', '.join(sorted(metrics))} -> choose one"
+            )
+        value = metrics[name]
+        better = not self.best or (value > self.best["value"]) == self.args.greater_is_better and value != self.best["value"]
+        if better:
+            self.best = {"value": value, "checkpoint": None}
+
+    # --- Checkpoints -------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> Path:
+        raise NotImplementedError
+
+    def _find_checkpoint(self) -> Path:
+        raise NotImplementedError
+
+    def _load_checkpoint(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        raise NotImplementedError

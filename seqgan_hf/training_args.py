@@ -1,0 +1,143 @@
+"""The settings of an adversarial run, with the field names of `transformers.TrainingArguments` where they apply."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+
+# Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
+SUPPORTED_FIELDS = frozenset(
+    """output_dir per_device_train_batch_size gradient_accumulation_steps optim optim_args weight_decay adam_beta1
+    adam_beta2 adam_epsilon bf16 fp16 tf32 disable_tqdm report_to run_name project trackio_space_id seed use_cpu
+    save_total_limit load_best_model_at_end metric_for_best_model greater_is_better resume_from_checkpoint push_to_hub
+    hub_model_id hub_token hub_private_repo log_level log_level_replica ddp_timeout ddp_backend
+    local_rank full_determinism""".split()
+)
+
+# What to use instead of the fields that people will try first.
+REMEDIES = {
+    "learning_rate": "set pretrain_learning_rate, generator_learning_rate or discriminator_learning_rate",
+    "max_grad_norm": "set pretrain_max_grad_norm, generator_max_grad_norm or discriminator_max_grad_norm",
+    "num_train_epochs": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
+    "max_steps": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
+    "eval_steps": "set eval_epochs and eval_rounds",
+    "eval_strategy": "set eval_epochs and eval_rounds",
+    "save_steps": "set save_every",
+    "save_strategy": "set save_every",
+}
+
+
+@dataclass
+class AdversarialTrainingArguments(TrainingArguments):
+    """Settings of `AdversarialTrainer`. Defaults are those of SeqGAN's synthetic experiment, from its code.
+
+    Args:
+        output_dir: the run's folder.
+        per_device_train_batch_size: B, sequences in a generator step (of each process).
+        discriminator_batch_size: sequences in a discriminator step (of each process): half real, half generated.
+        max_new_tokens: T, tokens to generate; by default the length of the longest training sequence.
+        pretrain_epochs: passes over the data that pretrain the generator by maximum likelihood.
+        discriminator_pretrain_steps: discriminator steps before adversarial training.
+        rounds: rounds of adversarial training: generator steps, then discriminator steps.
+        generator_steps: g-steps of a round; one is one update from one batch of samples.
+        discriminator_steps: d-steps of a round; one is fresh samples, and `discriminator_epochs` passes over them.
+        discriminator_epochs: passes over real and generated sequences in a d-step.
+        num_fakes: sequences generated for a d-step; by default as many as there are training sequences.
+        pretrain_learning_rate: of the generator under maximum likelihood.
+        generator_learning_rate: of the generator in adversarial training; its optimizer is a separate one.
+        discriminator_learning_rate: of the discriminator.
+        pretrain_max_grad_norm: clips the generator's gradient under maximum likelihood; 0 does not clip.
+        generator_max_grad_norm: clips it in adversarial training; 0 does not clip. The paper's code clips the sum over
+            its 64 sequences at 5, which is 5/64 for the mean over sequences that is used here.
+        discriminator_max_grad_norm: clips the discriminator's gradient; 0 does not clip.
+        eval_epochs: evaluate every so many epochs of pretraining, and after the last one; 0 never does.
+        eval_rounds: evaluate every so many rounds, and after the last one; 0 never does.
+        eval_samples: N, sequences drawn for an evaluation.
+        save_every: keep a checkpoint every so many epochs, d-steps of pretraining and rounds; 0 keeps one at the end
+            of each phase only.
+        save_total_limit: how many checkpoints to keep, besides the best.
+        overwrite_run: replace a run that `output_dir` holds.
+        seed: of weights, data order and samples; the same seed gives the same run, bit for bit on a CPU.
+        report_to: experiment trackers, for example `tensorboard`.
+        metric_for_best_model: keep the checkpoint in which this metric was best; `greater_is_better` says which way.
+        greater_is_better: whether larger values of that metric are better.
+        load_best_model_at_end: save the best checkpoint's models as the result, not the last ones.
+        resume_from_checkpoint: `true` goes on from the newest checkpoint in `output_dir`, a path from that one.
+        bf16: mixed precision in bfloat16.
+        fp16: mixed precision in float16, on a GPU.
+        use_cpu: stay on the CPU even if there is a GPU.
+        optim: the optimizer's name, as in transformers; for `adamw_*` and no weight decay it is plain Adam.
+        weight_decay: decoupled weight decay.
+        gradient_accumulation_steps: batches whose gradients make one step, of either model.
+        disable_tqdm: no progress bars.
+        push_to_hub: upload the generator and its card when training ends.
+        hub_model_id: the repository to upload to, `user/name`; by default named after `output_dir`.
+        hub_private_repo: make that repository private.
+        hub_token: the token to upload with; by default the one that `hf auth login` stored.
+    """
+
+    output_dir: str | None = "runs/seqgan"
+    per_device_train_batch_size: int = 64
+    discriminator_batch_size: int = 64
+    max_new_tokens: int | None = None
+    pretrain_epochs: int = 120
+    discriminator_pretrain_steps: int = 50
+    rounds: int = 200
+    generator_steps: int = 1
+    discriminator_steps: int = 5
+    discriminator_epochs: int = 3
+    num_fakes: int | None = None
+    pretrain_learning_rate: float = 0.01
+    generator_learning_rate: float = 0.01
+    discriminator_learning_rate: float = 1e-4
+    pretrain_max_grad_norm: float = 5.0
+    generator_max_grad_norm: float = 5.0 / 64
+    discriminator_max_grad_norm: float = 0.0
+    eval_epochs: int = 5
+    eval_rounds: int = 5
+    eval_samples: int = 2_000
+    save_every: int = 0
+    save_total_limit: int | None = 2
+    save_strategy: str = "no"  # not a choice: transformers wants it equal to eval_strategy for the best model
+    overwrite_run: bool = False
+    resume_from_checkpoint: str | bool | None = None
+    hub_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        self._refuse_unsupported()
+        self._check_ranges()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # lets bf16 through: transformers expects a GPU for it unless told otherwise
+        super().__post_init__()
+
+    def _refuse_unsupported(self) -> None:
+        inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
+        for own in dataclasses.fields(self):
+            value = getattr(self, own.name)
+            default = own.default_factory() if own.default is dataclasses.MISSING else own.default
+            if own.name in inherited - SUPPORTED_FIELDS and value != default:
+                remedy = REMEDIES.get(own.name, "leave it out")
+                raise ValueError(f"got {own.name}={value!r} -> it has no meaning in adversarial training -> {remedy}")
+
+    def _check_ranges(self) -> None:
+        at_least_one = ["per_device_train_batch_size", "gradient_accumulation_steps", "eval_samples"]
+        at_least_one += ["discriminator_epochs", "generator_steps"]
+        not_negative = ["pretrain_epochs", "discriminator_pretrain_steps", "rounds", "discriminator_steps"]
+        not_negative += ["eval_epochs", "eval_rounds", "save_every", "pretrain_max_grad_norm"]
+        not_negative += ["generator_max_grad_norm", "discriminator_max_grad_norm"]
+        positive = ["pretrain_learning_rate", "generator_learning_rate", "discriminator_learning_rate"]
+        for names, holds, expected in (
+            (at_least_one, lambda value: value >= 1, "at least 1"),
+            (not_negative, lambda value: value >= 0, "0 or more"),
+            (positive, lambda value: value > 0, "a positive number"),
+            (["max_new_tokens", "num_fakes"], lambda value: value is None or value >= 1, "at least 1, or nothing"),
+            (["discriminator_batch_size"], lambda value: value >= 2 and value % 2 == 0, "an even number of at least 2"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if not holds(value):
+                    raise ValueError(f"got {name}={value} -> expected {expected} -> set `training.{name}` accordingly")
