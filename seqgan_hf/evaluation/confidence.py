@@ -33,8 +33,8 @@ def jackknife(
 ) -> dict[str, float]:
     """Standard errors of values of a whole set of samples, by leaving out one random group of samples at a time.
 
-    The bootstrap is no use here: it draws samples twice, and a sample drawn twice has Self-BLEU 1 and spoils distinct-n.
-    Leaving out repeats nothing. Shao and Wu (1989), https://doi.org/10.1214/aos/1176347263.
+    The bootstrap is no use here: it draws samples twice, and a sample drawn twice has Self-BLEU 1 and spoils
+    distinct-n. Leaving out repeats nothing. Shao and Wu (1989), https://doi.org/10.1214/aos/1176347263.
 
     Args:
         measure: from the indices of the samples kept to values by name.

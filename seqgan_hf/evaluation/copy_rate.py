@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .confidence import wilson
 from .ngrams import Text, check_texts, encode
 
 
@@ -52,7 +53,8 @@ def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, float
         train: tokenized texts on which the generator was trained.
 
     Returns:
-        `copy_rate`: share of samples equal to a training text, with `copy_rate_se`; `longest_copy`: mean length, in
+        `copy_rate`: share of samples equal to a training text, with its 95% interval `copy_rate_low`, `copy_rate_high`
+            (Wilson); `longest_copy`: mean length, in
         tokens, of the longest n-gram shared with a training text, with `longest_copy_se`; `longest_copy_share`: the
         same as a share of the sample's length (empty samples left out).
 
@@ -64,16 +66,16 @@ def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, float
     """
     longest = longest_shared(samples, train)
     known = set(map(tuple, train))
-    copied = np.array([tuple(text) in known for text in samples], dtype=np.float64)
+    copied = sum(tuple(text) in known for text in samples)
     lengths = np.fromiter(map(len, samples), np.int64, len(samples))
     written = lengths > 0
     share = float((longest[written] / lengths[written]).mean()) if written.any() else 0.0
-    root = len(samples) ** 0.5
-    rate = float(copied.mean())
+    low, high = wilson(copied, len(samples))
     return {
-        "copy_rate": rate,
-        "copy_rate_se": (rate * (1 - rate)) ** 0.5 / root,
+        "copy_rate": copied / len(samples),
+        "copy_rate_low": low,
+        "copy_rate_high": high,
         "longest_copy": float(longest.mean()),
-        "longest_copy_se": float(longest.std(ddof=1) / root) if len(samples) > 1 else float("nan"),
+        "longest_copy_se": float(longest.std(ddof=1) / len(samples) ** 0.5) if len(samples) > 1 else float("nan"),
         "longest_copy_share": share,
     }

@@ -63,9 +63,11 @@ def _mean_pooling(name: str, batch_size: int, device: str | torch.device) -> Tex
         return ((states * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        lengths = np.array([len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]])
+        ids = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+        lengths = np.array([len(row) for row in ids])
         embeddings = np.zeros((len(texts), model.config.hidden_size))  # a text without a token keeps the zero vector
-        rows = np.argsort(lengths, kind="stable")[int((lengths == 0).sum()) :]  # alike lengths together: little padding
+        rows = np.argsort(lengths, kind="stable")  # alike lengths together: little padding
+        rows = rows[lengths[rows] > 0]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             embeddings[batch] = encode_batch([texts[row] for row in batch])

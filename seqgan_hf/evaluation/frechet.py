@@ -15,8 +15,8 @@ def check_features(sample_features: np.ndarray, reference_features: np.ndarray) 
     ours, theirs = (np.asarray(features, np.float64) for features in (sample_features, reference_features))
     if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1] or min(len(ours), len(theirs)) < 2:
         raise ValueError(
-            f"got features of shapes {ours.shape} and {theirs.shape} -> expected (N, D) and (M, D) with at least 2 texts "
-            "each -> encode more texts, with the same encoder"
+            f"got features of shapes {ours.shape} and {theirs.shape} -> expected (N, D) and (M, D) with at least 2 "
+            "texts each -> encode more texts, with the same encoder"
         )
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise ValueError("got features that are not finite -> expected numbers -> check the encoder's output")
@@ -26,9 +26,9 @@ def check_features(sample_features: np.ndarray, reference_features: np.ndarray) 
 def frechet_distance(sample_features: np.ndarray, reference_features: np.ndarray) -> float:
     """|m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)) for the means m and covariances S of both sets of features.
 
-    With centred features X / sqrt(N - 1) = Q R (so S = R^T R), the eigenvalues of S S' are the squared singular values of
-    R R'^T, and the trace of the root is their plain sum. No root of a nearly singular matrix is ever taken, so the value
-    is exact to rounding even with fewer texts than dimensions.
+    With centred features X / sqrt(N - 1) = Q R (so S = R^T R), the eigenvalues of S S' are the squared singular values
+    of R R'^T, and the trace of the root is their plain sum. No root of a nearly singular matrix is ever taken, so the
+    value is exact to rounding even with fewer texts than dimensions.
 
     Args:
         sample_features: shape (N, D).
@@ -45,8 +45,9 @@ def frechet_distance(sample_features: np.ndarray, reference_features: np.ndarray
 def frechet_embedding_distance(sample_features: np.ndarray, reference_features: np.ndarray) -> dict[str, float]:
     """Frechet distance between embeddings: 0 for equal means and covariances.
 
-    It sees quality and diversity together, but only what two moments of the encoder's embeddings show, and it is biased
-    upward for few texts: compare only values of equally many texts and the same encoder, beside that of real text.
+    It sees quality and diversity together, but only what two moments of the encoder's embeddings show, and it is
+    biased upward for few texts: compare only values of equally many texts and the same encoder, beside that of real
+    text.
 
     Args:
         sample_features: embeddings of generated texts, shape (N, D).

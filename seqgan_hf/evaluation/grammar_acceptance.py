@@ -1,7 +1,7 @@
 """Grammar acceptance: the share of samples that are right, where right can be decided.
 
-Kusner and Hernandez-Lobato (2016), https://arxiv.org/abs/1611.04051, measure text GANs on a context-free grammar in this
-way; Texygen (Zhu et al., 2018) has such a task too.
+Kusner and Hernandez-Lobato (2016), https://arxiv.org/abs/1611.04051, measure text GANs on a context-free grammar in
+this way; Texygen (Zhu et al., 2018) has such a task too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A judge trained afresh: can a classifier that sees both tell samples from real text?
 
-The classifier two-sample test of Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545. A GAN's own discriminator
-says nothing here: its generator was trained to fool exactly that one.
+The classifier two-sample test of Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545. A GAN's own
+discriminator says nothing here: its generator was trained to fool exactly that one.
 """
 
 from __future__ import annotations
@@ -82,14 +82,12 @@ def fit_logistic_regression(
     return weights.detach().numpy()
 
 
-def judge(
-    samples: Sequence[Text], references: Sequence[Text], max_n: int = 3, seed: int = 0
-) -> dict[str, float]:
+def judge(samples: Sequence[Text], references: Sequence[Text], max_n: int = 3, seed: int = 0) -> dict[str, float]:
     """Held-out accuracy of a fresh judge: 0.5 if it cannot tell samples from real text, 1 if it always can.
 
-    The judge is a logistic regression on the n-grams of a text. Equally many texts of both kinds are taken; one half of
-    each teaches the judge, the other half tests it. It sees quality and, through repeated samples, lack of diversity;
-    two texts that differ only in what an n-gram does not show look alike to it.
+    The judge is a logistic regression on the n-grams of a text. Equally many texts of both kinds are taken; one half
+    of each teaches the judge, the other half tests it. It sees quality and, through repeated samples, lack of
+    diversity; two texts that differ only in what an n-gram does not show look alike to it.
 
     Args:
         samples: tokenized generated texts, at least four.

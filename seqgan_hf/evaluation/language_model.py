@@ -1,11 +1,11 @@
 """LM score and reverse LM score: quality and coverage as seen by an n-gram language model.
 
 LM score: cross-entropy of the samples under a model of the real training text (is it fluent?). Reverse LM score:
-cross-entropy of real test text under a model of the samples (is everything there?). Semeniuta, Severyn and Gelly (2018),
-https://arxiv.org/abs/1806.04936; de Masson d'Autume et al. (2019), https://arxiv.org/abs/1905.09922.
+cross-entropy of real test text under a model of the samples (is everything there?). Semeniuta, Severyn and Gelly
+(2018), https://arxiv.org/abs/1806.04936; de Masson d'Autume et al. (2019), https://arxiv.org/abs/1905.09922.
 
-The language model is interpolated modified Kneser-Ney, Chen and Goodman (1999), https://doi.org/10.1006/csla.1999.0128,
-with a start token as context and the end of text as an event, as KenLM has it.
+The language model is interpolated modified Kneser-Ney, Chen and Goodman (1999),
+https://doi.org/10.1006/csla.1999.0128, with a start token as context and the end of text as an event, as KenLM has it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def discounts(counts: np.ndarray) -> np.ndarray:
 def log_probabilities(texts: Sequence[Text], train: Sequence[Text], order: int = 5) -> np.ndarray:
     """Log-probability, in nats, of each token and each end of text under the n-gram model of `train`.
 
-    The vocabulary is that of both sides and the end of text, so every token has a probability, and over this vocabulary
-    they add up to 1. Model and query n-grams are numbered together: an n-gram's counts are found by its number.
+    The vocabulary is that of both sides and the end of text, so every token has a probability, and over this
+    vocabulary they add up to 1. Model and query n-grams are numbered together: an n-gram's counts are found by its
+    number.
 
     Returns:
         Shape (sum of (length + 1),), text after text.
@@ -78,7 +79,8 @@ def log_probabilities(texts: Sequence[Text], train: Sequence[Text], order: int =
         here = np.flatnonzero(history[targets] >= n - 1)  # long enough a history, the start token included
         begin = targets[here] - n + 1
         context, ngram = number[n - 1][begin], number[n][begin]
-        here, context, ngram = (a[total[context] > 0] for a in (here, context, ngram))  # an unseen context says nothing
+        known = total[context] > 0  # an unseen context says nothing: the shorter one keeps its word
+        here, context, ngram = here[known], context[known], ngram[known]
         probability[here] = (kept[ngram] + freed[context] * probability[here]) / total[context]
     return np.log(probability)
 
@@ -88,8 +90,8 @@ def _adjusted_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One starting position of every n-gram of the training text, and its Kneser-Ney count.
 
-    The count is the plain one at the highest order and for n-grams after a start token (nothing can stand before them);
-    otherwise it is the number of different tokens that precede the n-gram.
+    The count is the plain one at the highest order and for n-grams after a start token (nothing can stand before
+    them); otherwise it is the number of different tokens that precede the n-gram.
     """
     numbers = number[n][:first_query]
     position = np.full(sizes[n], -1)

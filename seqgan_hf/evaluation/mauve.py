@@ -13,8 +13,8 @@ from .frechet import check_features
 def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Area under the divergence frontier of both distributions over k-means clusters: 1 for the same distribution.
 
-    The value depends on the encoder and on the number of texts (the authors use 5,000 and GPT-2 large), so compare only
-    equals. The library's own settings are kept: clusters = texts / 10, scaling factor 5.
+    The value depends on the encoder and on the number of texts (the authors use 5,000 and GPT-2 large), so compare
+    only equals. The library's own settings are kept: clusters = texts / 10, scaling factor 5.
 
     Args:
         sample_features: embeddings of generated texts, shape (N, D).

@@ -53,8 +53,8 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
 
     Args:
         texts: strings.
-        tokenization: `white_space`, `treebank` (English), `character` (Chinese, SMILES, passwords), or the dotted path of
-            a function from a string to a list of tokens.
+        tokenization: `white_space`, `treebank` (English), `character` (Chinese, SMILES, passwords), or the dotted path
+            of a function from a string to a list of tokens.
         lowercase: fold case first.
 
     Raises:
