@@ -20,7 +20,7 @@ SATURATED = (
 )
 GUESSES = (
     "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator guesses, its rewards are noise. Try "
-    "more discriminator steps or a higher learning rate for it; should a freshly trained judge guess too, training is done"
+    "more discriminator steps or a higher learning rate for it; if a fresh judge guesses too, training is done"
 )
 WINS = (
     "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator always wins, its rewards tell the "

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..oracle import draw, load_oracle
+from ..oracle import load_oracle
 from ..samples import Samples
 from ..sampling import sample, start_prompt
 from .nll import divergences, nll
@@ -39,14 +39,13 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     source = str(inner) if inner.is_dir() else path
     if not torch.cuda.is_available() and device.startswith("cuda"):
         raise ValueError(f"got device={device!r} -> expected a device that is there -> set 'cpu'")
-    # A local folder given by its user is trusted as far as its weights; code from the Hub is not run.
     model = AutoModelForCausalLM.from_pretrained(source).to(device).eval()
     name = folder.parent.name if folder.name == "generator" and folder.parent.name else folder.name or path
     return LoadedGenerator(name, model, AutoTokenizer.from_pretrained(source))
 
 
 def load_oracle_model(path: str, device: str) -> PreTrainedModel:
-    """The oracle of a synthetic task: a `.safetensors` file of the SeqGAN code's weights, or a saved model's folder."""
+    """The oracle of a synthetic task: a `.safetensors` file in the layout of the SeqGAN code, or a saved model."""
     if path.endswith(".safetensors"):
         return load_oracle(path).to(device).eval()
     return AutoModelForCausalLM.from_pretrained(path).to(device).eval()
@@ -90,8 +89,8 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
         with torch.no_grad():
             if not torch.allclose(model(input_ids=probe).logits, expected, rtol=1e-3, atol=1e-4):
                 raise ValueError(
-                    f"got temperature={temperature} for {type(model).__name__}, whose logits are not its output layer's "
-                    "-> expected an architecture without later changes -> evaluate it at temperature 1"
+                    f"got temperature={temperature} for {type(model).__name__}, which changes its logits after the "
+                    "output layer -> expected an architecture that does not -> evaluate it at temperature 1"
                 )
         yield
     finally:
@@ -131,8 +130,3 @@ def likelihoods(
         if oracle is not None:
             values |= nll(oracle, samples, "oracle") | divergences(generator.model, oracle, samples, held_out)
     return values
-
-
-def draw_from_oracle(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples:
-    """Held-out text of the synthetic task."""
-    return draw(oracle, count, length, seed)

@@ -1,12 +1,11 @@
-"""The suite: how good a generator is, in quality and in diversity, beside real text, with the settings in the result."""
+"""The suite: how good samples are, in quality and in diversity, beside real text, with the settings in the result."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +180,7 @@ SYMPTOMS = (
     ("copy_rate", 1, "samples are training texts more often than held-out text is: copying"),
     ("longest_copy_share", 1, "longer runs of words are copied from training text than in held-out text: copying"),
     ("lm_score", -1, "likelier than real text under a language model: mode seeking or copying"),
+    ("nll_oracle", -1, "likelier under the oracle than its own text is: mode seeking"),
     ("lm_score", 1, "less likely than real text under a language model: not fluent"),
     ("bleu_", -1, "fewer n-grams are real than in real text: not fluent"),
     ("reverse_lm_score", 1, "less can be learnt from the samples than from real text: something is missing"),
@@ -287,7 +287,7 @@ def real_text_notes(measurement: Measurement) -> list[str]:
             f"real text: {min(size, len(train))} training texts stand in the samples' place where texts are compared "
             f"with references, {min(size, len(references))} references elsewhere"
         )
-        shared = len(set(references.texts) & set(train.texts))
+        shared = len(set(map(tuple, references.tokens)) & set(map(tuple, train.tokens)))
         if shared:
             notes.append(f"{shared} different texts stand both in the references and in the training texts")
     for name, texts in (("samples", measurement.samples), ("references", references)):
@@ -323,12 +323,3 @@ def read_lines(path: str, what: str, blank: bool = False) -> tuple[list[str], li
         raise ValueError(f"got {what}={path!r} without a text -> expected one text a line -> check the file")
     dropped = len(lines) - len(kept)
     return kept, [f"{dropped} empty lines of {what} were left out"] if dropped else []
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def settings_of(arguments) -> dict:
-    """The arguments of an evaluation as plain values, for its record."""
-    return {name: value for name, value in asdict(arguments).items() if value is not None}
