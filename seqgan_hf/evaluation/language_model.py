@@ -139,7 +139,7 @@ def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> 
         ValueError: no samples, no training texts, or an order below 1.
 
     >>> round(lm_score([["a", "b"]], [["a", "b"], ["a", "b"]])["lm_score"], 3)
-    0.164
+    0.225
     """
     mean, error = cross_entropy(samples, train, order)
     return {"lm_score": mean, "lm_score_se": error}
@@ -162,6 +162,6 @@ def reverse_lm_score(samples: Sequence[Text], references: Sequence[Text], order:
         ValueError: no samples, no references, or an order below 1.
 
     >>> round(reverse_lm_score([["a", "b"], ["a", "b"]], [["a", "b"]])["reverse_lm_score"], 3)
-    0.164
+    0.225
     """
     return {"reverse_lm_score": cross_entropy(references, samples, order)[0]}
