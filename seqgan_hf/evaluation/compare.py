@@ -103,7 +103,7 @@ class Comparison:
 
 
 def _cell(mean: float, deviation: float | None, count: int) -> str:
-    return format_value(mean) + (f" ± {format_value(deviation)}" if deviation is not None else "")
+    return format_value(mean) + (f" ± {format_value(deviation)} ({count})" if deviation is not None else "")
 
 
 def read_run(folder: str | Path) -> Run:
@@ -195,11 +195,8 @@ def compare_runs(
         for metric in chosen:
             last = [value for run in members if (value := run.last(metric)) is not None]
             if last:
-                values[metric] = (
-                    float(np.mean(last)),
-                    float(np.std(last, ddof=1)) if len(last) > 1 else None,
-                )
-                len(last)
+                deviation = float(np.std(last, ddof=1)) if len(last) > 1 else None
+                values[metric] = float(np.mean(last)), deviation, len(last)
         rows[experiment] = [run.name for run in members], values
     comparison = Comparison(chosen, rows, runs)
     if output is not None:

@@ -55,7 +55,7 @@ def format_value(value: float | None) -> str:
         return "-"
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) and abs(value) >= 2 else f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 10) else f"{value:.3f}"
 
 
 def format_result(value: float | None, low: float | None, high: float | None) -> str:
