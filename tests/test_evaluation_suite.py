@@ -4,7 +4,9 @@ import csv
 import json
 import random
 import sys
+from pathlib import Path
 
+import jsonargparse
 import numpy as np
 import pytest
 import torch
@@ -549,3 +551,32 @@ def test_unreadable_runs_are_refused(tmp_path, content):
 def test_an_unknown_metric_is_refused(tmp_path):
     with pytest.raises(ValueError, match="got metric 'bleu_9' -> expected one that a run measured .nll_oracle"):
         compare_runs([write_run(tmp_path / "a", 7.0)], ["bleu_9"])
+
+
+# --- Recipes ---------------------------------------------------------------------------------------------------------
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes" / "evaluation").glob("*.yaml"))
+
+
+def parse(*arguments):
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(EvaluationArguments)
+    settings = parser.parse_args(list(arguments))
+    return EvaluationArguments(**{name: value for name, value in vars(settings).items() if name != "config"})
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_complete_but_for_the_files(recipe, files):
+    assert recipe.read_text().startswith("# seqgan-hf evaluate recipes/evaluation/")
+    arguments = parse("--config", str(recipe), "--model", '["m"]', "--references", str(files / "references.txt"))
+    for name in arguments.metrics or []:
+        assert get_metric(name)
+
+
+def test_a_recipe_runs_from_parsed_arguments(files):
+    recipe = next(path for path in RECIPES if path.stem == "bleu")
+    given = [f"--{name}={files / name}.txt" for name in ("samples", "references", "train")]
+    arguments = parse("--config", str(recipe), *given, f"--output={files / 'out'}")
+    assert "tokenization:treebank" in run_evaluation(arguments)["signatures"]["bleu_2"]
+    assert len(RECIPES) == 4

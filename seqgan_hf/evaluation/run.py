@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .catalog import METRICS, TextSettings
+from .catalog import METRICS, Measurement, Texts, TextSettings
 from .report import as_result, write_json, write_report
-from .suite import Result, evaluate_texts, find_flags, read_lines
+from .suite import Result, evaluate_measurement, evaluate_texts, find_flags, read_lines
 from .sweep import SWEEP_METRICS, Point, write_sweep
 
 
@@ -182,26 +182,35 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
     metrics = arguments.metrics
     if metrics is None and sweeps:
         metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
+    settings = arguments.text_settings
+    real = [Texts(texts, settings) if texts else None for texts in (references, train)]
+    real_rows: dict = {}
     points = []
     for temperature in arguments.temperatures:
         samples, texts = draw_samples(generator, count, length, temperature, arguments.seed)
         values = likelihoods(generator, samples, temperature, held_out, learnt, oracle)
-        evaluation = evaluate_texts(texts, references, train, metrics, arguments.text_settings)
-        settings = f"temperature:{temperature:g}|seed:{arguments.seed}|version:1"
-        line = f"samples:{count}|held_out:{held_out.batch_size}|per:token|{settings}"
-        found = {name: as_result(values, name, LIKELIHOODS[name], line) for name in LIKELIHOODS if name in values}
+        evaluation = evaluate_measurement(Measurement(Texts(texts, settings), *real, settings), metrics, real_rows)
+        tempered = f"|temperature:{temperature:g}"
+        for result in evaluation.results.values():
+            result.signature += tempered
+        line = f"samples:{count}|held_out:{held_out.batch_size}{tempered}|seed:{arguments.seed}|version:1"
+        found = _likelihood_results(values, line)
         if oracle is not None:
             _add_real(found["nll_oracle"], nll(oracle, held_out, "oracle"))
-        for name in [name for name in values if name.endswith("_sequence")]:
-            better = LIKELIHOODS[name.removesuffix("_sequence")]
-            found[name] = as_result(values, name, better, line.replace("per:token", "per:sequence"))
         evaluation.results = found | evaluation.results
-        for result in evaluation.results.values():
-            if "temperature:" not in result.signature:
-                result.signature += f"|temperature:{temperature:g}"
         evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
         points.append(Point(generator.name, temperature, evaluation))
     return points
+
+
+def _likelihood_results(values: dict[str, float], line: str) -> dict[str, Result]:
+    """Likelihoods and divergences with their intervals; the signature says whether they are per token or sequence."""
+    found = {}
+    for name in [name for name in values if not name.endswith("_se")]:
+        per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
+        better = LIKELIHOODS[name.removesuffix("_sequence")]
+        found[name] = as_result(values, name, better, f"per:{per}|{line}")
+    return found
 
 
 def _draw_held_out(oracle, arguments: EvaluationArguments):

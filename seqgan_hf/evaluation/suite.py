@@ -16,6 +16,8 @@ from .confidence import STUDENT_T, Z, jackknife
 from .self_bleu import sentence_self_bleu
 
 
+Interval = tuple[float, float | None, float | None]  # value, low, high
+
 # Facts about the set at hand rather than estimates: no interval.
 NO_INTERVAL = {"length_min", "length_max", "judge_p_value"}
 
@@ -83,7 +85,7 @@ def _finite(value: float | None) -> float | None:
 # --- Values and intervals ------------------------------------------------------------------------------------------
 
 
-def measure_with_intervals(name: str, measurement: Measurement) -> dict[str, tuple[float, float | None, float | None]]:
+def measure_with_intervals(name: str, measurement: Measurement) -> dict[str, Interval]:
     """Values of one metric as (value, low, high).
 
     The interval is the metric's own where it gives one (`<name>_low` and `<name>_high`, or `<name>_se`); otherwise it
@@ -137,7 +139,7 @@ def signature(key: str, metric: Metric, measurement: Measurement) -> str:
 # --- Real text -----------------------------------------------------------------------------------------------------
 
 
-def real_text_row(name: str, measurement: Measurement) -> dict[str, tuple[float, float | None, float | None]]:
+def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
     """The metric's values with real text in the place of the samples, as many texts as there are samples if possible.
 
     A metric that compares samples with references gets training texts in the samples' place (real text that is not
@@ -228,9 +230,24 @@ def evaluate_texts(
         raise ValueError("got 0 samples -> expected generated texts -> check the samples file or `num_samples`")
     settings = settings or TextSettings()
     sets = [Texts(texts, settings) if texts else None for texts in (samples, references, train)]
-    measurement, evaluation = Measurement(*sets, settings), Evaluation({})
+    return evaluate_measurement(Measurement(*sets, settings), metrics, {})
+
+
+def evaluate_measurement(
+    measurement: Measurement, metrics: Iterable[str] | None, real_rows: dict[str, dict[str, Interval]]
+) -> Evaluation:
+    """Measure sets of texts as `evaluate_texts` does.
+
+    Args:
+        measurement: the texts.
+        metrics: names or dotted paths; by default all that can be computed.
+        real_rows: rows of real text by metric, kept here from one set of samples to the next of the same size.
+    """
+    evaluation = Evaluation({})
     for name in chosen_metrics(metrics, measurement, evaluation.notes):
-        real = {} if measurement.references is None else real_text_row(name, measurement)
+        if measurement.references is not None and name not in real_rows:
+            real_rows[name] = real_text_row(name, measurement)
+        real = real_rows.get(name, {})
         for key, values in measure_with_intervals(name, measurement).items():
             metric = get_metric(name)
             line = signature(key, metric, measurement)

@@ -77,7 +77,10 @@ def draw_sweep(points: Sequence[Point], path: Path) -> bool:
         axes.margins(0.12)
         if index == 0:
             axes.legend(frameon=False)
-    figure.suptitle("Temperature sweep: lower and further left is better; numbers are temperatures", fontsize=11)
+    figure.suptitle(
+        "Numbers are temperatures. Lower left is better; better than real text is mode seeking",
+        fontsize=11,
+    )
     figure.savefig(path, dpi=150)
     return True
 
