@@ -1,0 +1,45 @@
+"""Text GANs on Hugging Face parts: SeqGAN and its relatives, trained, measured and shared.
+
+Names are imported when they are first used; `import seqgan_hf` alone costs nothing. Models are registered with the
+Auto classes of transformers as soon as any of them is imported, or by `import seqgan_hf.models`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "models": [
+        "CNNDiscriminatorConfig",
+        "CNNDiscriminatorForSequenceClassification",
+        "RNNDiscriminatorConfig",
+        "RNNDiscriminatorForSequenceClassification",
+        "RNNGeneratorConfig",
+        "RNNGeneratorForCausalLM",
+    ],
+    "samples": ["Samples"],
+    "sampling": ["complete", "sample", "token_logprobs", "weighted_nll"],
+    "scoring": ["realness", "rewards"],
+    "oracle": ["OracleData", "build_oracle", "load_oracle"],
+    "data": ["Corpus", "DataError", "DataSource", "TextData"],
+    "objectives": ["MLE", "ConstantReward", "Loss", "Objective", "RandomReward", "Reinforce", "SeqGAN"],
+    "training_args": ["AdversarialTrainingArguments"],
+    "trainer": ["AdversarialTrainer"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'seqgan_hf' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

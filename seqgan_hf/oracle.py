@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from .data import Corpus, DataError, DataSource, integer_tokenizer
 from .functional import evaluating
 from .models import RNNGeneratorConfig, RNNGeneratorForCausalLM
-from .sampling import sample, start_prompt, token_logprobs
 from .samples import Samples
+from .sampling import sample, start_prompt, token_logprobs
 
 
 START_TOKEN = 0
@@ -84,7 +84,9 @@ def draw(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples
 def sequence_logprobs(model: PreTrainedModel, samples: Samples) -> Tensor:
     """log p(Y) of whole sequences in float64, natural logarithm, shape (N,)."""
     with evaluating(model):
-        parts = [token_logprobs(model, part.to(model.device)).double().sum(dim=1) for part in samples.split(SCORE_ROWS)]
+        parts = [
+            token_logprobs(model, part.to(model.device)).double().sum(dim=1) for part in samples.split(SCORE_ROWS)
+        ]
     return torch.cat(parts)
 
 

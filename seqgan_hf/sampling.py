@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -326,17 +327,18 @@ class _Units:
         lengths = samples.lengths
         # EOS is the last counted token: the prefix that contains it is the whole sequence, so it needs no completion
         rows = [(t, (lengths > t).nonzero().squeeze(1)) for t in range(1, self.length)]
-        self.todo = [(t, unfinished) for t, unfinished in rows if len(unfinished) for _ in range(rollouts)]
-        self.returned: list[_Unit] = []
+        self.todo = deque((t, unfinished) for t, unfinished in rows if len(unfinished) for _ in range(rollouts))
+        self.returned: deque[_Unit] = deque()
 
     def take(self, max_rows: int) -> list[_Unit]:
         """The next units, at least one, of at most `max_rows` rows together; empty when all are done."""
         units: list[_Unit] = []
+        total = 0
         while self.returned or self.todo:
-            rows = self.returned[0].rows if self.returned else self.todo[0][1]
-            if units and sum(len(unit.rows) for unit in units) + len(rows) > max_rows:
+            total += len(self.returned[0].rows if self.returned else self.todo[0][1])
+            if units and total > max_rows:
                 break
-            units.append(self.returned.pop(0) if self.returned else self._draw(*self.todo.pop(0)))
+            units.append(self.returned.popleft() if self.returned else self._draw(*self.todo.popleft()))
         return units
 
     def _draw(self, prefix_length: int, rows: LongTensor) -> _Unit:
@@ -345,7 +347,7 @@ class _Units:
 
     def put_back(self, units: list[_Unit]) -> None:
         """Units whose walk failed, with the random numbers they already have."""
-        self.returned = units + self.returned
+        self.returned.extendleft(reversed(units))
 
 
 def _walk(

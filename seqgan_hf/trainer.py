@@ -22,14 +22,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
-from .checkpointing import PREFIX, CheckpointWriter, checkpoints, rng_state, rotate, set_rng_state
+from .checkpointing import COMPLETE, PREFIX, CheckpointWriter, checkpoints, rng_state, rotate, set_rng_state
 from .data import DataError
 from .evaluation.base import Evaluator
 from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
 from .objectives import MLE, Loss, Objective
-from .run_folder import RunFolder
+from .run_folder import RunFolder, RunFolderError
 from .samples import Samples
 from .sampling import sample, special_tokens
 from .training_args import AdversarialTrainingArguments
@@ -137,7 +137,9 @@ class AdversarialTrainer:
                 for _ in self._units("generator_phases", 1, within=round):
                     self._train_generator(round)
                 for step in self._units("discriminator_steps", self._discriminator_steps, within=round):
-                    self._train_discriminator(self._discriminator_pretrain_steps + round * self._discriminator_steps + step)
+                    self._train_discriminator(
+                        self._discriminator_pretrain_steps + round * self._discriminator_steps + step
+                    )
                 self._report("adversarial", round=round + 1, total=self.args.rounds)
         self._finish()
 
@@ -145,18 +147,14 @@ class AdversarialTrainer:
         """One pass over the data."""
         batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.args.per_device_train_batch_size)
         while group := list(itertools.islice(batches, self.args.gradient_accumulation_steps)):
-            self._generator_step(
-                self.pretraining, group, self.pretrain_optimizer, self.args.pretrain_max_grad_norm
-            )
+            self._generator_step(self.pretraining, group, self.pretrain_optimizer, self.args.pretrain_max_grad_norm)
 
     def _train_generator(self, round: int) -> None:
         """The g-steps of a round: each draws sequences, values their tokens, and follows the policy gradient."""
         batches = self.data.endless((self.args.seed, GENERATOR, round), self.args.per_device_train_batch_size)
         for _ in range(self.args.generator_steps):
             group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
-            self._generator_step(
-                self.objective, group, self.generator_optimizer, self.args.generator_max_grad_norm
-            )
+            self._generator_step(self.objective, group, self.generator_optimizer, self.args.generator_max_grad_norm)
 
     def _generator_step(
         self, objective: Objective, batches: list[Samples], optimizer: torch.optim.Optimizer, max_norm: float
@@ -237,7 +235,9 @@ class AdversarialTrainer:
         self.bad_steps += 1
         self._sums["bad_steps"].append(1.0)
         where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
-        message = f"got a {name} gradient that is not finite at step {self.state.global_step} (done: {where or 'nothing'})"
+        message = (
+            f"got a {name} gradient that is not finite at step {self.state.global_step} (done: {where or 'nothing'})"
+        )
         self._warn(f"{message}; the step is left out")
         if self.bad_steps >= MAX_BAD_STEPS:
             raise TrainingError(
@@ -430,7 +430,7 @@ class AdversarialTrainer:
 
     def _report(self, phase: str, total: int, **unit: int) -> None:
         """Log the means of what happened in a unit and, when it is due, an evaluation; one line in metrics.jsonl."""
-        (name, done), = unit.items()
+        ((name, done),) = unit.items()
         metrics = {key: self._mean(key, values) for key, values in sorted(self._sums.items())}
         self._sums.clear()
         every = {"pretrain_generator": self.args.eval_epochs, "adversarial": self.args.eval_rounds}.get(phase, 0)
@@ -448,7 +448,9 @@ class AdversarialTrainer:
         self._show_progress(phase, done, total, metrics)
 
     def _mean(self, name: str, values: list[Tensor | float]) -> float:
-        mean = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values]).mean()
+        mean = torch.stack(
+            [torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values]
+        ).mean()
         return float(self.accelerator.reduce(mean, reduction="mean"))
 
     def _show_progress(self, phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
@@ -483,9 +485,7 @@ class AdversarialTrainer:
         prompts = next(self.data.endless((self.args.seed, EVALUATION), share))
         while prompts.batch_size < share:
             prompts = Samples.concatenate([prompts, prompts.select(slice(0, share - prompts.batch_size))])
-        samples = sample(
-            self.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask
-        )
+        samples = sample(self.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask)
         samples = self._gather(samples)
         metrics: dict[str, float] = {}
         with evaluating(self.generator):
@@ -511,20 +511,121 @@ class AdversarialTrainer:
                 f"got metric_for_best_model={name!r} -> expected one of {', '.join(sorted(metrics))} -> choose one"
             )
         value = metrics[name]
-        better = not self.best or (value > self.best["value"]) == self.args.greater_is_better and value != self.best["value"]
+        better = (
+            not self.best
+            or (value > self.best["value"]) == self.args.greater_is_better
+            and value != self.best["value"]
+        )
         if better:
             self.best = {"value": value, "checkpoint": None}
+            self.control.should_save = True  # at the end of the unit of work; that checkpoint is kept
 
     # --- Checkpoints -------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> Path:
-        raise NotImplementedError
+        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder."""
+        writer = CheckpointWriter(self.folder.checkpoints, f"{PREFIX}{self.state.global_step}")
+        if self.best and self.best["checkpoint"] is None:
+            self.best["checkpoint"] = writer.path.name
+        if self.accelerator.is_main_process:
+            folder = writer.begin()
+            for name, model in self._models().items():
+                model.save_pretrained(folder / name)
+            torch.save(self._shared_state(), folder / "trainer.pt")
+        self.accelerator.wait_for_everyone()
+        torch.save(rng_state(), writer.aside / f"rng-{self.accelerator.process_index}.pt")
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            lines = len(self.folder.read_metrics())
+            writer.commit({"progress": self.progress, "best": self.best, "metrics_lines": lines})
+            rotate(self.folder.checkpoints, self.args.save_total_limit, keep=self.best.get("checkpoint"))
+        self.accelerator.wait_for_everyone()
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return writer.path
+
+    def _models(self) -> dict[str, PreTrainedModel]:
+        models = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: model for name, model in models.items() if model is not None}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        optimizers = {
+            "pretrain": self.pretrain_optimizer,
+            "generator": self.generator_optimizer,
+            "discriminator": self.discriminator_optimizer,
+        }
+        return {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
+
+    def _shared_state(self) -> dict[str, Any]:
+        """What is the same on all processes."""
+        return {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
+            "objective": self.objective.state_dict(),
+            "pretraining": self.pretraining.state_dict(),
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            "global_step": self.state.global_step,
+            "bad_steps": self.bad_steps,
+            "sums": {name: [float(value) for value in values] for name, values in self._sums.items()},
+        }
 
     def _find_checkpoint(self) -> Path:
-        raise NotImplementedError
+        """The checkpoint that `resume_from_checkpoint` names, or the newest whole one."""
+        named = self.args.resume_from_checkpoint
+        if named not in (True, "true", "True"):
+            path = Path(named)
+            if (path / COMPLETE).is_file():
+                return path
+            raise RunFolderError(
+                f"got resume_from_checkpoint={named!r} -> expected a whole checkpoint, with a {COMPLETE} in it -> give "
+                "its folder, or `true` for the newest one"
+            )
+        found = checkpoints(self.folder.checkpoints)
+        if found:
+            return found[-1]
+        raise RunFolderError(
+            f"got no checkpoint in {str(self.folder.checkpoints)!r} -> expected one to resume from -> check "
+            "`training.output_dir`, or start anew without resume_from_checkpoint"
+        )
 
     def _load_checkpoint(self, path: Path) -> None:
-        raise NotImplementedError
+        for difference in self.folder.recipe_differences():
+            self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
+        for name, model in self._models().items():
+            load_weights(model, path / name)
+        state = torch.load(path / "trainer.pt", map_location=self.device, weights_only=True)
+        for name, optimizer in self._optimizers().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.objective.load_state_dict(state["objective"])
+        self.pretraining.load_state_dict(state["pretraining"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.state.global_step, self.bad_steps = state["global_step"], state["bad_steps"]
+        self._sums.update(state["sums"])
+        rng = path / f"rng-{self.accelerator.process_index}.pt"
+        set_rng_state(torch.load(rng, weights_only=True))
+        done = json.loads((path / COMPLETE).read_text())
+        self.progress, self.best = done["progress"], done["best"]
+        if self.accelerator.is_main_process:
+            self.folder.truncate_metrics(done["metrics_lines"])
 
     def _finish(self) -> None:
-        raise NotImplementedError
+        """Save the models as anyone can load them, and the picture of the run."""
+        if self.args.load_best_model_at_end and self.best.get("checkpoint"):
+            for name, model in self._models().items():
+                load_weights(model, self.folder.checkpoints / self.best["checkpoint"] / name)
+        # `generate` and pipelines then write what the generator was trained to write
+        self.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
+        if self.accelerator.is_main_process:
+            for name, model in self._models().items():
+                model.save_pretrained(self.folder.path / name)
+                if self.processing_class is not None:
+                    self.processing_class.save_pretrained(self.folder.path / name)
+            title = f"{type(self.objective).__name__}"
+            plot_learning_curve(self.folder.read_metrics(), self.folder.figures / "learning_curve.png", title)
+        self.accelerator.wait_for_everyone()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights that `save_pretrained` wrote into a model that exists."""
+    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())

@@ -14,8 +14,7 @@ SUPPORTED_FIELDS = frozenset(
     """output_dir per_device_train_batch_size gradient_accumulation_steps optim optim_args weight_decay adam_beta1
     adam_beta2 adam_epsilon bf16 fp16 tf32 disable_tqdm report_to run_name project trackio_space_id seed use_cpu
     save_total_limit load_best_model_at_end metric_for_best_model greater_is_better resume_from_checkpoint push_to_hub
-    hub_model_id hub_token hub_private_repo log_level log_level_replica ddp_timeout ddp_backend
-    local_rank full_determinism""".split()
+    hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend local_rank""".split()
 )
 
 # What to use instead of the fields that people will try first.
@@ -135,7 +134,11 @@ class AdversarialTrainingArguments(TrainingArguments):
             (not_negative, lambda value: value >= 0, "0 or more"),
             (positive, lambda value: value > 0, "a positive number"),
             (["max_new_tokens", "num_fakes"], lambda value: value is None or value >= 1, "at least 1, or nothing"),
-            (["discriminator_batch_size"], lambda value: value >= 2 and value % 2 == 0, "an even number of at least 2"),
+            (
+                ["discriminator_batch_size"],
+                lambda value: value >= 2 and value % 2 == 0,
+                "an even number of at least 2",
+            ),
         ):
             for name in names:
                 value = getattr(self, name)

@@ -2,6 +2,9 @@
 
 from .batches import materialize, stream_samples, to_samples
 from .corpus import Corpus, DataError, DataSource
+from .corpus_report import corpus_report
+from .grammar_data import GrammarData
+from .ids import IdsData
 from .text import TextData
 from .tokenization import TokenizerConfig, integer_tokenizer
 
@@ -10,8 +13,11 @@ __all__ = [
     "Corpus",
     "DataError",
     "DataSource",
+    "GrammarData",
+    "IdsData",
     "TextData",
     "TokenizerConfig",
+    "corpus_report",
     "integer_tokenizer",
     "materialize",
     "stream_samples",

@@ -69,7 +69,7 @@ def materialize(
     if len(dataset) == 0:
         raise DataError("got a dataset without rows -> expected at least one -> look at the split and the filters")
     table = dataset.with_format("arrow")[:]
-    columns = {name: _flat_arrow(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
+    columns = {name: flat_lists(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
     return _padded(columns, bos_token_id, pad_token_id, max_length)
 
 
@@ -96,7 +96,7 @@ def _flat(rows: Sequence) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def _flat_arrow(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def flat_lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Values (number of tokens,) and lengths (number of rows,) of a column of lists."""
     if column.null_count:
         raise DataError(f"got {column.null_count} rows without ids -> expected a list in every row -> remove them")
@@ -112,14 +112,12 @@ def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_leng
     if longest > width:
         raise DataError(
             f"got a row of {longest} tokens (row {int(lengths.argmax())}) -> expected at most {width} -> truncate or "
-            "drop "
-            "it when loading"
+            "drop it when loading"
         )
     if pad_token_id is None and bool((lengths != width).any()):
         raise DataError(
             f"got rows of {int(lengths.min())} to {longest} tokens for a width of {width} -> expected one length, as "
-            "there "
-            "is no padding token -> give a pad_token_id"
+            "there is no padding token -> give a pad_token_id"
         )
     fill = 0 if pad_token_id is None else pad_token_id
     ids, mask = _place(values, lengths, width, fill, left=False)
@@ -136,8 +134,7 @@ def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left:
     if len(lengths) * width > LARGEST_TENSOR:
         raise DataError(
             f"got {len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded "
-            "-> "
-            "expected at most 9 GiB -> set a smaller max_length, or streaming=true"
+            "-> expected at most 9 GiB -> set a smaller max_length, or streaming=true"
         )
     positions = np.arange(width)
     mask = positions >= (width - lengths)[:, None] if left else positions < lengths[:, None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from datasets import (
     ClassLabel,
     Dataset,
     DatasetDict,
+    Features,
     IterableDataset,
     IterableDatasetDict,
     Value,
     load_dataset,
     load_from_disk,
 )
+from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from .corpus import DataError
@@ -45,8 +46,7 @@ def find_files(files: str | list[str]) -> list[str]:
         if not matches:
             raise DataError(
                 f"got the file {name!r}, which does not exist (looked in {Path.cwd()}) -> expected a path or a "
-                "pattern "
-                "such as 'data/*.txt' -> check the spelling"
+                "pattern such as 'data/*.txt' -> check the spelling"
             )
         found.extend(matches)
     for path in found:
@@ -72,6 +72,10 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
     if len(kinds) > 1:
         raise DataError(f"got files of several kinds, {sorted(kinds)} -> expected one kind -> convert the others")
     kind = kinds.pop()
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise DataError(f"got encoding={encoding!r} -> expected a codec of Python -> utf-8, for example") from error
     options: dict[str, Any] = {}
     if kind in ("text", "csv"):
         # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
@@ -85,6 +89,10 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
         return load_dataset(kind, data_files={"train": patterns}, split="train", streaming=streaming, **options)
     except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
         check_encoding(files, encoding)
+        if isinstance(_root(error), SchemaInferenceError):
+            raise DataError(
+                f"got {_listed(files)} without a line -> expected at least one -> name another file"
+            ) from error
         raise DataError(
             f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {_expected(kind)} -> "
             "correct the file or give it the ending of what it is"
@@ -113,10 +121,14 @@ def _listed(files: list[str]) -> str:
     return ", ".join(map(repr, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
-def _cause(error: BaseException) -> str:
+def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    return (str(_root(error)).strip().splitlines() or [type(_root(error)).__name__])[0]
 
 
 def check_encoding(files: list[str], encoding: str) -> None:
@@ -144,18 +156,21 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
         hint = "UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding or no text at all"
         raise DataError(
             f"got byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint}) -> expected UTF-8 -> convert "
-            "the "
-            "file, or name its encoding, e.g. encoding=latin-1"
+            "the file, or name its encoding, e.g. encoding=latin-1"
         ) from error
 
 
-def read_dataset(name: str, config: str | None, split: str, streaming: bool) -> Rows:
-    """A split of a Hub dataset, of a local folder laid out like one, or of a folder written by `save_to_disk`.
+def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: str, streaming: bool) -> Rows:
+    """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
     Raises:
         DataError: if it cannot be found or reached, or has no such configuration or split.
     """
+    if not isinstance(name, str):
+        return _split_of(_streamed(name) if streaming else name, "the dataset", split)
     folder = Path(name)
+    if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise DataError(_not_found(name))
     saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
         if saved:
@@ -169,16 +184,13 @@ def read_dataset(name: str, config: str | None, split: str, streaming: bool) -> 
     except ConnectionError as error:
         raise DataError(
             f"got dataset={name!r}, and the Hub could not be reached ({_cause(error)}) -> expected a network, or a "
-            "local "
-            f"copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy the "
-            "folder "
-            "here and set dataset=FOLDER"
+            f"local copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy "
+            "the folder here and set dataset=FOLDER"
         ) from error
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(
             f"got dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)}) -> "
-            "expected a "
-            "Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
+            "expected a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
         ) from error
     return _split_of(dataset, name, split)
 
@@ -186,8 +198,7 @@ def read_dataset(name: str, config: str | None, split: str, streaming: bool) -> 
 def _not_found(name: str) -> str:
     return (
         f"got dataset={name!r}, which is neither a folder here nor a dataset that the Hub shows you -> expected a Hub "
-        "id or "
-        "a folder -> check the spelling, or run `hf auth login` if it is private"
+        "id or a folder -> check the spelling, or run `hf auth login` if it is private"
     )
 
 
@@ -215,6 +226,8 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if features is None:  # a stream that has to be read to be known
         rows = rows._resolve_features()
         features = rows.features
+    if features is None:
+        raise DataError("got no row at all -> expected at least one line -> look at the file or split")
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
@@ -233,7 +246,11 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     kept = {text_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
     rows = rows.select_columns(list(kept))
     rows = rows.rename_columns({old: new for old, new in kept.items() if old != new})
-    return _prompt_as_text(rows, features[prompt_column]) if prompt_column else rows
+    if prompt_column:
+        rows = _prompt_as_text(rows, features[prompt_column])
+    if isinstance(rows, IterableDataset):  # a stream may take a run of missing values for another type
+        rows = rows.cast(Features({column: Value("string") for column in kept.values()}))
+    return rows
 
 
 def _is_text(feature) -> bool:
@@ -248,7 +265,8 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
     if _is_text(feature):
         return rows
     if isinstance(feature, ClassLabel):
-        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=_two_texts())
+        features = Features({"text": Value("string"), "prompt": Value("string")})
+        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=features)
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))
     raise DataError(
@@ -257,16 +275,5 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
     )
 
 
-def _two_texts():
-    from datasets import Features
-
-    return Features({"text": Value("string"), "prompt": Value("string")})
-
-
 def _label_names(batch: dict, names: list[str]) -> dict:
     return {"prompt": [None if label is None or label < 0 else names[label] for label in batch["prompt"]]}
-
-
-def batches_of(rows: Rows, size: int = 10_000) -> Iterator[dict[str, list]]:
-    """Columns of consecutive rows, `size` at a time."""
-    yield from rows.iter(batch_size=size)

@@ -59,7 +59,7 @@ def check_nulls(table: pa.Table, name: str, start: int) -> None:
 
 def is_blank(column: pa.ChunkedArray) -> np.ndarray:
     """True where a text is empty or only white space, or a list is empty, shape (N,)."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if pa.types.is_nested(column.type):
         lengths = pc.list_value_length(column)
     else:
         lengths = pc.binary_length(pc.utf8_trim_whitespace(column))
@@ -107,7 +107,8 @@ def split(
         report["train"], report["eval"] = counts, eval_counts
         train_hashes, eval_hashes = seen.hashes[kept], eval_seen.hashes[eval_kept]
         train_rows, eval_rows = _select(train, kept), _select(held_out, eval_kept)
-    report["overlap"] = int(np.isin(np.unique(eval_hashes), train_hashes).sum())
+    shared = np.isin(eval_hashes, train_hashes)
+    report["overlap"] = {"held_out_lines": int(shared.sum()), "different": len(np.unique(eval_hashes[shared]))}
     return train_rows, eval_rows, report
 
 
@@ -117,8 +118,7 @@ def _kept(seen: Scan, name: str, deduplicate: bool) -> tuple[np.ndarray, dict[st
     if len(kept) == 0:
         raise DataError(
             f"got {len(seen.blank)} {name} rows, {int(seen.blank.sum())} of them blank -> expected at least one with "
-            "text "
-            "-> look at the file or split"
+            "text -> look at the file or split"
         )
     _, first = np.unique(seen.hashes[kept], return_index=True)
     duplicates = len(kept) - len(first)
@@ -135,8 +135,7 @@ def _cut(rows: int, fraction: float, size: int | None, seed: int) -> np.ndarray:
     if not 1 <= wanted < rows:
         raise DataError(
             f"got {rows} lines to train on, of which {wanted} should be held out -> expected at least 1 line on each "
-            "side "
-            "-> name an eval_file or eval_split, or set eval_size"
+            "side -> name an eval_file or eval_split, or set eval_size"
         )
     cut = np.zeros(rows, dtype=bool)
     cut[np.random.default_rng(seed).choice(rows, size=wanted, replace=False)] = True

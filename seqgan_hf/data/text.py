@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError, DataSource
-from .encoding import Encoding, encode_rows, examples, finish, spelled_out
-from .sources import find_files, read_dataset, read_files, text_rows
+from .encoding import Encoding, describe, encode_rows, examples, finish
+from .sources import check_encoding, find_files, read_dataset, read_files, text_rows
 from .splitting import split
+from .streaming import counted, encode_stream, split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
 
 
 class TextData(DataSource):
     """Lines of text, from files, from the Hub, from a folder, or from memory.
 
-    Name either `train_file` or `dataset`. Without `eval_file` or `eval_split`, held-out lines are cut from the training
-    lines, the same ones for the same `seed`.
+    Name either `train_file` or `dataset`. Without `eval_file` or `eval_split`, held-out lines are cut from the
+    training lines, the same ones for the same `seed`.
 
     Args:
         train_file: path, pattern (`data/*.txt`) or list of them: text with one sequence a line, .csv, .tsv, .json or
@@ -49,7 +51,7 @@ class TextData(DataSource):
         self,
         train_file: str | list[str] | None = None,
         eval_file: str | list[str] | None = None,
-        dataset: str | Any = None,
+        dataset: str | Dataset | DatasetDict | None = None,
         dataset_config: str | None = None,
         train_split: str = "train",
         eval_split: str | None = None,
@@ -104,7 +106,7 @@ class TextData(DataSource):
         train, held_out, report = split(
             train, held_out, self.deduplicate, self.eval_fraction, self.eval_size, self.seed
         )
-        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(train))
+        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(train.iter(batch_size=1000)))
         encoding = self._encoding(tokenizer)
         corpus = Corpus(
             train=encode_rows(train, encoding),
@@ -113,10 +115,26 @@ class TextData(DataSource):
             max_length=0,
             report=report,
         )
-        report["examples"] = examples(train)
-        corpus = finish(corpus, self.max_length, self.too_long)
-        report["example"] = spelled_out(corpus, corpus.train[0])
-        return corpus
+        return describe(finish(corpus, self.max_length, self.too_long), examples(train))
+
+    def _load_stream(self) -> Corpus:
+        """The same, without ever holding the training lines."""
+        if self.max_length is None or self.deduplicate:
+            raise DataError(
+                f"got streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate} -> expected "
+                "a max_length and no deduplication, as a stream is never seen as a whole -> set them so"
+            )
+        train, held_out, report = split_stream(*self._read(), self.eval_size)
+        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(counted(train, report["train"])))
+        encoding = self._encoding(tokenizer)
+        corpus = Corpus(
+            train=encode_stream(train, encoding, self.too_long),
+            eval=encode_rows(held_out, encoding),
+            **self._special_ids(tokenizer),
+            max_length=0,
+            report=report,
+        )
+        return describe(finish(corpus, self.max_length, self.too_long), examples(held_out))
 
     def _read(self) -> tuple[Dataset, Dataset | None]:
         """Training rows and, where they are named, held-out rows: columns `text` and perhaps `prompt`."""
@@ -131,6 +149,8 @@ class TextData(DataSource):
         if files is not None:
             found = find_files(files)
             text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
+            if self.streaming:
+                check_encoding(found, self.encoding)
             rows = read_files(found, text_columns, self.encoding, self.streaming)
         else:
             rows = read_dataset(self.dataset, self.dataset_config, split_name, self.streaming)
@@ -155,9 +175,9 @@ class TextData(DataSource):
         }
 
 
-def _texts(rows: Dataset):
-    """Texts and prompts in batches, for training a tokenizer."""
-    for batch in rows.iter(batch_size=1000):
+def _texts(batches: Iterable[dict[str, list[str]]]) -> Iterator[list[str]]:
+    """Texts and prompts, for training a tokenizer."""
+    for batch in batches:
         yield batch["text"]
         if "prompt" in batch:
             yield batch["prompt"]

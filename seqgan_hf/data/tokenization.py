@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,9 @@ SUBWORD_VOCAB_SIZE = 8192
 # A word carries the space before it (" life"), so that whatever is generated can be appended to a prompt as it stands.
 SPACE = " "
 NO_LIMIT = 2**31
+# Subwords never span more characters than this: the time to learn and find them grows faster than a word's length, and
+# a line of a million characters without a space would take minutes.
+LONGEST_WORD = 128
 
 TextBatches = Callable[[], Iterable[list[str]]]
 
@@ -34,8 +38,8 @@ class TokenizerConfig:
             or character, and 8192 subwords.
         min_count: words, characters and BPE merges seen fewer times than this are left out.
         lowercase: lower-case the text first; it cannot be undone when decoding.
-        pre_tokenizer: for words only, what splits a line: `WhitespaceSplit`, or the class name of another pre-tokenizer
-            of the `tokenizers` library, such as `Whitespace` (punctuation apart) or `BertPreTokenizer`.
+        pre_tokenizer: for words only, what splits a line: `WhitespaceSplit`, or the class name of another
+            pre-tokenizer of the `tokenizers` library, such as `Whitespace` (punctuation apart) or `BertPreTokenizer`.
     """
 
     level: Literal["word", "char", "bpe", "unigram"] = "word"
@@ -59,8 +63,7 @@ class TokenizerConfig:
         if self.pretrained is None and self.pre_tokenizer != "WhitespaceSplit" and self.level != "word":
             raise DataError(
                 f"got pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r} -> expected it with words only "
-                "-> "
-                "leave it out"
+                "-> leave it out"
             )
 
 
@@ -81,10 +84,6 @@ def build_tokenizer(config: TokenizerConfig, batches: TextBatches) -> PreTrained
         return load_tokenizer(config.pretrained)
     tokenizer = TRAINERS[config.level](config, batches)
     return _wrap(tokenizer)
-
-
-def _normalizer(config: TokenizerConfig) -> normalizers.Normalizer | None:
-    return normalizers.Lowercase() if config.lowercase else None
 
 
 def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
@@ -124,7 +123,7 @@ def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     counter = Tokenizer(models.WordLevel({}, unk_token=UNK))
     counter.pre_tokenizer = splitter
     if config.lowercase:
-        counter.normalizer = _normalizer(config)
+        counter.normalizer = normalizers.Lowercase()
     trainer = trainers.WordLevelTrainer(
         vocab_size=config.vocab_size or NO_LIMIT,
         min_frequency=config.min_count,
@@ -136,7 +135,7 @@ def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     vocabulary = _numbered(sorted(counted, key=counted.get), config, unknown=SPACE + UNK)
     tokenizer = _word_tokenizer(vocabulary, splitter)
     if config.lowercase:
-        tokenizer.normalizer = _normalizer(config)
+        tokenizer.normalizer = normalizers.Lowercase()
     return tokenizer
 
 
@@ -150,7 +149,7 @@ def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenize
     model = models.BPE(vocab=_numbered(kept, config, unknown=UNK), merges=[], unk_token=UNK, fuse_unk=False)
     tokenizer = Tokenizer(model)
     if config.lowercase:
-        tokenizer.normalizer = _normalizer(config)
+        tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
@@ -158,8 +157,10 @@ def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenize
 def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     if config.lowercase:
-        tokenizer.normalizer = _normalizer(config)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.FixedLength(LONGEST_WORD)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
@@ -176,21 +177,27 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
         raise DataError(
             f"got min_count={config.min_count} with level 'unigram' -> expected 1, as pieces are chosen by likelihood "
-            "-> "
-            "set vocab_size instead"
+            "-> set vocab_size instead"
         )
-    tokenizer = Tokenizer(models.Unigram())
+    learned = Tokenizer(models.Unigram())
     if config.lowercase:
-        tokenizer.normalizer = _normalizer(config)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.decoder = decoders.Fuse()
+        learned.normalizer = normalizers.Lowercase()
+    mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    learned.pre_tokenizer = pre_tokenizers.Sequence([mark, pre_tokenizers.FixedLength(LONGEST_WORD)])
     trainer = trainers.UnigramTrainer(
-        vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
-        special_tokens=[PAD, BOS, EOS, UNK],
+        vocab_size=(config.vocab_size or SUBWORD_VOCAB_SIZE) - 3,
+        special_tokens=[UNK],
         unk_token=UNK,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(batches(), trainer)
+    learned.train_from_iterator(batches(), trainer)
+    pieces = [(piece, score) for piece, score in json.loads(learned.to_str())["model"]["vocab"]]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.normalizer = learned.normalizer
+    tokenizer.pre_tokenizer = learned.pre_tokenizer
+    tokenizer.decoder = decoders.Fuse()
+    # Outside the model: pieces are looked for in the text, and an "<eos>" written there would become the end token.
+    tokenizer.add_special_tokens([PAD, BOS, EOS])
     return tokenizer
 
 
@@ -271,9 +278,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"got tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)}) -> expected "
-            "a "
-            "folder written by save_pretrained or a Hub id -> without a network, download it first with "
-            f"`hf download {name_or_path} --local-dir FOLDER` and name that folder"
+            "a folder written by save_pretrained or a Hub id -> without a network, download it first with `hf "
+            f"download {name_or_path} --local-dir FOLDER` and name that folder"
         ) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token
@@ -310,15 +316,3 @@ def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return tokenizer.unk_token_id
     vocabulary = tokenizer.get_vocab()
     return vocabulary.get(SPACE + UNK, vocabulary.get(UNK))
-
-
-def in_batches(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Group texts into lists of at most `size`."""
-    batch = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..functional import masked_mean
-from ..sampling import sample
 from ..samples import Samples
+from ..sampling import sample
 from ..scoring import realness
 
 
@@ -73,7 +73,10 @@ class Objective(ABC):
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
         loss = (masked_mean(F.softplus(-of_real), real_counted) + masked_mean(F.softplus(of_fake), fake_counted)) / 2
         with torch.no_grad():
-            correct = masked_mean((of_real > 0).float(), real_counted), masked_mean((of_fake < 0).float(), fake_counted)
+            correct = (
+                masked_mean((of_real > 0).float(), real_counted),
+                masked_mean((of_fake < 0).float(), fake_counted),
+            )
             metrics = {"discriminator_accuracy": (correct[0] + correct[1]) / 2, "discriminator_loss": loss.detach()}
         if hasattr(discriminator, "regularization"):
             loss = loss + discriminator.regularization()

@@ -1,0 +1,129 @@
+"""The corpus report: what was read, as a page, as numbers, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from .corpus import Corpus, DataSource
+
+
+SPLIT_ROWS = {
+    "read": "lines read",
+    "blank": "blank lines, left out",
+    "duplicates": "repeated lines",
+    "removed_duplicates": "repeated lines, left out",
+    "without_tokens": "lines without a token, left out",
+    "dropped": "too long, left out",
+    "truncated": "too long, cut",
+    "lines": "lines used",
+    "tokens": "tokens used, end tokens included",
+    "coverage": "tokens in the vocabulary",
+    "length_mean": "tokens a line: mean",
+    "length_median": "tokens a line: median",
+    "length_99_percent": "tokens a line before cutting: 99 % have at most",
+    "length_longest": "tokens a line before cutting: longest",
+    "prompt_longest": "tokens of the longest prompt",
+}
+
+MOST_BINS = 80  # each a whole number of tokens wide
+
+
+def corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Path) -> dict[str, Any]:
+    """Print what was read, and save it as `corpus.json`, `corpus.md` and `lengths.png`.
+
+    Args:
+        corpus: what a data source loaded.
+        source: the data source, or a name for it.
+        output_dir: a folder, made if need be.
+
+    Returns:
+        What `corpus.json` holds.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {"source": _source(source), **corpus.report}
+    (folder / "corpus.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = _page(numbers)
+    (folder / "corpus.md").write_text(page, encoding="utf-8")
+    if "lengths" in numbers:
+        draw_lengths(numbers["lengths"], corpus.max_length, folder / "lengths.png")
+    print(page)
+    return numbers
+
+
+def _source(source: DataSource | str) -> dict[str, Any]:
+    if isinstance(source, str):
+        return {"name": source}
+    return {"class": type(source).__name__} | {k: v if _plain(v) else str(v) for k, v in vars(source).items()}
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool, list)) or value is None
+
+
+def _number(value: Any, name: str) -> str:
+    if value is None:
+        return "not counted"
+    if name == "coverage":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _page(numbers: dict[str, Any]) -> str:
+    source = ", ".join(f"{name}={value}" for name, value in numbers["source"].items() if value is not None)
+    lines = ["# Corpus", "", f"Source: {source}", ""]
+    lines += ["| | training | held out |", "|---|--:|--:|"]
+    for name, label in SPLIT_ROWS.items():
+        cells = [_number(numbers[s][name], name) if name in numbers[s] else "" for s in ("train", "eval")]
+        if any(cells):
+            lines.append(f"| {label} | {cells[0]} | {cells[1]} |")
+    overlap = numbers["overlap"]
+    shared = (
+        "not counted" if overlap is None else f"{overlap['held_out_lines']:,} ({overlap['different']:,} different)"
+    )
+    lines += [
+        "",
+        f"- held-out lines: {numbers['held_out']}",
+        f"- held-out lines that are also trained on: {shared}",
+        f"- vocabulary: {numbers['vocab_size']:,} tokens, special tokens included",
+        f"- length to generate: {numbers['max_length']:,} tokens (`lengths.png`)",
+    ]
+    for name, value in numbers.get("grammar", {}).items():
+        lines.append(f"- grammar, {name}: {value:.4f}")
+    lines += ["", "## Examples", "", "```text"]
+    for row in numbers["examples"]:
+        text = _shortened(row["text"])
+        lines.append(f"{_shortened(row['prompt'])} => {text}" if "prompt" in row else text)
+    example = numbers["example"]
+    shown = [f"{token!r}={number}" for token, number in zip(example["tokens"], example["input_ids"], strict=True)]
+    lines += ["```", "", "The first training line as tokens:", "", "```text", _shortened(" ".join(shown), 2000)]
+    if "prompt_ids" in example:
+        lines.append(f"after the prompt {_shortened(example['prompt_ids'], 2000)}")
+    return "\n".join([*lines, "```", ""])
+
+
+def _shortened(value: str | list[int], limit: int = 200) -> str:
+    """On one line, and without control characters that a terminal would obey."""
+    text = value if isinstance(value, str) else " ".join(map(str, value))
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: limit + 1])
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def draw_lengths(lengths: dict[int, int], max_length: int, path: Path) -> None:
+    """Histogram of the tokens a line, with the length that is generated, as a PNG."""
+    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        longest = max(max(lengths), max_length)
+        width = -(-longest // MOST_BINS)
+        edges = [width * number + 0.5 for number in range(-(-longest // width) + 1)]
+        axes.hist(list(lengths), bins=edges, weights=list(lengths.values()), color="#4878a8")
+        axes.axvline(max_length + 0.5, color="#c44e52", linestyle="--", label=f"length to generate: {max_length:,}")
+        axes.set(xlabel="tokens a line, end token included", ylabel="training lines")
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=150)

@@ -1,0 +1,93 @@
+"""Write text with a trained generator: what `seqgan-hf generate` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import models  # noqa: F401  (registers the architectures with the Auto classes)
+from .run_folder import decode
+from .sampling import sample, start_prompt
+
+
+class GenerationError(ValueError):
+    """The generator cannot be used as asked; the message names what was found, what is expected, and the remedy."""
+
+
+class LoadedGenerator(NamedTuple):
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+
+
+def load_generator(name_or_path: str) -> LoadedGenerator:
+    """A generator and its tokenizer from a folder, a run's folder, or the Hub.
+
+    Raises:
+        GenerationError: there is no such model.
+    """
+    path = Path(name_or_path)
+    if (path / "generator" / "config.json").is_file():
+        path = path / "generator"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path))
+    except (OSError, ValueError) as error:
+        raise GenerationError(
+            f"got {name_or_path!r}, from which no generator can be loaded ({str(error).splitlines()[0]}) -> expected the "
+            "`generator` folder of a run, a run's folder, or an id on the Hub -> check the path"
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
+    except (OSError, ValueError):
+        tokenizer = None
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    return LoadedGenerator(model.eval(), tokenizer)
+
+
+def generate_texts(
+    generator: LoadedGenerator,
+    num_samples: int = 10,
+    prompt: str | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+) -> list[str]:
+    """Sample texts.
+
+    Args:
+        generator: what `load_generator` gave.
+        num_samples: how many.
+        prompt: text that every sample continues; it stands before each.
+        max_new_tokens: T; by default what the generator was trained to write.
+        temperature, top_k, top_p: see `functional.filter_logits`.
+        seed: the same seed gives the same texts.
+
+    Raises:
+        GenerationError: a value is out of range, or text is asked of a model without a tokenizer.
+    """
+    model, tokenizer = generator
+    if num_samples < 1:
+        raise GenerationError(f"got num_samples={num_samples} -> expected at least 1 -> set --num_samples")
+    length = max_new_tokens or model.generation_config.max_new_tokens
+    if length is None:
+        raise GenerationError(
+            "got a generator that does not say how long its texts are -> expected a number of tokens -> set "
+            "--max_new_tokens"
+        )
+    start = start_prompt(model, num_samples)
+    if prompt:
+        if tokenizer is None:
+            raise GenerationError("got a prompt for a model without a tokenizer -> expected none -> leave out --prompt")
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(start.device)
+        start = torch.cat([start, ids.long().expand(num_samples, -1)], dim=1)
+    rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)
+    samples = sample(model, start, length, temperature, top_k, top_p, rng)
+    if prompt:  # decoded as a whole, so that spaces between prompt and continuation come out right
+        whole = samples._replace(ids=samples.sequences[:, 1:], mask=samples.attention_mask[:, 1:])
+        return decode(whole, tokenizer)
+    return decode(samples, tokenizer)

@@ -1,0 +1,236 @@
+"""A recipe: what to train on, with what, how. YAML in, a trainer out; every node is a class with its own signature."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import re
+from argparse import ArgumentError
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
+
+from . import models  # noqa: F401  (registers the architectures with the Auto classes)
+from .data import Corpus, DataSource, materialize
+from .evaluation.nll import OracleNLL
+from .objectives import MLE, Objective
+from .trainer import AdversarialTrainer
+from .training_args import SUPPORTED_FIELDS, AdversarialTrainingArguments
+
+
+class RecipeError(ValueError):
+    """A mistake in a recipe; the message names what was found, what is expected, and the remedy."""
+
+
+@dataclass
+class GeneratorSettings:
+    """The generator: any causal LM.
+
+    Args:
+        model_type: architecture, as `AutoConfig` knows it (`rnn_generator`, `gpt2`, `llama`, ...), or the dotted path of
+            a configuration class of your own, whose module registers it with the Auto classes.
+        config: settings of that architecture. Vocabulary size and special tokens come from the data.
+        pretrained: start from these weights instead: a folder, or an id on the Hub.
+    """
+
+    model_type: str = "rnn_generator"
+    config: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+
+
+@dataclass
+class DiscriminatorSettings:
+    """The discriminator: any sequence classifier.
+
+    Args:
+        model_type: architecture (`cnn_discriminator`, `rnn_discriminator`, `bert`, ...), or a dotted path, as for the
+            generator.
+        config: settings of that architecture. Vocabulary size and padding come from the data.
+        pretrained: start from these weights instead: a folder, or an id on the Hub.
+    """
+
+    model_type: str = "cnn_discriminator"
+    config: dict[str, Any] = field(default_factory=dict)
+    pretrained: str | None = None
+
+
+# Settings that must not end up in a file (the token) or that only launchers set.
+NOT_IN_RECIPES = {"hub_token", "local_rank"}
+
+
+def recipe_parser() -> ArgumentParser:
+    """The command line of `train`: a recipe, then overrides of any of its values."""
+    parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False, description="Train from a recipe.")
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
+    parser.add_subclass_arguments(DataSource, "data", required=True)
+    parser.add_class_arguments(GeneratorSettings, "generator")
+    parser.add_class_arguments(DiscriminatorSettings, "discriminator")
+    parser.add_subclass_arguments(Objective, "objective", required=True)
+    parser.add_subclass_arguments(Objective, "pretraining", required=False)
+    parser.set_defaults({"pretraining": {"class_path": f"{MLE.__module__}.{MLE.__qualname__}"}})
+    inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
+    skip = (inherited - SUPPORTED_FIELDS) | NOT_IN_RECIPES
+    parser.add_class_arguments(AdversarialTrainingArguments, "training", skip=skip)
+    return parser
+
+
+def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
+    """Read a recipe and its overrides.
+
+    Args:
+        arguments: the recipe's path, then `--section.key value` pairs.
+
+    Returns:
+        The recipe, with a class path or values at every node, and the same as YAML.
+
+    Raises:
+        RecipeError: an unknown key (the valid ones are named), a value of a wrong type, a missing file.
+    """
+    parser = recipe_parser()
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--config", *arguments]
+    try:
+        recipe = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise RecipeError(explain(str(error), parser)) from error
+    return recipe, parser.dump(recipe.clone())
+
+
+def explain(message: str, parser: ArgumentParser) -> str:
+    """Say which keys are valid where an unknown one was met."""
+    unknown = re.search(r"Option '([^']+)' is not accepted", message)
+    class_path = re.search(r"class_path '([^']+)'", message)
+    if unknown and class_path:
+        module, _, name = class_path[1].rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        return _unknown_key(unknown[1], list(signature.parameters), f"{name}")
+    keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_config", "config")]
+    unrecognized = re.search(r"unrecognized arguments: --([\w.]+)", message)
+    key = unknown or unrecognized
+    if key is None:
+        return re.sub(r"\s*\n\s*", " ", message).strip()
+    section = key[1].rpartition(".")[0]
+    valid = [name for name in keys if name.startswith(f"{section}.")] if section else []
+    return _unknown_key(key[1], valid or sorted({name.split(".")[0] for name in keys}), "the recipe")
+
+
+def _unknown_key(key: str, valid: list[str], place: str) -> str:
+    close = difflib.get_close_matches(key, valid, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else "use one of them"
+    return f"got the key {key!r} for {place} -> expected one of {', '.join(valid)} -> {remedy}"
+
+
+# --- From a recipe to a trainer --------------------------------------------------------------------------------------
+
+
+def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) -> AdversarialTrainer:
+    """Load the data, build the models, put them into a trainer.
+
+    Args:
+        recipe: what `load_recipe` gave.
+        text: the same as YAML, to be kept in the run's folder.
+        options: passed on to the trainer (`callbacks`, ...).
+    """
+    from accelerate.utils import set_seed
+
+    nodes = recipe_parser().instantiate(recipe)
+    corpus = nodes.data.load()
+    set_seed(nodes.training.seed)  # the same weights on all processes
+    generator = build_generator(nodes.generator, corpus)
+    discriminator = build_discriminator(nodes.discriminator, corpus) if nodes.objective.adversarial else None
+    if nodes.training.max_new_tokens is None:
+        nodes.training.max_new_tokens = corpus.max_length
+    evaluators = []
+    if corpus.oracle is not None:
+        held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
+        evaluators.append(OracleNLL(corpus.oracle, held_out))
+    return AdversarialTrainer(
+        generator,
+        discriminator,
+        nodes.objective,
+        nodes.training,
+        corpus.train,
+        corpus.eval,
+        corpus.tokenizer,
+        evaluators=evaluators,
+        pretraining=nodes.pretraining,
+        recipe=text,
+        **options,
+    )
+
+
+def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:
+    """A causal LM over the corpus's vocabulary."""
+    known = {
+        "vocab_size": corpus.vocab_size,
+        "bos_token_id": corpus.bos_token_id,
+        "eos_token_id": corpus.eos_token_id,
+        "pad_token_id": corpus.pad_token_id,
+    }
+    return _build(settings, known, AutoModelForCausalLM, corpus, "generator")
+
+
+def build_discriminator(settings: DiscriminatorSettings, corpus: Corpus) -> PreTrainedModel:
+    """A sequence classifier over the corpus's vocabulary, with the labels 0 = FAKE and 1 = REAL."""
+    known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id}
+    if "num_labels" not in settings.config:
+        known |= {"id2label": {0: "FAKE", 1: "REAL"}, "label2id": {"FAKE": 0, "REAL": 1}}
+    return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+
+
+def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
+    if settings.pretrained is not None:
+        known.pop("vocab_size")
+        model = auto_class.from_pretrained(settings.pretrained, **(known | settings.config))
+    else:
+        config_class = _config_class(settings.model_type, section)
+        valid = set(inspect.signature(config_class.__init__).parameters) | set(
+            inspect.signature(PreTrainedConfig.__init__).parameters
+        )
+        for key in settings.config:
+            if key not in valid:
+                raise RecipeError(_unknown_key(key, sorted(_own_settings(config_class)), f"{section}.config"))
+        model = auto_class.from_config(config_class(**(known | settings.config)))
+    embedded = model.get_input_embeddings().weight.shape[0]
+    if embedded < corpus.vocab_size:
+        raise RecipeError(
+            f"got a {section} with a vocabulary of {embedded} -> expected at least the data's {corpus.vocab_size} -> set "
+            f"`{section}.config.vocab_size`, or leave it out to have it taken from the data"
+        )
+    return model
+
+
+def _own_settings(config_class: type[PreTrainedConfig]) -> set[str]:
+    inherited = set(inspect.signature(PreTrainedConfig.__init__).parameters)
+    return set(inspect.signature(config_class.__init__).parameters) - inherited - {"self", "kwargs"}
+
+
+def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
+    if "." in model_type:
+        module, _, name = model_type.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(
+                f"got {section}.model_type={model_type!r}, which cannot be imported ({error}) -> expected the dotted path "
+                "of a configuration class -> check the path and that its module is on PYTHONPATH"
+            ) from error
+    try:
+        return type(AutoConfig.for_model(model_type))
+    except ValueError as error:
+        raise RecipeError(
+            f"got {section}.model_type={model_type!r} -> expected an architecture that transformers knows, such as "
+            "rnn_generator, gpt2 or llama for a generator and cnn_discriminator, rnn_discriminator or bert for a "
+            "discriminator -> choose one, or give the dotted path of a configuration class"
+        ) from error

@@ -1,0 +1,135 @@
+"""The folder of a run: what it holds, and what may not be overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from .samples import Samples
+
+
+# Sequences that are written as text at every evaluation.
+SHOWN_SAMPLES = 50
+
+
+class RunFolderError(ValueError):
+    """The folder cannot be used for this run; the message says why and what to do."""
+
+
+class RunFolder:
+    """Paths of a run and its records.
+
+    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/` and `figures/`.
+
+    Args:
+        path: of the folder; made when it is opened.
+        recipe: the resolved recipe as YAML.
+    """
+
+    def __init__(self, path: Path, recipe: str | None = None):
+        self.path, self.recipe_text = path, recipe
+        self.recipe = path / "recipe.yaml"
+        self.generator = path / "generator"
+        self.discriminator = path / "discriminator"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.figures = path / "figures"
+
+    def open(self, resuming: bool, overwrite: bool) -> None:
+        """Make the folder ready.
+
+        Raises:
+            RunFolderError: it holds another run, or cannot be written.
+        """
+        held = [path for path in self._contents() if path.exists()]
+        if held and not resuming and not overwrite:
+            raise RunFolderError(
+                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> expected a "
+                "new folder -> set `training.output_dir`, or resume that run with training.resume_from_checkpoint=true, "
+                "or replace it with training.overwrite_run=true"
+            )
+        try:
+            if not resuming:
+                self._clear()
+            for folder in (self.path, self.checkpoints, self.samples, self.figures):
+                folder.mkdir(parents=True, exist_ok=True)
+            if self.recipe_text is not None and not resuming:
+                self.recipe.write_text(self.recipe_text, encoding="utf-8")
+            self.metrics.touch()
+        except OSError as error:
+            raise RunFolderError(
+                f"got output_dir={str(self.path)!r}, which cannot be written ({error.strerror}) -> expected a folder "
+                "with write permission -> set `training.output_dir`"
+            ) from error
+
+    def _contents(self) -> list[Path]:
+        return [
+            self.recipe,
+            self.generator,
+            self.discriminator,
+            self.checkpoints,
+            self.metrics,
+            self.samples,
+            self.figures,
+        ]
+
+    def _clear(self) -> None:
+        for path in self._contents():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def recipe_differences(self) -> list[str]:
+        """Settings in which the run in this folder differs from the one that is about to go on with it."""
+        if self.recipe_text is None or not self.recipe.exists():
+            return []
+        old = _flatten(yaml.safe_load(self.recipe.read_text(encoding="utf-8")))
+        new = _flatten(yaml.safe_load(self.recipe_text))
+        names = sorted(old.keys() | new.keys())
+        ignored = ("training.resume_from_checkpoint", "training.overwrite_run", "training.output_dir")
+        return [
+            f"{name}: {old.get(name)} -> {new.get(name)}"
+            for name in names
+            if old.get(name) != new.get(name) and name not in ignored
+        ]
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def truncate_metrics(self, lines: int) -> None:
+        """Forget what was logged after a checkpoint, since it is about to be done again."""
+        kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+        self.metrics.write_text("".join(kept), encoding="utf-8")
+
+    def write_samples(self, name: str, samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """The first sequences, one a line: as text, or as ids where there is no tokenizer."""
+        lines = decode(samples.select(slice(0, SHOWN_SAMPLES)), tokenizer)
+        (self.samples / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
+    """Continuations as text without special tokens, one line each; ids separated by spaces if there is no tokenizer."""
+    rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
+    if tokenizer is None:
+        return [" ".join(map(str, row)) for row in rows]
+    return [text.strip().replace("\n", "\\n") for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
