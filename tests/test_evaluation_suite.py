@@ -580,3 +580,9 @@ def test_a_recipe_runs_from_parsed_arguments(files):
     arguments = parse("--config", str(recipe), *given, f"--output={files / 'out'}")
     assert "tokenization:treebank" in run_evaluation(arguments)["signatures"]["bleu_2"]
     assert len(RECIPES) == 4
+
+
+def test_a_model_that_is_not_there_is_named(files):
+    arguments = EvaluationArguments(model=[str(files / "none")], references=str(files / "references.txt"))
+    with pytest.raises(ValueError, match="got model .*none.* -> expected a run's folder.*->"):
+        run_evaluation(arguments)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..oracle import load_oracle
 from ..samples import Samples
 from ..sampling import sample, start_prompt
@@ -33,22 +34,31 @@ class LoadedGenerator:
 
 
 def load_generator(path: str, device: str) -> LoadedGenerator:
-    """From a folder or a Hub id. A run's folder holds its generator in `generator/`."""
-    folder = Path(path)
-    inner = folder / "generator"
+    """From a folder, a run's folder (which holds its generator in `generator/`) or a Hub id.
+
+    Raises:
+        ValueError: there is no generator with a tokenizer.
+    """
+    inner = Path(path) / "generator"
     source = str(inner) if inner.is_dir() else path
-    if not torch.cuda.is_available() and device.startswith("cuda"):
-        raise ValueError(f"got device={device!r} -> expected a device that is there -> set 'cpu'")
-    model = AutoModelForCausalLM.from_pretrained(source).to(device).eval()
-    name = folder.parent.name if folder.name == "generator" and folder.parent.name else folder.name or path
-    return LoadedGenerator(name, model, AutoTokenizer.from_pretrained(source))
+    return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+
+
+def _load(kind: type, source: str):
+    try:
+        return kind.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"got model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]}) -> "
+            "expected a run's folder, a saved generator with its tokenizer, or an id on the Hub -> check the path"
+        ) from error
 
 
 def load_oracle_model(path: str, device: str) -> PreTrainedModel:
     """The oracle of a synthetic task: a `.safetensors` file in the layout of the SeqGAN code, or a saved model."""
     if path.endswith(".safetensors"):
         return load_oracle(path).to(device).eval()
-    return AutoModelForCausalLM.from_pretrained(path).to(device).eval()
+    return _load(AutoModelForCausalLM, path).to(device).eval()
 
 
 def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:

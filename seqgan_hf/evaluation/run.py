@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
 from .catalog import METRICS, Measurement, Texts, TextSettings
 from .report import as_result, write_json, write_report
 from .suite import Result, evaluate_measurement, evaluate_texts, find_flags, read_lines
@@ -36,7 +38,8 @@ class EvaluationArguments:
         oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
             held-out text is then drawn from it.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
-        max_new_tokens: longest sample, end token included; by default that of the references.
+        max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
+            the longest reference.
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
         metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
             BLEU, Self-BLEU, distinct-n and both LM scores).
@@ -45,7 +48,7 @@ class EvaluationArguments:
         encoder: sentence encoder for Frechet distance and MAUVE, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         seed: of sampling and of everything else drawn at random.
-        device: where generators and encoders run.
+        device: where generators and encoders run; the accelerator by default, if there is one.
         output: folder for `metrics.json`, `report.md` and pictures.
     """
 
@@ -63,7 +66,7 @@ class EvaluationArguments:
     encoder: str | None = None
     accepts: str | None = None
     seed: int = 0
-    device: str = "cpu"
+    device: str | None = None
     output: str = "evaluation"
 
     def __post_init__(self):
@@ -89,7 +92,14 @@ class EvaluationArguments:
 
     @property
     def text_settings(self) -> TextSettings:
-        return TextSettings(self.tokenization, self.lowercase, self.encoder, self.accepts, self.seed, self.device)
+        device = self.resolved_device
+        return TextSettings(self.tokenization, self.lowercase, self.encoder, self.accepts, self.seed, device)
+
+    @property
+    def resolved_device(self) -> str:
+        if self.device is not None:
+            return self.device
+        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
 
 
 def run_evaluation(arguments: EvaluationArguments) -> dict:
@@ -145,7 +155,7 @@ def _evaluate_models(arguments: EvaluationArguments) -> list[Point]:
     names = _distinct_names(arguments.model)
     points = []
     for path, name in zip(arguments.model, names, strict=True):
-        generator = load_generator(path, arguments.device)
+        generator = load_generator(path, arguments.resolved_device)
         generator.name = name
         points += _evaluate_generator(generator, arguments)
     return points
@@ -169,14 +179,15 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
     from .text import decode
 
     references, train, notes = _read_real(arguments)
-    oracle = load_oracle_model(arguments.oracle, arguments.device) if arguments.oracle else None
+    oracle = load_oracle_model(arguments.oracle, arguments.resolved_device) if arguments.oracle else None
     if oracle is None:
         held_out = encode_texts(generator, references)
     else:
-        held_out = _draw_held_out(oracle, arguments)
+        held_out = _draw_held_out(oracle, generator, arguments)
         references = decode(generator.tokenizer, held_out)
     count = arguments.num_samples or min(len(references), LARGEST_SAMPLE)
-    length = arguments.max_new_tokens or held_out.ids.shape[1]
+    trained = generator.model.generation_config.max_new_tokens
+    length = arguments.max_new_tokens or trained or held_out.ids.shape[1]
     learnt = encode_texts(generator, train) if train else None
     sweeps = len(arguments.temperatures) > 1 or len(arguments.model) > 1
     metrics = arguments.metrics
@@ -213,17 +224,18 @@ def _likelihood_results(values: dict[str, float], line: str) -> dict[str, Result
     return found
 
 
-def _draw_held_out(oracle, arguments: EvaluationArguments):
+def _draw_held_out(oracle, generator, arguments: EvaluationArguments):
     """Text of the oracle on which nothing was trained: its own seed is far from those of training data."""
     from ..oracle import draw
 
-    if arguments.max_new_tokens is None:
+    length = arguments.max_new_tokens or generator.model.generation_config.max_new_tokens
+    if length is None:
         raise ValueError(
             "got an oracle without max_new_tokens -> expected the length of its sequences -> set max_new_tokens "
             "(20 in the SeqGAN paper)"
         )
     count = arguments.num_samples or LARGEST_SAMPLE
-    return draw(oracle, count, arguments.max_new_tokens, seed=2**31 + arguments.seed)
+    return draw(oracle, count, length, seed=2**31 + arguments.seed)
 
 
 def _add_real(result: Result, values: dict[str, float]) -> None:
