@@ -19,6 +19,7 @@ from seqgan_hf.evaluation.distinct import distinct
 from seqgan_hf.evaluation.length import length_statistics
 from seqgan_hf.evaluation.ms_jaccard import ms_jaccard
 from seqgan_hf.evaluation.self_bleu import self_bleu, sentence_self_bleu
+from seqgan_hf.evaluation.tokenization import tokenize
 
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "image_coco"
@@ -180,3 +181,19 @@ def test_only_empty_texts_give_zeros_not_errors():
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"seqgan_hf.evaluation.{name}"))
     assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.skipif(not COCO.exists(), reason="needs the COCO captions")
+@pytest.mark.parametrize(
+    ("tokenization", "quality", "repetition"),
+    [
+        ("treebank", [0.740, 0.520, 0.337, 0.218], [0.906, 0.774, 0.609, 0.452]),
+        ("white_space", [0.709, 0.488, 0.310, 0.202], [0.886, 0.745, 0.572, 0.419]),
+    ],
+)
+def test_real_text_has_the_values_of_the_literature(tokenization, quality, repetition):
+    files = [(COCO / f"{name}.txt").read_text().splitlines() for name in ("train", "test")]
+    train, test = (tokenize(lines, tokenization) for lines in files)
+    found, repeated = bleu(train, test), self_bleu(test)
+    assert [found[f"bleu_{n}"] for n in (2, 3, 4, 5)] == pytest.approx(quality, abs=0.001)
+    assert [repeated[f"self_bleu_{n}"] for n in (2, 3, 4, 5)] == pytest.approx(repetition, abs=0.001)
