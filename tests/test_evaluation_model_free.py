@@ -237,6 +237,18 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert jackknife(lambda rows: {"m": 0.0}, 39, 20, 0) == {}
 
 
+def test_jackknife_of_a_mean_over_equal_groups_is_that_of_the_groups_means():
+    numbers, groups = np.arange(20.0) ** 2, {}
+
+    def mean(rows):
+        left_out = tuple(np.setdiff1d(np.arange(20), rows))
+        groups[left_out] = numbers[list(left_out)].mean()
+        return {"m": numbers[rows].mean()}
+
+    error = jackknife(mean, 20, 5, 0)["m"]
+    assert len(groups) == 5 and error == pytest.approx(np.std(list(groups.values()), ddof=1) / math.sqrt(5))
+
+
 # --- Tokenization --------------------------------------------------------------------------------------------------
 
 

@@ -20,8 +20,9 @@ from seqgan_hf.evaluation.drawing import LoadedGenerator, draw_samples, encode_t
 from seqgan_hf.evaluation.encoders import load_encoder
 from seqgan_hf.evaluation.run import EvaluationArguments, run_evaluation
 from seqgan_hf.evaluation.suite import evaluate_texts, measure_with_intervals, real_text_row
-from seqgan_hf.evaluation.text import TextEvaluator
+from seqgan_hf.evaluation.text import TextEvaluator, decode
 from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
+from seqgan_hf.samples import Samples
 from seqgan_hf.sampling import token_logprobs
 
 
@@ -137,7 +138,7 @@ def test_real_row_without_training_text_leaves_each_reference_out():
     measured = measurement(SAMPLERS["untrained"], train=None)
     row, alone = real_text_row("bleu", measured), measurement(REFERENCES).measure("self_bleu")
     assert {n: row[f"bleu_{n}"][0] for n in (2, 5)} == {n: alone[f"self_bleu_{n}"] for n in (2, 5)}
-    assert real_text_row("ms_jaccard", measured)["ms_jaccard_2"][0] > 0.8  # halves of the references
+    assert 0.8 < real_text_row("ms_jaccard", measured)["ms_jaccard_2"][0] < 0.99  # two halves of the references
 
 
 def test_every_value_has_a_signature_and_nearly_every_one_an_interval(evaluations):
@@ -380,6 +381,19 @@ def test_sweep_of_two_generators(model_path, files, generator):
     assert (files / "out" / "tiny_temperature_0.5" / "report.md").exists()
 
 
+def test_sweep_without_training_text_measures_what_it_can(model_path, files):
+    found = run_evaluation(
+        EvaluationArguments(
+            model=[str(model_path)],
+            references=str(files / "references.txt"),
+            num_samples=45,
+            temperatures=[0.5, 1.0],
+            output=str(files / "out"),
+        )
+    )
+    assert {"bleu_2", "reverse_lm_score"} <= found["points"][0].keys() and "lm_score" not in found["points"][0]
+
+
 def test_oracle_gives_references_and_divergences(model_path, files):
     found = run_evaluation(
         EvaluationArguments(
@@ -393,6 +407,7 @@ def test_oracle_gives_references_and_divergences(model_path, files):
     )
     low, high = found["intervals"]["nll_oracle"]
     assert low - 0.2 < found["real_text"]["nll_oracle"] < high + 0.2  # the generator is the oracle
+    assert found["real_text"]["nll_oracle"] != found["nll_oracle"]  # held-out text is not the samples
     assert found["jsd_oracle"] == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(ValueError, match="oracle without max_new_tokens.*->"):
         run_evaluation(EvaluationArguments(model=[str(model_path)], oracle=str(model_path / "generator")))
@@ -407,6 +422,13 @@ def test_text_evaluator_measures_decoded_samples(generator):
     found = evaluator.evaluate(generator.model, samples)
     expected = measurement(texts)
     assert found == expected.measure("bleu") | expected.measure("copy_rate") | expected.measure("distinct")
+
+
+def test_text_after_the_end_is_not_read(generator):
+    ids = torch.tensor([[5, 6, 7], [5, 2, 7]])
+    samples = Samples(torch.ones(2, 1, dtype=torch.long), ids, torch.tensor([[True, True, True], [True, True, False]]))
+    words = generator.tokenizer.convert_ids_to_tokens([5, 6, 7])
+    assert decode(generator.tokenizer, samples) == [" ".join(words), words[0]]
 
 
 @pytest.mark.parametrize(
@@ -485,7 +507,7 @@ def write_run(folder, final, seed=None, objective="seqgan"):
     lines = [
         {"step": e, "phase": "pretrain_generator", "epoch": e, "round": 0, "nll_oracle": 10 - e} for e in (0, 1, 2)
     ]
-    lines += [{"step": 3, "phase": "pretrain_discriminator", "epoch": 1, "round": 0, "discriminator_accuracy": 0.9}]
+    lines += [{"step": 3, "phase": "pretrain_discriminator", "epoch": 1, "round": 0, "nll_oracle": 8.5}]
     lines += [
         {
             "step": 3 + r,
