@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -117,11 +118,11 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         width = sum(config.num_filters)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.filters = nn.ModuleList(
-            nn.Linear(size * config.embedding_size, number)
+            _Filters(size, config.embedding_size, number)
             for size, number in zip(config.filter_sizes, config.num_filters, strict=True)
         )
-        self.highway_transform = nn.Linear(width, width)
-        self.highway_gate = nn.Linear(width, width)
+        self.highway_transform = _Linear(width, width)
+        self.highway_gate = _Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.score = nn.Linear(width, config.num_labels)
         self.post_init()
@@ -134,7 +135,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         elif module is self.highway_transform or module is self.highway_gate:
             init.xavier_uniform_(module.weight)
             init.constant_(module.bias, self.config.highway_gate_bias if module is self.highway_gate else 0.0)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, (_Filters, nn.Linear)):
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-2 * std, b=2 * std)
             init.constant_(module.bias, self.config.initial_bias)
 
@@ -177,32 +178,163 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             "pass token ids (B, T) or embeddings (B, T, E)",
         )
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        features = self._features(embedded, attention_mask)
+        lengths = None
+        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
+            embedded, lengths = _compact(embedded, mask)
+        dtype = _compute_dtype(embedded)
+        weights = [filters.weight.to(dtype) for filters in self.filters]
+        features = _MaxOverTime.apply(embedded.to(dtype), lengths, self.config.filter_sizes, *weights)
+        features = F.relu(features + torch.cat([filters.bias for filters in self.filters]))
         gate = torch.sigmoid(self.highway_gate(features))
-        features = gate * F.relu(self.highway_transform(features)) + (1 - gate) * features
+        features = torch.lerp(features, F.relu(self.highway_transform(features)), gate)
         logits = self.score(self.dropout(features))
         loss = None if labels is None else _classification_loss(logits, labels) + self.regularization()
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def _features(self, embedded: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Max over time of every feature map: embeddings (B, T, E) -> (B, sum(num_filters))."""
-        batch, length, _ = embedded.shape
-        if attention_mask is None:
-            lengths = torch.full((batch,), length, device=embedded.device)
-        else:
-            mask = attention_mask.bool()
-            order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
-            embedded = (embedded * mask[..., None]).gather(1, order[..., None].expand_as(embedded))
-            lengths = mask.sum(dim=1)
-        features = []
-        for size, linear in zip(self.config.filter_sizes, self.filters, strict=True):
-            padded = F.pad(embedded, (0, 0, 0, max(size - length, 0)))
-            windows = padded.unfold(1, size, 1).transpose(2, 3).flatten(2)  # (B, windows, size * E)
-            position = torch.arange(windows.shape[1], device=embedded.device)
-            beyond = position > (lengths - size).clamp(min=0)[:, None]  # (B, windows)
-            activation = linear(windows).masked_fill(beyond[..., None], float("-inf"))
-            features.append(F.relu(activation.amax(dim=1)))
-        return torch.cat(features, dim=1)
+
+def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,)."""
+    lengths = mask.sum(dim=1)
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, : max(int(lengths.max()), 1), None]
+    return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand(-1, -1, embedded.shape[2])), lengths
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The type to multiply in: the tensor's own, or that of `torch.autocast` around the call."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)
+
+
+# oneDNN multiplies float32 matrices at about twice the rate of MKL, which `torch.mm` calls, on processors that are not
+# Intel's. Compiled models go the same way; eager ones are offered it in lower precisions only.
+_ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T for matrices (M, K) and (N, K)."""
+    if _ONEDNN_LINEAR is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
+        return _ONEDNN_LINEAR(a, b, None, "none", [], "")
+    return a @ b.T
+
+
+class _Product(torch.autograd.Function):
+    """`_multiply`, differentiable any number of times."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return _multiply(a, b)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved_tensors
+        return (
+            _Product.apply(gradient, b.T) if ctx.needs_input_grad[0] else None,
+            _Product.apply(gradient.T, a.T) if ctx.needs_input_grad[1] else None,
+        )
+
+
+class _Linear(nn.Linear):
+    """`nn.Linear` for matrices, by `_multiply`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        dtype = _compute_dtype(inputs)
+        return _Product.apply(inputs.to(dtype), self.weight.to(dtype)) + self.bias
+
+
+class _Filters(nn.Module):
+    """The filters of one width, (number, size * E), and their biases (number,)."""
+
+    def __init__(self, size: int, width: int, number: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(number, size * width))
+        self.bias = nn.Parameter(torch.empty(number))
+
+
+_BLOCK = 2**21  # numbers in a block of windows and activations: small enough to stay in the processor's cache
+
+
+class _MaxOverTime(torch.autograd.Function):
+    """Convolutions of several widths, each followed by its maximum over time, without biases.
+
+    Args:
+        inputs: embeddings (B, T, E), zero after a row's end.
+        lengths: number of tokens of each row (B,); `None` if it is T for all.
+        sizes: width w of each convolution.
+        weights: its filters, (number, w * E) each.
+
+    Returns:
+        the features (B, sum of numbers).
+
+    A convolution is one matrix product over the windows, copied side by side, as its gradients are; rows are taken in
+    blocks. The backward pass needs only where each maximum was, as it sends gradient there alone.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, lengths: Tensor | None, sizes: list[int], *weights: Tensor) -> Tensor:
+        batch, length, _ = inputs.shape
+        features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
+        places = torch.empty(features.shape, dtype=torch.int64, device=inputs.device)
+        column = 0
+        for size, weight in zip(sizes, weights, strict=True):
+            columns = slice(column, column := column + len(weight))
+            steps = max(length - size, 0) + 1
+            block = max(_BLOCK // (steps * (sum(weight.shape))), 1)
+            for first in range(0, batch, block):
+                rows = slice(first, first + block)
+                activations = _multiply(_windows(inputs[rows], size), weight[:, : length * inputs.shape[2]])
+                activations = activations.view(-1, steps, len(weight))
+                if lengths is not None and steps > 1:
+                    last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
+                    beyond = torch.arange(steps, device=inputs.device) > last[:, None]
+                    activations.masked_fill_(beyond[..., None], float("-inf"))
+                features[rows, columns], places[rows, columns] = _max_over_time(activations)
+        ctx.sizes = sizes
+        ctx.save_for_backward(inputs, places, *weights)
+        return features
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, places, *weights = ctx.saved_tensors
+        needs_inputs, _, _, *needs_weights = ctx.needs_input_grad
+        batch, length, width = inputs.shape
+        total = inputs.new_zeros(inputs.shape, dtype=torch.promote_types(inputs.dtype, torch.float32))
+        weight_gradients = []
+        numbers = [len(weight) for weight in weights]
+        columns = zip(gradient.split(numbers, dim=1), places.split(numbers, dim=1), strict=True)
+        for size, weight, needs_weight, (part, place) in zip(ctx.sizes, weights, needs_weights, columns, strict=True):
+            steps, reach = max(length - size, 0) + 1, min(size, length) * width
+            spread = part.new_zeros(batch, steps, len(weight)).scatter_(1, place[:, None], part[:, None])
+            if needs_weight:
+                product = _Product.apply(spread.flatten(0, 1).T, _windows(inputs, size).T)
+                short = weight.shape[1] - reach  # the sequence does not reach the end of the window
+                weight_gradients.append(F.pad(product, (0, short)) if short else product)
+            else:
+                weight_gradients.append(None)
+            if needs_inputs and steps == 1:
+                total[:, :size] += _Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
+            elif needs_inputs:
+                kernel = weight.view(-1, size, width).transpose(1, 2)[:, :, None]  # (number, E, 1, w), channels last
+                shape = (batch, width, 1, length)
+                total += conv2d_input(shape, kernel, spread.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
+        return total.to(inputs.dtype) if needs_inputs else None, None, None, *weight_gradients
+
+
+def _windows(inputs: Tensor, size: int) -> Tensor:
+    """The windows of `size` vectors, side by side: (B, T, E) -> (B * steps, size * E); a shorter sequence is one."""
+    batch, length, width = inputs.shape
+    size = min(size, length)
+    windows = inputs.unfold(1, size, 1).transpose(2, 3)  # (B, steps, size, E)
+    return windows.reshape(-1, size * width)
+
+
+def _max_over_time(activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Maxima of (B, steps, C) over steps, and where they are, (B, C) each; much faster than `Tensor.max`."""
+    channels_last = activations.transpose(1, 2)[:, :, None]  # (B, C, 1, steps)
+    maxima, places = F.max_pool2d(channels_last, (1, activations.shape[1]), return_indices=True)
+    return maxima[:, :, 0, 0], places[:, :, 0, 0]
 
 
 def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""Realness and rewards: one matrix over all kinds of discriminators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import BOS, PAD, build_discriminator
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from seqgan_hf.samples import Samples
+from seqgan_hf.scoring import judged_tokens, realness, rewards
+
+
+def batch(prompted: bool = False) -> Samples:
+    ids = torch.tensor([[5, 6, 7, 1], [8, 1, PAD, PAD], [3, 4, 1, PAD]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    if not prompted:
+        return Samples(torch.full((3, 1), BOS), ids, mask)
+    prompt = torch.tensor([[PAD, BOS, 9], [BOS, 10, 11], [PAD, PAD, BOS]])
+    return Samples(prompt, ids, mask, torch.tensor([[0, 1, 1], [1, 1, 1], [0, 0, 1]]).bool())
+
+
+def test_a_discriminator_reads_condition_and_continuation_but_not_the_start_token():
+    ids, mask, begin = judged_tokens(batch(prompted=True))
+    read = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+    assert read == [[9, 5, 6, 7, 1], [10, 11, 8, 1], [3, 4, 1]]
+    assert begin.tolist() == [1, 2, 0]
+    ids, mask, begin = judged_tokens(batch())
+    assert torch.equal(ids, batch().ids) and begin.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_scores_are_those_of_each_sequence_alone(discriminator, prompted):
+    """Neither padding nor neighbours count."""
+    samples = batch(prompted)
+    together = rewards(discriminator, samples)
+    ids, mask, begin = judged_tokens(samples)
+    for row in range(3):
+        alone = Samples(torch.full((1, 1), BOS), ids[row][mask[row]][None], mask[row][mask[row]][None])
+        score = rewards(discriminator, alone)[0]
+        if together.dim() == 2:
+            score = score[begin[row] :]
+            assert (together[row][~samples.mask[row]] == 0).all()
+            torch.testing.assert_close(together[row][samples.mask[row]], score, rtol=1e-4, atol=1e-6)
+        else:
+            torch.testing.assert_close(together[row], score, rtol=1e-4, atol=1e-6)
+
+
+def test_padding_has_no_influence(discriminator):
+    samples = batch()
+    wider = samples._replace(
+        ids=torch.cat([torch.where(samples.mask, samples.ids, 9), torch.full((3, 4), 11)], dim=1),
+        mask=torch.cat([samples.mask, torch.zeros(3, 4, dtype=torch.bool)], dim=1),
+    )
+    ours = rewards(discriminator, wider)
+    torch.testing.assert_close(ours[:, :4] if ours.dim() == 2 else ours, rewards(discriminator, samples))
+
+
+def test_rewards_are_probabilities_without_dropout_or_gradient(discriminator):
+    for module in discriminator.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    discriminator.train()
+    first, second = rewards(discriminator, batch()), rewards(discriminator, batch())
+    assert torch.equal(first, second), "dropout was on"
+    assert not first.requires_grad and ((first >= 0) & (first <= 1)).all()
+    assert all(module.training for module in discriminator.modules())
+    with torch.no_grad():
+        discriminator.eval()
+        scores = realness(discriminator, batch()).sigmoid()
+    torch.testing.assert_close(first, scores if scores.dim() == 1 else scores * batch().mask)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2])
+def test_the_row_limit_changes_no_reward(discriminator, max_rows):
+    torch.testing.assert_close(rewards(discriminator, batch(), max_rows), rewards(discriminator, batch()))
+
+
+def test_label_one_is_real():
+    discriminator = build_discriminator("cnn").eval()
+    logits = discriminator(input_ids=batch().ids, attention_mask=batch().mask.long()).logits
+    torch.testing.assert_close(rewards(discriminator, batch()), logits.softmax(-1)[:, 1])
+
+
+def test_one_logit_is_the_log_odds():
+    class OneLogit(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return SequenceClassifierOutput(logits=input_ids[:, :1].float())
+
+    torch.testing.assert_close(realness(OneLogit(), batch()), torch.tensor([5.0, 8.0, 3.0]))
+
+
+def test_other_shapes_are_refused():
+    class ThreeClasses(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return SequenceClassifierOutput(logits=torch.zeros(len(input_ids), 3))
+
+    with pytest.raises(ValueError, match=r"got logits of shape \(3, 3\) from ThreeClasses -> expected \(B, 2\)"):
+        realness(ThreeClasses(), batch())
+
+
+def test_soft_samples_that_are_one_hot_score_like_their_ids(discriminator):
+    discriminator.eval()
+    samples = batch()
+    soft = torch.nn.functional.one_hot(samples.ids, 13).float().requires_grad_()
+    scores = realness(discriminator, samples._replace(soft=soft))
+    torch.testing.assert_close(scores, realness(discriminator, samples), rtol=1e-4, atol=1e-6)
+    scores.sum().backward()
+    assert soft.grad.abs().sum() > 0
