@@ -1,0 +1,100 @@
+"""Warnings while a text GAN goes wrong, each with what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+FEW_DISTINCT = (
+    "{name} fell to {value:.3f}, below {bound:.3f}: samples repeat one another (mode collapse). Try fewer generator "
+    "steps a round, a lower generator learning rate, or more pretraining, and go back to an earlier checkpoint"
+)
+ALIKE = (
+    "{name} rose to {value:.3f}, above {bound:.3f}: samples resemble one another (mode collapse). Try fewer generator "
+    "steps a round or a lower generator learning rate, and compare with the value of real text"
+)
+SATURATED = (
+    "{name} has been {value:.3f} or so for {rounds} rounds: rewards are saturated, all samples are paid alike. Try a "
+    "weaker discriminator (fewer steps, more dropout), rewards by rank, or a baseline"
+)
+GUESSES = (
+    "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator guesses, its rewards are noise. Try "
+    "more discriminator steps or a higher learning rate for it; if a fresh judge guesses too, training is done"
+)
+WINS = (
+    "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator always wins, its rewards tell the "
+    "generator nothing. Try fewer discriminator steps, more dropout, or more pretraining of the generator"
+)
+
+
+@dataclass
+class CollapseMonitor:
+    """Watches the metrics of each round and says when they look like mode collapse or a stuck game.
+
+    Each warning is given once and again only after the condition was gone. A metric that is not measured is not
+    watched.
+
+    Args:
+        distinct_metric: name of a distinct-n value.
+        distinct_bound: least share of distinct n-grams that is healthy; `None` means half of the first round's value.
+        self_bleu_metric: name of a Self-BLEU value.
+        self_bleu_bound: largest healthy Self-BLEU.
+        reward_metric: name of the mean reward, a probability of being real.
+        reward_margin: rewards within this of 0 or 1 are saturated: all samples get the same, nothing can be learnt.
+        accuracy_metric: name of the discriminator's accuracy.
+        accuracy_margin: accuracy within this of 0.5 or of 1 is a stuck game.
+        patience: rounds in a row before saturated rewards and a stuck accuracy are reported.
+    """
+
+    distinct_metric: str = "distinct_2"
+    distinct_bound: float | None = None
+    self_bleu_metric: str = "self_bleu_3"
+    self_bleu_bound: float = 0.95
+    reward_metric: str = "reward"
+    reward_margin: float = 0.01
+    accuracy_metric: str = "discriminator_accuracy"
+    accuracy_margin: float = 0.01
+    patience: int = 5
+    _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+
+    def update(self, metrics: Mapping[str, float]) -> list[str]:
+        """Look at one round.
+
+        Args:
+            metrics: values by name; those that are watched are picked out.
+
+        Returns:
+            Warnings that are new in this round.
+        """
+        warnings = []
+        for key, holds, patience, message in self._conditions(metrics):
+            self._rounds[key] = self._rounds.get(key, 0) + 1 if holds else 0
+            if self._rounds[key] == patience:
+                warnings.append(message)
+        return warnings
+
+    def state_dict(self) -> dict:
+        return {"distinct_bound": self.distinct_bound, "rounds": dict(self._rounds)}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.distinct_bound, self._rounds = state["distinct_bound"], dict(state["rounds"])
+
+    def _conditions(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, bool, int, str]]:
+        """What is watched: its name, whether it holds in this round, rounds until it is said, and the message."""
+        if (value := metrics.get(self.distinct_metric)) is not None:
+            if self.distinct_bound is None:
+                self.distinct_bound = value / 2
+            values = {"name": self.distinct_metric, "value": value, "bound": self.distinct_bound}
+            yield "distinct", value < self.distinct_bound, 1, FEW_DISTINCT.format(**values)
+        if (value := metrics.get(self.self_bleu_metric)) is not None:
+            values = {"name": self.self_bleu_metric, "value": value, "bound": self.self_bleu_bound}
+            yield "self_bleu", value > self.self_bleu_bound, 1, ALIKE.format(**values)
+        if (value := metrics.get(self.reward_metric)) is not None:
+            values = {"name": self.reward_metric, "value": value, "rounds": self.patience}
+            saturated = min(value, 1 - value) < self.reward_margin
+            yield "reward", saturated, self.patience, SATURATED.format(**values)
+        if (value := metrics.get(self.accuracy_metric)) is not None:
+            values = {"name": self.accuracy_metric, "value": value, "rounds": self.patience}
+            yield "guesses", abs(value - 0.5) < self.accuracy_margin, self.patience, GUESSES.format(**values)
+            yield "wins", value > 1 - self.accuracy_margin, self.patience, WINS.format(**values)

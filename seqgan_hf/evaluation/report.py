@@ -1,0 +1,156 @@
+"""The suite's result as a page, a record and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .suite import Evaluation, Result
+
+
+MODEL_COLOR, REAL_COLOR = "#2166ac", "#444444"
+BETTER = {"higher": "higher", "lower": "lower", "real": "near real text"}
+SHOWN_TEXTS = 10
+
+
+def write_report(evaluation: Evaluation, output: Path, title: str, settings: Mapping[str, object]) -> dict:
+    """Write `metrics.json`, `report.md` and pictures into a folder.
+
+    Args:
+        evaluation: what was found.
+        output: the folder; made if it is not there.
+        title: of the report.
+        settings: arguments of the evaluation, kept in the record.
+
+    Returns:
+        What stands in `metrics.json`.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    content = evaluation.to_json() | {"settings": dict(settings)}
+    write_json(output / "metrics.json", content)
+    pictures = [
+        name
+        for name, draw in (("quality_diversity.png", draw_quality_diversity), ("lengths.png", draw_lengths))
+        if draw(evaluation, output / name)
+    ]
+    (output / "report.md").write_text(report_page(evaluation, title, pictures), encoding="utf-8")
+    return content
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Indented, readable as it is in any script."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+# --- The page ------------------------------------------------------------------------------------------------------
+
+
+def format_value(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value and abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 10) else f"{value:.3f}"
+
+
+def format_result(value: float | None, low: float | None, high: float | None) -> str:
+    interval = f" [{format_value(low)}, {format_value(high)}]" if low is not None else ""
+    return format_value(value) + interval
+
+
+def report_page(evaluation: Evaluation, title: str, pictures: list[str]) -> str:
+    """The report in Markdown: flags, the table with the row of real text beside the samples', notes, signatures."""
+    lines = [f"# {title}", "", "## What is wrong", ""]
+    lines += [f"- {flag}" for flag in evaluation.flags] or [
+        "No value lies on the bad side of real text's by more than the confidence intervals."
+    ]
+    lines += ["", "## Values", "", "With 95% confidence intervals over samples, the real texts being given.", ""]
+    lines += ["| metric | samples | real text | good is |", "|---|---|---|---|"]
+    for name, result in evaluation.results.items():
+        ours = format_result(result.value, result.low, result.high)
+        real = format_result(result.real, result.real_low, result.real_high)
+        lines.append(f"| {name} | {ours} | {real} | {BETTER[result.better]} |")
+    lines += ["", *(f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in pictures), ""]
+    if evaluation.notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in evaluation.notes), ""]
+    if evaluation.texts is not None:
+        shown = [text.replace("`", "'") or "(empty)" for text in evaluation.texts.texts[:SHOWN_TEXTS]]
+        lines += [f"## The first {len(shown)} samples", "", "```text", *shown, "```", ""]
+    lines += ["## Signatures", "", "Only values with equal signatures can be compared.", "", "```text"]
+    lines += [f"{name}|{result.signature}" for name, result in evaluation.results.items()]
+    return "\n".join([*lines, "```", ""])
+
+
+# --- Pictures ------------------------------------------------------------------------------------------------------
+
+
+def draw_quality_diversity(evaluation: Evaluation, path: Path) -> bool:
+    """BLEU-n and Self-BLEU-n of samples and of real text, with intervals; says whether there was anything to draw."""
+    families = [
+        (label, [name for name in evaluation.results if name.startswith(prefix)])
+        for label, prefix in (("BLEU (quality)", "bleu_"), ("Self-BLEU (repetition)", "self_bleu_"))
+    ]
+    families = [(label, names) for label, names in families if names]
+    if not families:
+        return False
+    figure = Figure(figsize=(4.2 * len(families), 3.6), layout="constrained")
+    for index, (label, names) in enumerate(families):
+        axes = figure.add_subplot(1, len(families), index + 1)
+        results = [evaluation.results[name] for name in names]
+        positions = np.arange(len(names))
+        _points(axes, positions - 0.08, [(r.value, r.low, r.high) for r in results], "samples", MODEL_COLOR, "o")
+        if all(r.real is not None for r in results):
+            real = [(r.real, r.real_low, r.real_high) for r in results]
+            _points(axes, positions + 0.08, real, "real text", REAL_COLOR, "D")
+        axes.set_xticks(positions, [name.rsplit("_", 1)[1] for name in names])
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("n")
+        axes.set_title(label)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _points(axes, positions, values: list[tuple], label: str, color: str, marker: str) -> None:
+    """Points with their intervals where they have one."""
+    centres = np.array([value for value, _, _ in values])
+    errors = np.array([(v - low, high - v) if low is not None else (0.0, 0.0) for v, low, high in values]).T
+    axes.errorbar(
+        positions, centres, yerr=errors.clip(min=0), fmt=marker, color=color, label=label, markersize=6, capsize=3
+    )
+
+
+def draw_lengths(evaluation: Evaluation, path: Path) -> bool:
+    """How long samples and real texts are, in tokens."""
+    if evaluation.texts is None:
+        return False
+    sets = [("samples", evaluation.texts, MODEL_COLOR), ("real text", evaluation.real_texts, REAL_COLOR)]
+    lengths = {label: (np.array([len(text) for text in texts.tokens]), color) for label, texts, color in sets if texts}
+    longest = max(int(values.max()) for values, _ in lengths.values())
+    width = max(1, math.ceil((longest + 1) / 60))  # at most 60 bars
+    edges = np.arange(0, longest + 1 + width, width) - 0.5
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for label, (values, color) in lengths.items():
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(shares, edges, color=color, label=label, linewidth=1.6, fill=label == "samples", alpha=0.55)
+    axes.set_xlabel("tokens" if width == 1 else f"tokens (bars of {width})")
+    axes.set_ylabel("share of texts")
+    axes.set_title("Length")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def as_result(values: Mapping[str, float], name: str, better: str, signature: str) -> Result:
+    """One value that carries its own standard error (`<name>_se`) as a result."""
+    width = 1.959964 * values.get(f"{name}_se", math.nan)
+    interval = (values[name] - width, values[name] + width) if math.isfinite(width) else (None, None)
+    return Result(values[name], *interval, better, signature)

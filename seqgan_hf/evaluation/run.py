@@ -1,0 +1,244 @@
+"""`seqgan-hf evaluate`: samples or generators against real text, from files to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from .catalog import METRICS, Measurement, Texts, TextSettings
+from .report import as_result, write_json, write_report
+from .suite import Result, evaluate_measurement, evaluate_texts, find_flags, read_lines
+from .sweep import SWEEP_METRICS, Point, write_sweep
+
+
+LIKELIHOODS = {  # name of the value and how to read it
+    "nll_oracle": "real",
+    "nll_test": "lower",
+    "nll_gen": "lower",
+    "nll_div": "real",
+    "kl_generator_oracle": "lower",
+    "kl_oracle_generator": "lower",
+    "jsd_oracle": "lower",
+}
+LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer references
+
+
+@dataclass
+class EvaluationArguments:
+    """What to evaluate, against what, and how.
+
+    Attributes:
+        samples: file of generated texts, one a line. Give this or `model`.
+        model: folders, run folders or Hub ids of generators, which then write the samples themselves.
+        references: file of real texts on which nothing was trained, one a line.
+        train: file of the training texts, one a line; with it copying, the LM score and NLL_gen are measured.
+        oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
+            held-out text is then drawn from it.
+        num_samples: samples to draw; by default as many as there are references, at most 10,000.
+        max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
+            the longest reference.
+        temperatures: of sampling; with several, or several models, quality is drawn against diversity.
+        metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
+            BLEU, Self-BLEU, distinct-n and both LM scores).
+        tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function.
+        lowercase: fold case first.
+        encoder: sentence encoder for Frechet distance and MAUVE, an id or a path.
+        accepts: dotted path of a function that says whether a text is valid, for `grammar`.
+        seed: of sampling and of everything else drawn at random.
+        device: where generators and encoders run; the accelerator by default, if there is one.
+        output: folder for `metrics.json`, `report.md` and pictures.
+    """
+
+    samples: str | None = None
+    model: list[str] = field(default_factory=list)
+    references: str | None = None
+    train: str | None = None
+    oracle: str | None = None
+    num_samples: int | None = None
+    max_new_tokens: int | None = None
+    temperatures: list[float] = field(default_factory=lambda: [1.0])
+    metrics: list[str] | None = None
+    tokenization: str = "white_space"
+    lowercase: bool = False
+    encoder: str | None = None
+    accepts: str | None = None
+    seed: int = 0
+    device: str | None = None
+    output: str = "evaluation"
+
+    def __post_init__(self):
+        if bool(self.samples) == bool(self.model):
+            given = "both" if self.samples else "neither"
+            raise ValueError(f"got {given} of samples and model -> expected one of them -> give a file or a generator")
+        if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
+            raise ValueError(
+                "got samples with oracle, temperatures or num_samples -> expected these with a model that writes its "
+                "own samples -> give `model` or drop them"
+            )
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise ValueError(
+                f"got temperatures={self.temperatures} -> expected numbers above 0 -> set e.g. [0.8, 1.0]"
+            )
+        if self.num_samples is not None and self.num_samples < 1:
+            raise ValueError(f"got num_samples={self.num_samples} -> expected at least 1 -> set e.g. 10000")
+        if self.model and not self.references and not self.oracle:
+            raise ValueError(
+                "got a model without references -> expected real text to compare with -> give `references` (a "
+                "file) or `oracle`"
+            )
+
+    @property
+    def text_settings(self) -> TextSettings:
+        device = self.resolved_device
+        return TextSettings(self.tokenization, self.lowercase, self.encoder, self.accepts, self.seed, device)
+
+    @property
+    def resolved_device(self) -> str:
+        if self.device is not None:
+            return self.device
+        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def run_evaluation(arguments: EvaluationArguments) -> dict:
+    """Evaluate, and write `metrics.json`, `report.md` and pictures into `arguments.output`.
+
+    Returns:
+        What stands in `metrics.json`: for one set of samples, values by name with intervals, signatures, real text's
+        values, flags and notes; for a sweep, a list of these under `points`.
+
+    Raises:
+        ValueError: files that are missing, empty or not UTF-8; metrics that are unknown or lack what they need.
+    """
+    output = Path(arguments.output)
+    if arguments.samples:
+        texts, _ = read_lines(arguments.samples, "samples", blank=True)
+        references, train, notes = _read_real(arguments)
+        evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments.text_settings)
+        evaluation.notes = notes + evaluation.notes
+        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", asdict(arguments))
+    points = _evaluate_models(arguments)
+    if len(points) == 1:
+        title = f"Evaluation of {points[0].model}"
+        return write_report(points[0].evaluation, output, title, asdict(arguments))
+    write_sweep(points, output)
+    content = {
+        "points": [{"model": p.model, "temperature": p.temperature} | p.evaluation.to_json() for p in points],
+        "settings": asdict(arguments),
+    }
+    write_json(output / "metrics.json", content)
+    for point in points:
+        name = f"{point.model}_temperature_{point.temperature:g}".replace("/", "_")
+        title = f"Evaluation of {point.model} at temperature {point.temperature:g}"
+        write_report(point.evaluation, output / name, title, asdict(arguments))
+    return content
+
+
+def _read_real(arguments: EvaluationArguments) -> tuple[list[str] | None, list[str] | None, list[str]]:
+    """References, training texts, and notes on what was left out of them."""
+    references = train = None
+    notes: list[str] = []
+    if arguments.references:
+        references, notes = read_lines(arguments.references, "references")
+    if arguments.train:
+        train, more = read_lines(arguments.train, "train")
+        notes = notes + more
+    return references, train, notes
+
+
+def _evaluate_models(arguments: EvaluationArguments) -> list[Point]:
+    """All generators at all temperatures; models are loaded one at a time."""
+    from .drawing import load_generator  # transformers' models are heavy, and files alone need none
+
+    names = _distinct_names(arguments.model)
+    points = []
+    for path, name in zip(arguments.model, names, strict=True):
+        generator = load_generator(path, arguments.resolved_device)
+        generator.name = name
+        points += _evaluate_generator(generator, arguments)
+    return points
+
+
+def _distinct_names(paths: Iterable[str]) -> list[str]:
+    """The shortest endings of the paths that tell them apart; a run's `generator` folder is named after the run."""
+    parts = [[part for part in Path(path).parts if part not in ("/", ".", "..")] for path in paths]
+    parts = [p[:-1] if len(p) > 1 and p[-1] == "generator" else p for p in parts]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"got the same model twice in {list(paths)} -> expected different ones -> drop the repeated one")
+
+
+def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point]:
+    """One generator at all temperatures."""
+    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_model
+    from .nll import nll
+    from .text import decode
+
+    references, train, notes = _read_real(arguments)
+    oracle = load_oracle_model(arguments.oracle, arguments.resolved_device) if arguments.oracle else None
+    if oracle is None:
+        held_out = encode_texts(generator, references)
+    else:
+        held_out = _draw_held_out(oracle, generator, arguments)
+        references = decode(generator.tokenizer, held_out)
+    count = arguments.num_samples or min(len(references), LARGEST_SAMPLE)
+    trained = generator.model.generation_config.max_new_tokens
+    length = arguments.max_new_tokens or trained or held_out.ids.shape[1]
+    learnt = encode_texts(generator, train) if train else None
+    sweeps = len(arguments.temperatures) > 1 or len(arguments.model) > 1
+    metrics = arguments.metrics
+    if metrics is None and sweeps:
+        metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
+    settings = arguments.text_settings
+    real = [Texts(texts, settings) if texts else None for texts in (references, train)]
+    real_rows: dict = {}
+    points = []
+    for temperature in arguments.temperatures:
+        samples, texts = draw_samples(generator, count, length, temperature, arguments.seed)
+        values = likelihoods(generator, samples, temperature, held_out, learnt, oracle)
+        evaluation = evaluate_measurement(Measurement(Texts(texts, settings), *real, settings), metrics, real_rows)
+        tempered = f"|temperature:{temperature:g}"
+        for result in evaluation.results.values():
+            result.signature += tempered
+        line = f"samples:{count}|held_out:{held_out.batch_size}{tempered}|seed:{arguments.seed}|version:1"
+        found = _likelihood_results(values, line)
+        if oracle is not None:
+            _add_real(found["nll_oracle"], nll(oracle, held_out, "oracle"))
+        evaluation.results = found | evaluation.results
+        evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
+        points.append(Point(generator.name, temperature, evaluation))
+    return points
+
+
+def _likelihood_results(values: dict[str, float], line: str) -> dict[str, Result]:
+    """Likelihoods and divergences with their intervals; the signature says whether they are per token or sequence."""
+    found = {}
+    for name in [name for name in values if not name.endswith("_se")]:
+        per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
+        better = LIKELIHOODS[name.removesuffix("_sequence")]
+        found[name] = as_result(values, name, better, f"per:{per}|{line}")
+    return found
+
+
+def _draw_held_out(oracle, generator, arguments: EvaluationArguments):
+    """Text of the oracle on which nothing was trained: its own seed is far from those of training data."""
+    from ..oracle import draw
+
+    length = arguments.max_new_tokens or generator.model.generation_config.max_new_tokens
+    if length is None:
+        raise ValueError(
+            "got an oracle without max_new_tokens -> expected the length of its sequences -> set max_new_tokens "
+            "(20 in the SeqGAN paper)"
+        )
+    count = arguments.num_samples or LARGEST_SAMPLE
+    return draw(oracle, count, length, seed=2**31 + arguments.seed)
+
+
+def _add_real(result: Result, values: dict[str, float]) -> None:
+    """The oracle's NLL of its own text, the least that a faithful generator can have."""
+    real = as_result(values, "nll_oracle", result.better, result.signature)
+    result.real, result.real_low, result.real_high = real.value, real.low, real.high

@@ -1,0 +1,104 @@
+"""Quality against diversity over temperatures, several generators in one picture.
+
+A single point says little: a lower temperature buys quality with diversity. Caccia et al. (2020),
+https://arxiv.org/abs/1811.02549, compare whole curves, and find the maximum-likelihood baseline hard to beat.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .report import REAL_COLOR
+from .suite import Evaluation
+
+
+# What is drawn against what: (x, its label, y, its label). Both axes point so that lower left is better.
+PANELS = (
+    ("self_bleu_4", "Self-BLEU-4 (repetition)", "bleu_4", "negative BLEU-4 (quality)"),
+    ("reverse_lm_score", "reverse LM score (coverage), nats", "lm_score", "LM score (quality), nats"),
+    ("nll_test", "NLL_test (coverage), nats per token", "nll_oracle", "NLL_oracle (quality), nats per token"),
+)
+NEGATED = {"bleu_4"}
+SWEEP_METRICS = ("bleu", "self_bleu", "distinct", "lm_score", "reverse_lm_score")
+COLORS = ("#2166ac", "#d6604d", "#1b7837", "#9970ab", "#e08214", "#35978f", "#c51b7d", "#8c510a")
+MARKERS = "osv^DPX*"
+
+
+@dataclass
+class Point:
+    """One generator at one temperature."""
+
+    model: str
+    temperature: float
+    evaluation: Evaluation
+
+
+def write_sweep(points: Sequence[Point], output: Path) -> None:
+    """Write `sweep.csv` (one row for a generator and temperature, and one of real text) and `sweep.png`."""
+    output.mkdir(parents=True, exist_ok=True)
+    names = list(points[0].evaluation.results)
+    with (output / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "temperature", *(f"{n}{suffix}" for n in names for suffix in ("", "_low", "_high"))])
+        for point in points:
+            found = point.evaluation.results
+            cells = [value for name in names for value in (found[name].value, found[name].low, found[name].high)]
+            writer.writerow([point.model, point.temperature, *cells])
+        real = points[0].evaluation.results
+        if any(real[name].real is not None for name in names):
+            cells = [value for name in names for value in (real[name].real, real[name].real_low, real[name].real_high)]
+            writer.writerow(["real text", "", *cells])
+    draw_sweep(points, output / "sweep.png")
+
+
+def draw_sweep(points: Sequence[Point], path: Path) -> bool:
+    """A panel for each pair of metrics that was measured, a curve for each generator, real text as a star."""
+    measured = points[0].evaluation.results
+    panels = [panel for panel in PANELS if panel[0] in measured and panel[2] in measured]
+    if not panels:
+        return False
+    models = list(dict.fromkeys(point.model for point in points))
+    figure = Figure(figsize=(5.0 * len(panels), 4.8), layout="constrained")
+    for index, (x, x_label, y, y_label) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for number, model in enumerate(models):
+            curve = sorted((p for p in points if p.model == model), key=lambda point: point.temperature)
+            _draw_curve(axes, curve, x, y, COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
+        if measured[x].real is not None and measured[y].real is not None:
+            axes.plot(measured[x].real, _signed(y, measured[y].real), "*", color=REAL_COLOR, ms=14, label="real text")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(alpha=0.3)
+        axes.margins(0.12)
+        if index == 0:
+            axes.legend(frameon=False)
+    figure.suptitle(
+        "Numbers are temperatures. Lower left is better; better than real text is mode seeking",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _signed(name: str, value: float) -> float:
+    return -value if name in NEGATED else value
+
+
+def _draw_curve(axes, curve: Sequence[Point], x: str, y: str, color: str, marker: str) -> None:
+    xs = [point.evaluation.results[x].value for point in curve]
+    ys = [_signed(y, point.evaluation.results[y].value) for point in curve]
+    axes.plot(xs, ys, marker=marker, color=color, label=curve[0].model, linewidth=1.3, markersize=5)
+    for point, horizontal, vertical in zip(curve, xs, ys, strict=True):
+        axes.annotate(
+            f"{point.temperature:g}",
+            (horizontal, vertical),
+            textcoords="offset points",
+            xytext=(5, 4),
+            fontsize=7,
+            color=color,
+        )

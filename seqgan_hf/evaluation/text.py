@@ -1,0 +1,82 @@
+"""Text metrics at the evaluation rounds of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .base import Evaluator
+from .catalog import Measurement, Texts, TextSettings, get_metric
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..data import Corpus
+    from ..samples import Samples
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, samples: Samples) -> list[str]:
+    """The generated text of every row, without special tokens and padding, as a list of N strings."""
+    rows, lengths = samples.ids.tolist(), samples.lengths.tolist()
+    ids = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+class TextEvaluator(Evaluator):
+    """Measures samples as text: any metric by name.
+
+    Args:
+        tokenizer: writes samples as text.
+        references: real texts on which nothing is trained.
+        train: the training texts, for the metrics that ask for them (`copy_rate`, `lm_score`).
+        metrics: names of metrics (see `catalog.METRICS`) or dotted paths of functions.
+        settings: how texts are read; white space, no encoder, seed 0 by default.
+
+    Raises:
+        ValueError: an unknown metric, or one that needs what is not given; said here, not hours later.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        references: Sequence[str] | None = None,
+        train: Sequence[str] | None = None,
+        metrics: Sequence[str] = ("bleu", "self_bleu", "distinct"),
+        settings: TextSettings | None = None,
+    ):
+        self.tokenizer, self.metrics, self.settings = tokenizer, list(metrics), settings or TextSettings()
+        self.references = None if references is None else Texts(references, self.settings)
+        self.train = None if train is None else Texts(train, self.settings)
+        empty = Measurement(Texts([], self.settings), self.references, self.train, self.settings)
+        for name in self.metrics:
+            if missing := empty.missing(get_metric(name)):
+                raise ValueError(
+                    f"got metric {name!r} without {missing[0]} -> expected it -> give it, or drop the metric"
+                )
+
+    @classmethod
+    def from_corpus(
+        cls,
+        corpus: Corpus,
+        metrics: Sequence[str] = ("bleu", "self_bleu", "distinct"),
+        settings: TextSettings | None = None,
+    ) -> TextEvaluator:
+        """Held-out rows as references, training rows as training texts, both written by the corpus's tokenizer."""
+
+        def texts(rows) -> list[str]:
+            return corpus.tokenizer.batch_decode(list(rows["input_ids"]), skip_special_tokens=True)
+
+        needs_train = any("train" in get_metric(name).inputs for name in metrics)
+        return cls(
+            corpus.tokenizer, texts(corpus.eval), texts(corpus.train) if needs_train else None, metrics, settings
+        )
+
+    def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
+        """Decode the samples and measure them; the generator itself is not called."""
+        texts = Texts(decode(self.tokenizer, samples), self.settings)
+        measurement = Measurement(texts, self.references, self.train, self.settings)
+        result: dict[str, float] = {}
+        for name in self.metrics:
+            result |= measurement.measure(name)
+        return result

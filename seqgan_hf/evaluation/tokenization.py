@@ -1,0 +1,81 @@
+"""How text becomes tokens before n-grams are counted: part of every result's signature.
+
+The choice moves BLEU more than most models do: on the COCO captions, BLEU-2 of real text is .740 with Treebank tokens
+and .709 with white space.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+
+def treebank() -> Callable[[str], list[str]]:
+    """Penn Treebank words as NLTK splits them; this is `nltk.word_tokenize(text, preserve_line=True)`.
+
+    The literature's figures come from `word_tokenize`, which splits sentences first; that needs downloaded data and
+    changes nothing on one-sentence lines.
+    """
+    try:
+        from nltk.tokenize import NLTKWordTokenizer
+    except ImportError as error:
+        raise ImportError(
+            "got tokenization='treebank' without nltk -> expected nltk to be installed -> "
+            'pip install "seqgan-hf[evaluation]"'
+        ) from error
+    return NLTKWordTokenizer().tokenize
+
+
+TOKENIZATIONS: dict[str, Callable[[], Callable[[str], list[str]]]] = {
+    "white_space": lambda: str.split,
+    "character": lambda: list,
+    "treebank": treebank,
+}
+
+
+def import_by_path(path: str, what: str) -> Callable:
+    """The object at a dotted path such as `my_package.my_module.name`.
+
+    Raises:
+        ValueError: no such module or name.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"got {what} {path!r} ({error}) -> expected the dotted path of something importable -> check the spelling"
+        ) from error
+
+
+def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:
+    """Split every text into tokens.
+
+    Args:
+        texts: strings.
+        tokenization: `white_space`, `treebank` (English), `character` (Chinese, SMILES, passwords), or the dotted path
+            of a function from a string to a list of tokens.
+        lowercase: fold case first.
+
+    Raises:
+        ValueError: unknown tokenization.
+        ImportError: `treebank` without nltk.
+        TypeError: `texts` is one string.
+
+    >>> tokenize(["a man riding a wave."], "treebank")
+    [['a', 'man', 'riding', 'a', 'wave', '.']]
+    >>> tokenize(["白日依山尽"], "character")
+    [['白', '日', '依', '山', '尽']]
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"got the string {texts[:60]!r} -> expected a list of texts -> put it into a list")
+    if tokenization in TOKENIZATIONS:
+        split = TOKENIZATIONS[tokenization]()
+    elif "." in tokenization:
+        split = import_by_path(tokenization, "tokenization")
+    else:
+        raise ValueError(
+            f"got tokenization={tokenization!r} -> expected one of {', '.join(TOKENIZATIONS)} or the dotted path of a "
+            "function -> set one of these"
+        )
+    return [split(text.lower() if lowercase else text) for text in texts]

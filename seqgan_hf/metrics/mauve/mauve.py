@@ -1,0 +1,20 @@
+"""MAUVE over sentence embeddings, by its authors' library; `encoder` is asked for.
+
+Source: Pillutla et al. (2021), https://arxiv.org/abs/2102.01454.
+Definition and limits: `seqgan_hf.evaluation`, and `docs/evaluation.md`.
+"""
+
+from seqgan_hf import metrics
+
+
+CITATION = """@inproceedings{pillutla2021mauve,
+  title={{MAUVE}: Measuring the gap between neural text and human text using divergence frontiers},
+  author={Pillutla, Krishna and Swayamdipta, Swabha and Zellers, Rowan and others},
+  booktitle={NeurIPS},
+  year={2021}
+}"""
+
+
+class Mauve(metrics.TextMetric):
+    metric = "mauve"
+    citation = CITATION
