@@ -1,0 +1,250 @@
+"""Recipes and the command line: what works, and that mistakes are answered in one line without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seqgan_hf.cli import main
+
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ("oracle", "text"))
+TINY = {
+    "data.num_train": 64,
+    "data.num_eval": 32,
+    "data.vocab_size": 20,
+    "data.length": 6,
+    "generator.config.hidden_size": 8,
+    "generator.config.embedding_size": 8,
+    "training.per_device_train_batch_size": 32,
+    "training.discriminator_batch_size": 32,
+    "training.pretrain_epochs": 1,
+    "training.discriminator_pretrain_steps": 1,
+    "training.rounds": 2,
+    "training.generator_steps": 1,
+    "training.discriminator_steps": 1,
+    "training.discriminator_epochs": 1,
+    "training.eval_samples": 16,
+    "training.eval_rounds": 2,
+    "training.disable_tqdm": "true",
+    "training.use_cpu": "true",
+}
+
+
+def options(settings: dict) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    words = "a the cat dog sits runs on under mat table".split()
+    text = "\n".join(" ".join(words[(i * j + j) % 10] for j in range(1, 3 + i % 5)) for i in range(80))
+    (tmp_path / "lines.txt").write_text(text + "\n", encoding="utf-8")
+    return tmp_path / "lines.txt"
+
+
+def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
+    text = "TextData" in recipe.read_text()
+    settings = {name: value for name, value in TINY.items() if not (text and name.startswith("data."))}
+    if text:
+        settings |= {"data.train_file": lines}
+    return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
+
+
+def quickstart(folder: Path, *more: str) -> list[str]:
+    return [*short_run(ROOT / "recipes/oracle/quickstart.yaml", folder, Path()), *more]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
+    assert main(short_run(recipe, tmp_path / "run", lines)) == 0
+    record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert record[0]["phase"] == "pretrain_generator"
+    header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
+    assert any("seqgan-hf train recipes/" in line for line in header)
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
+
+
+def test_no_recipe_is_forgotten():
+    assert len(RECIPES) == 4
+
+
+def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):
+    assert main(quickstart(tmp_path / "one")) == 0
+    again = ["train", str(tmp_path / "one" / "recipe.yaml"), "--training.output_dir", str(tmp_path / "two")]
+    assert main(again) == 0
+    files = [(tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_generate_writes_samples(tmp_path, lines, capsys):
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines)) == 0
+    capsys.readouterr()
+    call = ["generate", str(tmp_path / "run"), "--num_samples", "3", "--seed", "1"]
+    assert main(call) == 0
+    first = capsys.readouterr().out
+    assert len(first.splitlines()) == 3
+    assert main([*call, "--output", str(tmp_path / "out.txt")]) == 0
+    assert (tmp_path / "out.txt").read_text() == first
+    assert main([*call, "--prompt", "the cat"]) == 0
+    texts = capsys.readouterr().out.splitlines()
+    assert all(text == "the cat" or text.startswith("the cat ") for text in texts)
+
+
+OWN_OBJECTIVE = '''
+from seqgan_hf import Loss, Reinforce
+
+
+class HalfReward(Reinforce):
+    """A user's own idea.
+
+    Args:
+        factor: of every reward.
+    """
+
+    def __init__(self, factor: float = 0.5):
+        super().__init__()
+        self.factor = factor
+
+    def action_values(self, generator, discriminator, samples):
+        return self.factor * super().action_values(generator, discriminator, samples)
+'''
+
+
+def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "my_ideas.py").write_text(OWN_OBJECTIVE)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = yaml.safe_load((ROOT / "recipes/oracle/quickstart.yaml").read_text())
+    recipe["objective"] = {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(short_run(tmp_path / "mine.yaml", tmp_path / "run", Path())) == 0
+    record = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert 0 < json.loads(record[-1])["reward"] < 0.25
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert resolved["objective"] == {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--objective.rolouts", "4"], "got the key 'rolouts' for SeqGAN -> expected one of rollouts, .* -> did you mean"),
+        (["--data.lenth", "4"], "got the key 'lenth' for OracleData -> expected one of vocab_size, length"),
+        (["--training.epoch", "4"], "got the key 'training.epoch' for the recipe -> expected one of training"),
+        (["--trainin.rounds", "4"], "got the key 'trainin.rounds' for the recipe -> expected one of data, "),
+        (["--generator.config.width", "4"], "got the key 'width' for generator.config -> expected one of .*hidden_size"),
+        (["--training.rounds", "many"], "training.rounds.*Got value: many"),
+        (["--training.max_new_tokens", "0"], "got max_new_tokens=0 -> expected at least 1"),
+        (["--data.length", "0"], "got length=0 -> expected at least 1"),
+        (["--objective.rollouts", "0"], "got rollouts=0 -> expected at least 1 completion"),
+        (["--generator.config.hidden_size", "0"], "got hidden_size=0 -> expected"),
+        (["--generator.config.vocab_size", "3"], "got a generator with a vocabulary of 3 -> expected at least the data's"),
+        (["--discriminator.config.vocab_size", "3"], "got a discriminator with a vocabulary of 3 -> expected"),
+        (["--generator.model_type", "elephant"], "got generator.model_type='elephant' -> expected an architecture"),
+        (["--generator.model_type", "no.such.Config"], "which cannot be imported .* -> expected the dotted path"),
+        (["--training.per_device_train_batch_size", "65"], "got 64 training sequences -> expected at least one batch"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_answered_in_one_line(changes, message, tmp_path, capsys):
+    import re
+
+    assert main(quickstart(tmp_path / "run", *changes)) == 1
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error and error.startswith("seqgan-hf: ") and len(error.splitlines()) == 1
+    assert re.search(message, error), error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "missing.txt"),
+        (b"", "empty"),
+        (b"\n \n\n", "blank"),
+        (b"good line\n\xff\xfe\xfa bad\n", "line 2"),
+        (b"only one line\n", "held out|1 "),
+    ],
+)
+def test_bad_text_files_are_answered_in_one_line(content, message, tmp_path, capsys):
+    import re
+
+    path = tmp_path / ("missing.txt" if content is None else "lines.txt")
+    if content is not None:
+        path.write_bytes(content)
+    call = ["train", str(ROOT / "recipes/text/seqgan.yaml"), "--data.train_file", str(path)]
+    assert main([*call, "--training.output_dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error and "->" in error and len(error.splitlines()) == 1
+    assert re.search(message, error), error
+
+
+def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
+    assert main(quickstart(tmp_path / "run")) == 0
+    assert main(quickstart(tmp_path / "run")) == 1
+    assert "holds a run" in capsys.readouterr().err
+    (tmp_path / "file").write_text("a file where a folder is expected")
+    assert main(quickstart(tmp_path / "file" / "run")) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "message"),
+    [
+        ([], 2, ""),
+        (["--help"], 0, ""),
+        (["trian"], 2, "got the command 'trian' -> expected one of train"),
+        (["train"], 1, "got no recipe -> expected the path of one"),
+        (["train", "no/such.yaml"], 1, "no/such.yaml"),
+        (["generate", "no/such/model"], 1, "from which no generator can be loaded"),
+    ],
+)
+def test_wrong_calls(call, status, message, capsys):
+    assert main(call) == status
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+
+
+def test_print_config_shows_every_setting(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(quickstart(tmp_path / "run", "--print_config"))
+    assert exit.value.code in (0, None)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["training"]["generator_learning_rate"] == 0.01 and shown["objective"]["init_args"]["rollouts"] == 8
+
+
+def test_the_command_line_and_the_package_import_nothing_heavy():
+    code = "import sys, seqgan_hf, seqgan_hf.cli; seqgan_hf.cli.main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    """Ctrl-C in a real process."""
+    import signal
+    import time
+
+    call = quickstart(tmp_path / "run", "--training.rounds", "100000", "--training.disable_tqdm", "false")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seqgan_hf", *call],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    record = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not (record.exists() and "adversarial" in record.read_text()):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
+    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/progress.json"))
