@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written aside and renamed when whole, so that a kill at any instant leaves the last good one."""
+"""Checkpoints of a run: written aside and renamed when whole, so that a kill leaves the last good one."""
 
 from __future__ import annotations
 

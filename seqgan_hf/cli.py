@@ -10,6 +10,10 @@ import sys
 COMMANDS = {
     "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
     "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
+    "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL] ...",
+    "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
+    "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
+    "env": "versions and devices, for a report of a bug",
 }
 
 
@@ -35,27 +39,38 @@ def _overview() -> str:
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    import datasets
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # ours are shown; those for loading and writing small files would tear them up
+    # ours are shown; those for reading and writing small files would tear them up
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     from .trainer import Interrupted, TrainingError
 
+    handlers = {"train": _train, "generate": _generate, "evaluate": _evaluate, "compare": _compare, "data": _data}
     try:
-        {"train": _train, "generate": _generate}[command](arguments)
+        (handlers | {"env": _env})[command](arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
-        print(f"seqgan-hf: {interrupt or 'ended at once, without a checkpoint'}", file=sys.stderr)
+        print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, TrainingError) as error:
-        if os.environ.get("SEQGAN_HF_TRACEBACK") or not is_users_mistake(error):
+    except (ValueError, OSError, ImportError, TrainingError) as error:
+        words = for_the_user(error)
+        if words is None or os.environ.get("SEQGAN_HF_TRACEBACK"):
             raise
-        print(f"seqgan-hf: {error}", file=sys.stderr)
+        print(f"seqgan-hf: {words}", file=sys.stderr)
         return 1
     return 0
 
 
-def is_users_mistake(error: Exception) -> bool:
-    """Whether a message was written for the user (got -> expected -> remedy); anything else is a bug of ours."""
-    return "->" in str(error)
+def for_the_user(error: Exception) -> str | None:
+    """The line of a message that was written for the user (got -> expected -> remedy); `None` for a bug of ours.
+
+    Libraries wrap such a line in lines of their own when a value is refused while they build an object.
+    """
+    for line in str(error).splitlines():
+        if " -> " in line:
+            return line[max(line.find("got "), 0) :].strip()
+    return None
 
 
 def _train(arguments: list[str]) -> None:
@@ -79,12 +94,65 @@ def _generate(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, help="the same seed writes the same samples")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parser.parse_args(arguments))
-    from .generation import generate_texts, load_generator
+    import torch
+
+    from .evaluation.drawing import load_generator
+    from .generation import generate_texts
 
     output, model = options.pop("output"), options.pop("model")
-    texts = generate_texts(load_generator(model), **options)
+    device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+    texts = generate_texts(load_generator(model, device), **options)
     if output is None:
         print("\n".join(texts))
         return
     with open(output, "w", encoding="utf-8") as file:
         file.write("\n".join(texts) + "\n")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    from .evaluation.run import run_evaluation
+    from .recipe import load_evaluation
+
+    run_evaluation(load_evaluation(arguments))
+
+
+def _compare(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="seqgan-hf compare", description="Compare runs: last values and curves.")
+    parser.add_argument(
+        "runs", nargs="+", help="folders of runs; those that differ in the seed only are one experiment"
+    )
+    parser.add_argument("--metrics", nargs="+", help="values to compare (default: all that were measured)")
+    parser.add_argument("--output", help="folder for the table (Markdown, CSV) and the picture")
+    options = parser.parse_args(arguments)
+    from .evaluation.compare import compare_runs
+
+    print(compare_runs(options.runs, options.metrics, options.output))
+
+
+def _data(arguments: list[str]) -> None:
+    if not arguments:
+        raise ValueError("got no corpus -> expected a recipe or a file -> for example seqgan-hf data lines.txt")
+    parser = argparse.ArgumentParser(
+        prog="seqgan-hf data", allow_abbrev=False, description="Report what a corpus holds."
+    )
+    parser.add_argument("corpus", help="a recipe (.yaml), or a file of text")
+    parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
+    options, overrides = parser.parse_known_args(arguments)
+    from .data.corpus_report import corpus_report
+    from .recipe import load_source
+
+    source = load_source(options.corpus, overrides)
+    corpus_report(source.load(), source, options.output)
+
+
+def _env(arguments: list[str]) -> None:
+    import platform
+    from importlib import metadata
+
+    import torch
+
+    print(f"seqgan-hf {metadata.version('seqgan-hf')}, Python {platform.python_version()}, {platform.platform()}")
+    for name in ("torch", "transformers", "datasets", "tokenizers", "accelerate", "evaluate", "jsonargparse"):
+        print(f"{name} {metadata.version(name)}")
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    print(f"GPUs: {', '.join(devices) or 'none'}; CPU cores: {os.cpu_count()}; threads: {torch.get_num_threads()}")

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import models  # noqa: F401  (registers the architectures with the Auto classes)
+from .evaluation.drawing import LoadedGenerator
 from .run_folder import decode
 from .sampling import sample, start_prompt
 
 
 class GenerationError(ValueError):
     """The generator cannot be used as asked; the message names what was found, what is expected, and the remedy."""
-
-
-class LoadedGenerator(NamedTuple):
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-
-
-def load_generator(name_or_path: str) -> LoadedGenerator:
-    """A generator and its tokenizer from a folder, a run's folder, or the Hub.
-
-    Raises:
-        GenerationError: there is no such model.
-    """
-    path = Path(name_or_path)
-    if (path / "generator" / "config.json").is_file():
-        path = path / "generator"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(path))
-    except (OSError, ValueError) as error:
-        raise GenerationError(
-            f"got {name_or_path!r}, from which no generator can be loaded ({str(error).splitlines()[0]}) -> expected the "
-            "`generator` folder of a run, a run's folder, or an id on the Hub -> check the path"
-        ) from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError):
-        tokenizer = None
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    return LoadedGenerator(model.eval(), tokenizer)
 
 
 def generate_texts(
@@ -60,7 +26,7 @@ def generate_texts(
     """Sample texts.
 
     Args:
-        generator: what `load_generator` gave.
+        generator: what `evaluation.drawing.load_generator` gave.
         num_samples: how many.
         prompt: text that every sample continues; it stands before each.
         max_new_tokens: T; by default what the generator was trained to write.
@@ -68,9 +34,9 @@ def generate_texts(
         seed: the same seed gives the same texts.
 
     Raises:
-        GenerationError: a value is out of range, or text is asked of a model without a tokenizer.
+        GenerationError: a value is out of range.
     """
-    model, tokenizer = generator
+    model, tokenizer = generator.model, generator.tokenizer
     if num_samples < 1:
         raise GenerationError(f"got num_samples={num_samples} -> expected at least 1 -> set --num_samples")
     length = max_new_tokens or model.generation_config.max_new_tokens
@@ -81,8 +47,6 @@ def generate_texts(
         )
     start = start_prompt(model, num_samples)
     if prompt:
-        if tokenizer is None:
-            raise GenerationError("got a prompt for a model without a tokenizer -> expected none -> leave out --prompt")
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(start.device)
         start = torch.cat([start, ids.long().expand(num_samples, -1)], dim=1)
     rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)

@@ -9,8 +9,11 @@ import inspect
 import re
 from argparse import ArgumentError
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from transformers import (
     AutoConfig,
@@ -22,8 +25,11 @@ from transformers import (
 )
 
 from . import models  # noqa: F401  (registers the architectures with the Auto classes)
-from .data import Corpus, DataSource, materialize
+from .data import Corpus, DataSource, TextData, materialize
+from .evaluation.catalog import TextSettings
 from .evaluation.nll import OracleNLL
+from .evaluation.run import EvaluationArguments
+from .evaluation.text import TextEvaluator
 from .objectives import MLE, Objective
 from .trainer import AdversarialTrainer
 from .training_args import SUPPORTED_FIELDS, AdversarialTrainingArguments
@@ -38,8 +44,8 @@ class GeneratorSettings:
     """The generator: any causal LM.
 
     Args:
-        model_type: architecture, as `AutoConfig` knows it (`rnn_generator`, `gpt2`, `llama`, ...), or the dotted path of
-            a configuration class of your own, whose module registers it with the Auto classes.
+        model_type: architecture, as `AutoConfig` knows it (`rnn_generator`, `gpt2`, `llama`, ...), or the dotted path
+            of a configuration class of your own, whose module registers it with the Auto classes.
         config: settings of that architecture. Vocabulary size and special tokens come from the data.
         pretrained: start from these weights instead: a folder, or an id on the Hub.
     """
@@ -65,6 +71,19 @@ class DiscriminatorSettings:
     pretrained: str | None = None
 
 
+@dataclass
+class EvaluationSettings:
+    """What is measured at evaluation rounds, besides likelihoods.
+
+    Args:
+        metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
+        tokenization: how text is cut for them: `white_space`, `treebank` or `character`.
+    """
+
+    metrics: list[str] = field(default_factory=list)
+    tokenization: str = "white_space"
+
+
 # Settings that must not end up in a file (the token) or that only launchers set.
 NOT_IN_RECIPES = {"hub_token", "local_rank"}
 
@@ -79,6 +98,7 @@ def recipe_parser() -> ArgumentParser:
     parser.add_subclass_arguments(Objective, "objective", required=True)
     parser.add_subclass_arguments(Objective, "pretraining", required=False)
     parser.set_defaults({"pretraining": {"class_path": f"{MLE.__module__}.{MLE.__qualname__}"}})
+    parser.add_class_arguments(EvaluationSettings, "evaluation")
     inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
     skip = (inherited - SUPPORTED_FIELDS) | NOT_IN_RECIPES
     parser.add_class_arguments(AdversarialTrainingArguments, "training", skip=skip)
@@ -119,7 +139,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
     unrecognized = re.search(r"unrecognized arguments: --([\w.]+)", message)
     key = unknown or unrecognized
     if key is None:
-        return re.sub(r"\s*\n\s*", " ", message).strip()
+        words = re.sub(r"\s*\n\s*", " ", message).strip()
+        return f"got {words} -> expected a value of the right kind -> see all of them with --print_config"
     section = key[1].rpartition(".")[0]
     valid = [name for name in keys if name.startswith(f"{section}.")] if section else []
     return _unknown_key(key[1], valid or sorted({name.split(".")[0] for name in keys}), "the recipe")
@@ -155,6 +176,9 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
     if corpus.oracle is not None:
         held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
         evaluators.append(OracleNLL(corpus.oracle, held_out))
+    if nodes.evaluation.metrics:
+        settings = TextSettings(tokenization=nodes.evaluation.tokenization)
+        evaluators.append(TextEvaluator.from_corpus(corpus, nodes.evaluation.metrics, settings))
     return AdversarialTrainer(
         generator,
         discriminator,
@@ -168,6 +192,42 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
         recipe=text,
         **options,
     )
+
+
+def load_source(corpus: str, overrides: list[str]) -> DataSource:
+    """The data source of a recipe, or of a file of text, with `--data.key value` overrides."""
+    parser = ArgumentParser(prog="seqgan-hf data", exit_on_error=False)
+    parser.add_subclass_arguments(DataSource, "data", required=True)
+    if Path(corpus).suffix in (".yaml", ".yml"):
+        try:
+            arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text(encoding="utf-8"))["data"])]
+        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise RecipeError(
+                f"got recipe {corpus!r}, whose section `data` cannot be read ({error!r}) -> expected a YAML file with "
+                "one -> check the path"
+            ) from error
+    else:
+        arguments = ["--data", f"{TextData.__module__}.{TextData.__qualname__}", "--data.train_file", corpus]
+    try:
+        return parser.instantiate(parser.parse_args([*arguments, *overrides])).data
+    except ArgumentError as error:
+        raise RecipeError(explain(str(error), parser)) from error
+
+
+def load_evaluation(arguments: list[str]) -> EvaluationArguments:
+    """The settings of `evaluate`: a recipe, if the first argument names one, then `--key value` pairs."""
+    parser = ArgumentParser(
+        prog="seqgan-hf evaluate", exit_on_error=False, description="Measure samples or generators."
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
+    parser.add_class_arguments(EvaluationArguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--config", *arguments]
+    try:
+        settings = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise RecipeError(explain(str(error), parser)) from error
+    return EvaluationArguments(**{name: value for name, value in vars(settings).items() if name != "config"})
 
 
 def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:
@@ -201,12 +261,20 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
         for key in settings.config:
             if key not in valid:
                 raise RecipeError(_unknown_key(key, sorted(_own_settings(config_class)), f"{section}.config"))
-        model = auto_class.from_config(config_class(**(known | settings.config)))
+        try:
+            config = config_class(**(known | settings.config))
+        except StrictDataclassError as error:
+            reasons = [line.strip() for line in str(error).splitlines()]
+            written = next((line for line in reasons if " -> " in line), None)
+            raise RecipeError(
+                written or f"got a {section}.config that is not valid -> {' '.join(reasons)} -> correct it"
+            ) from error
+        model = auto_class.from_config(config)
     embedded = model.get_input_embeddings().weight.shape[0]
     if embedded < corpus.vocab_size:
         raise RecipeError(
-            f"got a {section} with a vocabulary of {embedded} -> expected at least the data's {corpus.vocab_size} -> set "
-            f"`{section}.config.vocab_size`, or leave it out to have it taken from the data"
+            f"got a {section} with a vocabulary of {embedded} -> expected at least the data's {corpus.vocab_size} -> "
+            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
         )
     return model
 
@@ -223,8 +291,8 @@ def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise RecipeError(
-                f"got {section}.model_type={model_type!r}, which cannot be imported ({error}) -> expected the dotted path "
-                "of a configuration class -> check the path and that its module is on PYTHONPATH"
+                f"got {section}.model_type={model_type!r}, which cannot be imported ({error}) -> expected the dotted "
+                "path of a configuration class -> check the path and that its module is on PYTHONPATH"
             ) from error
     try:
         return type(AutoConfig.for_model(model_type))

@@ -50,9 +50,9 @@ class RunFolder:
         held = [path for path in self._contents() if path.exists()]
         if held and not resuming and not overwrite:
             raise RunFolderError(
-                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> expected a "
-                "new folder -> set `training.output_dir`, or resume that run with training.resume_from_checkpoint=true, "
-                "or replace it with training.overwrite_run=true"
+                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> expected "
+                "a new folder -> set `training.output_dir`, or resume that run with "
+                "training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true"
             )
         try:
             if not resuming:
@@ -119,7 +119,7 @@ class RunFolder:
 
 
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Continuations as text without special tokens, one line each; ids separated by spaces if there is no tokenizer."""
+    """Continuations as text without special tokens, one line each; ids if there is no tokenizer."""
     rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
     if tokenizer is None:
         return [" ".join(map(str, row)) for row in rows]

@@ -25,6 +25,7 @@ from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, 
 from .checkpointing import COMPLETE, PREFIX, CheckpointWriter, checkpoints, rng_state, rotate, set_rng_state
 from .data import DataError
 from .evaluation.base import Evaluator
+from .evaluation.collapse import CollapseMonitor
 from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
@@ -107,8 +108,13 @@ class AdversarialTrainer:
         )
         self.best: dict[str, Any] = {}
         self.bad_steps = 0
+        self.monitor = CollapseMonitor()
+        self._seconds = 0.0
         self._sums: dict[str, list[Tensor | float]] = defaultdict(list)
         self._interrupt: int | None = None
+        self._bar: tqdm | None = None
+        self._shown: dict[str, str] = {}
+        self._started = time.perf_counter()
         self._set_up_callbacks(callbacks or [])
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
@@ -303,7 +309,8 @@ class AdversarialTrainer:
             if largest >= vocab_size:
                 raise ValueError(
                     f"got token id {largest} in the training data -> expected ids below the generator's vocabulary of "
-                    f"{vocab_size} -> set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller tokenizer"
+                    f"{vocab_size} -> set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller "
+                    "tokenizer"
                 )
         if not self.objective.adversarial:
             self.discriminator = None
@@ -367,8 +374,6 @@ class AdversarialTrainer:
         self.accelerator.wait_for_everyone()
         if resumed is not None:
             self._load_checkpoint(resumed)
-        self._bar: tqdm | None = None
-        self._started = time.perf_counter()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     # --- Units of work -----------------------------------------------------------------------------------------------
@@ -437,7 +442,10 @@ class AdversarialTrainer:
         if every and (done % every == 0 or done == total) or self.control.should_evaluate:
             self.control.should_evaluate = False
             metrics |= self.evaluate(f"{phase}-{done}")
-        seconds = time.perf_counter() - self._started
+        if phase == "adversarial":
+            for warning in self.monitor.update(metrics):
+                self._warn(warning)
+        seconds = self._seconds + time.perf_counter() - self._started
         line = {"phase": phase, name: done, "global_step": self.state.global_step, "seconds": round(seconds, 3)}
         self.state.epoch = float(done)
         self.state.log_history.append(line | metrics)
@@ -462,7 +470,7 @@ class AdversarialTrainer:
                 self._bar.close()
             self._bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True)
         shown = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
-        self._shown = getattr(self, "_shown", {}) | {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
+        self._shown |= {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -564,6 +572,8 @@ class AdversarialTrainer:
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "global_step": self.state.global_step,
             "bad_steps": self.bad_steps,
+            "monitor": self.monitor.state_dict(),
+            "seconds": self._seconds + time.perf_counter() - self._started,
             "sums": {name: [float(value) for value in values] for name, values in self._sums.items()},
         }
 
@@ -575,8 +585,8 @@ class AdversarialTrainer:
             if (path / COMPLETE).is_file():
                 return path
             raise RunFolderError(
-                f"got resume_from_checkpoint={named!r} -> expected a whole checkpoint, with a {COMPLETE} in it -> give "
-                "its folder, or `true` for the newest one"
+                f"got resume_from_checkpoint={named!r} -> expected a whole checkpoint, with a {COMPLETE} in it -> "
+                "give its folder, or `true` for the newest one"
             )
         found = checkpoints(self.folder.checkpoints)
         if found:
@@ -599,6 +609,8 @@ class AdversarialTrainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.state.global_step, self.bad_steps = state["global_step"], state["bad_steps"]
+        self.monitor.load_state_dict(state["monitor"])
+        self._seconds = state["seconds"]
         self._sums.update(state["sums"])
         rng = path / f"rng-{self.accelerator.process_index}.pt"
         set_rng_state(torch.load(rng, weights_only=True))

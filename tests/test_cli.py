@@ -135,17 +135,26 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--objective.rolouts", "4"], "got the key 'rolouts' for SeqGAN -> expected one of rollouts, .* -> did you mean"),
+        (
+            ["--objective.rolouts", "4"],
+            "got the key 'rolouts' for SeqGAN -> expected one of rollouts, .* -> did you mean",
+        ),
         (["--data.lenth", "4"], "got the key 'lenth' for OracleData -> expected one of vocab_size, length"),
         (["--training.epoch", "4"], "got the key 'training.epoch' for the recipe -> expected one of training"),
         (["--trainin.rounds", "4"], "got the key 'trainin.rounds' for the recipe -> expected one of data, "),
-        (["--generator.config.width", "4"], "got the key 'width' for generator.config -> expected one of .*hidden_size"),
+        (
+            ["--generator.config.width", "4"],
+            "got the key 'width' for generator.config -> expected one of .*hidden_size",
+        ),
         (["--training.rounds", "many"], "training.rounds.*Got value: many"),
         (["--training.max_new_tokens", "0"], "got max_new_tokens=0 -> expected at least 1"),
         (["--data.length", "0"], "got length=0 -> expected at least 1"),
         (["--objective.rollouts", "0"], "got rollouts=0 -> expected at least 1 completion"),
         (["--generator.config.hidden_size", "0"], "got hidden_size=0 -> expected"),
-        (["--generator.config.vocab_size", "3"], "got a generator with a vocabulary of 3 -> expected at least the data's"),
+        (
+            ["--generator.config.vocab_size", "3"],
+            "got a generator with a vocabulary of 3 -> expected at least the data's",
+        ),
         (["--discriminator.config.vocab_size", "3"], "got a discriminator with a vocabulary of 3 -> expected"),
         (["--generator.model_type", "elephant"], "got generator.model_type='elephant' -> expected an architecture"),
         (["--generator.model_type", "no.such.Config"], "which cannot be imported .* -> expected the dotted path"),
@@ -202,7 +211,7 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["trian"], 2, "got the command 'trian' -> expected one of train"),
         (["train"], 1, "got no recipe -> expected the path of one"),
         (["train", "no/such.yaml"], 1, "no/such.yaml"),
-        (["generate", "no/such/model"], 1, "from which no generator can be loaded"),
+        (["generate", "no/such/model"], 1, "got model 'no/such/model', from which"),
     ],
 )
 def test_wrong_calls(call, status, message, capsys):

@@ -11,11 +11,11 @@ import seqgan_hf
 PACKAGE = Path(seqgan_hf.__file__).parent
 # From the ground up; modules of one floor may import each other only where they are the same package.
 FLOORS = [
-    {"samples", "models"},
+    {"samples", "models", "grammar"},
     {"functional", "data"},
-    {"sampling", "scoring", "grammar"},
+    {"sampling", "scoring"},
     {"oracle"},
-    {"objectives", "evaluation"},
+    {"objectives", "evaluation", "metrics"},
     {"checkpointing", "run_folder", "training_args", "training_data"},
     {"trainer"},
     {"recipe", "generation"},

@@ -195,7 +195,11 @@ def test_maximum_likelihood_needs_no_discriminator(corpus, tmp_path):
     trainer = build(corpus, tmp_path / "run", objective=MLE(), pretrain_epochs=1)
     trainer.train()
     assert trainer.discriminator is None and not (tmp_path / "run" / "discriminator").exists()
-    assert [line["phase"] for line in metrics(tmp_path / "run")] == ["pretrain_generator", "adversarial", "adversarial"]
+    assert [line["phase"] for line in metrics(tmp_path / "run")] == [
+        "pretrain_generator",
+        "adversarial",
+        "adversarial",
+    ]
 
 
 class NotANumber(Reinforce):
@@ -291,8 +295,16 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"per_device_train_batch_size": 64}, DataError, "got 48 training sequences -> expected at least one batch of 64"),
-        ({"generator": build_generator("lstm", None, 5)}, ValueError, "expected ids below the generator's vocabulary of 5"),
+        (
+            {"per_device_train_batch_size": 64},
+            DataError,
+            "got 48 training sequences -> expected at least one batch of 64",
+        ),
+        (
+            {"generator": build_generator("lstm", None, 5)},
+            ValueError,
+            "expected ids below the generator's vocabulary of 5",
+        ),
         ({"discriminator": build_discriminator("cnn", 7)}, ValueError, "got a discriminator that knows 7 token ids"),
     ],
 )

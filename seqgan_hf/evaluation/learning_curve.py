@@ -1,4 +1,4 @@
-"""The picture of a run: NLL over training, with the switch to adversarial training marked, as in the paper's figure."""
+"""The picture of a run, like the paper's figure: NLL over training, the switch to adversarial training marked."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Reinforce(Objective):
             raise ValueError(f"got baseline={baseline!r} -> expected one of {', '.join(BASELINES)} -> choose one")
         if not 0 <= baseline_momentum < 1:
             raise ValueError(
-                f"got baseline_momentum={baseline_momentum} -> expected a share in [0, 1) -> 0 forgets all past batches"
+                f"got baseline_momentum={baseline_momentum} -> expected a share in [0, 1) -> 0 forgets the past"
             )
         self.baseline = baseline
         self.baseline_momentum = baseline_momentum

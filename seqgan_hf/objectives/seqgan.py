@@ -52,8 +52,8 @@ class SeqGAN(Reinforce):
         super().__init__(baseline, baseline_momentum)
         if rollouts < 1:
             raise ValueError(
-                f"got rollouts={rollouts} -> expected at least 1 completion of each prefix -> set `objective.rollouts` "
-                "(16 in the paper), or use the objective Reinforce, which needs none"
+                f"got rollouts={rollouts} -> expected at least 1 completion of each prefix -> set "
+                "`objective.rollouts` (16 in the paper), or use the objective Reinforce, which needs none"
             )
         if not 0 <= rollout_lag < 1:
             raise ValueError(
