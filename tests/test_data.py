@@ -409,6 +409,9 @@ def test_empty_split():
     [
         ({}, "expected exactly one of them"),
         ({"train_file": "a.txt", "dataset": "b"}, "expected exactly one of them"),
+        ({"train_file": "a.txt", "eval_split": "test"}, "set one of eval_split and eval_file to null"),
+        ({"dataset": RAGGED, "eval_split": "test", "eval_file": "a.txt"}, "set one of eval_split and eval_file"),
+        ({"dataset": RAGGED, "eval_split": "test"}, "which has no splits"),
         ({"train_file": "missing/*.txt"}, "'missing/.*', which does not exist"),
         ({"train_file": []}, "empty list of files"),
         ({"train_file": "."}, "name it as `dataset` instead"),
