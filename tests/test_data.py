@@ -158,6 +158,11 @@ def test_csv_keeps_what_looks_like_numbers_and_missing_values(write):
     assert corpus.report["train"]["blank"] == 1
 
 
+def test_csv_of_passwords_keeps_leading_zeros(write):
+    corpus = TextData(train_file=write("a.csv", "text\n007\n1.50\n1e5\n"), eval_size=1).load()
+    assert {row["text"] for row in corpus.report["examples"]} <= {"007", "1.50", "1e5"}
+
+
 # -- held out, repeated, overlapping ----------------------------------------------------------------------------------
 
 
@@ -404,6 +409,9 @@ def test_empty_split():
     [
         ({}, "expected exactly one of them"),
         ({"train_file": "a.txt", "dataset": "b"}, "expected exactly one of them"),
+        ({"train_file": "a.txt", "eval_split": "test"}, "set one of eval_split and eval_file to null"),
+        ({"dataset": RAGGED, "eval_split": "test", "eval_file": "a.txt"}, "set one of eval_split and eval_file"),
+        ({"dataset": RAGGED, "eval_split": "test"}, "which has no splits"),
         ({"train_file": "missing/*.txt"}, "'missing/.*', which does not exist"),
         ({"train_file": []}, "empty list of files"),
         ({"train_file": "."}, "name it as `dataset` instead"),
@@ -447,6 +455,32 @@ def test_characters_of_any_text_survive(lines):
     assert counts["read"] == counts["blank"] + len(decoded)
     assert set(decoded) <= set(lines) | {"x", "y"}
     assert sum(bool(line.strip()) for line in lines) <= len(decoded)
+
+
+# -- recipes and the command line -------------------------------------------------------------------------------------
+
+
+def test_sources_are_made_from_a_recipe_and_overrides(write):
+    from jsonargparse import ArgumentParser
+
+    from seqgan_hf.data import DataSource, IdsData
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(DataSource, "data", required=True)
+
+    def make(*arguments: str) -> DataSource:
+        return parser.instantiate(parser.parse_args(arguments)).data
+
+    tokenizer = "{level: char, vocab_size: 100}"
+    recipe = f"data: {{class_path: seqgan_hf.data.TextData, init_args: {{train_file: a.txt, tokenizer: {tokenizer}}}}}"
+    overrides = ["--data.train_file", "b.txt", "--data.tokenizer.min_count", "2"]
+    source = make("--config", write("recipe.yaml", recipe), *overrides)
+    assert source.train_file == "b.txt"
+    assert source.tokenizer == TokenizerConfig(level="char", vocab_size=100, min_count=2)
+    several = make("--data", "seqgan_hf.data.IdsData", "--data.train_file", "[a.txt, b.txt]", "--data.eos", "false")
+    assert isinstance(several, IdsData) and several.train_file == ["a.txt", "b.txt"] and several.eos is False
+    assert make("--data", "seqgan_hf.data.GrammarData", "--data.num_train", "7").num_train == 7
 
 
 # -- the grammar as a corpus, and the report --------------------------------------------------------------------------

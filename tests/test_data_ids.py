@@ -84,6 +84,7 @@ def test_deduplication_and_empty_rows():
     ("columns", "arguments", "message"),
     [
         ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "got id 9 in row 1 of the training rows -> expected 0 to 4"),
+        ({"ids": [[1, 2], [3, 5]]}, {"vocab_size": 5}, "got id 5 in row 1"),
         ({"ids": [[1, 2], [3, -1]]}, {}, "got id -1 in row 1 .* expected 0 or more"),
         ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows -> expected 0 or more"),
         ({"ids": [[1, 2], None]}, {}, "got nothing .* in row 1"),

@@ -74,6 +74,10 @@ def test_unknown_stays_visible(tokenizer):
         assert unknown_token_id(tokenizer) in tokenizer("a 秦 man")["input_ids"]
 
 
+def test_every_unknown_character_is_counted():
+    assert decoded(build("char"), "a秦汉n") == "a<unk><unk>n"
+
+
 def test_start_token_in_front_and_padding_on_the_left(tokenizer):
     batch = tokenizer(["a", "a man life", ""], padding=True)
     assert [ids[-1] == tokenizer.bos_token_id for ids in batch["input_ids"]] == [False, False, True]

@@ -70,6 +70,15 @@ def test_probability_of_an_ambiguous_sentence_is_the_sum_of_its_parses():
         grammar.entropy()
 
 
+def test_dangling_else_is_found_ambiguous():
+    """A conflict that only shows in what may follow an empty rule."""
+    grammar = Grammar({"S": {"if S E": 0.3, "x": 0.7}, "E": {"else S": 0.5, "": 0.5}}, start="S")
+    one_parse = 2 * math.log(0.3) + 2 * math.log(0.5) + 2 * math.log(0.7)
+    assert grammar.log_probability("if if x else x") == pytest.approx(math.log(2) + one_parse)
+    with pytest.raises(ValueError, match="before 'else', E may be 'else S' or ''"):
+        grammar.entropy()
+
+
 def test_brackets_against_counting():
     """An infinite language whose sentences are simple to parse in another way."""
     grammar = Grammar(BRACKETS, start="S")

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from .batches import flat_lists
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, finish
-from .sources import find_files, read_dataset, read_files
+from .sources import check_source, find_files, read_dataset, read_files
 from .splitting import SCAN_ROWS, check_nulls, split
 from .tokenization import integer_tokenizer
 
@@ -68,11 +68,7 @@ class IdsData(DataSource):
         deduplicate: bool = False,
         seed: int = 0,
     ):
-        if (train_file is None) == (dataset is None):
-            raise DataError(
-                f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
-                "data, and set the other to null where a recipe names it"
-            )
+        check_source(train_file, dataset, eval_file, eval_split)
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
         self.train_file = train_file
         self.eval_file = eval_file

@@ -31,6 +31,20 @@ KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjs
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 
 
+def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str | None) -> None:
+    """Raise a `DataError` unless training lines are named once, and held-out lines at most once."""
+    if (train_file is None) == (dataset is None):
+        raise DataError(
+            f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
+            "data, and set the other to null where a recipe names it"
+        )
+    if eval_split is not None and (dataset is None or eval_file is not None):
+        raise DataError(
+            f"got eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r} -> expected a "
+            "split of a dataset, or a file -> set one of eval_split and eval_file to null"
+        )
+
+
 def find_files(files: str | list[str]) -> list[str]:
     """Expand patterns such as `data/*.txt`; addresses with a scheme (`https://`) are left as they are.
 
@@ -210,6 +224,11 @@ def _streamed(dataset: Dataset | DatasetDict):
 
 def _split_of(dataset, name: str, split: str) -> Rows:
     if not isinstance(dataset, dict):
+        if split != "train":
+            raise DataError(
+                f"got split={split!r} of {name!r}, which has no splits -> expected none to be named -> leave it out, "
+                "or give a DatasetDict"
+            )
         return dataset
     if split not in dataset:
         raise DataError(f"got split={split!r} of {name!r} -> expected one of {list(dataset)} -> name one of these")

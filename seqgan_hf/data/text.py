@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
-from .sources import check_encoding, find_files, read_dataset, read_files, text_rows
+from .sources import check_encoding, check_source, find_files, read_dataset, read_files, text_rows
 from .splitting import split
 from .streaming import counted, split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
@@ -70,11 +70,7 @@ class TextData(DataSource):
         encoding: str = "utf-8",
         seed: int = 0,
     ):
-        if (train_file is None) == (dataset is None):
-            raise DataError(
-                f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
-                "data, and set the other to null where a recipe names it"
-            )
+        check_source(train_file, dataset, eval_file, eval_split)
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
         self.train_file = train_file
         self.eval_file = eval_file

@@ -63,7 +63,8 @@ def measure(lines: int, level: str) -> None:
         done.set()
         watcher.join()
         print(
-            f"{lines} lines, level {level}: {seconds:.1f} s ({cpu:.1f} s of CPU time), {before:.0f} MiB before, {peak[0]:.0f} MiB at the peak, "
+            f"{lines} lines, level {level}: {seconds:.1f} s ({cpu:.1f} s of CPU time), {before:.0f} MiB before, "
+            f"{peak[0]:.0f} MiB at the peak, "
             f"{corpus.report['train']['tokens'] + corpus.report['eval']['tokens']} tokens",
             flush=True,
         )
