@@ -50,8 +50,8 @@ class RunFolder:
         held = [path for path in self._contents() if path.exists()]
         if held and not resuming and not overwrite:
             raise RunFolderError(
-                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> expected "
-                "a new folder -> set `training.output_dir`, or resume that run with "
+                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> "
+                "expected a new folder -> set `training.output_dir`, or resume that run with "
                 "training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true"
             )
         try:
