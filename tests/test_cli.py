@@ -227,7 +227,7 @@ def test_print_config_shows_every_setting(tmp_path, capsys):
         main(quickstart(tmp_path / "run", "--print_config"))
     assert exit.value.code in (0, None)
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["training"]["generator_learning_rate"] == 0.01 and shown["objective"]["init_args"]["rollouts"] == 8
+    assert shown["training"]["generator_learning_rate"] == 0.002 and shown["objective"]["init_args"]["rollouts"] == 8
 
 
 def test_the_command_line_and_the_package_import_nothing_heavy():
