@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
+import torch
 import yaml
 from fake_hub import TOKEN, serve
 from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from seqgan_hf import hub as hub_module
 from seqgan_hf.cli import main
-from seqgan_hf.hub import HubError, push_run
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
+from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
 from seqgan_hf.model_card import CardError, public_recipe
+from seqgan_hf.models import RNNGeneratorForCausalLM
 from seqgan_hf.run_folder import RunFolder
+from seqgan_hf.samples import Samples
+from seqgan_hf.scoring import rewards
+from seqgan_hf.trainer import AdversarialTrainer
 
 
 ROOT = Path(__file__).parents[1]
@@ -53,10 +69,13 @@ def run(tmp_path_factory) -> RunFolder:
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch, tmp_path):
     """A Hub of its own, to which the client of this process is logged in."""
     with serve() as server:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        constants = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        constants["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in constants.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(hub_module, "WAITS", (0.0, 0.0))
         yield server
@@ -211,3 +230,222 @@ def test_a_recipe_is_published_without_the_machine_s_paths():
     recipe = {"data": {"init_args": {"train_file": "/home/me/secret/lines.txt", "files": ["/a/b", "c/d"], "n": 3}}}
     published = yaml.safe_load(public_recipe(yaml.safe_dump(recipe)))
     assert published == {"data": {"init_args": {"train_file": "lines.txt", "files": ["b", "c/d"], "n": 3}}}
+
+
+# --- During training, and by transformers' own method ----------------------------------------------------------------
+
+
+def train(folder: Path, *options: str) -> int:
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    call = ["train", str(folder / "recipe.yaml"), "--training.output_dir", str(folder / "mine")]
+    return main([*call, "--training.pretrain_epochs", "1", "--training.eval_epochs", "0", *options])
+
+
+def test_training_ends_with_a_push(hub, tmp_path):
+    options = ["--training.push_to_hub", "true", "--training.hub_private_repo", "true"]
+    assert train(tmp_path, *options, "--training.hub_discriminator", "repository") == 0
+    assert hub.private == {"someone/mine": True, "someone/mine-discriminator": True}
+    assert card_of(hub, "someone/mine").data.license == "cc-by-4.0"
+    assert TOKEN.encode() not in b"".join(hub.files("someone/mine").values())
+
+
+def test_a_missing_token_is_said_before_the_training(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hub_module, "get_token", lambda: None)
+    assert train(tmp_path, "--training.push_to_hub", "true") == 1
+    assert "hf auth login" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "metrics.jsonl").read_text() == ""
+
+
+def test_a_failed_push_loses_nothing(hub, tmp_path, capsys):
+    hub.failures = [("/commit/", 503)] * 3
+    assert train(tmp_path, "--training.push_to_hub", "true") == 1
+    assert "push again" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "mine"), "someone/mine"]) == 0
+    assert "model.safetensors" in hub.files("someone/mine")
+
+
+def test_only_the_main_process_pushes(hub):
+    other = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=False))
+    assert AdversarialTrainer.push_to_hub(other) is None and hub.requests == []
+
+
+def test_transformers_own_push_carries_the_code(run, hub):
+    AutoModelForCausalLM.from_pretrained(run.generator).push_to_hub("someone/plain")
+    files = hub.files("someone/plain")
+    assert {"config.json", "model.safetensors", "modeling_rnn_generator.py"} <= set(files)
+    assert json.loads(files["config.json"])["auto_map"]["AutoModelForCausalLM"].startswith("modeling_rnn_generator.")
+
+
+# --- What the discriminator reads ------------------------------------------------------------------------------------
+
+
+def judged(run: RunFolder, texts: list[str]) -> list[float]:
+    """The rewards of texts as training computes them: from the generator's tokens and the end token."""
+    generator = AutoTokenizer.from_pretrained(run.generator)
+    rows = [[*row, generator.eos_token_id] for row in generator(texts, add_special_tokens=False)["input_ids"]]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [generator.pad_token_id] * (width - len(row)) for row in rows])
+    mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
+    start = torch.full((len(rows), 1), generator.bos_token_id)
+    model = AutoModelForSequenceClassification.from_pretrained(run.discriminator)
+    return rewards(model, Samples(start, ids, mask)).tolist()
+
+
+def real_scores(verdicts: list[list[dict]]) -> list[float]:
+    assert all({entry["label"] for entry in verdict} == {"REAL", "FAKE"} for verdict in verdicts)
+    return [entry["score"] for verdict in verdicts for entry in verdict if entry["label"] == "REAL"]
+
+
+TEXTS = ["the small dogs sleep .", "a woman sleeps", "dog the the unheard of <eos> ."]
+
+
+def test_the_classification_pipeline_gives_the_rewards_of_training(run):
+    judge = pipeline("text-classification", model=str(run.discriminator))
+    for batch_size in (1, 3):
+        scores = real_scores(judge(TEXTS, top_k=None, batch_size=batch_size))
+        assert scores == pytest.approx(judged(run, TEXTS), abs=1e-6)
+    wrong = pipeline("text-classification", model=judge.model, tokenizer=AutoTokenizer.from_pretrained(run.generator))
+    assert real_scores(wrong(TEXTS, top_k=None)) != pytest.approx(judged(run, TEXTS), abs=1e-4)
+
+
+def tokenizer_of(kind: str):
+    if kind == "numbers":
+        return integer_tokenizer(50)
+    if kind == "numbers that end":
+        return integer_tokenizer(50, bos_token_id=50, eos_token_id=51, pad_token_id=52)
+    lines = ["the cat sits .", "a dog runs on the mat", "the dogs run"] * 3
+    return build_tokenizer(TokenizerConfig(level=kind), lambda: [lines])
+
+
+@pytest.mark.parametrize("kind", ["word", "char", "bpe", "unigram", "numbers", "numbers that end"])
+def test_a_discriminator_s_tokenizer_adds_the_end_and_no_start(kind, tmp_path):
+    tokenizer = tokenizer_of(kind)
+    before = tokenizer("7 12 the cat")["input_ids"]
+    classifier_tokenizer(tokenizer, tokenizer.eos_token_id).save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for text in ("7 12 3", "the cat sits .", "a <eos> b", "the"):
+        assert loaded(text)["input_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"] + end
+    assert loaded.padding_side == "right" and tokenizer("7 12 the cat")["input_ids"] == before
+
+
+# --- Whoever downloads it --------------------------------------------------------------------------------------------
+
+
+def bare_environment(folder: Path) -> Path:
+    """A folder of packages with torch, transformers and what they need, and nothing else."""
+    wanted, seen = ["torch", "transformers"], set()
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files if file.parts[0] not in ("..", "__pycache__")}:
+            (folder / top).symlink_to(distribution.locate_file(top).resolve())
+        for requirement in map(Requirement, distribution.requires or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement.name)
+    return folder
+
+
+STRANGER = r"""
+import contextlib, importlib.util, io, json, re, sys
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+answers = {"packages": [name for name in ("seqgan_hf", "datasets", "accelerate") if importlib.util.find_spec(name)]}
+repository, texts = sys.argv[1], json.loads(sys.argv[2])
+try:
+    AutoModelForCausalLM.from_pretrained(repository, trust_remote_code=False)
+except ValueError as error:
+    answers["untrusted"] = str(error)
+model = AutoModelForCausalLM.from_pretrained(repository, trust_remote_code=True)
+answers["module"] = type(model).__module__
+answers["logits"] = model(torch.tensor([[1, 4, 5, 6]])).logits.flatten().tolist()
+card = ModelCard.load(repository)
+answers["license"], answers["results"] = card.data.license, len(card.data.eval_results)
+names = {}
+for block in re.findall(r"```python\n(.*?)```", card.text, re.DOTALL):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(block, names)
+    answers.setdefault("printed", []).append(printed.getvalue())
+answers["verdicts"] = names["judge"](texts, top_k=None)
+print("ANSWERS" + json.dumps(answers))
+"""
+
+
+def test_in_an_environment_without_the_package_all_of_it_works(run, hub, tmp_path):
+    push_run(run, "someone/grammar")
+    site = tmp_path / "site"
+    site.mkdir()
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(bare_environment(site)),
+    }
+    environment |= {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-S", "-c", STRANGER, "someone/grammar", json.dumps(TEXTS)]
+    done = subprocess.run(
+        call, capture_output=True, text=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.partition("ANSWERS")[2])
+    assert answers["packages"] == [] and answers["module"].startswith("transformers_modules.")
+    assert "trust_remote_code=True" in answers["untrusted"]
+    model = AutoModelForCausalLM.from_pretrained(run.generator)
+    assert answers["logits"] == pytest.approx(model(torch.tensor([[1, 4, 5, 6]])).logits.flatten().tolist(), abs=1e-6)
+    assert real_scores(answers["verdicts"]) == pytest.approx(judged(run, TEXTS), abs=1e-6)
+    assert answers["license"] == "cc-by-4.0" and answers["results"] > 10
+    written, verdict = answers["printed"]
+    assert len(written.splitlines()) == 3 and written.strip() and "REAL" in verdict
+
+
+# --- Safety ----------------------------------------------------------------------------------------------------------
+
+
+def test_with_the_package_its_class_is_used_and_the_repository_s_code_is_not_run(run, tmp_path):
+    copy = shutil.copytree(run.generator, tmp_path / "evil")
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    (copy / "modeling_rnn_generator.py").write_text(trap + (copy / "modeling_rnn_generator.py").read_text())
+    for options in ({}, {"trust_remote_code": False}, {"trust_remote_code": True}):
+        assert type(AutoModelForCausalLM.from_pretrained(copy, **options)) is RNNGeneratorForCausalLM
+        AutoTokenizer.from_pretrained(copy, **options)
+    assert main(["generate", str(copy), "--num_samples", "1", "--output", str(tmp_path / "out.txt")]) == 0
+    assert not (tmp_path / "ran").exists()
+
+
+class Trap:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_nothing_is_written_as_a_pickle_and_a_pickle_runs_nothing(run, tmp_path, monkeypatch):
+    for folder in (run.generator, run.discriminator):
+        assert not [path for path in folder.rglob("*") if path.suffix in hub_module.PICKLES]
+    copy = shutil.copytree(run.generator, tmp_path / "pickled")
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(), protocol=2))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pickle.UnpicklingError):
+        AutoModelForCausalLM.from_pretrained(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "!!python/object/apply:os.system ['touch ran']",
+        "{class_path: subprocess.Popen, init_args: {args: [touch, ran]}}",
+        "{class_path: os.system, init_args: {command: touch ran}}",
+    ],
+)
+def test_a_recipe_runs_nothing_but_data_sources_objectives_and_models(data, tmp_path, monkeypatch, capsys):
+    (tmp_path / "foreign.yaml").write_text(
+        yaml.safe_dump(RECIPE | {"data": None}).replace("data: null", f"data: {data}")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "foreign.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert "->" in error and "Traceback" not in error and not (tmp_path / "ran").exists()
