@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -348,3 +348,13 @@ ENGLISH_RULES: dict[str, dict[str, float]] = {
 def english_grammar() -> Grammar:
     """The built-in grammar of English-like sentences, such as "the old dogs near a house sleep ."."""
     return Grammar(ENGLISH_RULES)
+
+
+@cache
+def _english() -> Grammar:
+    return english_grammar()
+
+
+def is_english_sentence(text: str) -> bool:
+    """Whether the built-in grammar accepts a text; as a dotted path, the `accepts` of the metric `grammar`."""
+    return _english().accepts(text)

@@ -78,10 +78,12 @@ class EvaluationSettings:
     Args:
         metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
         tokenization: how text is cut for them: `white_space`, `treebank` or `character`.
+        accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
     """
 
     metrics: list[str] = field(default_factory=list)
     tokenization: str = "white_space"
+    accepts: str | None = None
 
 
 # Settings that must not end up in a file (the token) or that only launchers set.
@@ -177,7 +179,7 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
         held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
         evaluators.append(OracleNLL(corpus.oracle, held_out))
     if nodes.evaluation.metrics:
-        settings = TextSettings(tokenization=nodes.evaluation.tokenization)
+        settings = TextSettings(tokenization=nodes.evaluation.tokenization, accepts=nodes.evaluation.accepts)
         evaluators.append(TextEvaluator.from_corpus(corpus, nodes.evaluation.metrics, settings))
     return AdversarialTrainer(
         generator,
