@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, intege
 from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
 from seqgan_hf.model_card import CardError, public_recipe
 from seqgan_hf.models import RNNGeneratorForCausalLM
+from seqgan_hf.recipe import load_recipe
 from seqgan_hf.run_folder import RunFolder
 from seqgan_hf.samples import Samples
 from seqgan_hf.scoring import rewards
@@ -449,3 +452,51 @@ def test_a_recipe_runs_nothing_but_data_sources_objectives_and_models(data, tmp_
     assert main(["train", "foreign.yaml"]) == 1
     error = capsys.readouterr().err
     assert "->" in error and "Traceback" not in error and not (tmp_path / "ran").exists()
+
+
+# --- The documentation -----------------------------------------------------------------------------------------------
+
+DOCS = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+
+
+def test_the_snippets_of_the_documentation_run(run, hub, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(run.path, tmp_path / "runs" / "grammar")
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line)[1:] for line in "".join(snippets("bash")).splitlines()]
+    assert [command[0] for command in commands] == ["train", "push", "train"]
+    for command in commands:
+        if command[0] == "train":  # read, and not done: it takes minutes
+            load_recipe([str(ROOT / command[1]), *command[2:]])
+        else:
+            assert main(command) == 0
+    code = snippets("python")
+    assert len(code) == 11
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "\n".join(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(hub.commits) == {
+        f"someone/{name}" for name in ("grammar", "grammar-discriminator", "only-the-generator")
+    }
+    assert "apache-2.0" not in done.stdout and "cc-by-4.0" in done.stdout  # the push from Python came later
+
+
+def test_the_card_in_the_documentation_is_one_that_is_written_today(run):
+    shown = ModelCard.load(ROOT / "docs" / "model_card_example" / "README.md")
+    written = ModelCard.load(run.generator / "README.md")
+
+    def headings(card: ModelCard) -> list[str]:
+        return re.findall(r"^#+ .*$", card.text, re.MULTILINE)
+
+    assert headings(shown) == headings(written) and len(headings(shown)) > 8
+    assert shown.data.to_dict().keys() == written.data.to_dict().keys()

@@ -1,6 +1,6 @@
 """The paper's sizes (V = 5000, T = 20, LSTM 32/32, B = 64, N = 16): ours beside plain code and the arithmetic.
 
-    pytest tests/benchmarks/test_bench_training.py --benchmark-only -s
+pytest tests/benchmarks/test_bench_training.py --benchmark-only -s
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def test_rollout_rewards(benchmark, generator, discriminator, matrix_rate):
     torch.manual_seed(0)
     samples = sample(generator, start_prompt(generator, BATCH), LENGTH)
     objective = SeqGAN(rollouts=ROLLOUTS)
-    ours = benchmark.pedantic(
-        objective.action_values, (generator, discriminator, samples), rounds=5, warmup_rounds=1
-    )
+    ours = benchmark.pedantic(objective.action_values, (generator, discriminator, samples), rounds=5, warmup_rounds=1)
     # One rollout of the plain loop is timed; both estimates of Q agree within their sampling errors.
     few = 4
     plain = plain_action_values(generator, discriminator, samples, few)
