@@ -10,8 +10,8 @@ from torch import BoolTensor, LongTensor, Tensor, nn
 from torch.nn import functional as F
 
 
-# Vocabulary entries summed into one block of the two-level inverse CDF; about the square root of usual vocabularies.
-CDF_BLOCK = 64
+# Vocabulary entries summed into one block of the two-level inverse CDF: about the square root of usual vocabularies.
+CDF_BLOCKS = range(128, 31, -1)
 
 
 @contextmanager
@@ -73,13 +73,15 @@ def sample_categorical(logits: Tensor, uniforms: Tensor) -> LongTensor:
         Token ids, shape (N,).
     """
     probabilities = logits.float().softmax(dim=-1)
-    excess = -probabilities.shape[1] % CDF_BLOCK
-    if excess:
-        probabilities = F.pad(probabilities, (0, excess))
-    blocks = probabilities.view(len(probabilities), -1, CDF_BLOCK)
+    vocab_size = probabilities.shape[1]
+    # a size that divides the vocabulary, if there is one, spares a copy
+    size = next((size for size in CDF_BLOCKS if vocab_size % size == 0), CDF_BLOCKS[-1])
+    if vocab_size % size:
+        probabilities = F.pad(probabilities, (0, -vocab_size % size))
+    blocks = probabilities.view(len(probabilities), -1, size)
     block = _first_above(blocks.sum(dim=-1), uniforms[:, :1])
-    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, CDF_BLOCK)).squeeze(1)
-    return (block * CDF_BLOCK + _first_above(inside, uniforms[:, 1:])).squeeze(1)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, size)).squeeze(1)
+    return (block * size + _first_above(inside, uniforms[:, 1:])).squeeze(1)
 
 
 def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
