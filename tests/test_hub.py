@@ -267,6 +267,27 @@ def test_a_failed_push_loses_nothing(hub, tmp_path, capsys):
     assert "model.safetensors" in hub.files("someone/mine")
 
 
+def test_a_run_without_discriminator_and_text(hub, tmp_path):
+    """Maximum likelihood on the synthetic task: token ids instead of words, and sequences that do not end."""
+    options = {"num_train": 64, "num_eval": 32, "vocab_size": 20, "length": 6}
+    data = {"class_path": "seqgan_hf.OracleData", "init_args": options}
+    recipe = RECIPE | {"data": data, "objective": {"class_path": "seqgan_hf.MLE"}, "evaluation": {}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--training.output_dir", str(tmp_path / "mle")]) == 0
+    push_run(RunFolder(tmp_path / "mle"), "someone/mle")
+    card = card_of(hub, "someone/mle")
+    assert "text-classification" not in card.text and not any("discr" in name for name in hub.files("someone/mle"))
+    results = {result.metric_type: result.metric_args["signature"] for result in card.data.eval_results}
+    assert results["nll_oracle"].startswith("per:token|samples:40|held_out:32|")
+    assert results["jsd_oracle"].startswith("per:sequence|")
+    names: dict = {}
+    (code,) = re.findall(
+        r"```python\n(.*?)```", ModelCard.load(tmp_path / "mle" / "generator" / "README.md").text, re.S
+    )
+    exec(code, names)
+    assert len(names["sample"]["generated_text"].split()) >= 6
+
+
 def test_only_the_main_process_pushes(hub):
     other = SimpleNamespace(accelerator=SimpleNamespace(is_main_process=False))
     assert AdversarialTrainer.push_to_hub(other) is None and hub.requests == []
