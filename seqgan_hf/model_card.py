@@ -223,13 +223,13 @@ def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator
 
 
 def _judge_snippet(model_id: str, subfolder: str | None, carries_code: bool) -> str:
-    inside = f', subfolder="{subfolder}"' if subfolder else ""
-    code = ", trust_remote_code=True" if carries_code else ""
+    options = ([f'subfolder="{subfolder}"'] if subfolder else []) + (["trust_remote_code=True"] if carries_code else [])
     return f"""```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-model = AutoModelForSequenceClassification.from_pretrained("{model_id}"{inside}{code})
-tokenizer = AutoTokenizer.from_pretrained("{model_id}"{inside}{code})
+place, options = "{model_id}", dict({", ".join(options)})
+model = AutoModelForSequenceClassification.from_pretrained(place, **options)
+tokenizer = AutoTokenizer.from_pretrained(place, **options)
 judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
 print(judge("a text to judge", top_k=None))
 ```"""
