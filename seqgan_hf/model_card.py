@@ -223,7 +223,8 @@ def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator
 
 
 def _judge_snippet(model_id: str, subfolder: str | None, carries_code: bool) -> str:
-    options = ([f'subfolder="{subfolder}"'] if subfolder else []) + (["trust_remote_code=True"] if carries_code else [])
+    options = [f'subfolder="{subfolder}"'] if subfolder else []
+    options += ["trust_remote_code=True"] if carries_code else []
     return f"""```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
