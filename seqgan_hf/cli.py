@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL] ...",
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
+    "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
     "env": "versions and devices, for a report of a bug",
 }
 
@@ -49,7 +50,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
     handlers = {"train": _train, "generate": _generate, "evaluate": _evaluate, "compare": _compare, "data": _data}
     try:
-        (handlers | {"env": _env})[command](arguments)
+        (handlers | {"push": _push, "env": _env})[command](arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
         print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
         return 130
@@ -143,6 +144,27 @@ def _data(arguments: list[str]) -> None:
 
     source = load_source(options.corpus, overrides)
     corpus_report(source.load(), source, options.output)
+
+
+def _push(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="seqgan-hf push", description="Share a finished run on the Hub.")
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument("repo_id", help="owner/name, or a name in your own account")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument(
+        "--discriminator",
+        choices=("subfolder", "repository", "none"),
+        default="subfolder",
+        help="where it goes: beside the generator, into a repository of its own, nowhere (default: subfolder)",
+    )
+    parser.add_argument("--license", help="as the Hub names it: apache-2.0, mit, cc-by-4.0, ...")
+    options = vars(parser.parse_args(arguments))
+    from pathlib import Path
+
+    from .hub import push_run
+    from .run_folder import RunFolder
+
+    print(push_run(RunFolder(Path(options.pop("run"))), **options))
 
 
 def _env(arguments: list[str]) -> None:

@@ -24,7 +24,8 @@ class RunFolderError(ValueError):
 class RunFolder:
     """Paths of a run and its records.
 
-    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/` and `figures/`.
+    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/`, `figures/` and,
+    once the run has ended, `summary.json`.
 
     Args:
         path: of the folder; made when it is opened.
@@ -40,6 +41,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.figures = path / "figures"
+        self.summary = path / "summary.json"
 
     def open(self, resuming: bool, overwrite: bool) -> None:
         """Make the folder ready.
@@ -77,6 +79,7 @@ class RunFolder:
             self.metrics,
             self.samples,
             self.figures,
+            self.summary,
         ]
 
     def _clear(self) -> None:
@@ -111,6 +114,14 @@ class RunFolder:
         """Forget what was logged after a checkpoint, since it is about to be done again."""
         kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
         self.metrics.write_text("".join(kept), encoding="utf-8")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """What the model card needs to know of the run that has ended."""
+        self.summary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What `write_summary` wrote; `None` if the run has not ended."""
+        return json.loads(self.summary.read_text(encoding="utf-8")) if self.summary.exists() else None
 
     def write_samples(self, name: str, samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """The first sequences, one a line: as text, or as ids where there is no tokenizer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import signal
@@ -29,6 +30,8 @@ from .evaluation.collapse import CollapseMonitor
 from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
+from .hub import classifier_tokenizer, open_repository, push_run
+from .model_card import describe_model, versions, write_card
 from .objectives import MLE, Loss, Objective
 from .run_folder import RunFolder, RunFolderError
 from .samples import Samples
@@ -107,6 +110,7 @@ class AdversarialTrainer:
             ("pretrain_epochs", "discriminator_pretrain_steps", "rounds", "generator_phases", "discriminator_steps"), 0
         )
         self.best: dict[str, Any] = {}
+        self.evaluation: dict[str, Any] = {}  # the last one: its name, values and their signatures
         self.bad_steps = 0
         self.monitor = CollapseMonitor()
         self._seconds = 0.0
@@ -371,6 +375,8 @@ class AdversarialTrainer:
             resumed = self._find_checkpoint()
         if self.accelerator.is_main_process:
             self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
+            if self.args.push_to_hub:  # a missing token is said now, not hours later
+                open_repository(self._hub_model_id, self.args.hub_private_repo, self.args.hub_token)
         self.accelerator.wait_for_everyone()
         if resumed is not None:
             self._load_checkpoint(resumed)
@@ -496,9 +502,18 @@ class AdversarialTrainer:
         samples = sample(self.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask)
         samples = self._gather(samples)
         metrics: dict[str, float] = {}
+        signatures: dict[str, str] = {}
         with evaluating(self.generator):
             for evaluator in self.evaluators:
-                metrics |= evaluator.evaluate(self.generator, samples)
+                found = evaluator.evaluate(self.generator, samples)
+                metrics |= found
+                signatures |= {
+                    key: evaluator.signature(key, samples.batch_size, self.args.seed)
+                    for key in found
+                    if not key.endswith("_se")
+                }
+        step = self.state.global_step
+        self.evaluation = {"name": name, "global_step": step, "metrics": metrics, "signatures": signatures}
         if self.accelerator.is_main_process:
             self.folder.write_samples(name, samples, self.processing_class)
         self._remember_best(metrics)
@@ -525,7 +540,7 @@ class AdversarialTrainer:
             and value != self.best["value"]
         )
         if better:
-            self.best = {"value": value, "checkpoint": None}
+            self.best = {"value": value, "checkpoint": None, "evaluation": self.evaluation}
             self.control.should_save = True  # at the end of the unit of work; that checkpoint is kept
 
     # --- Checkpoints -------------------------------------------------------------------------------------------------
@@ -545,7 +560,8 @@ class AdversarialTrainer:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             lines = len(self.folder.read_metrics())
-            writer.commit({"progress": self.progress, "best": self.best, "metrics_lines": lines})
+            progress = {"progress": self.progress, "best": self.best, "evaluation": self.evaluation}
+            writer.commit(progress | {"metrics_lines": lines})
             rotate(self.folder.checkpoints, self.args.save_total_limit, keep=self.best.get("checkpoint"))
         self.accelerator.wait_for_everyone()
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
@@ -615,13 +631,14 @@ class AdversarialTrainer:
         rng = path / f"rng-{self.accelerator.process_index}.pt"
         set_rng_state(torch.load(rng, weights_only=True))
         done = json.loads((path / COMPLETE).read_text())
-        self.progress, self.best = done["progress"], done["best"]
+        self.progress, self.best, self.evaluation = done["progress"], done["best"], done["evaluation"]
         if self.accelerator.is_main_process:
             self.folder.truncate_metrics(done["metrics_lines"])
 
     def _finish(self) -> None:
-        """Save the models as anyone can load them, and the picture of the run."""
+        """Save the models as anyone can load them, the picture of the run, and the card."""
         if self.args.load_best_model_at_end and self.best.get("checkpoint"):
+            self.evaluation = self.best["evaluation"] | {"of_these_weights": True}
             for name, model in self._models().items():
                 load_weights(model, self.folder.checkpoints / self.best["checkpoint"] / name)
         # `generate` and pipelines then write what the generator was trained to write
@@ -629,12 +646,79 @@ class AdversarialTrainer:
         if self.accelerator.is_main_process:
             for name, model in self._models().items():
                 model.save_pretrained(self.folder.path / name)
-                if self.processing_class is not None:
-                    self.processing_class.save_pretrained(self.folder.path / name)
+            self._save_tokenizers()
             title = f"{type(self.objective).__name__}"
             plot_learning_curve(self.folder.read_metrics(), self.folder.figures / "learning_curve.png", title)
+            self.folder.write_summary(self._summary())
+            write_card(self.folder)
         self.accelerator.wait_for_everyone()
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+
+    def _save_tokenizers(self) -> None:
+        if self.processing_class is None:
+            return
+        self.processing_class.save_pretrained(self.folder.generator)
+        if self.discriminator is None:
+            return
+        eos, _ = special_tokens(self.generator)
+        tokenizer = classifier_tokenizer(self.processing_class, eos[0] if eos else None)
+        if tokenizer is None:
+            self._warn("the tokenizer is not a fast one, so none is saved for the discriminator")
+        else:
+            tokenizer.save_pretrained(self.folder.discriminator)
+
+    # --- Sharing -----------------------------------------------------------------------------------------------------
+
+    def push_to_hub(self, commit_message: str = "End of training") -> str | None:
+        """Upload the finished run, from the main process only; the arguments `hub_*` say where and how.
+
+        Returns:
+            The address of the repository; `None` on other processes.
+
+        Raises:
+            HubError: see `hub.push_run`.
+            CardError: the run did not end.
+        """
+        if not self.accelerator.is_main_process:
+            return None
+        args = self.args
+        place = {"token": args.hub_token, "discriminator": args.hub_discriminator}
+        return push_run(self.folder, self._hub_model_id, args.hub_private_repo, commit_message=commit_message, **place)
+
+    @property
+    def _hub_model_id(self) -> str:
+        return self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+
+    def _summary(self) -> dict[str, Any]:
+        """What the model card needs to know."""
+        in_memory, step = isinstance(self.data, InMemoryData), self.state.global_step
+        held_out = next((e.held_out.batch_size for e in self.evaluators if isinstance(e, HeldOutNLL)), None)
+        return {
+            "objective": {
+                "name": type(self.objective).__name__,
+                "description": (inspect.getdoc(self.objective) or "").partition("\n\n")[0],
+                "citation": self.objective.citation,
+            },
+            "generator": describe_model(self.generator),
+            "discriminator": None if self.discriminator is None else describe_model(self.discriminator),
+            "data": {
+                "train": len(self.data) if in_memory else None,
+                "held_out": held_out,
+                "vocab_size": self.generator.config.vocab_size,
+                "max_new_tokens": self.max_new_tokens,
+                "conditional": in_memory and self.data.samples.prompt.shape[1] > 1,
+            },
+            "evaluation": {"of_these_weights": self.evaluation["global_step"] == step} | self.evaluation
+            if self.evaluation
+            else {},
+            "progress": {name: done for name, done in self.progress.items() if done},
+            "global_step": step,
+            "seconds": self._seconds + time.perf_counter() - self._started,
+            "versions": versions(),
+            "license": self.args.hub_license,
+        }
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:

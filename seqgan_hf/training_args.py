@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -77,6 +78,9 @@ class AdversarialTrainingArguments(TrainingArguments):
         hub_model_id: the repository to upload to, `user/name`; by default named after `output_dir`.
         hub_private_repo: make that repository private.
         hub_token: the token to upload with; by default the one that `hf auth login` stored.
+        hub_discriminator: upload the discriminator into the `subfolder` `discriminator` of that repository, into a
+            `repository` of its own, or not at all (`none`).
+        hub_license: of the generator, as the Hub names it (`apache-2.0`, ...); it goes into the card.
     """
 
     output_dir: str | None = "runs/seqgan"
@@ -105,6 +109,8 @@ class AdversarialTrainingArguments(TrainingArguments):
     overwrite_run: bool = False
     resume_from_checkpoint: str | bool | None = None
     hub_token: str | None = field(default=None, repr=False)
+    hub_discriminator: Literal["subfolder", "repository", "none"] = "subfolder"
+    hub_license: str | None = None
 
     def __post_init__(self):
         self._refuse_unsupported()

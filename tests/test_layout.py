@@ -17,6 +17,8 @@ FLOORS = [
     {"oracle"},
     {"objectives", "evaluation", "metrics"},
     {"checkpointing", "run_folder", "training_args", "training_data"},
+    {"model_card"},
+    {"hub"},
     {"trainer"},
     {"recipe", "generation"},
     {"cli"},

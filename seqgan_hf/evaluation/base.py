@@ -30,3 +30,13 @@ class Evaluator(ABC):
         Returns:
             Values by name (`nll_oracle`, `bleu_2`, ...); a standard error is named `<metric>_se`.
         """
+
+    def signature(self, name: str, num_samples: int, seed: int) -> str:
+        """The settings behind one value in one line: only values with equal signatures can be compared.
+
+        Args:
+            name: of a value that `evaluate` gave.
+            num_samples: N, how many samples it was given.
+            seed: with which they were drawn, at temperature 1.
+        """
+        return f"samples:{num_samples}|temperature:1|seed:{seed}"

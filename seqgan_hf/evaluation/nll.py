@@ -37,6 +37,13 @@ def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, float]
     }
 
 
+def signature(name: str, num_samples: int, num_held_out: int, temperature: float, seed: int) -> str:
+    """The settings behind a likelihood or a divergence in one line, and whether it is per token or per sequence."""
+    per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
+    drawn = f"samples:{num_samples}|held_out:{num_held_out}|temperature:{temperature:g}|seed:{seed}"
+    return f"per:{per}|{drawn}|version:1"
+
+
 def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
@@ -82,6 +89,9 @@ class HeldOutNLL(Evaluator):
     def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
         return nll(generator, self.held_out, "test") | nll(generator, samples, "div")
 
+    def signature(self, name: str, num_samples: int, seed: int) -> str:
+        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed)
+
 
 class OracleNLL(Evaluator):
     """NLL_oracle (SeqGAN, equation 9) and, since the oracle's density is known, KL and Jensen-Shannon divergences.
@@ -99,3 +109,6 @@ class OracleNLL(Evaluator):
     def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
         oracle = self.oracle.to(samples.ids.device)
         return nll(oracle, samples, "oracle") | divergences(generator, oracle, samples, self.held_out)
+
+    def signature(self, name: str, num_samples: int, seed: int) -> str:
+        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed)

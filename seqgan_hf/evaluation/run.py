@@ -204,8 +204,7 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
         tempered = f"|temperature:{temperature:g}"
         for result in evaluation.results.values():
             result.signature += tempered
-        line = f"samples:{count}|held_out:{held_out.batch_size}{tempered}|seed:{arguments.seed}|version:1"
-        found = _likelihood_results(values, line)
+        found = _likelihood_results(values, count, held_out.batch_size, temperature, arguments.seed)
         if oracle is not None:
             _add_real(found["nll_oracle"], nll(oracle, held_out, "oracle"))
         evaluation.results = found | evaluation.results
@@ -214,13 +213,14 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
     return points
 
 
-def _likelihood_results(values: dict[str, float], line: str) -> dict[str, Result]:
-    """Likelihoods and divergences with their intervals; the signature says whether they are per token or sequence."""
+def _likelihood_results(values: dict[str, float], *drawn: float) -> dict[str, Result]:
+    """Likelihoods and divergences with their intervals; `drawn` goes into their signatures."""
+    from .nll import signature
+
     found = {}
     for name in [name for name in values if not name.endswith("_se")]:
-        per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
         better = LIKELIHOODS[name.removesuffix("_sequence")]
-        found[name] = as_result(values, name, better, f"per:{per}|{line}")
+        found[name] = as_result(values, name, better, signature(name, *drawn))
     return found
 
 

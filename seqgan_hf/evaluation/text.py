@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
+from .suite import signature
 
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class TextEvaluator(Evaluator):
         settings: TextSettings | None = None,
     ):
         self.tokenizer, self.metrics, self.settings = tokenizer, list(metrics), settings or TextSettings()
+        self.metric_of: dict[str, str] = {}  # the metric that gave a value, by the value's name
         self.references = None if references is None else Texts(references, self.settings)
         self.train = None if train is None else Texts(train, self.settings)
         empty = Measurement(Texts([], self.settings), self.references, self.train, self.settings)
@@ -78,5 +80,12 @@ class TextEvaluator(Evaluator):
         measurement = Measurement(texts, self.references, self.train, self.settings)
         result: dict[str, float] = {}
         for name in self.metrics:
-            result |= measurement.measure(name)
+            values = measurement.measure(name)
+            self.metric_of |= dict.fromkeys(values, name)
+            result |= values
         return result
+
+    def signature(self, name: str, num_samples: int, seed: int) -> str:
+        samples = Texts([""] * num_samples, self.settings)
+        measurement = Measurement(samples, self.references, self.train, self.settings)
+        return f"{signature(name, get_metric(self.metric_of[name]), measurement)}|temperature:1"

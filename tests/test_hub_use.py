@@ -1,0 +1,177 @@
+"""A generator in the hands of someone who knows transformers and nothing of this package."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+    pipeline,
+)
+
+from seqgan_hf.data import GrammarData
+from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return GrammarData(num_train=5, num_eval=5).load().tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer) -> RNNGeneratorForCausalLM:
+    torch.manual_seed(0)
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 16, "hidden_size": 16, "num_hidden_layers": 2}
+    model = RNNGeneratorForCausalLM(RNNGeneratorConfig(**sizes, **tokens, initializer_range=0.5)).eval()
+    model.generation_config.update(do_sample=True, top_k=0, max_new_tokens=12)
+    return model
+
+
+@pytest.fixture(scope="module")
+def start(tokenizer):
+    return tokenizer("the", return_tensors="pt")
+
+
+def written(model, start, **options) -> list[int]:
+    """The new tokens of one sample."""
+    torch.manual_seed(1)
+    return model.generate(**start, **options)[0, start["input_ids"].shape[1] :].tolist()
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+class Only(LogitsProcessor):
+    """Lets one token through."""
+
+    def __init__(self, token_id: int):
+        self.token_id = token_id
+
+    def __call__(self, input_ids, scores):
+        kept = torch.full_like(scores, -torch.inf)
+        kept[:, self.token_id] = scores[:, self.token_id]
+        return kept
+
+
+class AtWidth(StoppingCriteria):
+    def __init__(self, width: int):
+        self.width = width
+
+    def __call__(self, input_ids, scores, **options):
+        return torch.full((len(input_ids),), input_ids.shape[1] >= self.width, dtype=torch.bool)
+
+
+def test_a_logits_processor_decides(model, start):
+    assert written(model, start, logits_processor=LogitsProcessorList([Only(9)]), max_new_tokens=4) == [9] * 4
+
+
+def test_a_stopping_criterion_stops(model, start):
+    stop = StoppingCriteriaList([AtWidth(5)])
+    assert len(written(model, start, stopping_criteria=stop, min_new_tokens=10)) == 3
+
+
+def test_bad_words_are_not_written(model, start, tokenizer):
+    assert set(written(model, start, max_new_tokens=40)) - {5, 6}
+    bad = [[token] for token in range(len(tokenizer)) if token not in (5, 6)]
+    allowed = written(model, start, bad_words_ids=bad, min_new_tokens=20, max_new_tokens=20)
+    assert set(allowed) == {5, 6}  # transformers lets the end token through in any case, but not before token 20
+
+
+def test_a_repetition_penalty_ends_repetition(model, start):
+    options = {"do_sample": False, "max_new_tokens": 20, "suppress_tokens": [0, 1, 2]}
+    alone, penalized = written(model, start, **options), written(model, start, repetition_penalty=50.0, **options)
+    assert len(set(alone)) < len(alone) and len(set(penalized)) == len(penalized)
+
+
+def test_length_can_be_bounded_from_both_sides(model, start, tokenizer):
+    ends = [written(model, start, max_new_tokens=30, bad_words_ids=[[t] for t in range(3, 100)])]
+    assert tokenizer.eos_token_id in ends[0] and len(ends[0]) < 30
+    for length in (1, 13):
+        exact = written(model, start, min_new_tokens=length, max_new_tokens=length)
+        assert len(exact) == length and tokenizer.eos_token_id not in exact[:-1]
+
+
+@pytest.mark.parametrize("kind", ["model", "lookup"])
+def test_assisted_decoding_is_refused(kind, model, start):
+    options = {"assistant_model": model} if kind == "model" else {"prompt_lookup_num_tokens": 2}
+    with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
+        model.generate(**start, **options)
+
+
+def test_beams_of_all_kinds(model, start):
+    torch.manual_seed(0)
+    beams = model.generate(**start, num_beams=3, num_return_sequences=3, do_sample=False)
+    assert beams.shape[0] == 3 and len({tuple(beam) for beam in beams.tolist()}) == 3
+    assert model.generate(**start, num_beams=2, no_repeat_ngram_size=1).shape[0] == 1
+
+
+# --- Pipelines -------------------------------------------------------------------------------------------------------
+
+
+def test_the_text_generation_pipeline(model, tokenizer):
+    write = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    assert len(write("", num_return_sequences=3)) == 3
+    (continued,) = write("the dog")
+    assert continued["generated_text"].startswith("the dog")
+    options = {"do_sample": False, "max_new_tokens": 6}
+    prompts = ["the", "a small dog", ""]
+    together = [texts[0]["generated_text"] for texts in write(prompts, batch_size=3, **options)]
+    assert together == [write(prompt, **options)[0]["generated_text"] for prompt in prompts]
+
+
+def test_text_streams_as_it_is_written(model, tokenizer, start):
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    options = {"do_sample": False, "max_new_tokens": 8}
+    thread = threading.Thread(target=model.generate, kwargs={**start, **options, "streamer": streamer})
+    thread.start()
+    pieces = list(streamer)
+    thread.join()
+    whole = tokenizer.decode(written(model, start, **options), skip_special_tokens=True)
+    assert "".join(pieces) == whole and len([piece for piece in pieces if piece]) > 1
+
+
+# --- Ways to load, and what else is done to models -------------------------------------------------------------------
+
+
+def test_ways_to_load(model, start, tmp_path):
+    model.save_pretrained(tmp_path)
+    placed = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto")
+    torch.testing.assert_close(placed(**start.to(placed.device)).logits.cpu(), model(**start).logits)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.generate(**start.to(half.device)).shape[1] > 2
+    torch.testing.assert_close(half(**start).logits.float(), model(**start).logits, atol=0.05, rtol=0.05)
+
+
+def test_compiled_it_computes_the_same(model, start):
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(**start).logits, model(**start).logits)
+    options = {"do_sample": False, "max_new_tokens": 3}
+    assert compiled.generate(**start, **options).tolist() == model.generate(**start, **options).tolist()
+
+
+def test_lora_on_the_output_layer(tokenizer, start, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = RNNGeneratorConfig(vocab_size=len(tokenizer), embedding_size=8, hidden_size=8, initializer_range=0.5)
+    base = RNNGeneratorForCausalLM(config)
+    before = base(**start).logits
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["lm_head"]))
+    torch.testing.assert_close(adapted(**start).logits, before)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, 0.1)
+    for _ in range(3):
+        adapted(**start, labels=start["input_ids"]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sum(parameter.numel() for parameter in trained) == 2 * (8 + len(tokenizer))
+    adapted.eval()
+    after = adapted(**start).logits
+    assert (after - before).abs().max() > 0.01
+    torch.testing.assert_close(adapted.merge_and_unload()(**start).logits, after)
