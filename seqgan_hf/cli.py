@@ -46,7 +46,7 @@ def _run(command: str, arguments: list[str]) -> int:
     # ours are shown; those for reading and writing small files would tear them up
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    from .trainer import Interrupted, TrainingError
+    from .trainer import Interrupted
 
     handlers = {"train": _train, "generate": _generate, "evaluate": _evaluate, "compare": _compare, "data": _data}
     try:
@@ -54,24 +54,27 @@ def _run(command: str, arguments: list[str]) -> int:
     except (Interrupted, KeyboardInterrupt) as interrupt:
         print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, TrainingError) as error:
-        words = for_the_user(error)
-        if words is None or os.environ.get("SEQGAN_HF_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("SEQGAN_HF_TRACEBACK"):
             raise
-        print(f"seqgan-hf: {words}", file=sys.stderr)
+        print(f"seqgan-hf: {for_the_user(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def for_the_user(error: Exception) -> str | None:
-    """The line of a message that was written for the user (got -> expected -> remedy); `None` for a bug of ours.
+def for_the_user(error: Exception) -> str:
+    """The line of a message that was written for the user (got -> expected -> remedy), or what comes nearest to it.
 
     Libraries wrap such a line in lines of their own when a value is refused while they build an object.
     """
     for line in str(error).splitlines():
         if " -> " in line:
             return line[max(line.find("got "), 0) :].strip()
-    return None
+    words = " ".join(str(error).split()) or "no message"
+    return (
+        f"got {type(error).__name__}: {words} -> expected no such thing -> if your settings are right this is a bug: "
+        "set SEQGAN_HF_TRACEBACK=1 to see where it happens"
+    )
 
 
 def _train(arguments: list[str]) -> None:
@@ -102,12 +105,16 @@ def _generate(arguments: list[str]) -> None:
 
     output, model = options.pop("output"), options.pop("model")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+    try:  # before any work is done
+        file = sys.stdout if output is None else open(output, "w", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"got --output {output!r} ({error.strerror}) -> expected a file to write -> change it"
+        ) from error
     texts = generate_texts(load_generator(model, device), **options)
-    if output is None:
-        print("\n".join(texts))
-        return
-    with open(output, "w", encoding="utf-8") as file:
-        file.write("\n".join(texts) + "\n")
+    print("\n".join(texts), file=file)
+    if output is not None:
+        file.close()
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -39,7 +39,7 @@ def generate_texts(
     model, tokenizer = generator.model, generator.tokenizer
     if num_samples < 1:
         raise GenerationError(f"got num_samples={num_samples} -> expected at least 1 -> set --num_samples")
-    length = max_new_tokens or model.generation_config.max_new_tokens
+    length = model.generation_config.max_new_tokens if max_new_tokens is None else max_new_tokens
     if length is None:
         raise GenerationError(
             "got a generator that does not say how long its texts are -> expected a number of tokens -> set "
@@ -49,6 +49,8 @@ def generate_texts(
     if prompt:
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(start.device)
         start = torch.cat([start, ids.long().expand(num_samples, -1)], dim=1)
+    if seed is not None and not 0 <= seed < 2**63:
+        raise GenerationError(f"got seed={seed} -> expected a number from 0 to 2**63 - 1 -> set --seed")
     rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)
     samples = sample(model, start, length, temperature, top_k, top_p, rng)
     if prompt:  # decoded as a whole, so that spaces between prompt and continuation come out right

@@ -117,7 +117,8 @@ class OracleData(DataSource):
         data_seed: int = 1,
         oracle_path: str | None = None,
     ):
-        for name, value in (("length", length), ("num_train", num_train), ("num_eval", num_eval)):
+        sizes = {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
+        for name, value in (sizes | {"length": length, "num_train": num_train, "num_eval": num_eval}).items():
             if value < 1:
                 raise DataError(f"got {name}={value} -> expected at least 1 -> set `data.{name}`")
         self.vocab_size, self.length = vocab_size, length

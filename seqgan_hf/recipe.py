@@ -86,6 +86,8 @@ class EvaluationSettings:
     accepts: str | None = None
 
 
+# Actions of the parser that are no part of a recipe.
+INTERNAL_KEYS = {"help", "print_config", "print_shtab", "config"}
 # Settings that must not end up in a file (the token) or that only launchers set.
 NOT_IN_RECIPES = {"hub_token", "local_rank"}
 
@@ -124,7 +126,7 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
         arguments = ["--config", *arguments]
     try:
         recipe = parser.parse_args(arguments)
-    except ArgumentError as error:
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise RecipeError(explain(str(error), parser)) from error
     return recipe, parser.dump(recipe.clone())
 
@@ -132,12 +134,20 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
 def explain(message: str, parser: ArgumentParser) -> str:
     """Say which keys are valid where an unknown one was met."""
     unknown = re.search(r"Option '([^']+)' is not accepted", message)
+    in_group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", message)
+    if in_group:
+        valid = [
+            action.dest.rpartition(".")[2]
+            for action in parser._actions
+            if action.dest[: len(in_group[1]) + 1] == f"{in_group[1]}."
+        ]
+        return _unknown_key(in_group[2], valid, in_group[1])
     class_path = re.search(r"class_path '([^']+)'", message)
     if unknown and class_path:
         module, _, name = class_path[1].rpartition(".")
         signature = inspect.signature(getattr(importlib.import_module(module), name))
         return _unknown_key(unknown[1], list(signature.parameters), f"{name}")
-    keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_config", "config")]
+    keys = [action.dest for action in parser._actions if action.dest not in INTERNAL_KEYS]
     unrecognized = re.search(r"unrecognized arguments: --([\w.]+)", message)
     key = unknown or unrecognized
     if key is None:
@@ -254,12 +264,18 @@ def build_discriminator(settings: DiscriminatorSettings, corpus: Corpus) -> PreT
 def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
     if settings.pretrained is not None:
         known.pop("vocab_size")
-        model = auto_class.from_pretrained(settings.pretrained, **(known | settings.config))
+        try:
+            model = auto_class.from_pretrained(settings.pretrained, **(known | settings.config))
+        except (ValueError, OSError) as error:
+            raise RecipeError(
+                f"got {section}.pretrained={settings.pretrained!r}, which cannot be loaded "
+                f"({str(error).splitlines()[0]}) -> expected a folder with a saved model, or an id on the Hub -> "
+                "check it"
+            ) from error
     else:
         config_class = _config_class(settings.model_type, section)
-        valid = set(inspect.signature(config_class.__init__).parameters) | set(
-            inspect.signature(PreTrainedConfig.__init__).parameters
-        )
+        valid = {"num_labels", *inspect.signature(config_class.__init__).parameters}
+        valid |= set(inspect.signature(PreTrainedConfig.__init__).parameters)
         for key in settings.config:
             if key not in valid:
                 raise RecipeError(_unknown_key(key, sorted(_own_settings(config_class)), f"{section}.config"))
@@ -271,7 +287,13 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
             raise RecipeError(
                 written or f"got a {section}.config that is not valid -> {' '.join(reasons)} -> correct it"
             ) from error
-        model = auto_class.from_config(config)
+        try:
+            model = auto_class.from_config(config)
+        except (ValueError, TypeError) as error:
+            raise RecipeError(
+                f"got {section}.model_type={settings.model_type!r} with {settings.config}, of which no model can be "
+                f"built ({str(error).splitlines()[0]}) -> expected {auto_class.__name__} to know it -> change them"
+            ) from error
     embedded = model.get_input_embeddings().weight.shape[0]
     if embedded < corpus.vocab_size:
         raise RecipeError(

@@ -12,11 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
@@ -47,6 +49,27 @@ if TYPE_CHECKING:
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
 # Steps in a row that may be left out because of gradients that are not finite, before the run gives up.
 MAX_BAD_STEPS = 5
+
+
+# What the progress bars say.
+PHASE_NAMES = {
+    "pretrain_epochs": "pretrain generator",
+    "discriminator_pretrain_steps": "pretrain discriminator",
+    "rounds": "adversarial",
+}
+
+
+class _OwnFlow(DefaultFlowCallback):
+    """Evaluation, logging and saving follow this trainer's phases, not the steps and epochs of transformers."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        return control
+
+    on_epoch_end = on_step_end
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error) else type(error).__name__
 
 
 class TrainingError(RuntimeError):
@@ -156,14 +179,13 @@ class AdversarialTrainer:
     def _pretrain_generator(self, epoch: int) -> None:
         """One pass over the data."""
         batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.args.per_device_train_batch_size)
-        while group := list(itertools.islice(batches, self.args.gradient_accumulation_steps)):
+        for group in self._groups(batches):
             self._generator_step(self.pretraining, group, self.pretrain_optimizer, self.args.pretrain_max_grad_norm)
 
     def _train_generator(self, round: int) -> None:
         """The g-steps of a round: each draws sequences, values their tokens, and follows the policy gradient."""
         batches = self.data.endless((self.args.seed, GENERATOR, round), self.args.per_device_train_batch_size)
-        for _ in range(self.args.generator_steps):
-            group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
+        for group in itertools.islice(self._groups(batches), self.args.generator_steps):
             self._generator_step(self.objective, group, self.generator_optimizer, self.args.generator_max_grad_norm)
 
     def _generator_step(
@@ -191,7 +213,7 @@ class AdversarialTrainer:
         for epoch in range(self.args.discriminator_epochs):
             seed = (self.args.seed, DISCRIMINATOR, index, epoch)
             pairs = zip(fakes.epoch((*seed, 0), half), self.data.endless((*seed, 1), half), strict=False)
-            while group := list(itertools.islice(pairs, self.args.gradient_accumulation_steps)):
+            for group in self._groups(pairs):
                 self.discriminator.train()
                 for fake, real in group:
                     with self.accelerator.autocast():
@@ -213,6 +235,15 @@ class AdversarialTrainer:
             fakes = sample(self.generator, prompts.prompt, self.max_new_tokens, prompt_mask=prompts.prompt_mask)
         return InMemoryData(fakes, self.device)
 
+    def _groups(self, batches: Iterator[Any]) -> Iterator[list[Any]]:
+        """The batches of one step each, until there are no more or a callback ends the run."""
+        while not self.control.should_training_stop:
+            group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
+            if not group:
+                return
+            self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
+            yield group
+
     # --- Gradients ---------------------------------------------------------------------------------------------------
 
     def _backward(self, loss: Loss, accumulated: int) -> None:
@@ -232,11 +263,13 @@ class AdversarialTrainer:
                 nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
             self._sums[f"{name}_grad_norm"].append(norm)
             self.bad_steps = 0
+        self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
         if finite or self.accelerator.scaler is not None:  # a gradient scaler leaves bad steps out by itself
             optimizer.step()
+        self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
         optimizer.zero_grad()
         self.state.global_step += 1
-        self.callback_handler.on_step_end(self.args, self.state, self.control)
+        self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
         if not finite:
             self._count_bad_step(name)
         return finite
@@ -289,6 +322,10 @@ class AdversarialTrainer:
 
     def _load_data(self, train_dataset, eval_dataset, evaluators: Iterable[Evaluator]) -> None:
         config = self.generator.config
+        if config.bos_token_id is None:
+            raise ValueError(
+                "got a generator without `bos_token_id` -> expected a start token -> set it in its config"
+            )
         eos, pad = special_tokens(self.generator)
         pad_token_id = pad if eos or config.pad_token_id is not None else None
         place = (self.device, self.accelerator.process_index, self.accelerator.num_processes)
@@ -316,6 +353,7 @@ class AdversarialTrainer:
                     f"{vocab_size} -> set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller "
                     "tokenizer"
                 )
+        self._check_length(self.generator, "generator")
         if not self.objective.adversarial:
             self.discriminator = None
             return
@@ -329,7 +367,18 @@ class AdversarialTrainer:
                 f"got a discriminator that knows {judged} token ids -> expected the generator's {vocab_size} -> set "
                 f"`discriminator.config.vocab_size` to {vocab_size}"
             )
+        self._check_length(self.discriminator, "discriminator")
         self.discriminator.to(self.device)
+
+    def _check_length(self, model: PreTrainedModel, name: str) -> None:
+        """Models with a table of positions have a longest sequence."""
+        longest = getattr(model.config, "max_position_embeddings", None)
+        prompt = self.data.samples.prompt.shape[1] if isinstance(self.data, InMemoryData) else 1
+        if longest is not None and prompt + self.max_new_tokens > longest:
+            raise ValueError(
+                f"got sequences of {prompt + self.max_new_tokens} tokens for a {name} of {longest} positions -> "
+                f"expected no more than these -> set `training.max_new_tokens`, or a longer `{name}.config`"
+            )
 
     @property
     def _discriminator_pretrain_steps(self) -> int:
@@ -358,7 +407,7 @@ class AdversarialTrainer:
     def _set_up_callbacks(self, callbacks: Sequence[TrainerCallback]) -> None:
         reporting = get_reporting_integration_callbacks(self.args.report_to)
         self.callback_handler = CallbackHandler(
-            [DefaultFlowCallback, *reporting, *callbacks],
+            [_OwnFlow, *reporting, *callbacks],
             self.generator,
             self.processing_class,
             self.generator_optimizer,
@@ -371,7 +420,7 @@ class AdversarialTrainer:
 
     def _begin(self) -> None:
         resumed = None
-        if self.args.resume_from_checkpoint:
+        if self.args.resume_from_checkpoint not in (None, False, "false", "False"):
             resumed = self._find_checkpoint()
         if self.accelerator.is_main_process:
             self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
@@ -379,7 +428,14 @@ class AdversarialTrainer:
                 open_repository(self._hub_model_id, self.args.hub_private_repo, self.args.hub_token)
         self.accelerator.wait_for_everyone()
         if resumed is not None:
-            self._load_checkpoint(resumed)
+            try:
+                self._load_checkpoint(resumed)
+            except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
+                raise RunFolderError(
+                    f"got checkpoint {str(resumed)!r}, which does not fit this run or is damaged "
+                    f"({_first_line(error)}) -> expected one of the same models and objective -> resume with the "
+                    "recipe that it was made with, or name an older checkpoint"
+                ) from error
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     # --- Units of work -----------------------------------------------------------------------------------------------
@@ -392,6 +448,9 @@ class AdversarialTrainer:
             within: the number of the outer unit, for inner loops.
         """
         while self.progress[name] < total and not self.control.should_training_stop:
+            if within is None:
+                self._open_bar(name, total)
+                self.control = self.callback_handler.on_epoch_begin(self.args, self.state, self.control)
             yield self.progress[name]
             self.progress[name] += 1
             if within is None:
@@ -402,7 +461,7 @@ class AdversarialTrainer:
     def _save_if_due(self, name: str, total: int) -> None:
         done = self.progress[name]
         due = done == total or (self.args.save_every and done % self.args.save_every == 0)
-        if due or self.control.should_save:
+        if due or self.control.should_save or self.control.should_training_stop:
             self.control.should_save = False
             self.save_checkpoint()
 
@@ -459,7 +518,7 @@ class AdversarialTrainer:
             self.folder.append_metrics(line | metrics)
         self.callback_handler.on_log(self.args, self.state, self.control, {f"{phase}/{name}": done} | metrics)
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
-        self._show_progress(phase, done, total, metrics)
+        self._show_progress(done, metrics)
 
     def _mean(self, name: str, values: list[Tensor | float]) -> float:
         mean = torch.stack(
@@ -467,14 +526,19 @@ class AdversarialTrainer:
         ).mean()
         return float(self.accelerator.reduce(mean, reduction="mean"))
 
-    def _show_progress(self, phase: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    def _open_bar(self, name: str, total: int) -> None:
+        """One bar a phase, which counts its units; reopened only when the phase changes."""
         if self.args.disable_tqdm or not self.accelerator.is_local_main_process:
             return
-        name = phase.replace("_", " ")
-        if self._bar is None or self._bar.desc.rstrip(": ") != name:
-            if self._bar is not None:
-                self._bar.close()
-            self._bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True)
+        if self._bar is not None and self._bar.desc.rstrip(": ") == PHASE_NAMES[name]:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = tqdm(total=total, initial=self.progress[name], desc=PHASE_NAMES[name], dynamic_ncols=True)
+
+    def _show_progress(self, done: int, metrics: dict[str, float]) -> None:
+        if self._bar is None:
+            return
         shown = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
         self._shown |= {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
         self._bar.set_postfix(self._shown, refresh=False)
@@ -516,8 +580,10 @@ class AdversarialTrainer:
         self.evaluation = {"name": name, "global_step": step, "metrics": metrics, "signatures": signatures}
         if self.accelerator.is_main_process:
             self.folder.write_samples(name, samples, self.processing_class)
+        # callbacks of transformers look for names with the prefix `eval_`
+        prefixed = {f"eval_{key}": value for key, value in metrics.items()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics | prefixed)
         self._remember_best(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _gather(self, samples: Samples) -> Samples:
@@ -541,6 +607,7 @@ class AdversarialTrainer:
         )
         if better:
             self.best = {"value": value, "checkpoint": None, "evaluation": self.evaluation}
+            self.state.best_metric = value
             self.control.should_save = True  # at the end of the unit of work; that checkpoint is kept
 
     # --- Checkpoints -------------------------------------------------------------------------------------------------
@@ -632,6 +699,7 @@ class AdversarialTrainer:
         set_rng_state(torch.load(rng, weights_only=True))
         done = json.loads((path / COMPLETE).read_text())
         self.progress, self.best, self.evaluation = done["progress"], done["best"], done["evaluation"]
+        self.state.best_metric = self.best.get("value")
         if self.accelerator.is_main_process:
             self.folder.truncate_metrics(done["metrics_lines"])
 

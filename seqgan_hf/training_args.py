@@ -64,7 +64,8 @@ class AdversarialTrainingArguments(TrainingArguments):
         seed: of weights, data order and samples; the same seed gives the same run, bit for bit on a CPU.
         report_to: experiment trackers, for example `tensorboard`.
         metric_for_best_model: keep the checkpoint in which this metric was best; `greater_is_better` says which way.
-        greater_is_better: whether larger values of that metric are better.
+        greater_is_better: whether larger values of that metric are better; by default not for likelihoods and
+            divergences (`nll...`, `kl...`, `jsd...`).
         load_best_model_at_end: save the best checkpoint's models as the result, not the last ones.
         resume_from_checkpoint: `true` goes on from the newest checkpoint in `output_dir`, a path from that one.
         bf16: mixed precision in bfloat16.
@@ -105,7 +106,9 @@ class AdversarialTrainingArguments(TrainingArguments):
     eval_samples: int = 2_000
     save_every: int = 0
     save_total_limit: int | None = 2
-    save_strategy: str = "no"  # not a choice: transformers wants it equal to eval_strategy for the best model
+    # no choice: callbacks such as EarlyStoppingCallback expect it; eval_epochs, eval_rounds and save_every say when
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
     overwrite_run: bool = False
     resume_from_checkpoint: str | bool | None = None
     hub_token: str | None = field(default=None, repr=False)
@@ -117,6 +120,8 @@ class AdversarialTrainingArguments(TrainingArguments):
         self._check_ranges()
         if not torch.accelerator.is_available():
             self.use_cpu = True  # lets bf16 through: transformers expects a GPU for it unless told otherwise
+        if self.greater_is_better is None and (self.metric_for_best_model or "").startswith(("nll", "kl", "jsd")):
+            self.greater_is_better = False
         super().__post_init__()
 
     def _refuse_unsupported(self) -> None:

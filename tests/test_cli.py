@@ -76,7 +76,10 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
 
 
 def test_no_recipe_is_forgotten():
-    assert len(RECIPES) == 7
+    """Those of `train` run above, those of `evaluate` in test_evaluation_suite.py."""
+    every = list((ROOT / "recipes").rglob("*.yaml"))
+    assert len(RECIPES) == 7 and len(every) == 11
+    assert {path.parent.name for path in every} == {"oracle", "text", "evaluation"}
 
 
 def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):
@@ -151,6 +154,9 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
         (["--training.rounds", "many"], "training.rounds.*Got value: many"),
         (["--training.max_new_tokens", "0"], "got max_new_tokens=0 -> expected at least 1"),
         (["--data.length", "0"], "got length=0 -> expected at least 1"),
+        (["--training.optim", "nope"], "got ValueError: nope is not a valid OptimizerNames"),
+        (["--generator.pretrained", "no/such"], "got generator.pretrained='no/such', which cannot be loaded"),
+        (["--data.hidden_size", "0"], "got hidden_size=0 -> expected"),
         (["--objective.rollouts", "0"], "got rollouts=0 -> expected at least 1 completion"),
         (["--generator.config.hidden_size", "0"], "got hidden_size=0 -> expected"),
         (

@@ -7,7 +7,13 @@ import json
 import pytest
 import torch
 from conftest import build_discriminator, build_generator
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    pipeline,
+)
 
 from seqgan_hf.checkpointing import checkpoints
 from seqgan_hf.data import DataError
@@ -248,6 +254,52 @@ def test_callbacks_are_called_and_obeyed(corpus, tmp_path):
     assert ("evaluate", True) in seen
 
 
+def test_a_callback_ends_a_run_at_the_step_and_leaves_a_checkpoint(corpus, tmp_path):
+    events = []
+
+    class Stop(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            events.append("epoch")
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            events.append("begin")
+
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            events.append("step")
+
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 2
+            return control
+
+    build(corpus, tmp_path / "run", callbacks=[Stop()]).train()
+    assert events == ["epoch", "begin", "step", "begin", "step"]
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["checkpoint-2"]
+
+
+def test_early_stopping_of_transformers_works(corpus, tmp_path):
+    trainer = build(
+        corpus,
+        tmp_path / "run",
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=1)],
+        metric_for_best_model="nll_test",
+        load_best_model_at_end=True,
+        pretrain_epochs=30,
+        pretrain_learning_rate=1.0,
+    )
+    trainer.train()
+    assert trainer.args.greater_is_better is False
+    values = [line["nll_test"] for line in metrics(tmp_path / "run")]
+    assert len(values) < 30 and values[-1] >= min(values)
+
+
+def test_a_checkpoint_of_another_objective_or_size_is_refused(corpus, tmp_path):
+    short = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 0, "rounds": 1}
+    build(corpus, tmp_path / "run", **short).train()
+    for change in ({"objective": MLE()}, {"generator": build_generator("gru", eos=None)}):
+        with pytest.raises(RunFolderError, match="does not fit this run or is damaged"):
+            build(corpus, tmp_path / "run", resume_from_checkpoint=True, **short, **change).train()
+
+
 def test_trackers_receive_the_curves(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -300,6 +352,7 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
             DataError,
             "got 48 training sequences -> expected at least one batch of 64",
         ),
+        ({"generator": build_generator("gpt2", None), "max_new_tokens": 40}, ValueError, "generator of 32 positions"),
         (
             {"generator": build_generator("lstm", None, 5)},
             ValueError,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
@@ -47,7 +48,7 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
 def _load(kind: type, source: str):
     try:
         return kind.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"got model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]}) -> "
             "expected a run's folder, a saved generator with its tokenizer, or an id on the Hub -> check the path"

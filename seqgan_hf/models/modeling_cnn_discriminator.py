@@ -73,6 +73,15 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
             value = getattr(self, name)
             _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
 
+    def validate_special_tokens(self):
+        token = self.pad_token_id
+        _require(
+            token is None or 0 <= token < self.vocab_size,
+            f"pad_token_id={token} with vocab_size={self.vocab_size}",
+            "a token id from 0 to vocab_size - 1, or None",
+            "change pad_token_id or raise vocab_size",
+        )
+
     def validate_filters(self):
         for name in ("filter_sizes", "num_filters"):
             values = getattr(self, name)
