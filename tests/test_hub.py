@@ -80,6 +80,8 @@ def hub(monkeypatch, tmp_path):
         for name, value in constants.items():
             monkeypatch.setattr(huggingface_hub.constants, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        # transformers keeps the client that its first call made, with the address of that time
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         monkeypatch.setattr(hub_module, "WAITS", (0.0, 0.0))
         yield server
 
