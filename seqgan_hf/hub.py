@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 DiscriminatorPlace = Literal["subfolder", "repository", "none"]
 # Files that run code when they are read: they are never uploaded.
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
+UPLOADED = {".safetensors", ".json", ".py", ".txt", ".md", ".png", ".model", ".jinja", ".yaml", ".jsonl"}
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts at a request
 PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may be well again in a moment
 # The base of all errors of the client's own HTTP library, whichever that is in the installed version.
@@ -154,15 +154,15 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     Raises:
         HubError: a pickle, or a link, which could lead out of the folder.
     """
-    files: dict[str, Path | bytes] = _files(folder.generator)
-    if folder.recipe.exists():
+    files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
+    if folder.own(folder.recipe).exists():
         files["recipe.yaml"] = public_recipe(folder.recipe.read_text(encoding="utf-8")).encode()
-    files["metrics.jsonl"] = folder.metrics
-    samples = folder.samples / f"{read_summary(folder)['evaluation'].get('name')}.txt"
+    files["metrics.jsonl"] = folder.own(folder.metrics)
+    samples = folder.own(folder.samples / f"{read_summary(folder)['evaluation'].get('name')}.txt")
     if samples.exists():
         files["samples.txt"] = samples
     if with_discriminator:
-        judge = _files(folder.discriminator)
+        judge = _files(folder.own(folder.discriminator))
         files |= {f"discriminator/{name}": path for name, path in judge.items()}
         # transformers looks for the code of a model in a subfolder at the root of its repository
         files |= {name: path for name, path in judge.items() if path.suffix == ".py"}
@@ -177,7 +177,7 @@ def _files(folder: Path) -> dict[str, Path]:
                 f"got the link {str(path)!r} among the files to upload -> expected plain files, as a link can lead "
                 "anywhere -> remove it"
             )
-        if path.suffix in PICKLES:
+        if path.is_file() and path.suffix not in UPLOADED:
             raise HubError(
                 f"got {str(path)!r} among the files to upload -> expected weights as safetensors only, since pickles "
                 "run code where they are loaded -> remove it"

@@ -66,7 +66,7 @@ def public_recipe(text: str) -> str:
 
 def write_card(folder: RunFolder) -> Path:
     """Write `README.md` beside the generator of a finished run, and the learning curve that it shows."""
-    if (folder.figures / PICTURE).exists():
+    if folder.own(folder.figures / PICTURE).exists():
         shutil.copyfile(folder.figures / PICTURE, folder.generator / PICTURE)
     path = folder.generator / "README.md"
     path.write_text(str(model_card(folder)), encoding="utf-8")
@@ -92,7 +92,7 @@ def model_card(
         CardError: the run did not end.
     """
     summary = read_summary(folder)
-    recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8")) if folder.recipe.exists() else {}
+    recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8")) if folder.own(folder.recipe).exists() else {}
     name = (model_id or folder.path.resolve().name).rpartition("/")[2]
     data = _metadata(name, summary, recipe, license or summary["license"])
     parts = [
@@ -275,7 +275,7 @@ def _results(summary: dict, has_picture: bool) -> str:
 
 
 def _samples(folder: RunFolder, summary: dict) -> str:
-    path = folder.samples / f"{summary['evaluation'].get('name')}.txt"
+    path = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
     if not path.exists():
         return ""
     lines = path.read_text(encoding="utf-8").splitlines()[:SHOWN_SAMPLES]

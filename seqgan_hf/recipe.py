@@ -265,7 +265,15 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
     if settings.pretrained is not None:
         known.pop("vocab_size")
         try:
-            model = auto_class.from_pretrained(settings.pretrained, **(known | settings.config))
+            saved = AutoConfig.from_pretrained(settings.pretrained, trust_remote_code=False)
+            for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
+                if key not in saved.to_dict().keys() | {"num_labels"}:
+                    raise RecipeError(_unknown_key(key, sorted(saved.to_dict()), f"{section}.config"))
+            model = auto_class.from_pretrained(
+                settings.pretrained, trust_remote_code=False, use_safetensors=True, **(known | settings.config)
+            )
+        except RecipeError:
+            raise
         except (ValueError, OSError) as error:
             raise RecipeError(
                 f"got {section}.pretrained={settings.pretrained!r}, which cannot be loaded "

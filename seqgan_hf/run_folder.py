@@ -115,6 +115,19 @@ class RunFolder:
         kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
         self.metrics.write_text("".join(kept), encoding="utf-8")
 
+    def own(self, path: Path) -> Path:
+        """The same path, once it is certain that it lies in this folder: what is shared comes from nowhere else.
+
+        Raises:
+            RunFolderError: it is a link, or leads out of the folder.
+        """
+        if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
+            raise RunFolderError(
+                f"got {str(path)!r}, which is a link or leads out of the run's folder -> expected a file of the run "
+                "-> put the file itself there"
+            )
+        return path
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """What the model card needs to know of the run that has ended."""
         self.summary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -791,5 +791,5 @@ class AdversarialTrainer:
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
     """Put the weights that `save_pretrained` wrote into a model that exists."""
-    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(saved.state_dict())

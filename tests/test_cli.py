@@ -202,6 +202,30 @@ def test_bad_text_files_are_answered_in_one_line(content, message, tmp_path, cap
     assert re.search(message, error), error
 
 
+def test_a_recipe_cannot_say_whose_code_is_run(tmp_path, capsys):
+    """Not even through the settings of a pretrained model."""
+    assert main(quickstart(tmp_path / "run")) == 0
+    start = ["--generator.pretrained", str(tmp_path / "run" / "generator"), "--data.vocab_size", "20"]
+    recipe = yaml.safe_load((ROOT / "recipes/oracle/quickstart.yaml").read_text())
+    for key, value in {"trust_remote_code": True, "use_safetensors": False, "weights_only": False}.items():
+        recipe["generator"] = {"config": {key: value}}
+        (tmp_path / "evil.yaml").write_text(yaml.safe_dump(recipe))
+        call = short_run(tmp_path / "evil.yaml", tmp_path / "evil", Path())
+        del call[call.index("--generator.config.hidden_size") : call.index("--generator.config.hidden_size") + 4]
+        assert main([*call, *start]) == 1
+        assert f"got the key {key!r} for generator.config -> expected one of" in capsys.readouterr().err
+
+
+def test_pickled_weights_are_not_loaded(tmp_path, capsys):
+    import torch
+
+    assert main(quickstart(tmp_path / "run")) == 0
+    (tmp_path / "run" / "generator" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "run" / "generator" / "pytorch_model.bin")
+    assert main(["generate", str(tmp_path / "run")]) == 1
+    assert "can load nothing" in capsys.readouterr().err
+
+
 def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
     assert main(quickstart(tmp_path / "run")) == 0
     assert main(quickstart(tmp_path / "run")) == 1

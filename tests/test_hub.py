@@ -449,13 +449,14 @@ class Trap:
 
 def test_nothing_is_written_as_a_pickle_and_a_pickle_runs_nothing(run, tmp_path, monkeypatch):
     for folder in (run.generator, run.discriminator):
-        assert not [path for path in folder.rglob("*") if path.suffix in hub_module.PICKLES]
+        assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix not in hub_module.UPLOADED]
     copy = shutil.copytree(run.generator, tmp_path / "pickled")
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(), protocol=2))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(pickle.UnpicklingError):
         AutoModelForCausalLM.from_pretrained(copy)
+    assert main(["generate", str(copy)]) == 1
     assert not (tmp_path / "ran").exists()
 
 
@@ -523,3 +524,23 @@ def test_the_card_in_the_documentation_is_one_that_is_written_today(run):
 
     assert headings(shown) == headings(written) and len(headings(shown)) > 8
     assert shown.data.to_dict().keys() == written.data.to_dict().keys()
+
+
+@pytest.mark.parametrize("where", ["metrics.jsonl", "recipe.yaml", "samples", "summary"])
+def test_nothing_from_outside_a_run_is_pushed(run, hub, tmp_path, where, capsys):
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("top secret")
+    summary = copy.read_summary()
+    if where == "summary":
+        summary["evaluation"]["name"] = "../../secret"
+        copy.write_summary(summary)
+    else:
+        path = copy.samples / f"{summary['evaluation']['name']}.txt" if where == "samples" else copy.path / where
+        path.unlink()
+        path.symlink_to(secret)
+    assert main(["push", str(copy.path), "someone/leak"]) == 1
+    assert "which is a link or leads out of the run's folder" in capsys.readouterr().err
+    pushed = hub.commits.get("someone/leak", [])
+    assert not any(b"top secret" in content for files in pushed for content in files.values())

@@ -47,7 +47,8 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
 
 def _load(kind: type, source: str):
     try:
-        return kind.from_pretrained(source)
+        # weights as safetensors only: a pickle could run code; tokenizers take no notice
+        return kind.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"got model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]}) -> "

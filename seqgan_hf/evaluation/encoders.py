@@ -49,7 +49,10 @@ def _sentence_transformer(name: str, batch_size: int, device: str | torch.device
 def _mean_pooling(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).to(device).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(name),
+        AutoModel.from_pretrained(name, use_safetensors=True).to(device).eval(),
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # positions then count from the first token
