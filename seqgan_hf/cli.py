@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 
 COMMANDS = {
@@ -121,7 +122,10 @@ def _evaluate(arguments: list[str]) -> None:
     from .evaluation.run import run_evaluation
     from .recipe import load_evaluation
 
-    run_evaluation(load_evaluation(arguments))
+    settings = load_evaluation(arguments)
+    run_evaluation(settings)
+    report = Path(settings.output) / "report.md"
+    print(report.read_text(encoding="utf-8") if report.exists() else f"written to {settings.output}")
 
 
 def _compare(arguments: list[str]) -> None:
@@ -166,8 +170,6 @@ def _push(arguments: list[str]) -> None:
     )
     parser.add_argument("--license", help="as the Hub names it: apache-2.0, mit, cc-by-4.0, ...")
     options = vars(parser.parse_args(arguments))
-    from pathlib import Path
-
     from .hub import push_run
     from .run_folder import RunFolder
 
@@ -180,7 +182,9 @@ def _env(arguments: list[str]) -> None:
 
     import torch
 
-    print(f"seqgan-hf {metadata.version('seqgan-hf')}, Python {platform.python_version()}, {platform.platform()}")
+    import seqgan_hf
+
+    print(f"seqgan-hf {seqgan_hf.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in ("torch", "transformers", "datasets", "tokenizers", "accelerate", "evaluate", "jsonargparse"):
         print(f"{name} {metadata.version(name)}")
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
