@@ -143,6 +143,12 @@ def explain(message: str, parser: ArgumentParser) -> str:
         ]
         return _unknown_key(in_group[2], valid, in_group[1])
     class_path = re.search(r"class_path '([^']+)'", message)
+    missing = re.search(r"No module named '([^']+)'", message)
+    if missing and class_path:
+        return (
+            f"got class_path {class_path[1]!r}, whose module {missing[1]!r} cannot be found -> expected an importable "
+            "one -> check the name, and put its folder on PYTHONPATH (PYTHONPATH=. for this one)"
+        )
     if unknown and class_path:
         module, _, name = class_path[1].rpartition(".")
         signature = inspect.signature(getattr(importlib.import_module(module), name))

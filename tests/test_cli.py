@@ -157,6 +157,7 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
         (["--training.optim", "nope"], "got ValueError: nope is not a valid OptimizerNames"),
         (["--generator.pretrained", "no/such"], "got generator.pretrained='no/such', which cannot be loaded"),
         (["--data.hidden_size", "0"], "got hidden_size=0 -> expected"),
+        (["--objective", "my_plans.Mine"], "got class_path 'my_plans.Mine', whose module 'my_plans' .*PYTHONPATH=."),
         (["--objective.rollouts", "0"], "got rollouts=0 -> expected at least 1 completion"),
         (["--generator.config.hidden_size", "0"], "got hidden_size=0 -> expected"),
         (
