@@ -34,10 +34,10 @@ def set_rng_state(state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
     for cuda_state in state["accelerator"]:
-        torch.cuda.set_rng_state(cuda_state)
+        torch.cuda.set_rng_state(cuda_state.cpu())
 
 
 def checkpoints(folder: Path) -> list[Path]:

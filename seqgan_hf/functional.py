@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import BoolTensor, LongTensor, Tensor, nn
+from torch import BoolTensor, LongTensor, Tensor, distributed, nn
 from torch.nn import functional as F
 
 
@@ -30,6 +30,27 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def masked_mean(values: Tensor, mask: BoolTensor) -> Tensor:
     """Mean of the values where `mask` is true; both of shape (B, T) or (B,). Zero if nothing is counted."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, on each of them; of one process, the tensor itself. No gradient."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def shared_mean(values: Tensor, mask: BoolTensor) -> Tensor:
+    """This process's share of the masked mean over the batches of all processes: the mean of the shares is that mean.
+
+    Args:
+        values: shape (B, T) or (B,).
+        mask: what counts, of the same shape.
+    """
+    processes = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    counted = sum_over_processes(mask.sum()).clamp(min=1) / processes
+    return values.masked_fill(~mask, 0.0).sum() / counted
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,6 +35,15 @@ from .functional import evaluating
 from .hub import classifier_tokenizer, open_repository, push_run
 from .model_card import describe_model, versions, write_card
 from .objectives import MLE, Loss, Objective
+from .processes import (
+    TrainingError,
+    alone_by_mistake,
+    any_process,
+    average_gradients,
+    check_same_weights,
+    share_weights,
+    together,
+)
 from .run_folder import RunFolder, RunFolderError
 from .samples import Samples
 from .sampling import sample, special_tokens
@@ -70,10 +79,6 @@ class _OwnFlow(DefaultFlowCallback):
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error) else type(error).__name__
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message names what happened, what is expected, and the remedy."""
 
 
 class Interrupted(Exception):
@@ -117,9 +122,11 @@ class AdversarialTrainer:
         recipe: str | None = None,
     ):
         self.args = args
-        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+        # `None` leaves it to the launcher
+        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else None
         self.accelerator = Accelerator(mixed_precision=precision, cpu=args.use_cpu)
-        self.device = self.accelerator.device
+        # several processes on CPUs are told `cpu:0`, which `torch.load` does not know
+        self.device = torch.device("cpu") if self.accelerator.device.type == "cpu" else self.accelerator.device
         set_seed(args.seed, device_specific=True)
         self.generator, self.discriminator = generator.to(self.device), discriminator
         self.objective, self.pretraining = objective, pretraining or MLE()
@@ -127,6 +134,7 @@ class AdversarialTrainer:
         self.folder = RunFolder(Path(args.output_dir), recipe)
         self._load_data(train_dataset, eval_dataset, evaluators)
         self._check_models()
+        share_weights(self.accelerator, self._models())
         self._create_optimizers()
         # how many units of each kind are done; the inner ones count within a round
         self.progress = dict.fromkeys(
@@ -135,6 +143,7 @@ class AdversarialTrainer:
         self.best: dict[str, Any] = {}
         self.evaluation: dict[str, Any] = {}  # the last one: its name, values and their signatures
         self.bad_steps = 0
+        self._weights: list[Tensor | float] = []  # of the batches of a step
         self.monitor = CollapseMonitor()
         self._seconds = 0.0
         self._sums: dict[str, list[Tensor | float]] = defaultdict(list)
@@ -153,28 +162,32 @@ class AdversarialTrainer:
             Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is saved.
             TrainingError: the numbers went bad.
         """
-        self._begin()
-        with self._interruptible():
-            # step 1: pretrain G by maximum likelihood
-            for epoch in self._units("pretrain_epochs", self.args.pretrain_epochs):
-                self._pretrain_generator(epoch)
-                self._report("pretrain_generator", epoch=epoch + 1, total=self.args.pretrain_epochs)
+        with together(self.accelerator):
+            self._begin()
+            with self._interruptible():
+                self._run_phases()
+            self._finish()
 
-            # step 2: pretrain D on samples of the pretrained G
-            for step in self._units("discriminator_pretrain_steps", self._discriminator_pretrain_steps):
-                self._train_discriminator(step)
-                self._report("pretrain_discriminator", step=step + 1, total=self._discriminator_pretrain_steps)
+    def _run_phases(self) -> None:
+        # step 1: pretrain G by maximum likelihood
+        for epoch in self._units("pretrain_epochs", self.args.pretrain_epochs):
+            self._pretrain_generator(epoch)
+            self._report("pretrain_generator", epoch=epoch + 1, total=self.args.pretrain_epochs)
 
-            # step 3: alternate
-            for round in self._units("rounds", self.args.rounds):
-                for _ in self._units("generator_phases", 1, within=round):
-                    self._train_generator(round)
-                for step in self._units("discriminator_steps", self._discriminator_steps, within=round):
-                    self._train_discriminator(
-                        self._discriminator_pretrain_steps + round * self._discriminator_steps + step
-                    )
-                self._report("adversarial", round=round + 1, total=self.args.rounds)
-        self._finish()
+        # step 2: pretrain D on samples of the pretrained G
+        for step in self._units("discriminator_pretrain_steps", self._discriminator_pretrain_steps):
+            self._train_discriminator(step)
+            self._report("pretrain_discriminator", step=step + 1, total=self._discriminator_pretrain_steps)
+
+        # step 3: alternate
+        for round in self._units("rounds", self.args.rounds):
+            for _ in self._units("generator_phases", 1, within=round):
+                self._train_generator(round)
+            for step in self._units("discriminator_steps", self._discriminator_steps, within=round):
+                self._train_discriminator(
+                    self._discriminator_pretrain_steps + round * self._discriminator_steps + step
+                )
+            self._report("adversarial", round=round + 1, total=self.args.rounds)
 
     def _pretrain_generator(self, epoch: int) -> None:
         """One pass over the data."""
@@ -202,7 +215,7 @@ class AdversarialTrainer:
                     )
                 discriminator = self.discriminator if objective.adversarial else None
                 loss = objective.generator_loss(self.generator, discriminator, real, fake)
-            self._backward(loss, len(batches))
+            self._backward(loss)
         if self._step(self.generator, optimizer, max_norm, "generator"):
             objective.after_generator_step(self.generator)
 
@@ -218,7 +231,7 @@ class AdversarialTrainer:
                 for fake, real in group:
                     with self.accelerator.autocast():
                         loss = self.objective.discriminator_loss(self.discriminator, real, fake)
-                    self._backward(loss, len(group))
+                    self._backward(loss)
                 self._step(
                     self.discriminator,
                     self.discriminator_optimizer,
@@ -230,30 +243,41 @@ class AdversarialTrainer:
         """Fresh samples of G, as many as there are training sequences unless told otherwise, for this process."""
         count = self.args.num_fakes or len(self.data)
         share = -(-count // self.accelerator.num_processes)
-        prompts = next(self.data.endless((self.args.seed, FAKES, index), share))
+        prompts = self._prompts((self.args.seed, FAKES, index), share)
         with self.accelerator.autocast():
             fakes = sample(self.generator, prompts.prompt, self.max_new_tokens, prompt_mask=prompts.prompt_mask)
         return InMemoryData(fakes, self.device)
 
+    def _prompts(self, seed: tuple[int, ...], count: int) -> Samples:
+        """`count` training sequences whose prompts are continued; all of them again once they are used up."""
+        batches = self.data.endless(seed, count)
+        parts = [next(batches)]
+        while sum(part.batch_size for part in parts) < count:
+            parts.append(next(batches))
+        return Samples.concatenate(parts).select(slice(0, count))
+
     def _groups(self, batches: Iterator[Any]) -> Iterator[list[Any]]:
-        """The batches of one step each, until there are no more or a callback ends the run."""
-        while not self.control.should_training_stop:
+        """The batches of one step each, until any process has no more or a callback ends the run."""
+        while True:
             group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
-            if not group:
+            if any(any_process(self.accelerator, not group, self.control.should_training_stop)):
                 return
             self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
             yield group
 
     # --- Gradients ---------------------------------------------------------------------------------------------------
 
-    def _backward(self, loss: Loss, accumulated: int) -> None:
-        self.accelerator.backward(loss.value / accumulated)
+    def _backward(self, loss: Loss) -> None:
+        """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""
+        self._weights.append(loss.weight)
+        self.accelerator.backward(loss.value * (loss.weight / self._weights[0]))
         for name, value in loss.metrics.items():
             self._sums[name].append(value)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float, name: str) -> bool:
         """Average gradients over processes, clip them, and update; a step whose gradient is not finite is left out."""
-        self._synchronize_gradients(model)
+        average_gradients(self.accelerator, model, self._weights)
+        self._weights.clear()
         self.accelerator.unscale_gradients(optimizer)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
@@ -287,21 +311,6 @@ class AdversarialTrainer:
                 f"{message}, {self.bad_steps} times in a row -> expected finite numbers -> lower the learning rate or "
                 "clip the gradient, and resume from the last checkpoint with resume_from_checkpoint=true"
             )
-
-    def _synchronize_gradients(self, model: nn.Module) -> None:
-        """The mean over processes, in one message.
-
-        It is done here instead of by a wrapper around the model: losses may then take any path through a model (its
-        trunk, its embeddings, its soft tokens), where a wrapper would silently leave gradients unsynchronized.
-        """
-        if self.accelerator.num_processes == 1:
-            return
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        flat = self.accelerator.reduce(flat, reduction="mean")
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
 
     @contextmanager
     def _frozen_discriminator(self) -> Iterator[None]:
@@ -436,6 +445,8 @@ class AdversarialTrainer:
                     f"({_first_line(error)}) -> expected one of the same models and objective -> resume with the "
                     "recipe that it was made with, or name an older checkpoint"
                 ) from error
+        if alone := alone_by_mistake(self.accelerator):
+            self._warn(alone)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
 
     # --- Units of work -----------------------------------------------------------------------------------------------
@@ -453,10 +464,20 @@ class AdversarialTrainer:
                 self.control = self.callback_handler.on_epoch_begin(self.args, self.state, self.control)
             yield self.progress[name]
             self.progress[name] += 1
+            self._decide_together()
             if within is None:
                 self.progress["generator_phases"] = self.progress["discriminator_steps"] = 0
                 self._save_if_due(name, total)
             self._stop_if_interrupted()
+
+    def _decide_together(self) -> None:
+        """Signals and callbacks may reach one process only."""
+        control = self.control
+        interrupted, control.should_training_stop, control.should_save = any_process(
+            self.accelerator, self._interrupt is not None, control.should_training_stop, control.should_save
+        )
+        if interrupted and self._interrupt is None:
+            self._interrupt = signal.SIGTERM
 
     def _save_if_due(self, name: str, total: int) -> None:
         done = self.progress[name]
@@ -470,10 +491,11 @@ class AdversarialTrainer:
         """Let Ctrl-C and SIGTERM end the run after the unit of work in progress; a second Ctrl-C ends it at once."""
 
         def handle(number: int, frame) -> None:
-            if self._interrupt is not None:
+            if number == self._interrupt == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._interrupt = number
-            self._warn("ending after the step in progress, with a checkpoint; interrupt again to end at once")
+            if self._interrupt is None:
+                self._warn("ending after the step in progress, with a checkpoint; interrupt again to end at once")
+            self._interrupt = number  # launchers answer Ctrl-C with a SIGTERM of their own: that is no second one
 
         try:
             previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -501,10 +523,10 @@ class AdversarialTrainer:
     def _report(self, phase: str, total: int, **unit: int) -> None:
         """Log the means of what happened in a unit and, when it is due, an evaluation; one line in metrics.jsonl."""
         ((name, done),) = unit.items()
-        metrics = {key: self._mean(key, values) for key, values in sorted(self._sums.items())}
-        self._sums.clear()
+        metrics = self._means()
         every = {"pretrain_generator": self.args.eval_epochs, "adversarial": self.args.eval_rounds}.get(phase, 0)
-        if every and (done % every == 0 or done == total) or self.control.should_evaluate:
+        (asked,) = any_process(self.accelerator, self.control.should_evaluate)
+        if every and (done % every == 0 or done == total) or asked:
             self.control.should_evaluate = False
             metrics |= self.evaluate(f"{phase}-{done}")
         if phase == "adversarial":
@@ -520,11 +542,19 @@ class AdversarialTrainer:
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
         self._show_progress(done, metrics)
 
-    def _mean(self, name: str, values: list[Tensor | float]) -> float:
-        mean = torch.stack(
-            [torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in values]
-        ).mean()
-        return float(self.accelerator.reduce(mean, reduction="mean"))
+    def _means(self) -> dict[str, float]:
+        """The means of what was collected in a unit, over the processes that did."""
+        place = {"dtype": torch.float32, "device": self.device}
+        own = {
+            name: float(torch.stack([torch.as_tensor(value, **place) for value in values]).mean())
+            for name, values in self._sums.items()
+        }
+        self._sums.clear()
+        every = gather_object([own]) if self.accelerator.num_processes > 1 else [own]
+        values: dict[str, list[float]] = defaultdict(list)
+        for name, value in sorted(item for means in every for item in means.items()):
+            values[name].append(value)
+        return {name: sum(means) / len(means) for name, means in values.items()}
 
     def _open_bar(self, name: str, total: int) -> None:
         """One bar a phase, which counts its units; reopened only when the phase changes."""
@@ -560,22 +590,10 @@ class AdversarialTrainer:
         seed = (self.args.seed, EVALUATION, self.accelerator.process_index, *self.progress.values())
         rng = torch.Generator(device=self.device).manual_seed(seeded(seed))
         share = -(-self.args.eval_samples // self.accelerator.num_processes)
-        prompts = next(self.data.endless((self.args.seed, EVALUATION), share))
-        while prompts.batch_size < share:
-            prompts = Samples.concatenate([prompts, prompts.select(slice(0, share - prompts.batch_size))])
+        prompts = self._prompts((self.args.seed, EVALUATION), share)
         samples = sample(self.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask)
-        samples = self._gather(samples)
-        metrics: dict[str, float] = {}
-        signatures: dict[str, str] = {}
-        with evaluating(self.generator):
-            for evaluator in self.evaluators:
-                found = evaluator.evaluate(self.generator, samples)
-                metrics |= found
-                signatures |= {
-                    key: evaluator.signature(key, samples.batch_size, self.args.seed)
-                    for key in found
-                    if not key.endswith("_se")
-                }
+        samples = self._gather(samples).select(slice(0, self.args.eval_samples))
+        metrics, signatures = self._measure(samples)
         step = self.state.global_step
         self.evaluation = {"name": name, "global_step": step, "metrics": metrics, "signatures": signatures}
         if self.accelerator.is_main_process:
@@ -585,6 +603,26 @@ class AdversarialTrainer:
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics | prefixed)
         self._remember_best(metrics)
         return metrics
+
+    def _measure(self, samples: Samples) -> tuple[dict[str, float], dict[str, str]]:
+        """All values and their signatures. Evaluators are shared out among the processes: each sees all samples."""
+        results = []
+        with evaluating(self.generator):
+            for index, evaluator in enumerate(self.evaluators):
+                if index % self.accelerator.num_processes != self.accelerator.process_index:
+                    continue
+                found = evaluator.evaluate(self.generator, samples)
+                names = [name for name in found if not name.endswith("_se")]
+                signed = {name: evaluator.signature(name, samples.batch_size, self.args.seed) for name in names}
+                results.append((index, found, signed))
+        if self.accelerator.num_processes > 1:
+            results = sorted(gather_object(results), key=lambda result: result[0])
+        metrics: dict[str, float] = {}
+        signatures: dict[str, str] = {}
+        for _, found, signed in results:
+            metrics |= found
+            signatures |= signed
+        return metrics, signatures
 
     def _gather(self, samples: Samples) -> Samples:
         if self.accelerator.num_processes == 1:
@@ -614,6 +652,7 @@ class AdversarialTrainer:
 
     def save_checkpoint(self) -> Path:
         """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder."""
+        check_same_weights(self.accelerator, self._models())
         writer = CheckpointWriter(self.folder.checkpoints, f"{PREFIX}{self.state.global_step}")
         if self.best and self.best["checkpoint"] is None:
             self.best["checkpoint"] = writer.path.name
@@ -623,7 +662,7 @@ class AdversarialTrainer:
                 model.save_pretrained(folder / name)
             torch.save(self._shared_state(), folder / "trainer.pt")
         self.accelerator.wait_for_everyone()
-        torch.save(rng_state(), writer.aside / f"rng-{self.accelerator.process_index}.pt")
+        torch.save(self._own_state(), writer.aside / f"process-{self.accelerator.process_index}.pt")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             lines = len(self.folder.read_metrics())
@@ -650,13 +689,20 @@ class AdversarialTrainer:
         """What is the same on all processes."""
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
-            "objective": self.objective.state_dict(),
-            "pretraining": self.pretraining.state_dict(),
+            "processes": self.accelerator.num_processes,
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "global_step": self.state.global_step,
             "bad_steps": self.bad_steps,
             "monitor": self.monitor.state_dict(),
             "seconds": self._seconds + time.perf_counter() - self._started,
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        """What may differ from process to process."""
+        return {
+            "rng": rng_state(),
+            "objective": self.objective.state_dict(),
+            "pretraining": self.pretraining.state_dict(),
             "sums": {name: [float(value) for value in values] for name, values in self._sums.items()},
         }
 
@@ -687,21 +733,32 @@ class AdversarialTrainer:
         state = torch.load(path / "trainer.pt", map_location=self.device, weights_only=True)
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.objective.load_state_dict(state["objective"])
-        self.pretraining.load_state_dict(state["pretraining"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.state.global_step, self.bad_steps = state["global_step"], state["bad_steps"]
         self.monitor.load_state_dict(state["monitor"])
         self._seconds = state["seconds"]
-        self._sums.update(state["sums"])
-        rng = path / f"rng-{self.accelerator.process_index}.pt"
-        set_rng_state(torch.load(rng, weights_only=True))
+        self._load_own_state(path, state["processes"])
         done = json.loads((path / COMPLETE).read_text())
         self.progress, self.best, self.evaluation = done["progress"], done["best"], done["evaluation"]
         self.state.best_metric = self.best.get("value")
         if self.accelerator.is_main_process:
             self.folder.truncate_metrics(done["metrics_lines"])
+
+    def _load_own_state(self, path: Path, saved: int) -> None:
+        index, number = self.accelerator.process_index, self.accelerator.num_processes
+        state = torch.load(path / f"process-{min(index, saved - 1)}.pt", map_location=self.device, weights_only=True)
+        self.objective.load_state_dict(state["objective"])
+        self.pretraining.load_state_dict(state["pretraining"])
+        self._sums.update(state["sums"])
+        if number == saved:
+            set_rng_state(state["rng"])
+            return
+        self._warn(
+            f"got a checkpoint of {saved} processes for a run on {number} -> expected as many -> it goes on, with "
+            "other batches and random numbers than it would have had"
+        )
+        set_seed(seeded((self.args.seed, self.state.global_step, index)) % 2**32)
 
     def _finish(self) -> None:
         """Save the models as anyone can load them, the picture of the run, and the card."""

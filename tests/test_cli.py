@@ -78,10 +78,10 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
 
 
 def test_no_recipe_is_forgotten():
-    """Those of `train` run above, those of `evaluate` in test_evaluation_suite.py."""
+    """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 7 and len(every) == 11
-    assert {path.parent.name for path in every} == {"oracle", "text", "evaluation"}
+    assert len(RECIPES) == 7 and len(every) == 16
+    assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
 
 
 def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):

@@ -16,7 +16,7 @@ FLOORS = [
     {"sampling", "scoring"},
     {"oracle"},
     {"objectives", "evaluation", "metrics"},
-    {"checkpointing", "run_folder", "training_args", "training_data"},
+    {"checkpointing", "run_folder", "training_args", "training_data", "processes"},
     {"model_card"},
     {"hub"},
     {"trainer"},

@@ -10,7 +10,7 @@ from torch import LongTensor, Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..functional import masked_mean
+from ..functional import masked_mean, shared_mean
 from ..samples import Samples
 from ..sampling import sample
 from ..scoring import realness
@@ -22,10 +22,13 @@ class Loss(NamedTuple):
     Attributes:
         value: differentiable scalar, shape ().
         metrics: name to a number or a tensor of shape () (kept on the device until it is logged).
+        weight: how much `value` counts when the batches of one step (of several processes, or accumulated) are
+            averaged: the number of tokens for a mean over tokens; batches of equally many sequences all count 1.
     """
 
     value: Tensor
     metrics: dict[str, Tensor | float] = {}
+    weight: Tensor | float = 1.0
 
 
 class Objective(ABC):
@@ -71,7 +74,7 @@ class Objective(ABC):
         of_real, of_fake = scores.split([real.batch_size, fake.batch_size])
         real_counted, fake_counted = counted.split([real.batch_size, fake.batch_size])
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
-        loss = (masked_mean(F.softplus(-of_real), real_counted) + masked_mean(F.softplus(of_fake), fake_counted)) / 2
+        loss = (shared_mean(F.softplus(-of_real), real_counted) + shared_mean(F.softplus(of_fake), fake_counted)) / 2
         with torch.no_grad():
             correct = (
                 masked_mean((of_real > 0).float(), real_counted),

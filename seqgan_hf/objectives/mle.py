@@ -50,9 +50,10 @@ class MLE(Objective):
         if self.scheduled_sampling:
             probability = self.scheduled_sampling * min(1.0, self.steps / self.scheduled_sampling_steps)
             read = mix_in_own_tokens(generator, real, probability)
-        weights = torch.full_like(real.ids, 1.0, dtype=torch.float32) / real.mask.sum()
+        tokens = real.mask.sum()
+        weights = torch.full_like(real.ids, 1.0, dtype=torch.float32) / tokens
         loss, _ = weighted_nll(generator, real, weights, read)
-        return Loss(loss, {"nll_train": loss.detach()})
+        return Loss(loss, {"nll_train": loss.detach()}, weight=tokens)
 
     def after_generator_step(self, generator: PreTrainedModel) -> None:
         self.steps += 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..functional import masked_mean
+from ..functional import masked_mean, sum_over_processes
 from ..samples import Samples
 from ..sampling import weighted_nll
 from ..scoring import rewards
@@ -75,12 +75,13 @@ class Reinforce(Objective):
         return Loss(loss, metrics)
 
     def _baseline(self, values: Tensor, samples: Samples) -> Tensor:
-        """b_t, broadcastable to (B, T)."""
+        """b_t, broadcastable to (B, T), from the sequences of all processes."""
         if self.baseline == "none":
             return torch.zeros_like(values)
         mask = samples.mask
-        counts = mask.sum(dim=0)
-        sums = values.masked_fill(~mask, 0.0).sum(dim=0)
+        counts, sums = sum_over_processes(
+            torch.stack([mask.sum(dim=0).to(values), values.masked_fill(~mask, 0.0).sum(dim=0)])
+        )
         if self.baseline == "leave_one_out":
             # a sequence that is alone at a position has no others to be compared with: it gets no signal there
             others = (sums - values) / (counts - 1).clamp(min=1)

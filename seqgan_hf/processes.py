@@ -1,0 +1,137 @@
+"""What several processes do together: begin with the same weights, follow one gradient, decide as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+
+# Elements of a tensor that are fingerprinted together; it bounds memory.
+BLOCK = 2**20
+# What the messages of a lost connection have in common.
+LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message names what happened, what is expected, and the remedy."""
+
+
+def alone_by_mistake(accelerator: Accelerator) -> str | None:
+    """A warning, where a launcher was asked for several processes and started one.
+
+    `accelerate launch --cpu --num_processes 2` starts one process only. What it leaves behind is the address of a main
+    process that nobody talks to.
+    """
+    if accelerator.num_processes > 1:
+        return None
+    asked = os.environ.get("WORLD_SIZE")
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if asked in (None, "1") and not (asked is None and by_accelerate):
+        return None
+    return (
+        f"got 1 process -> expected {asked or 'several'}, as the launcher was asked for -> on CPUs start them with "
+        "`torchrun --nproc_per_node 2 -m seqgan_hf train RECIPE` (`accelerate launch --cpu` starts one only)"
+    )
+
+
+@torch.no_grad()
+def share_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]) -> None:
+    """Give every process the weights and buffers of the main one."""
+    if accelerator.num_processes == 1:
+        return
+    for model in models.values():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.copy_(broadcast(tensor.detach().clone()))
+
+
+def fingerprint(tensor: Tensor) -> Tensor:
+    """One number, shape (), that changes with any bit of a tensor and with the order of its elements."""
+    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    bits = tensor.detach().contiguous().reshape(-1).view(kind)
+    total = torch.tensor(tensor.numel(), dtype=torch.int64, device=tensor.device)
+    for part in bits.split(BLOCK):
+        # integers wrap around, so the result does not depend on the order of the sum; 31 keeps the blocks' order
+        places = torch.arange(1, len(part) + 1, device=part.device)
+        total = total * 31 + (part.to(torch.int64) * (2 * places + 1)).sum()
+    return total
+
+
+def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]) -> None:
+    """Make sure that all processes hold the same weights, bit for bit.
+
+    Raises:
+        TrainingError: on all processes, if any holds others; names some of the parameters.
+    """
+    if accelerator.num_processes == 1:
+        return
+    named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
+    own = torch.stack([fingerprint(parameter) for parameter in named.values()])
+    everyone = accelerator.gather(own).view(accelerator.num_processes, -1)
+    differ = [
+        name for name, same in zip(named, (everyone == everyone[0]).all(dim=0).tolist(), strict=True) if not same
+    ]
+    if differ:
+        raise TrainingError(
+            f"got other weights on other processes ({', '.join(differ[:3])}{', ...' if len(differ) > 3 else ''}) -> "
+            "expected the same on all, bit for bit -> let no callback or objective change weights on one process "
+            "only, and resume from the last checkpoint with resume_from_checkpoint=true"
+        )
+
+
+def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """For each flag, whether it is set on any process: processes that decide apart wait for each other for ever."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    sums = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device), reduction="sum")
+    return [bool(value) for value in sums.tolist()]
+
+
+def average_gradients(accelerator: Accelerator, model: nn.Module, weights: Sequence[Tensor | float]) -> None:
+    """Turn the gradients of each process into those of the mean over all batches of all processes, in one message.
+
+    It is done here instead of by a wrapper around the model: losses may then take any path through a model (its
+    trunk, its embeddings, its soft tokens), where a wrapper would silently leave gradients unsynchronized.
+
+    Args:
+        accelerator: knows the processes.
+        model: its gradients are sums over this process's batches of loss x weight / first weight.
+        weights: of these batches, see `Loss`.
+    """
+    if accelerator.num_processes == 1:
+        if len(weights) > 1:
+            share = torch.as_tensor(weights[0] / sum(weights), device=accelerator.device)
+            torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], share)
+        return
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    weight = torch.as_tensor(sum(weights), dtype=torch.float32, device=accelerator.device)
+    flat = torch.cat([gradient.float().flatten() for gradient in gradients]) * weights[0]
+    flat = accelerator.reduce(torch.cat([flat, weight.reshape(1)]), reduction="sum")
+    flat = flat[:-1] / flat[-1]
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+
+@contextmanager
+def together(accelerator: Accelerator) -> Iterator[None]:
+    """Say in a line of our own that another process was lost.
+
+    Raises:
+        TrainingError: instead of what the library for communication raises.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).lower()
+        if accelerator.num_processes == 1 or not any(mark in words for mark in LOST):
+            raise
+        raise TrainingError(
+            f"got no answer from another of the {accelerator.num_processes} processes -> expected all to go on -> see "
+            "what that process said, and resume from the last checkpoint with resume_from_checkpoint=true"
+        ) from error
