@@ -18,8 +18,10 @@ import huggingface_hub.constants
 import pytest
 import torch
 import yaml
+from conftest import build_discriminator
 from fake_hub import TOKEN, serve
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -300,6 +302,23 @@ def test_transformers_own_push_carries_the_code(run, hub):
     files = hub.files("someone/plain")
     assert {"config.json", "model.safetensors", "modeling_rnn_generator.py"} <= set(files)
     assert json.loads(files["config.json"])["auto_map"]["AutoModelForCausalLM"].startswith("modeling_rnn_generator.")
+
+
+@pytest.mark.parametrize("token", [None, "hf_wrong"])
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_transformers_own_push_says_how_to_log_in(part, token, run, hub, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    auto = AutoModelForCausalLM if part == "generator" else AutoModelForSequenceClassification
+    with pytest.raises(PermissionError, match="got the answer 401 .* -> expected a token .* -> log in with `hf auth"):
+        auto.from_pretrained(run.path / part).push_to_hub("someone/plain", token=token)
+    assert hub.commits == {}
+
+
+@pytest.mark.parametrize("kind", ["cnn", "rnn"])
+def test_other_refusals_of_a_push_are_the_hub_s_own(kind, hub):
+    hub.failures = [("/api/repos/create", 403)]
+    with pytest.raises(HfHubHTTPError, match="403"):
+        build_discriminator(kind).push_to_hub("someone/plain")
 
 
 # --- What the discriminator reads ------------------------------------------------------------------------------------
