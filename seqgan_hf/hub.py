@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .model_card import discriminator_card, model_card, public_recipe, read_summary
+from .model_card import discriminator_card, model_card, read_summary
 from .run_folder import RunFolder
 
 
@@ -155,10 +155,11 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
         HubError: a pickle, or a link, which could lead out of the folder.
     """
     files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
-    if folder.own(folder.recipe).exists():
-        files["recipe.yaml"] = public_recipe(folder.recipe.read_text(encoding="utf-8")).encode()
+    summary = read_summary(folder)
+    if summary["recipe"]:
+        files["recipe.yaml"] = summary["recipe"].encode()
     files["metrics.jsonl"] = folder.own(folder.metrics)
-    samples = folder.own(folder.samples / f"{read_summary(folder)['evaluation'].get('name')}.txt")
+    samples = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
     if samples.exists():
         files["samples.txt"] = samples
     if with_discriminator:

@@ -33,7 +33,7 @@ from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
 from .hub import classifier_tokenizer, open_repository, push_run
-from .model_card import describe_model, versions, write_card
+from .model_card import describe_model, public_recipe, versions, write_card
 from .objectives import MLE, Loss, Objective
 from .run_folder import RunFolder, RunFolderError
 from .samples import Samples
@@ -786,6 +786,7 @@ class AdversarialTrainer:
             "seconds": self._seconds + time.perf_counter() - self._started,
             "versions": versions(),
             "license": self.args.hub_license,
+            "recipe": public_recipe(self.folder.recipe.read_text("utf-8")) if self.folder.recipe.exists() else None,
         }
 
 

@@ -18,7 +18,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 import yaml
-from conftest import build_discriminator
+from conftest import build_discriminator, build_generator
 from fake_hub import TOKEN, serve
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
@@ -30,7 +30,7 @@ from seqgan_hf import hub as hub_module
 from seqgan_hf.cli import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
 from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
-from seqgan_hf.model_card import CardError, public_recipe
+from seqgan_hf.model_card import CardError, model_card, public_recipe
 from seqgan_hf.models import RNNGeneratorForCausalLM
 from seqgan_hf.recipe import load_recipe
 from seqgan_hf.run_folder import RunFolder
@@ -233,10 +233,89 @@ def test_the_card_lies_beside_the_generator_too(run):
     assert f'model="{run.generator}"' in card.text
 
 
-def test_a_recipe_is_published_without_the_machine_s_paths():
-    recipe = {"data": {"init_args": {"train_file": "/home/me/secret/lines.txt", "files": ["/a/b", "c/d"], "n": 3}}}
-    published = yaml.safe_load(public_recipe(yaml.safe_dump(recipe)))
-    assert published == {"data": {"init_args": {"train_file": "lines.txt", "files": ["b", "c/d"], "n": 3}}}
+@pytest.mark.parametrize(
+    ("key", "value", "published"),
+    [
+        ("train_file", "/home/me/secret/lines.txt", "lines.txt"),
+        ("train_file", ["/a/b", "c/d e.txt", "*.txt"], ["b", "d e.txt", "*.txt"]),
+        ("dataset", "~/secret/corpus/", "corpus"),
+        ("dataset", "~me", "~"),
+        ("dataset", "file:///home/me/secret/corpus", "corpus"),
+        ("dataset", "../../secret/corpus", "corpus"),
+        ("dataset", "./secret", "secret"),
+        ("dataset", "secret/folders/corpus", "corpus"),
+        ("dataset", "here/corpus", "corpus"),  # it exists
+        ("dataset", "someone/corpus", "someone/corpus"),
+        ("dataset", "https://me:password@example.org/a/b.txt?c=d", "https://example.org/a/b.txt?c=d"),
+        ("dataset", "hf://datasets/someone/corpus/a.txt", "hf://datasets/someone/corpus/a.txt"),
+        ("pretrained", "C:\\Users\\me\\model", "model"),
+        ("pretrained", "c:/Users/me/model", "model"),
+        ("pretrained", "\\\\server\\share\\model", "model"),
+        ("pretrained", "\\Users\\me\\model", "model"),
+        ("pretrained", "..\\secret\\model", "model"),
+        ("output_dir", "runs/grammar", "grammar"),
+        ("eval_file", "mine\\lines.txt", "lines.txt"),
+        ("instruction", "is it real and/or good?", "is it real and/or good?"),
+        ("pattern", r"\d+", r"\d+"),
+        ("class_path", "seqgan_hf.TextData", "seqgan_hf.TextData"),
+        ("length", 3, 3),
+        ("long", "x" * 5000, "x" * 5000),
+    ],
+)
+def test_a_recipe_is_published_without_the_machine_s_paths(key, value, published, tmp_path, monkeypatch):
+    (tmp_path / "here" / "corpus").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    recipe = {"data": {"init_args": {key: value, "nested": {key: value}}}}
+    expected = {"data": {"init_args": {key: published, "nested": {key: published}}}}
+    assert yaml.safe_load(public_recipe(yaml.safe_dump(recipe))) == expected
+
+
+def test_no_path_of_the_machine_is_pushed(hub, tmp_path, monkeypatch):
+    """Of a corpus, a tokenizer and weights that all lie in a folder, which is not there when the run is pushed."""
+    secret = tmp_path / "secret" / "things"
+    secret.mkdir(parents=True)
+    tokenizer = tokenizer_of("word")
+    tokenizer.save_pretrained(secret / "words")
+    build_generator("gpt2", vocab_size=len(tokenizer)).save_pretrained(secret / "weights")
+    (secret / "lines.txt").write_text("the cat sits .\na dog runs\n" * 30)
+    monkeypatch.chdir(tmp_path)
+    data = {"train_file": "secret/things/lines.txt", "tokenizer": {"pretrained": str(secret / "words")}}
+    recipe = RECIPE | {"data": {"class_path": "seqgan_hf.TextData", "init_args": data}, "evaluation": {}}
+    recipe |= {"generator": {"pretrained": "secret/things/weights"}, "objective": {"class_path": "seqgan_hf.MLE"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    options = ["--training.pretrain_epochs", "1", "--training.output_dir", "secret/runs/mine"]
+    assert main(["train", "recipe.yaml", *options]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "secret").rename(tmp_path / "moved")
+    push_run(RunFolder(tmp_path / "moved" / "runs" / "mine"), "someone/mine")
+    files = hub.files("someone/mine")
+    published = yaml.safe_load(files["recipe.yaml"])
+    assert published["data"]["init_args"]["train_file"] == "lines.txt"
+    assert published["generator"]["pretrained"] == "weights" and published["training"]["output_dir"] == "mine"
+    for name, content in files.items():
+        for part in ("secret", "things", "moved", str(tmp_path)):
+            assert part.encode() not in content, (name, part)
+
+
+@pytest.mark.parametrize(("dataset", "tagged"), [("someone/corpus", ["someone/corpus"]), ("corpus", None)])
+def test_only_a_dataset_of_the_hub_is_linked(dataset, tagged, run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    data = {"class_path": "seqgan_hf.TextData", "init_args": {"dataset": dataset}}
+    copy.write_summary(copy.read_summary() | {"recipe": yaml.safe_dump({"data": data})})
+    card = model_card(copy, "someone/grammar")
+    assert card.data.datasets == tagged
+    assert card.data.eval_results[0].dataset_name == (dataset if tagged else "TextData")
+
+
+def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    signatures = summary["evaluation"]["signatures"]
+    signatures["bleu_2"] = "samples:40|encoder:/home/me/encoder|seed:0"
+    copy.write_summary(summary)
+    card = model_card(copy, "someone/grammar")
+    assert "samples:40|encoder:encoder|seed:0" in str(card) and "/home/me" not in str(card)
 
 
 # --- During training, and by transformers' own method ----------------------------------------------------------------
@@ -545,7 +624,7 @@ def test_the_card_in_the_documentation_is_one_that_is_written_today(run):
     assert shown.data.to_dict().keys() == written.data.to_dict().keys()
 
 
-@pytest.mark.parametrize("where", ["metrics.jsonl", "recipe.yaml", "samples", "summary"])
+@pytest.mark.parametrize("where", ["metrics.jsonl", "samples", "summary"])
 def test_nothing_from_outside_a_run_is_pushed(run, hub, tmp_path, where, capsys):
     copy = RunFolder(tmp_path / "run")
     shutil.copytree(run.path, copy.path)
