@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -131,8 +132,46 @@ def test_the_discriminator_goes_where_it_is_told(place, run, hub):
         assert card_of(hub, other).data.pipeline_tag == "text-classification" and f'"{other}"' in text
 
 
+@pytest.mark.parametrize("first", ["subfolder", "none"])
+@pytest.mark.parametrize("second", ["subfolder", "repository", "none"])
+def test_a_discriminator_that_has_moved_leaves_nothing_behind(first, second, run, hub):
+    push_run(run, "someone/grammar", discriminator=first)
+    hub.files("someone/grammar").update({"notes.md": b"", "modeling_mine.py": b"", "discriminator.md": b""})
+    push_run(run, "someone/grammar", discriminator=second)
+    push_run(run, "someone/afresh", discriminator=second)
+    assert set(hub.files("someone/grammar")) - set(hub.files("someone/afresh")) == {
+        "notes.md",
+        "modeling_mine.py",
+        "discriminator.md",
+    }
+    assert len(hub.commits["someone/grammar"]) == 3  # in the same commit
+
+
+def test_records_and_weights_of_another_run_do_not_stay(run, hub, tmp_path):
+    push_run(run, "someone/grammar")
+    old = {"model-00001-of-00002.safetensors": b"", "model.safetensors.index.json": b"{}", "model.md": b"mine"}
+    hub.files("someone/grammar").update(old)
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    copy.write_summary(summary | {"recipe": None, "evaluation": {}})
+    (copy.generator / "learning_curve.png").unlink()
+    push_run(copy, "someone/grammar")
+    gone = {"recipe.yaml", "samples.txt", "learning_curve.png", *old} - {"model.md"}
+    assert not gone & set(hub.files("someone/grammar")) and "model.md" in hub.files("someone/grammar")
+
+
+@pytest.mark.parametrize("name", ["x" * 90, f"someone/{'x' * 90}"])
+def test_both_names_are_looked_at_before_anything_is_made(name, run, hub, tmp_path):
+    with pytest.raises(HubError, match="got the repository '.*-discriminator' -> expected .* of at most 96 letters"):
+        push_run(run, name, discriminator="repository")
+    assert hub.requests == []
+    options = ["--training.push_to_hub", "true", "--training.hub_model_id", name]
+    assert train(tmp_path, *options, "--training.hub_discriminator", "repository") == 1
+    assert hub.requests == [] and (tmp_path / "mine" / "metrics.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize("failure", [503, 500, 429, "cut"])
-@pytest.mark.parametrize("route", ["/api/repos/create", "/commit/"])
+@pytest.mark.parametrize("route", ["/api/repos/create", "/tree/", "/commit/"])
 def test_a_passing_failure_is_tried_again(failure, route, run, hub):
     hub.failures = [(route, failure)]
     push_run(run, "someone/grammar")
@@ -146,6 +185,78 @@ def test_an_interrupted_push_leaves_nothing_by_half_and_can_be_repeated(run, hub
     assert hub.files("someone/grammar") == {}
     push_run(run, "someone/grammar")
     assert "model.safetensors" in hub.files("someone/grammar")
+
+
+@pytest.fixture
+def large_files(hub, monkeypatch):
+    """The Hub stores weights apart, as the real one does, by the protocol of LFS."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's own attempts
+    hub.large_files = True
+    return hub
+
+
+@pytest.mark.parametrize("failure", [None, 503, "cut"])
+@pytest.mark.parametrize("route", ["POST /someone/grammar.git/info/lfs/objects/batch", "PUT /store/"])
+def test_weights_go_to_the_store_of_large_files_and_come_from_there(failure, route, run, large_files):
+    large_files.failures = [] if failure is None else [(route, failure)]
+    push_run(run, "someone/grammar")
+    push_run(run, "someone/grammar")  # nothing is sent twice
+    assert not large_files.failures
+    sent = [path for method, path in large_files.requests if method == "PUT"]
+    assert len(set(sent)) == len(large_files.stored) == 2 and len(sent) <= 2 + (failure is not None)
+    model = AutoModelForCausalLM.from_pretrained("someone/grammar")
+    own = AutoModelForCausalLM.from_pretrained(run.generator)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+    assert f"/store/{sha256_of(run.generator)}" in [path for method, path in large_files.requests if method == "GET"]
+
+
+def sha256_of(model: Path) -> str:
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_store_that_refuses_is_not_asked_again(run, large_files):
+    large_files.failures = [("PUT /store/", 403)] * 2
+    with pytest.raises(HubError, match="got the answer 403 .*hf auth login"):
+        push_run(run, "someone/grammar")
+    assert len([path for method, path in large_files.requests if method == "PUT"]) == 2
+
+
+def test_a_store_that_stays_away_leaves_nothing_by_half(run, large_files):
+    large_files.failures = [("PUT /store/", 503)] * 36  # of two files, in six attempts of the client in three of ours
+    with pytest.raises(HubError, match="3 times -> expected it to answer -> .* push again"):
+        push_run(run, "someone/grammar")
+    assert not large_files.failures and large_files.files("someone/grammar") == {}
+    push_run(run, "someone/grammar")
+    assert "model.safetensors" in large_files.files("someone/grammar")
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("failure", ["HEAD 503", "GET 429", "GET cut"])
+def test_a_download_that_fails_in_passing_is_tried_again(failure, large, run, large_files):
+    large_files.large_files = large
+    push_run(run, "someone/grammar")
+    method, how = failure.split()
+    where = f"/store/{sha256_of(run.generator)}" if large and method == "GET" else "/resolve/.*/model.safetensors"
+    large_files.failures = [(f"{method} .*{where}", int(how) if how.isdigit() else how)]
+    model = AutoModelForCausalLM.from_pretrained("someone/grammar")
+    own = AutoModelForCausalLM.from_pretrained(run.generator)
+    assert not large_files.failures
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("failure", ["GET 503", "HEAD cut"])
+def test_a_download_that_the_client_gives_up_can_be_repeated(failure, run, large_files, capsys):
+    push_run(run, "someone/grammar")
+    method, how = failure.split()
+    large_files.failures = [
+        (f"{method} .*(/store/|/resolve/.*/model.safetensors)", int(how) if how.isdigit() else how)
+    ]
+    assert main(["generate", "someone/grammar", "--num_samples", "2"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert not large_files.failures and error.startswith("seqgan-hf: got ") and " -> " in error
+    assert main(["generate", "someone/grammar", "--num_samples", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_without_a_token_the_error_says_how_to_log_in(run, hub, monkeypatch, capsys):
