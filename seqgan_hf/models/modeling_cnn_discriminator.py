@@ -251,8 +251,10 @@ _ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.b
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b^T for matrices (M, K) and (N, K)."""
     if _ONEDNN_LINEAR is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
-        # oneDNN is a hundred times slower on strided matrices, such as filters cut to a short sequence
-        return _ONEDNN_LINEAR(a.contiguous(), b.contiguous(), None, "none", [], "")
+        # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut to
+        # a short sequence
+        b = b if b.T.is_contiguous() else b.contiguous()
+        return _ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
     return a @ b.T
 
 
