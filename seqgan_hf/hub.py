@@ -6,17 +6,17 @@ import copy
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .model_card import discriminator_card, model_card, public_recipe, read_summary
+from .model_card import PICTURE, discriminator_card, model_card, read_summary
 from .run_folder import RunFolder
 
 
@@ -76,21 +76,33 @@ def classifier_tokenizer(
 # --- Push ------------------------------------------------------------------------------------------------------------
 
 
-def open_repository(repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-    """Make a repository if it is not there; returns its whole name, `owner/name`.
+def open_repositories(
+    repo_id: str, discriminator: DiscriminatorPlace = "none", private: bool | None = None, token: str | None = None
+) -> list[str]:
+    """Make the repositories of a run, where they are not there; returns their whole names, `owner/name`.
+
+    Args:
+        repo_id: of the generator.
+        discriminator: "repository" if there is to be a second one.
+        private, token: see `push_run`.
 
     Raises:
-        HubError: the name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
-            cannot be reached.
+        HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
+            cannot be reached. Of names and token this is said before anything is made.
     """
-    _check_repo_id(repo_id)
+    names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
+    for name in names:
+        _check_repo_id(name)
     if (token or get_token()) is None:
         raise HubError(
             "got no token for the Hub -> expected one with write access (https://huggingface.co/settings/tokens) -> "
             "log in with `hf auth login`, or set the environment variable HF_TOKEN"
         )
     api = HfApi(token=token)
-    return _retrying(lambda: api.create_repo(repo_id, private=private, exist_ok=True).repo_id, repo_id)
+    return [
+        _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
+        for name in names
+    ]
 
 
 def push_run(
@@ -105,7 +117,8 @@ def push_run(
     """Upload a finished run in one commit, so that an interrupted push leaves the repository as it was.
 
     The generator lies at the root, with the card, `recipe.yaml`, `metrics.jsonl`, `samples.txt` and the learning
-    curve. Pushing again replaces these files; others in the repository are left alone.
+    curve. Pushing again replaces these files and removes those of an earlier push that are none of this one, such as
+    a discriminator that has moved; others in the repository are left alone.
 
     Args:
         folder: of the run.
@@ -121,7 +134,7 @@ def push_run(
         The address of the generator's repository.
 
     Raises:
-        HubError: see `open_repository`; or a file of the run must not be uploaded.
+        HubError: see `open_repositories`; or a file of the run must not be uploaded.
         CardError: the run did not end.
     """
     if discriminator not in get_args(DiscriminatorPlace):
@@ -138,13 +151,11 @@ def push_run(
     place = discriminator if summary["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
     judge_files = _files(folder.discriminator) if place == "repository" else {}
-    repo_id = open_repository(repo_id, private, token)
-    judge_id = {"subfolder": None, "none": ""}.get(place)
-    if place == "repository":
-        judge_id = open_repository(f"{repo_id}-discriminator", private, token)
+    repo_id, *judge_ids = open_repositories(repo_id, place, private, token)
+    for judge_id in judge_ids:
         card = discriminator_card(folder, judge_id, repo_id, license)
         _commit(judge_id, judge_files | {"README.md": str(card).encode()}, token, commit_message)
-    card = model_card(folder, repo_id, judge_id, license)
+    card = model_card(folder, repo_id, {"subfolder": None, "none": ""}.get(place, *judge_ids), license)
     return _commit(repo_id, files | {"README.md": str(card).encode()}, token, commit_message)
 
 
@@ -155,10 +166,11 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
         HubError: a pickle, or a link, which could lead out of the folder.
     """
     files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
-    if folder.own(folder.recipe).exists():
-        files["recipe.yaml"] = public_recipe(folder.recipe.read_text(encoding="utf-8")).encode()
+    summary = read_summary(folder)
+    if summary["recipe"]:
+        files["recipe.yaml"] = summary["recipe"].encode()
     files["metrics.jsonl"] = folder.own(folder.metrics)
-    samples = folder.own(folder.samples / f"{read_summary(folder)['evaluation'].get('name')}.txt")
+    samples = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
     if samples.exists():
         files["samples.txt"] = samples
     if with_discriminator:
@@ -191,10 +203,30 @@ def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, mes
     api = HfApi(token=token)
 
     def commit() -> str:
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        operations += [CommitOperationDelete(name) for name in _outdated(api.list_repo_files(repo_id), files)]
         return str(api.create_commit(repo_id, operations, commit_message=message).repo_url)
 
     return _retrying(commit, repo_id)
+
+
+def _outdated(held: Iterable[str], files: Collection[str]) -> list[str]:
+    """Which of the files that a repository holds come from an earlier push, and would now say what is not so.
+
+    Args:
+        held: paths in the repository.
+        files: paths of this push.
+    """
+    held = list(held)
+    ours = {"recipe.yaml", "samples.txt", PICTURE}
+    ours |= {name.removeprefix("discriminator/") for name in held if re.fullmatch(r"discriminator/\w+\.py", name)}
+    weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+    return [
+        name
+        for name in held
+        if name not in files and (name in ours or name.startswith("discriminator/") or weights.fullmatch(name))
+    ]
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -205,8 +237,8 @@ def _check_repo_id(repo_id: str) -> None:
         valid = False
     if not valid:
         raise HubError(
-            f"got the repository {repo_id!r} -> expected `owner/name` or `name`, of letters, digits, '-', '_' and '.' "
-            "-> choose such a name"
+            f"got the repository {repo_id!r} -> expected `owner/name` or `name`, of at most 96 letters, digits, '-', "
+            "'_' and '.' -> choose such a name"
         )
 
 
@@ -215,9 +247,9 @@ def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
     for wait in (*WAITS, None):
         try:
             return request()
-        except (TransportError, ConnectionError, TimeoutError) as error:
-            response = error.response if isinstance(error, HfHubHTTPError) else None
-            status = None if response is None else response.status_code
+        # a RuntimeError is how the client reports that the store of large files failed
+        except (TransportError, ConnectionError, TimeoutError, RuntimeError) as error:
+            status = _status(error)
             if status is not None and status not in PASSING:
                 raise _refused(status, error, repo_id) from error
             if wait is None:
@@ -229,6 +261,13 @@ def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
             logger.warning("The Hub failed (%s); trying again in %g s", _first_line(error), wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The status of the answer that an error comes from, however often it was wrapped; `None` if there was none."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    return None if error is None or error.response is None else error.response.status_code
 
 
 def _refused(status: int, error: Exception, repo_id: str) -> HubError:

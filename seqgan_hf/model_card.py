@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 import shutil
@@ -49,16 +48,53 @@ def versions() -> dict[str, str]:
 
 
 def public_recipe(text: str) -> str:
-    """The recipe with the last part of every absolute path only: the rest would tell the world about the machine."""
+    """The recipe with the last part of every local path only: the rest would tell the world about the machine."""
 
-    def shorten(node: Any) -> Any:
+    def shorten(node: Any, key: str = "") -> Any:
         if isinstance(node, dict):
-            return {key: shorten(value) for key, value in node.items()}
+            return {name: shorten(value, str(name)) for name, value in node.items()}
         if isinstance(node, list):
-            return [shorten(value) for value in node]
-        return os.path.basename(node.rstrip("/")) if isinstance(node, str) and os.path.isabs(node) else node
+            return [shorten(value, key) for value in node]
+        return public_name(node, key) if isinstance(node, str) else node
 
     return yaml.safe_dump(shorten(yaml.safe_load(text)), sort_keys=False, allow_unicode=True)
+
+
+# Settings whose value is a local path, whatever it looks like.
+LOCAL_KEYS = re.compile(r"(?:file|files|dir|path|folder)$")
+# However a path can begin, on any system.
+LOCAL_PATH = re.compile(r"file:|/|~\w*(?:[/\\]|$)|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|\\\w{2,}\\")
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def public_name(value: str, key: str = "") -> str:
+    """The last part of a local path, in the manner of any system; addresses, ids on the Hub and texts as they are.
+
+    What could be an id or a text is a path if it exists here, so this has to be asked where the run takes place.
+
+    Args:
+        value: of a setting.
+        key: its name.
+    """
+    if re.match(r"(?!file:)\w{2,}://", value):  # https://, hf://, s3://, but for a name and password in it
+        return re.sub(r"//[^/@]*@", "//", value, count=1)
+    local = LOCAL_PATH.match(value) is not None or LOCAL_KEYS.search(key) is not None or _exists(value)
+    if not local and (REPOSITORY.fullmatch(value) or re.search(r"\s", value)):
+        return value
+    last = re.split(r"[/\\]", value.rstrip("/\\"))[-1] if local else value.rpartition("/")[2]
+    return "~" if last.startswith("~") else last
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # too long for a path, or with a null character in it
+        return False
+
+
+def _public_signature(signature: str) -> str:
+    settings = (setting.partition(":") for setting in signature.split("|"))
+    return "|".join(f"{name}{colon}{public_name(value, name)}" for name, colon, value in settings)
 
 
 # --- The card --------------------------------------------------------------------------------------------------------
@@ -92,7 +128,7 @@ def model_card(
         CardError: the run did not end.
     """
     summary = read_summary(folder)
-    recipe = yaml.safe_load(folder.recipe.read_text(encoding="utf-8")) if folder.own(folder.recipe).exists() else {}
+    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
     name = (model_id or folder.path.resolve().name).rpartition("/")[2]
     data = _metadata(name, summary, recipe, license or summary["license"])
     parts = [
@@ -103,7 +139,7 @@ def model_card(
         _data(summary, recipe),
         _results(summary, has_picture=(folder.generator / PICTURE).exists()),
         _samples(folder, summary),
-        _training(folder, summary),
+        _training(summary),
         _limits(summary),
         "## Versions\n\n" + "\n".join(f"- {name}: {version}" for name, version in summary["versions"].items()),
     ]
@@ -147,7 +183,8 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
 def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> ModelCardData:
     arguments = recipe.get("data", {}).get("init_args", {})
     dataset = arguments.get("dataset")
-    dataset = dataset if isinstance(dataset, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) else None
+    # a name without an owner may be what is left of a path
+    dataset = dataset if isinstance(dataset, str) and REPOSITORY.fullmatch(dataset) else None
     source = recipe.get("data", {}).get("class_path", "text").rpartition(".")[2]
     evaluation = summary["evaluation"]
     results = [
@@ -159,7 +196,7 @@ def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> Mo
             metric_type=key,
             metric_name=key,
             metric_value=float(value),
-            metric_args={"signature": evaluation["signatures"][key]},
+            metric_args={"signature": _public_signature(evaluation["signatures"][key])},
         )
         for key, value in _values(evaluation).items()
         if math.isfinite(value)
@@ -246,8 +283,7 @@ def _data(summary: dict, recipe: dict) -> str:
     facts, data = summary["data"], recipe.get("data", {})
     lines = ["## Data", ""]
     if data:
-        arguments = yaml.safe_load(public_recipe(yaml.safe_dump(data.get("init_args", {}))))
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if value is not None)
+        given = ", ".join(f"{key}={value!r}" for key, value in data.get("init_args", {}).items() if value is not None)
         lines.append(f"- source: `{data['class_path']}({given})`")
     for name, key in (("training sequences", "train"), ("held-out sequences", "held_out")):
         lines.append(f"- {name}: {'unknown (streamed or none)' if facts[key] is None else format(facts[key], ',')}")
@@ -268,7 +304,7 @@ def _results(summary: dict, has_picture: bool) -> str:
     lines = ["## Results", "", f"Measured at `{evaluation['name']}`, {when}.", ""]
     lines += ["| value | | standard error | signature |", "|---|---|---|---|"]
     for key, value in _values(evaluation).items():
-        signature = evaluation["signatures"][key].replace("|", "\\|")
+        signature = _public_signature(evaluation["signatures"][key]).replace("|", "\\|")
         lines.append(f"| {key} | {format_value(value)} | {format_value(metrics.get(f'{key}_se'))} | `{signature}` |")
     lines += ["", "Only values with equal signatures can be compared. `nll_*` are in nats."]
     return "\n".join(lines) + picture
@@ -283,20 +319,16 @@ def _samples(folder: RunFolder, summary: dict) -> str:
     return f"## Samples\n\nThe first {len(lines)} of that evaluation, not selected.\n\n```text\n{shown}\n```"
 
 
-def _training(folder: RunFolder, summary: dict) -> str:
+def _training(summary: dict) -> str:
     done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in summary["progress"].items())
     lines = [
         "## Training",
         "",
         f"Done: {done}; {summary['global_step']:,} optimizer steps, {summary['seconds']:.0f} s.",
     ]
-    if folder.recipe.exists():
-        recipe = public_recipe(folder.recipe.read_text(encoding="utf-8")).strip()
-        lines += [
-            "",
-            "The whole recipe, as `seqgan-hf train recipe.yaml` reads it (of absolute paths, the last part):",
-        ]
-        lines += ["", "```yaml", recipe, "```"]
+    if summary["recipe"]:
+        lines += ["", "The whole recipe, as `seqgan-hf train recipe.yaml` reads it (of local paths, the last part):"]
+        lines += ["", "```yaml", summary["recipe"].strip(), "```"]
     return "\n".join(lines)
 
 

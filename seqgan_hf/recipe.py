@@ -31,6 +31,7 @@ from .evaluation.nll import OracleNLL
 from .evaluation.run import EvaluationArguments
 from .evaluation.text import TextEvaluator
 from .objectives import MLE, Objective
+from .run_callbacks import EvaluateAtEnd, SaveOracle, arguments_of_evaluation
 from .trainer import AdversarialTrainer
 from .training_args import SUPPORTED_FIELDS, AdversarialTrainingArguments
 
@@ -73,21 +74,26 @@ class DiscriminatorSettings:
 
 @dataclass
 class EvaluationSettings:
-    """What is measured at evaluation rounds, besides likelihoods.
+    """What is measured at evaluation rounds, besides likelihoods, and when the run has ended.
 
     Args:
         metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
         tokenization: how text is cut for them: `white_space`, `treebank` or `character`.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
+        recipe: an evaluation recipe (`recipes/evaluation/*.yaml`), run on the finished generator; the report lies in
+            `evaluation/` of the run's folder. Held-out and training text of the data, or the oracle, unless it names
+            others.
     """
 
     metrics: list[str] = field(default_factory=list)
     tokenization: str = "white_space"
     accepts: str | None = None
+    recipe: str | None = None
 
 
 # Actions of the parser that are no part of a recipe.
 INTERNAL_KEYS = {"help", "print_config", "print_shtab", "config"}
+RECIPE_NODES = {"data", "generator", "discriminator", "objective", "pretraining", "evaluation", "training"}
 # Settings that must not end up in a file (the token) or that only launchers set.
 NOT_IN_RECIPES = {"hub_token", "local_rank"}
 
@@ -127,12 +133,30 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
     try:
         recipe = parser.parse_args(arguments)
     except (ArgumentError, UnicodeDecodeError) as error:
+        _check_kind(arguments, "train", "evaluate", {field.name for field in dataclasses.fields(EvaluationArguments)})
         raise RecipeError(explain(str(error), parser)) from error
     return recipe, parser.dump(recipe.clone())
 
 
+def _check_kind(arguments: list[str], command: str, other: str, keys_of_other: set[str]) -> None:
+    """Say so if a recipe is one of the other command."""
+    for path in arguments:
+        if Path(path).suffix in (".yaml", ".yml") and Path(path).is_file():
+            try:
+                keys = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+            except (OSError, TypeError, ValueError, yaml.YAMLError):
+                return
+            if keys and keys <= keys_of_other:
+                raise RecipeError(
+                    f"got {path!r}, a recipe of `seqgan-hf {other}` -> expected one of `seqgan-hf {command}` -> run "
+                    f"`seqgan-hf {other} {path}`, or name another recipe"
+                )
+
+
 def explain(message: str, parser: ArgumentParser) -> str:
     """Say which keys are valid where an unknown one was met."""
+    if no_file := re.search(r"File does not exist: '([^']+)'", message):
+        return f"got the recipe {no_file[1]!r}, which does not exist -> expected a YAML file -> check the path"
     unknown = re.search(r"Option '([^']+)' is not accepted", message)
     in_group = re.search(r"Group '([^']+)' does not accept option '([^']+)'", message)
     if in_group:
@@ -190,13 +214,18 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
     discriminator = build_discriminator(nodes.discriminator, corpus) if nodes.objective.adversarial else None
     if nodes.training.max_new_tokens is None:
         nodes.training.max_new_tokens = corpus.max_length
-    evaluators = []
+    evaluators, callbacks = [], list(options.pop("callbacks", ()))
+    folder = Path(nodes.training.output_dir)
     if corpus.oracle is not None:
+        callbacks.append(SaveOracle(corpus, folder))
         held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
         evaluators.append(OracleNLL(corpus.oracle, held_out))
     if nodes.evaluation.metrics:
         settings = TextSettings(tokenization=nodes.evaluation.tokenization, accepts=nodes.evaluation.accepts)
         evaluators.append(TextEvaluator.from_corpus(corpus, nodes.evaluation.metrics, settings))
+    if nodes.evaluation.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
+        evaluation = load_evaluation(arguments_of_evaluation(nodes.evaluation.recipe, corpus, folder))
+        callbacks.append(EvaluateAtEnd(evaluation, corpus))
     return AdversarialTrainer(
         generator,
         discriminator,
@@ -208,6 +237,7 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
         evaluators=evaluators,
         pretraining=nodes.pretraining,
         recipe=text,
+        callbacks=callbacks,
         **options,
     )
 
@@ -244,6 +274,7 @@ def load_evaluation(arguments: list[str]) -> EvaluationArguments:
     try:
         settings = parser.parse_args(arguments)
     except ArgumentError as error:
+        _check_kind(arguments, "evaluate", "train", RECIPE_NODES)
         raise RecipeError(explain(str(error), parser)) from error
     return EvaluationArguments(**{name: value for name, value in vars(settings).items() if name != "config"})
 

@@ -24,8 +24,8 @@ class RunFolderError(ValueError):
 class RunFolder:
     """Paths of a run and its records.
 
-    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/`, `figures/` and,
-    once the run has ended, `summary.json`.
+    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/`, `figures/`,
+    `oracle/` (of synthetic data) and, once the run has ended, `summary.json` and perhaps `evaluation/`.
 
     Args:
         path: of the folder; made when it is opened.
@@ -80,6 +80,8 @@ class RunFolder:
             self.samples,
             self.figures,
             self.summary,
+            self.path / "oracle",
+            self.path / "evaluation",
         ]
 
     def _clear(self) -> None:

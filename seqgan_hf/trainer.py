@@ -32,8 +32,8 @@ from .evaluation.collapse import CollapseMonitor
 from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
-from .hub import classifier_tokenizer, open_repository, push_run
-from .model_card import describe_model, versions, write_card
+from .hub import classifier_tokenizer, open_repositories, push_run
+from .model_card import describe_model, public_recipe, versions, write_card
 from .objectives import MLE, Loss, Objective
 from .processes import (
     TrainingError,
@@ -434,7 +434,8 @@ class AdversarialTrainer:
         if self.accelerator.is_main_process:
             self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
             if self.args.push_to_hub:  # a missing token is said now, not hours later
-                open_repository(self._hub_model_id, self.args.hub_private_repo, self.args.hub_token)
+                place = "none" if self.discriminator is None else self.args.hub_discriminator
+                open_repositories(self._hub_model_id, place, self.args.hub_private_repo, self.args.hub_token)
         self.accelerator.wait_for_everyone()
         if resumed is not None:
             try:
@@ -843,6 +844,7 @@ class AdversarialTrainer:
             "seconds": self._seconds + time.perf_counter() - self._started,
             "versions": versions(),
             "license": self.args.hub_license,
+            "recipe": public_recipe(self.folder.recipe.read_text("utf-8")) if self.folder.recipe.exists() else None,
         }
 
 

@@ -1,7 +1,8 @@
 """A small Hub in one process: enough of its interface for the real client to create, push, list and download.
 
-It answers "regular" to every question how a file shall be uploaded, so that contents come inside the commit: no large
-file storage is needed. Commits are kept, so that a test can tell one push from two.
+It answers "regular" to the question how a file shall be uploaded, so that contents come inside the commit, or, with
+`large_files`, "lfs" for weights: these go to a store of their own and come from there again. Commits are kept, so that
+a test can tell one push from two.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class FakeHub:
         commits: files by path of every commit of a repository, oldest first; the first is empty.
         private: whether a repository is private.
         requests: (method, path) of every request.
-        failures: (part of a path, status or "cut"), each used up by one request of writing that fits.
+        failures: (pattern of "METHOD path", status or "cut"), each used up by one request that fits; "cut" ends the
+            connection in the middle of what is sent.
+        large_files: store weights apart from the commits.
+        stored: contents of large files by their SHA-256.
     """
 
     def __init__(self):
@@ -36,7 +40,10 @@ class FakeHub:
         self.private: dict[str, bool] = {}
         self.requests: list[tuple[str, str]] = []
         self.failures: list[tuple[str, int | str]] = []
+        self.large_files = False
+        self.stored: dict[str, bytes] = {}
         self.url = ""
+        self.store_url = ""
 
     def files(self, repo_id: str) -> dict[str, bytes]:
         return self.commits[repo_id][-1]
@@ -44,9 +51,9 @@ class FakeHub:
     def sha(self, repo_id: str) -> str:
         return hashlib.sha1(f"{repo_id} {len(self.commits[repo_id])}".encode()).hexdigest()
 
-    def fail(self, path: str) -> int | str | None:
+    def fail(self, request: str) -> int | str | None:
         for failure in self.failures:
-            if failure[0] in path:
+            if re.search(failure[0], request):
                 self.failures.remove(failure)
                 return failure[1]
         return None
@@ -58,6 +65,7 @@ def serve():
     hub = FakeHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.store_url = f"http://localhost:{server.server_port}/store"  # another host to the client, as the real one
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield hub
@@ -93,30 +101,64 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def do_POST(self) -> None:
+    def cut(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def begin(self) -> tuple[str, int | str | None]:
+        """The path that is asked for, and how the request shall fail."""
         path = unquote(self.path.split("?")[0])
-        self.hub.requests.append(("POST", path))
-        failure = self.hub.fail(path)
+        self.hub.requests.append((self.command, path))
+        return path, self.hub.fail(f"{self.command} {path}")
+
+    def begin_writing(self) -> tuple[str, bytes] | None:
+        """Path and content of a request; `None` if it has failed as it was told."""
+        path, failure = self.begin()
         if failure == "cut":  # in the middle of the upload
             self.rfile.read(10)
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
+            self.cut()
+            return None
         content = self.body()
         if failure is not None:
             self.reply(failure, {"error": "the server fails as it was told"})
-        elif path == "/api/validate-yaml":
+            return None
+        return path, content
+
+    def has_token(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def do_PUT(self) -> None:
+        if request := self.begin_writing():
+            path, content = request
+            oid = path.rpartition("/")[2]
+            if path != f"/store/{oid}" or hashlib.sha256(content).hexdigest() != oid:
+                self.reply(400, {"error": "not the content that was announced"})
+            else:
+                self.hub.stored[oid] = content
+                self.reply(200)
+
+    def do_POST(self) -> None:
+        request = self.begin_writing()
+        if request is None:
+            return
+        path, content = request
+        if path == "/api/validate-yaml":
             text = json.loads(content)["content"]
             good = re.match(r"---\n.*?\n---\n", text, re.DOTALL)
             self.reply(200, {"errors": [], "warnings": []}) if good else self.reply(400, b"no metadata")
-        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        elif not self.has_token():
             self.reply(401, {"error": "Invalid username or password."})
         elif path == "/api/repos/create":
             self.create(json.loads(content))
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
             files = json.loads(content)["files"]
-            answer = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
+            answer = [
+                {"path": file["path"], "uploadMode": self.upload_mode(file["path"]), "shouldIgnore": False}
+                for file in files
+            ]
             self.reply(200, {"files": answer})
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            self.reply(200, {"transfer": "basic", "objects": list(map(self.place, json.loads(content)["objects"]))})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
             self.commit(match[1], [json.loads(line) for line in content.splitlines()])
         else:
@@ -131,42 +173,87 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"url": f"{self.hub.url}/{repo_id}", "name": repo_id, "id": repo_id}
         self.reply(409 if known else 200, answer | ({"error": "You already created this model repo"} if known else {}))
 
+    def upload_mode(self, name: str) -> str:
+        return "lfs" if self.hub.large_files and name.endswith(".safetensors") else "regular"
+
+    def place(self, wanted: dict) -> dict:
+        """Where the content of a large file goes; nowhere if it is there."""
+        if wanted["oid"] in self.hub.stored:
+            return wanted
+        return wanted | {"actions": {"upload": {"href": f"{self.hub.store_url}/{wanted['oid']}"}}}
+
     def commit(self, repo_id: str, lines: list[dict]) -> None:
         files = dict(self.hub.files(repo_id))
         for line in lines:
+            value = line["value"]
             if line["key"] == "file":
-                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         self.hub.commits[repo_id].append(files)
         sha = self.hub.sha(repo_id)
         url = f"{self.hub.url}/{repo_id}/commit/{sha}"
         self.reply(200, {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
     def do_GET(self) -> None:
-        path = unquote(self.path.split("?")[0])
-        self.hub.requests.append((self.command, path))
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            self.download(*match.groups())
+        path, failure = self.begin()
+        if isinstance(failure, int) or (failure == "cut" and self.command == "HEAD"):
+            self.cut() if failure == "cut" else self.reply(failure, {"error": "the server fails as it was told"})
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            self.download(*match.groups(), cut=failure == "cut")
+        elif path.startswith("/store/"):
+            self.send(self.hub.stored[path.removeprefix("/store/")], cut=failure == "cut")
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+|/tree/[^/]+(?:/.*)?)?", path):
-            self.describe(match[1], tree="/tree/" in path)
+            self.cut() if failure == "cut" else self.describe(match[1], tree="/tree/" in path)
         else:
             self.reply(404, {"error": "no such page"}, X_Error_Code="EntryNotFound")
 
     do_HEAD = do_GET
 
-    def download(self, repo_id: str, name: str) -> None:
+    def shows(self, repo_id: str) -> bool:
+        """Whether whoever asks may see the repository; if not, the answer has been sent."""
         if repo_id not in self.hub.commits:
             self.reply(404, {"error": "no such repository"}, X_Error_Code="RepoNotFound")
+        elif self.hub.private[repo_id] and not self.has_token():
+            self.reply(401, {"error": "Invalid username or password."}, X_Error_Code="RepoNotFound")
+        else:
+            return True
+        return False
+
+    def download(self, repo_id: str, name: str, cut: bool) -> None:
+        if not self.shows(repo_id):
             return
         content = self.hub.files(repo_id).get(name)
         commit = {"X_Repo_Commit": self.hub.sha(repo_id)}
         if content is None:
             self.reply(404, {"error": "no such file"}, X_Error_Code="EntryNotFound", **commit)
+        elif (oid := hashlib.sha256(content).hexdigest()) in self.hub.stored:
+            large = {"X_Linked_ETag": f'"{oid}"', "X_Linked_Size": str(len(content))}
+            self.reply(302, Location=f"{self.hub.store_url}/{oid}", **large, **commit)
         else:
-            self.reply(200, content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', **commit)
+            self.send(content, cut, ETag=f'"{hashlib.sha1(content).hexdigest()}"', **commit)
+
+    def send(self, content: bytes, cut: bool, **headers: str) -> None:
+        """A file, or the rest of it from the byte that is asked for; half of that if it shall be cut."""
+        begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if begin:
+            headers["Content_Range"] = f"bytes {begin[1]}-{len(content) - 1}/{len(content)}"
+            content = content[int(begin[1]) :]
+        if not cut:
+            self.reply(206 if begin else 200, content, **headers)
+            return
+        self.send_response(206 if begin else 200)
+        for name, value in (headers | {"Content_Length": str(len(content))}).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.wfile.flush()
+        self.cut()
 
     def describe(self, repo_id: str, tree: bool) -> None:
-        if repo_id not in self.hub.commits:
-            self.reply(404, {"error": "no such repository"}, X_Error_Code="RepoNotFound")
+        if not self.shows(repo_id):
             return
         files = self.hub.files(repo_id)
         if tree:

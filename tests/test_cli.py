@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM
 
 from seqgan_hf.cli import main
+from seqgan_hf.oracle import OracleData
 
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,50 @@ def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):
     assert main(again) == 0
     files = [(tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+def test_a_training_recipe_can_name_an_evaluation_recipe(tmp_path, lines):
+    """The report speaks of the finished generator beside the run's own held-out text, with the recipe's settings."""
+    evaluation = tmp_path / "mine.yaml"
+    evaluation.write_text("metrics: [bleu, copy_rate]\nnum_samples: 20\ntokenization: character\noutput: elsewhere\n")
+    run = tmp_path / "run"
+    more = {"evaluation.recipe": evaluation}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    signature = found["signatures"]["bleu_2"]
+    assert "samples:20|references:10|tokenization:character" in signature and found["nll_test"] > 0
+    held_out = (run / "evaluation" / "references.txt").read_text().splitlines()
+    train = (run / "evaluation" / "train.txt").read_text().splitlines()
+    assert len(held_out) == 10 and len(train) == 70
+    assert sorted(held_out + train) == sorted(lines.read_text().splitlines())
+    assert not Path("elsewhere").exists()
+    again = ["evaluate", str(evaluation), f"--model=[{run}]", f"--output={tmp_path / 'by_hand'}"]
+    real = [f"--{name}={run / 'evaluation' / name}.txt" for name in ("references", "train")]
+    assert main([*again, *real]) == 0
+    by_hand = json.loads((tmp_path / "by_hand" / "metrics.json").read_text())
+    assert by_hand["bleu_2"] == found["bleu_2"] and by_hand["nll_gen"] == found["nll_gen"]
+
+
+def test_a_run_on_synthetic_data_keeps_its_oracle_and_is_evaluated_with_it(tmp_path):
+    run = tmp_path / "run"
+    recipe = tmp_path / "oracle.yaml"
+    recipe.write_text("metrics: [distinct]\nnum_samples: 200\n")
+    assert main(quickstart(run, "--evaluation.recipe", str(recipe))) == 0
+    corpus = OracleData(vocab_size=20, length=6, num_train=64, num_eval=32).load()
+    saved = AutoModelForCausalLM.from_pretrained(run / "oracle").state_dict()
+    assert all(weight.equal(saved[name]) for name, weight in corpus.oracle.state_dict().items())
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert found["nll_oracle"] > found["real_text"]["nll_oracle"] > 0 and 0 < found["jsd_oracle"] < 0.7
+
+
+def test_an_evaluation_recipe_for_a_generator_that_continues_prompts_is_refused_at_once(tmp_path, capsys):
+    (tmp_path / "e.yaml").write_text("metrics: [bleu]\n")
+    rows = [{"line": "the cat sat", "first": "a dog"} for _ in range(80)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = {"data.text_column": "line", "data.prompt_column": "first", "evaluation.recipe": tmp_path / "e.yaml"}
+    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", tmp_path / "rows.jsonl", **columns)
+    assert main(call) == 1
+    assert "got `evaluation.recipe` for data with prompts -> expected" in capsys.readouterr().err
 
 
 def test_generate_writes_samples(tmp_path, lines, capsys):
@@ -243,7 +289,13 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["--help"], 0, ""),
         (["trian"], 2, "got the command 'trian' -> expected one of train"),
         (["train"], 1, "got no recipe -> expected the path of one"),
-        (["train", "no/such.yaml"], 1, "no/such.yaml"),
+        (["train", "no/such.yaml"], 1, "no/such.yaml', which does not exist -> expected a YAML file -> "),
+        (
+            ["train", f"{ROOT}/recipes/evaluation/full.yaml"],
+            1,
+            "a recipe of `seqgan-hf evaluate` -> expected ",
+        ),
+        (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "a recipe of `seqgan-hf train` -> expected "),
         (["generate", "no/such/model"], 1, "got model 'no/such/model', from which"),
     ],
 )

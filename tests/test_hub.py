@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -18,8 +19,10 @@ import huggingface_hub.constants
 import pytest
 import torch
 import yaml
+from conftest import build_discriminator, build_generator
 from fake_hub import TOKEN, serve
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -28,7 +31,7 @@ from seqgan_hf import hub as hub_module
 from seqgan_hf.cli import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
 from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
-from seqgan_hf.model_card import CardError, public_recipe
+from seqgan_hf.model_card import CardError, model_card, public_recipe
 from seqgan_hf.models import RNNGeneratorForCausalLM
 from seqgan_hf.recipe import load_recipe
 from seqgan_hf.run_folder import RunFolder
@@ -129,8 +132,46 @@ def test_the_discriminator_goes_where_it_is_told(place, run, hub):
         assert card_of(hub, other).data.pipeline_tag == "text-classification" and f'"{other}"' in text
 
 
+@pytest.mark.parametrize("first", ["subfolder", "none"])
+@pytest.mark.parametrize("second", ["subfolder", "repository", "none"])
+def test_a_discriminator_that_has_moved_leaves_nothing_behind(first, second, run, hub):
+    push_run(run, "someone/grammar", discriminator=first)
+    hub.files("someone/grammar").update({"notes.md": b"", "modeling_mine.py": b"", "discriminator.md": b""})
+    push_run(run, "someone/grammar", discriminator=second)
+    push_run(run, "someone/afresh", discriminator=second)
+    assert set(hub.files("someone/grammar")) - set(hub.files("someone/afresh")) == {
+        "notes.md",
+        "modeling_mine.py",
+        "discriminator.md",
+    }
+    assert len(hub.commits["someone/grammar"]) == 3  # in the same commit
+
+
+def test_records_and_weights_of_another_run_do_not_stay(run, hub, tmp_path):
+    push_run(run, "someone/grammar")
+    old = {"model-00001-of-00002.safetensors": b"", "model.safetensors.index.json": b"{}", "model.md": b"mine"}
+    hub.files("someone/grammar").update(old)
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    copy.write_summary(summary | {"recipe": None, "evaluation": {}})
+    (copy.generator / "learning_curve.png").unlink()
+    push_run(copy, "someone/grammar")
+    gone = {"recipe.yaml", "samples.txt", "learning_curve.png", *old} - {"model.md"}
+    assert not gone & set(hub.files("someone/grammar")) and "model.md" in hub.files("someone/grammar")
+
+
+@pytest.mark.parametrize("name", ["x" * 90, f"someone/{'x' * 90}"])
+def test_both_names_are_looked_at_before_anything_is_made(name, run, hub, tmp_path):
+    with pytest.raises(HubError, match="got the repository '.*-discriminator' -> expected .* of at most 96 letters"):
+        push_run(run, name, discriminator="repository")
+    assert hub.requests == []
+    options = ["--training.push_to_hub", "true", "--training.hub_model_id", name]
+    assert train(tmp_path, *options, "--training.hub_discriminator", "repository") == 1
+    assert hub.requests == [] and (tmp_path / "mine" / "metrics.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize("failure", [503, 500, 429, "cut"])
-@pytest.mark.parametrize("route", ["/api/repos/create", "/commit/"])
+@pytest.mark.parametrize("route", ["/api/repos/create", "/tree/", "/commit/"])
 def test_a_passing_failure_is_tried_again(failure, route, run, hub):
     hub.failures = [(route, failure)]
     push_run(run, "someone/grammar")
@@ -144,6 +185,78 @@ def test_an_interrupted_push_leaves_nothing_by_half_and_can_be_repeated(run, hub
     assert hub.files("someone/grammar") == {}
     push_run(run, "someone/grammar")
     assert "model.safetensors" in hub.files("someone/grammar")
+
+
+@pytest.fixture
+def large_files(hub, monkeypatch):
+    """The Hub stores weights apart, as the real one does, by the protocol of LFS."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's own attempts
+    hub.large_files = True
+    return hub
+
+
+@pytest.mark.parametrize("failure", [None, 503, "cut"])
+@pytest.mark.parametrize("route", ["POST /someone/grammar.git/info/lfs/objects/batch", "PUT /store/"])
+def test_weights_go_to_the_store_of_large_files_and_come_from_there(failure, route, run, large_files):
+    large_files.failures = [] if failure is None else [(route, failure)]
+    push_run(run, "someone/grammar")
+    push_run(run, "someone/grammar")  # nothing is sent twice
+    assert not large_files.failures
+    sent = [path for method, path in large_files.requests if method == "PUT"]
+    assert len(set(sent)) == len(large_files.stored) == 2 and len(sent) <= 2 + (failure is not None)
+    model = AutoModelForCausalLM.from_pretrained("someone/grammar")
+    own = AutoModelForCausalLM.from_pretrained(run.generator)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+    assert f"/store/{sha256_of(run.generator)}" in [path for method, path in large_files.requests if method == "GET"]
+
+
+def sha256_of(model: Path) -> str:
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_store_that_refuses_is_not_asked_again(run, large_files):
+    large_files.failures = [("PUT /store/", 403)] * 2
+    with pytest.raises(HubError, match="got the answer 403 .*hf auth login"):
+        push_run(run, "someone/grammar")
+    assert len([path for method, path in large_files.requests if method == "PUT"]) == 2
+
+
+def test_a_store_that_stays_away_leaves_nothing_by_half(run, large_files):
+    large_files.failures = [("PUT /store/", 503)] * 36  # of two files, in six attempts of the client in three of ours
+    with pytest.raises(HubError, match="3 times -> expected it to answer -> .* push again"):
+        push_run(run, "someone/grammar")
+    assert not large_files.failures and large_files.files("someone/grammar") == {}
+    push_run(run, "someone/grammar")
+    assert "model.safetensors" in large_files.files("someone/grammar")
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("failure", ["HEAD 503", "GET 429", "GET cut"])
+def test_a_download_that_fails_in_passing_is_tried_again(failure, large, run, large_files):
+    large_files.large_files = large
+    push_run(run, "someone/grammar")
+    method, how = failure.split()
+    where = f"/store/{sha256_of(run.generator)}" if large and method == "GET" else "/resolve/.*/model.safetensors"
+    large_files.failures = [(f"{method} .*{where}", int(how) if how.isdigit() else how)]
+    model = AutoModelForCausalLM.from_pretrained("someone/grammar")
+    own = AutoModelForCausalLM.from_pretrained(run.generator)
+    assert not large_files.failures
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("failure", ["GET 503", "HEAD cut"])
+def test_a_download_that_the_client_gives_up_can_be_repeated(failure, run, large_files, capsys):
+    push_run(run, "someone/grammar")
+    method, how = failure.split()
+    large_files.failures = [
+        (f"{method} .*(/store/|/resolve/.*/model.safetensors)", int(how) if how.isdigit() else how)
+    ]
+    assert main(["generate", "someone/grammar", "--num_samples", "2"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert not large_files.failures and error.startswith("seqgan-hf: got ") and " -> " in error
+    assert main(["generate", "someone/grammar", "--num_samples", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_without_a_token_the_error_says_how_to_log_in(run, hub, monkeypatch, capsys):
@@ -231,10 +344,89 @@ def test_the_card_lies_beside_the_generator_too(run):
     assert f'model="{run.generator}"' in card.text
 
 
-def test_a_recipe_is_published_without_the_machine_s_paths():
-    recipe = {"data": {"init_args": {"train_file": "/home/me/secret/lines.txt", "files": ["/a/b", "c/d"], "n": 3}}}
-    published = yaml.safe_load(public_recipe(yaml.safe_dump(recipe)))
-    assert published == {"data": {"init_args": {"train_file": "lines.txt", "files": ["b", "c/d"], "n": 3}}}
+@pytest.mark.parametrize(
+    ("key", "value", "published"),
+    [
+        ("train_file", "/home/me/secret/lines.txt", "lines.txt"),
+        ("train_file", ["/a/b", "c/d e.txt", "*.txt"], ["b", "d e.txt", "*.txt"]),
+        ("dataset", "~/secret/corpus/", "corpus"),
+        ("dataset", "~me", "~"),
+        ("dataset", "file:///home/me/secret/corpus", "corpus"),
+        ("dataset", "../../secret/corpus", "corpus"),
+        ("dataset", "./secret", "secret"),
+        ("dataset", "secret/folders/corpus", "corpus"),
+        ("dataset", "here/corpus", "corpus"),  # it exists
+        ("dataset", "someone/corpus", "someone/corpus"),
+        ("dataset", "https://me:password@example.org/a/b.txt?c=d", "https://example.org/a/b.txt?c=d"),
+        ("dataset", "hf://datasets/someone/corpus/a.txt", "hf://datasets/someone/corpus/a.txt"),
+        ("pretrained", "C:\\Users\\me\\model", "model"),
+        ("pretrained", "c:/Users/me/model", "model"),
+        ("pretrained", "\\\\server\\share\\model", "model"),
+        ("pretrained", "\\Users\\me\\model", "model"),
+        ("pretrained", "..\\secret\\model", "model"),
+        ("output_dir", "runs/grammar", "grammar"),
+        ("eval_file", "mine\\lines.txt", "lines.txt"),
+        ("instruction", "is it real and/or good?", "is it real and/or good?"),
+        ("pattern", r"\d+", r"\d+"),
+        ("class_path", "seqgan_hf.TextData", "seqgan_hf.TextData"),
+        ("length", 3, 3),
+        ("long", "x" * 5000, "x" * 5000),
+    ],
+)
+def test_a_recipe_is_published_without_the_machine_s_paths(key, value, published, tmp_path, monkeypatch):
+    (tmp_path / "here" / "corpus").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    recipe = {"data": {"init_args": {key: value, "nested": {key: value}}}}
+    expected = {"data": {"init_args": {key: published, "nested": {key: published}}}}
+    assert yaml.safe_load(public_recipe(yaml.safe_dump(recipe))) == expected
+
+
+def test_no_path_of_the_machine_is_pushed(hub, tmp_path, monkeypatch):
+    """Of a corpus, a tokenizer and weights that all lie in a folder, which is not there when the run is pushed."""
+    secret = tmp_path / "secret" / "things"
+    secret.mkdir(parents=True)
+    tokenizer = tokenizer_of("word")
+    tokenizer.save_pretrained(secret / "words")
+    build_generator("gpt2", vocab_size=len(tokenizer)).save_pretrained(secret / "weights")
+    (secret / "lines.txt").write_text("the cat sits .\na dog runs\n" * 30)
+    monkeypatch.chdir(tmp_path)
+    data = {"train_file": "secret/things/lines.txt", "tokenizer": {"pretrained": str(secret / "words")}}
+    recipe = RECIPE | {"data": {"class_path": "seqgan_hf.TextData", "init_args": data}, "evaluation": {}}
+    recipe |= {"generator": {"pretrained": "secret/things/weights"}, "objective": {"class_path": "seqgan_hf.MLE"}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    options = ["--training.pretrain_epochs", "1", "--training.output_dir", "secret/runs/mine"]
+    assert main(["train", "recipe.yaml", *options]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "secret").rename(tmp_path / "moved")
+    push_run(RunFolder(tmp_path / "moved" / "runs" / "mine"), "someone/mine")
+    files = hub.files("someone/mine")
+    published = yaml.safe_load(files["recipe.yaml"])
+    assert published["data"]["init_args"]["train_file"] == "lines.txt"
+    assert published["generator"]["pretrained"] == "weights" and published["training"]["output_dir"] == "mine"
+    for name, content in files.items():
+        for part in ("secret", "things", "moved", str(tmp_path)):
+            assert part.encode() not in content, (name, part)
+
+
+@pytest.mark.parametrize(("dataset", "tagged"), [("someone/corpus", ["someone/corpus"]), ("corpus", None)])
+def test_only_a_dataset_of_the_hub_is_linked(dataset, tagged, run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    data = {"class_path": "seqgan_hf.TextData", "init_args": {"dataset": dataset}}
+    copy.write_summary(copy.read_summary() | {"recipe": yaml.safe_dump({"data": data})})
+    card = model_card(copy, "someone/grammar")
+    assert card.data.datasets == tagged
+    assert card.data.eval_results[0].dataset_name == (dataset if tagged else "TextData")
+
+
+def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    signatures = summary["evaluation"]["signatures"]
+    signatures["bleu_2"] = "samples:40|encoder:/home/me/encoder|seed:0"
+    copy.write_summary(summary)
+    card = model_card(copy, "someone/grammar")
+    assert "samples:40|encoder:encoder|seed:0" in str(card) and "/home/me" not in str(card)
 
 
 # --- During training, and by transformers' own method ----------------------------------------------------------------
@@ -300,6 +492,23 @@ def test_transformers_own_push_carries_the_code(run, hub):
     files = hub.files("someone/plain")
     assert {"config.json", "model.safetensors", "modeling_rnn_generator.py"} <= set(files)
     assert json.loads(files["config.json"])["auto_map"]["AutoModelForCausalLM"].startswith("modeling_rnn_generator.")
+
+
+@pytest.mark.parametrize("token", [None, "hf_wrong"])
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_transformers_own_push_says_how_to_log_in(part, token, run, hub, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    auto = AutoModelForCausalLM if part == "generator" else AutoModelForSequenceClassification
+    with pytest.raises(PermissionError, match="got the answer 401 .* -> expected a token .* -> log in with `hf auth"):
+        auto.from_pretrained(run.path / part).push_to_hub("someone/plain", token=token)
+    assert hub.commits == {}
+
+
+@pytest.mark.parametrize("kind", ["cnn", "rnn"])
+def test_other_refusals_of_a_push_are_the_hub_s_own(kind, hub):
+    hub.failures = [("/api/repos/create", 403)]
+    with pytest.raises(HfHubHTTPError, match="403"):
+        build_discriminator(kind).push_to_hub("someone/plain")
 
 
 # --- What the discriminator reads ------------------------------------------------------------------------------------
@@ -526,7 +735,7 @@ def test_the_card_in_the_documentation_is_one_that_is_written_today(run):
     assert shown.data.to_dict().keys() == written.data.to_dict().keys()
 
 
-@pytest.mark.parametrize("where", ["metrics.jsonl", "recipe.yaml", "samples", "summary"])
+@pytest.mark.parametrize("where", ["metrics.jsonl", "samples", "summary"])
 def test_nothing_from_outside_a_run_is_pushed(run, hub, tmp_path, where, capsys):
     copy = RunFolder(tmp_path / "run")
     shutil.copytree(run.path, copy.path)

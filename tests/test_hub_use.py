@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
@@ -33,6 +35,14 @@ def model(tokenizer) -> RNNGeneratorForCausalLM:
     model = RNNGeneratorForCausalLM(RNNGeneratorConfig(**sizes, **tokens, initializer_range=0.5)).eval()
     model.generation_config.update(do_sample=True, top_k=0, max_new_tokens=12)
     return model
+
+
+@pytest.fixture(scope="module")
+def transformer(tokenizer) -> GPT2LMHeadModel:
+    """A model of the same vocabulary whose cache can be cut back."""
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    tokens["vocab_size"] = len(tokenizer)
+    return GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=8, n_layer=1, n_head=1, **tokens)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +109,20 @@ def test_length_can_be_bounded_from_both_sides(model, start, tokenizer):
         assert len(exact) == length and tokenizer.eos_token_id not in exact[:-1]
 
 
-@pytest.mark.parametrize("kind", ["model", "lookup"])
-def test_assisted_decoding_is_refused(kind, model, start):
-    options = {"assistant_model": model} if kind == "model" else {"prompt_lookup_num_tokens": 2}
+@pytest.mark.parametrize("kind", ["ours", "theirs", "lookup"])
+def test_it_cannot_be_assisted(kind, model, transformer, start):
+    helpers = {"ours": {"assistant_model": model}, "theirs": {"assistant_model": transformer}}
+    options = (helpers | {"lookup": {"prompt_lookup_num_tokens": 2}})[kind]
     with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
         model.generate(**start, **options)
+
+
+def test_it_cannot_assist(model, transformer, start):
+    with pytest.raises(ValueError, match="got a recurrent generator in assisted decoding -> expected .* -> call"):
+        transformer.generate(**start, assistant_model=model, do_sample=False, max_new_tokens=2)
+    state = model(**start, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="got a recurrent generator in assisted decoding"):
+        state.crop(1)
 
 
 def test_beams_of_all_kinds(model, start):

@@ -20,7 +20,7 @@ FLOORS = [
     {"model_card"},
     {"hub"},
     {"trainer"},
-    {"recipe", "generation"},
+    {"recipe", "run_callbacks", "generation"},
     {"cli"},
 ]
 

@@ -282,7 +282,7 @@ def test_bfloat16_autocast_trains_close_to_float32():
         ({"filter_sizes": ["1"], "num_filters": [5]}, ["filter_sizes", "'1'", "int"]),
         ({"vocab_size": 0}, ["vocab_size=0", "at least 1"]),
         ({"embedding_size": "wide"}, ["embedding_size", "int", "wide"]),
-        ({"num_labels": 0}, ["num_labels=0", "at least 1"]),
+        ({"num_labels": 3}, ["num_labels=3", "2 (0 = fake, 1 = real), or 1"]),
         ({"dropout": 1.5}, ["dropout=1.5", "[0, 1)"]),
         ({"l2_output": -0.1}, ["l2_output=-0.1", ">= 0"]),
         ({"embedding_range": 0.0}, ["embedding_range=0.0", "greater than 0"]),

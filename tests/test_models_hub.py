@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -150,8 +151,24 @@ def test_labels_are_named(tmp_path):
     for name in ("cnn", "rnn"):
         make(name).save_pretrained(tmp_path)
         assert AutoConfig.from_pretrained(tmp_path).id2label == {0: "FAKE", 1: "REAL"}
-    assert CNN(num_labels=1).num_labels == 1 and RNN(num_labels=3).num_labels == 3
+    assert CNN(num_labels=1).num_labels == 1 and RNN(num_labels=1).num_labels == 1
     assert RNN(id2label={0: "machine", 1: "human"}).id2label == {0: "machine", 1: "human"}
+
+
+THREE = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+
+
+@pytest.mark.parametrize("name", ["cnn", "rnn", "rnn_both_ways", "rnn_per_token"])
+@pytest.mark.parametrize("options", [{"num_labels": 3}, {"num_labels": 0}, THREE])
+def test_a_discriminator_tells_real_from_fake_and_nothing_else(name, options, tmp_path):
+    auto, model_class, config = MODELS[name]
+    message = "got num_labels=[03] -> expected 2 .0 = fake, 1 = real., or 1 .* -> leave num_labels and id2label out"
+    with pytest.raises(StrictDataclassClassValidationError, match=message):
+        config(**options)
+    model_class(config()).save_pretrained(tmp_path)
+    for load in (auto, model_class):
+        with pytest.raises(StrictDataclassClassValidationError, match=message):
+            load.from_pretrained(tmp_path, **options, ignore_mismatched_sizes=True)
 
 
 def test_text_generation_pipeline(tokenizer):

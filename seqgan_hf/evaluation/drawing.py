@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
+from ..data import integer_tokenizer
 from ..oracle import load_oracle
 from ..samples import Samples
 from ..sampling import sample, start_prompt
@@ -56,11 +57,13 @@ def _load(kind: type, source: str):
         ) from error
 
 
-def load_oracle_model(path: str, device: str) -> PreTrainedModel:
-    """The oracle of a synthetic task: a `.safetensors` file in the layout of the SeqGAN code, or a saved model."""
-    if path.endswith(".safetensors"):
-        return load_oracle(path).to(device).eval()
-    return _load(AutoModelForCausalLM, path).to(device).eval()
+def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
+    """The oracle of a synthetic task: a `.safetensors` file in the layout of the SeqGAN code, or a saved model.
+
+    Its texts are integers separated by spaces.
+    """
+    model = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
+    return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 
 def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:

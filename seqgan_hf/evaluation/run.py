@@ -174,12 +174,12 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point]:
     """One generator at all temperatures."""
-    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_model
+    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_generator
     from .nll import nll
     from .text import decode
 
     references, train, notes = _read_real(arguments)
-    oracle = load_oracle_model(arguments.oracle, arguments.resolved_device) if arguments.oracle else None
+    oracle = load_oracle_generator(arguments.oracle, arguments.resolved_device).model if arguments.oracle else None
     if oracle is None:
         held_out = encode_texts(generator, references)
     else:

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 def decode(tokenizer: PreTrainedTokenizerBase, samples: Samples) -> list[str]:
     """The generated text of every row, without special tokens and padding, as a list of N strings."""
     rows, lengths = samples.ids.tolist(), samples.lengths.tolist()
-    ids = [row[:length] for row, length in zip(rows, lengths, strict=True)]
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return decode_ids(tokenizer, [row[:length] for row, length in zip(rows, lengths, strict=True)])
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[str]:
+    """Token ids of N texts as text, without special tokens."""
+    # words carry the space before them, so that a continuation is apart from its prompt; lines of text begin without
+    return [text.removeprefix(" ") for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 class TextEvaluator(Evaluator):
@@ -67,7 +72,7 @@ class TextEvaluator(Evaluator):
         """Held-out rows as references, training rows as training texts, both written by the corpus's tokenizer."""
 
         def texts(rows) -> list[str]:
-            return corpus.tokenizer.batch_decode(list(rows["input_ids"]), skip_special_tokens=True)
+            return decode_ids(corpus.tokenizer, list(rows["input_ids"]))
 
         needs_train = any("train" in get_metric(name).inputs for name in metrics)
         return cls(

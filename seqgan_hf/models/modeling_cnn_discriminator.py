@@ -8,6 +8,7 @@ where this package is not installed.
 
 import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
@@ -39,8 +40,8 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
             truncated at twice of it.
         initial_bias: initial bias of the filters and of the output layer.
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; with `num_labels=1` the single logit is that of
-            "real".
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
+            `num_labels=1` the single logit is that of "real".
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.
@@ -69,9 +70,17 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        for name in ("vocab_size", "embedding_size", "num_labels"):
+        for name in ("vocab_size", "embedding_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+
+    def validate_labels(self):
+        _require(
+            self.num_labels in (1, 2),
+            f"num_labels={self.num_labels}",
+            "2 (0 = fake, 1 = real), or 1 (one logit, of real)",
+            "leave num_labels and id2label out, or set num_labels=1",
+        )
 
     def validate_special_tokens(self):
         token = self.pad_token_id
@@ -123,6 +132,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
     _input_embed_layer = "embed_tokens"
 
     def __init__(self, config: CNNDiscriminatorConfig):
+        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width = sum(config.num_filters)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -147,6 +157,23 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         elif isinstance(module, (_Filters, nn.Linear)):
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-2 * std, b=2 * std)
             init.constant_(module.bias, self.config.initial_bias)
+
+    def push_to_hub(self, *args, **kwargs) -> str:
+        """As everywhere in transformers; where nobody is logged in, the error says how to.
+
+        Raises:
+            PermissionError: the Hub does not accept the token, or there is none.
+        """
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) != 401:
+                raise
+            raise PermissionError(
+                "got the answer 401 from the Hub -> expected a token with write access "
+                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
+                "variable HF_TOKEN"
+            ) from error
 
     def regularization(self) -> Tensor:
         """The L2 penalty on the output layer, l2_output * (|W|^2 + |b|^2) / 2: a scalar to add to the loss."""

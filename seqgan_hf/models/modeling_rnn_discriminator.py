@@ -6,6 +6,7 @@ where this package is not installed.
 
 import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -38,8 +39,8 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
         initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
             U(-1/sqrt(H), 1/sqrt(H)).
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; with `num_labels=1` the single logit is that of
-            "real", as it always is with `per_token`.
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
+            `num_labels=1` the single logit is that of "real", as it always is with `per_token`.
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.
@@ -66,9 +67,17 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_labels"):
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             value = getattr(self, name)
             _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+
+    def validate_labels(self):
+        _require(
+            self.num_labels in (1, 2),
+            f"num_labels={self.num_labels}",
+            "2 (0 = fake, 1 = real), or 1 (one logit, of real)",
+            "leave num_labels and id2label out, or set num_labels=1",
+        )
 
     def validate_special_tokens(self):
         token = self.pad_token_id
@@ -120,6 +129,7 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
     _input_embed_layer = "embed_tokens"
 
     def __init__(self, config: RNNDiscriminatorConfig):
+        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width = config.hidden_size * (2 if config.bidirectional else 1)
         sizes = [config.embedding_size] + [width] * (config.num_hidden_layers - 1)
@@ -143,6 +153,23 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
                 init.uniform_(parameter, -bound, bound)
         else:
             super()._init_weights(module)
+
+    def push_to_hub(self, *args, **kwargs) -> str:
+        """As everywhere in transformers; where nobody is logged in, the error says how to.
+
+        Raises:
+            PermissionError: the Hub does not accept the token, or there is none.
+        """
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) != 401:
+                raise
+            raise PermissionError(
+                "got the answer 401 from the Hub -> expected a token with write access "
+                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
+                "variable HF_TOKEN"
+            ) from error
 
     @can_return_tuple
     def forward(

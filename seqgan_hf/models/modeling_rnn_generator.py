@@ -6,9 +6,10 @@ where this package is not installed.
 
 import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -17,6 +18,10 @@ from transformers.utils import can_return_tuple
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 INITIALIZERS = ("normal", "uniform")
+NO_ROLLBACK = (
+    "got a recurrent generator in assisted decoding -> expected a model whose cache can be cut back to the accepted "
+    "tokens, which a recurrent state cannot -> leave out `assistant_model` and `prompt_lookup_num_tokens`"
+)
 
 
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
@@ -144,6 +149,14 @@ class RNNCacheLayer(CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cumulative_length + query_length, 0
 
+    def crop(self, *args, **kwargs) -> None:
+        """Refused: the states before the last one are gone.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(NO_ROLLBACK)
+
     def reset(self) -> None:
         self.keys = self.values = None
         self.is_initialized, self.cumulative_length = False, 0
@@ -181,6 +194,23 @@ class RNNGeneratorPreTrainedModel(PreTrainedModel):
                 init.normal_(parameter, mean=0.0, std=width)
             else:
                 init.uniform_(parameter, -width, width)
+
+    def push_to_hub(self, *args, **kwargs) -> str:
+        """As everywhere in transformers; where nobody is logged in, the error says how to.
+
+        Raises:
+            PermissionError: the Hub does not accept the token, or there is none.
+        """
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) != 401:
+                raise
+            raise PermissionError(
+                "got the answer 401 from the Hub -> expected a token with write access "
+                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
+                "variable HF_TOKEN"
+            ) from error
 
 
 class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
@@ -321,6 +351,16 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
         self.model = RNNGeneratorModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
         self.post_init()
+
+    def generate(self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs):
+        """As `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: in assisted decoding, as the model that is assisted or as the one that assists.
+        """
+        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
+            raise ValueError(NO_ROLLBACK)
+        return super().generate(inputs, generation_config, **kwargs)
 
     @can_return_tuple
     def forward(
