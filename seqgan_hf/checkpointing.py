@@ -6,15 +6,23 @@ import json
 import os
 import random
 import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+
+from .run_folder import RunFolderError
 
 
 PREFIX = "checkpoint-"
 COMPLETE = "progress.json"  # written last
+# Endings of folders that are no checkpoints yet, or no more.
+PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 
 
 def rng_state() -> dict[str, Any]:
@@ -41,9 +49,33 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints below `folder`, oldest first."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if (path / COMPLETE).is_file()]
+    """Checkpoints below `folder` that have a name, oldest first; a fault of the disk may have broken them since."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint; `None` if it is whole: all its files are there, with the bytes written then."""
+    try:
+        files = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"]
+        for name, (size, checksum) in files.items():
+            if (path / name).stat().st_size != size:
+                return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
+            if _checksum(path / name) != checksum:
+                return f"the bytes of {name} have changed"
+    except OSError as error:
+        return f"{error.filename and Path(error.filename).name} cannot be read ({error.strerror})"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return f"{COMPLETE} is broken"
+    return None
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
@@ -52,6 +84,25 @@ def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
         return
     for path in checkpoints(folder)[: -max(1, limit)]:
         if path.name != keep:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Take the name first, so that a kill leaves no half of a checkpoint."""
+    gone = path.with_name(f".{path.name}{REMOVED}")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(path, gone)
+    shutil.rmtree(gone)
+
+
+def tidy(folder: Path) -> None:
+    """Clear away what a kill has left behind; a checkpoint that was about to be replaced gets its name back."""
+    for path in folder.glob(f".{PREFIX}*{REPLACED}"):
+        named = folder / path.name[1:].removesuffix(REPLACED)
+        if not named.exists():
+            os.replace(path, named)
+    for left in (PARTIAL, REPLACED, REMOVED):
+        for path in folder.glob(f".{PREFIX}*{left}"):
             shutil.rmtree(path)
 
 
@@ -65,23 +116,54 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path, name: str):
         self.path = folder / name
-        self.aside = folder / f".{name}.partial"
+        self.aside = folder / f".{name}{PARTIAL}"
+        self.replaced = folder / f".{name}{REPLACED}"
 
-    def begin(self) -> Path:
+    def begin(self) -> None:
         shutil.rmtree(self.aside, ignore_errors=True)
         self.aside.mkdir(parents=True)
-        return self.aside
 
     def commit(self, progress: dict[str, Any]) -> None:
-        (self.aside / COMPLETE).write_text(json.dumps(progress, indent=1))
-        _flush(self.aside)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Seal the files with a list of them, and give the folder its name: from now on it counts."""
+        files = {
+            str(path.relative_to(self.aside)): [path.stat().st_size, _checksum(path)]
+            for path in sorted(self.aside.rglob("*"))
+            if path.is_file()
+        }
+        (self.aside / COMPLETE).write_text(json.dumps(progress | {"files": files}, indent=1), encoding="utf-8")
+        for path in (*self.aside.rglob("*"), self.aside):
+            _flush(path)
+        if self.path.exists():
+            os.replace(self.path, self.replaced)
         os.replace(self.aside, self.path)
+        _flush(self.path.parent)
+        shutil.rmtree(self.replaced, ignore_errors=True)
+
+    @contextmanager
+    def clear_of_errors(self) -> Iterator[None]:
+        """Say in one line what could not be written, and leave the room that it took.
+
+        Raises:
+            RunFolderError: the disk is full, or something else keeps a file from being written.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(self.aside, ignore_errors=True)
+            whole = [path.name for path in checkpoints(self.path.parent) if fault(path) is None]
+            left = f"{whole[-1]} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+            raise RunFolderError(
+                f"got {str(self.path)!r}, which cannot be written ({str(error).strip()}) -> expected room on the disk "
+                f"and the permission to write -> make room; {left}"
+            ) from error
 
 
-def _flush(folder: Path) -> None:
-    """Make sure that the files are on the disk before the folder gets its name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def _flush(path: Path) -> None:
+    """Make sure that a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # folders cannot be opened there
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

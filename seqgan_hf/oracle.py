@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .data import Corpus, DataError, DataSource, integer_tokenizer
-from .functional import evaluating
+from .functional import evaluating, in_parts
 from .models import RNNGeneratorConfig, RNNGeneratorForCausalLM
 from .samples import Samples
 from .sampling import sample, start_prompt, token_logprobs
@@ -84,9 +84,13 @@ def draw(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples
 def sequence_logprobs(model: PreTrainedModel, samples: Samples) -> Tensor:
     """log p(Y) of whole sequences in float64, natural logarithm, shape (N,)."""
     with evaluating(model):
-        parts = [
-            token_logprobs(model, part.to(model.device)).double().sum(dim=1) for part in samples.split(SCORE_ROWS)
-        ]
+        parts = in_parts(
+            model,
+            "likelihoods",
+            samples.batch_size,
+            SCORE_ROWS,
+            lambda rows: token_logprobs(model, samples.select(rows).to(model.device)).double().sum(dim=1),
+        )
     return torch.cat(parts)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
 
@@ -60,6 +60,22 @@ def fingerprint(tensor: Tensor) -> Tensor:
         places = torch.arange(1, len(part) + 1, device=part.device)
         total = total * 31 + (part.to(torch.int64) * (2 * places + 1)).sum()
     return total
+
+
+def check_same_data(accelerator: Accelerator, fingerprint: int | None) -> None:
+    """Make sure that all processes train on the same sequences, each on its share of them.
+
+    Raises:
+        TrainingError: on all processes, if any has others.
+    """
+    if accelerator.num_processes == 1:
+        return
+    every = gather_object([fingerprint])
+    if len(set(every)) > 1:
+        raise TrainingError(
+            "got other training data on other processes -> expected the same files and settings on all -> copy them "
+            "to every machine"
+        )
 
 
 def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]) -> None:
@@ -116,6 +132,27 @@ def average_gradients(accelerator: Accelerator, model: nn.Module, weights: Seque
     flat = flat[:-1] / flat[-1]
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+
+@contextmanager
+def agreed(accelerator: Accelerator) -> Iterator[None]:
+    """All processes get through the block, or all end: none waits for one that has failed.
+
+    Raises:
+        TrainingError: on processes that did get through when another did not, which raises its own error.
+    """
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    (failed,) = any_process(accelerator, failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise TrainingError(
+            "got an error on another process -> expected none on any -> see what that process says, and correct it"
+        )
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +108,13 @@ class RunFolder:
         ]
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with writable(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def count_metrics(self) -> int:
+        """Lines that are logged."""
+        with self.metrics.open("rb") as file:
+            return sum(1 for _ in file)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
@@ -115,7 +122,10 @@ class RunFolder:
     def truncate_metrics(self, lines: int) -> None:
         """Forget what was logged after a checkpoint, since it is about to be done again."""
         kept = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
-        self.metrics.write_text("".join(kept), encoding="utf-8")
+        aside = self.metrics.with_suffix(".partial")
+        with writable(aside):
+            aside.write_text("".join(kept), encoding="utf-8")
+            aside.replace(self.metrics)
 
     def own(self, path: Path) -> Path:
         """The same path, once it is certain that it lies in this folder: what is shared comes from nowhere else.
@@ -141,7 +151,26 @@ class RunFolder:
     def write_samples(self, name: str, samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """The first sequences, one a line: as text, or as ids where there is no tokenizer."""
         lines = decode(samples.select(slice(0, SHOWN_SAMPLES)), tokenizer)
-        (self.samples / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path = self.samples / f"{name}.txt"
+        with writable(path):
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Say in one line that a file cannot be written.
+
+    Raises:
+        RunFolderError: instead of the `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"got {str(path)!r}, which cannot be written ({error.strerror}) -> expected room on the disk and the "
+            "permission to write -> make room, and resume from the last checkpoint with "
+            "training.resume_from_checkpoint=true"
+        ) from error
 
 
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:

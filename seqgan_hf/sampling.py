@@ -8,20 +8,29 @@ changes a result.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import LongTensor, Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from .functional import block_rows, evaluating, filter_logits, linear_nll, multiply, sample_categorical
+from .functional import (
+    block_rows,
+    evaluating,
+    fewer_rows,
+    filter_logits,
+    fitting_rows,
+    in_parts,
+    linear_nll,
+    multiply,
+    sample_categorical,
+)
 from .samples import Samples
 
 
@@ -190,10 +199,14 @@ def sample(
     with evaluating(generator):
         if max_rows is None:
             max_rows = _rows_that_fit(generator, start, max_new_tokens)
-        parts = [
-            _sample_rows(generator, part, numbers, temperature, top_k, top_p)
-            for part, numbers in zip(start.split(max_rows), uniforms.split(max_rows), strict=True)
-        ]
+        options = temperature, top_k, top_p
+        parts = in_parts(
+            generator,
+            "sampling",
+            batch,
+            max_rows,
+            lambda rows: _sample_rows(generator, start.select(rows), uniforms[rows], *options),
+        )
     return Samples.concatenate(parts)
 
 
@@ -296,8 +309,8 @@ def complete(
         temperature, top_k, top_p: see `filter_logits`.
         rng: source of the random numbers, on the generator's device.
         max_rows: rows that walk together (but never fewer than one rollout of one prefix length, up to B rows);
-            chosen by the size of the cache by default. When a GPU runs out of memory it is halved, with a warning.
-            It bounds memory and changes no result.
+            chosen by the size of the cache by default. When a GPU runs out of memory it is halved, with a warning,
+            and stays so. It bounds memory and changes no result.
 
     Yields:
         Parts of the R x (T-1) x B completions, ordered by prefix length.
@@ -308,6 +321,7 @@ def complete(
     with evaluating(generator):
         if max_rows is None:
             max_rows = _rows_that_fit(generator, samples, samples.ids.shape[1])
+        max_rows = fitting_rows(generator, "rollouts", max_rows)
         queue = _Units(samples, rollouts, rng)
         while units := queue.take(max_rows):
             completions = None
@@ -320,9 +334,7 @@ def complete(
                 yield completions
                 continue
             # outside the handler, since a caught error keeps the failed walk's tensors alive
-            clear_device_cache(garbage_collection=True)
-            max_rows = sum(len(unit.rows) for unit in units) // 2
-            warnings.warn(f"rollouts ran out of memory; going on with {max_rows} rows at a time", stacklevel=2)
+            max_rows = fewer_rows(generator, "rollouts", sum(len(unit.rows) for unit in units))
             queue.put_back(units)
 
 

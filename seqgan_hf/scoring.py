@@ -6,7 +6,7 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor
 from transformers import PreTrainedModel
 
-from .functional import evaluating
+from .functional import evaluating, in_parts
 from .samples import Samples
 
 
@@ -79,10 +79,18 @@ def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor
 def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int = SCORE_ROWS) -> Tensor:
     """D(Y), the probability of being real: dropout off, without autograd, in batches of `max_rows`.
 
+    When a GPU runs out of memory these are halved, with a warning, and stay so; rewards do not depend on it.
+
     Returns:
         Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
     """
     with evaluating(discriminator):
-        values = [realness(discriminator, part).float().sigmoid() for part in samples.split(max_rows)]
+        values = in_parts(
+            discriminator,
+            "scoring",
+            samples.batch_size,
+            max_rows,
+            lambda rows: realness(discriminator, samples.select(rows)).float().sigmoid(),
+        )
     values = torch.cat(values)
     return values if values.dim() == 1 else values.masked_fill(~samples.mask, 0.0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -25,7 +25,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
-from .checkpointing import COMPLETE, PREFIX, CheckpointWriter, checkpoints, rng_state, rotate, set_rng_state
+from .checkpointing import (
+    COMPLETE,
+    PREFIX,
+    CheckpointWriter,
+    checkpoints,
+    fault,
+    rng_state,
+    rotate,
+    set_rng_state,
+    tidy,
+)
 from .data import DataError
 from .evaluation.base import Evaluator
 from .evaluation.collapse import CollapseMonitor
@@ -37,9 +47,11 @@ from .model_card import describe_model, public_recipe, versions, write_card
 from .objectives import MLE, Loss, Objective
 from .processes import (
     TrainingError,
+    agreed,
     alone_by_mistake,
     any_process,
     average_gradients,
+    check_same_data,
     check_same_weights,
     share_weights,
     together,
@@ -134,6 +146,8 @@ class AdversarialTrainer:
         self.folder = RunFolder(Path(args.output_dir), recipe)
         self._load_data(train_dataset, eval_dataset, evaluators)
         self._check_models()
+        self.data_fingerprint = self.data.fingerprint()
+        check_same_data(self.accelerator, self.data_fingerprint)
         share_weights(self.accelerator, self._models())
         self._create_optimizers()
         # how many units of each kind are done; the inner ones count within a round
@@ -148,6 +162,7 @@ class AdversarialTrainer:
         self._seconds = 0.0
         self._sums: dict[str, list[Tensor | float]] = defaultdict(list)
         self._interrupt: int | None = None
+        self._phase = "pretrain_epochs"
         self._bar: tqdm | None = None
         self._shown: dict[str, str] = {}
         self._started = time.perf_counter()
@@ -303,13 +318,16 @@ class AdversarialTrainer:
         self._sums["bad_steps"].append(1.0)
         where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
         message = (
-            f"got a {name} gradient that is not finite at step {self.state.global_step} (done: {where or 'nothing'})"
+            f"got a {name} gradient that is not finite in the phase {PHASE_NAMES[self._phase]!r} at step "
+            f"{self.state.global_step} (done: {where or 'nothing'})"
         )
         self._warn(f"{message}; the step is left out")
         if self.bad_steps >= MAX_BAD_STEPS:
+            whole = [path.name for path in checkpoints(self.folder.checkpoints)]
+            again = f"resume from {whole[-1]} with resume_from_checkpoint=true" if whole else "start anew"
             raise TrainingError(
                 f"{message}, {self.bad_steps} times in a row -> expected finite numbers -> lower the learning rate or "
-                "clip the gradient, and resume from the last checkpoint with resume_from_checkpoint=true"
+                f"clip the gradient, and {again}"
             )
 
     @contextmanager
@@ -429,26 +447,43 @@ class AdversarialTrainer:
 
     def _begin(self) -> None:
         resumed = None
-        if self.args.resume_from_checkpoint not in (None, False, "false", "False"):
-            resumed = self._find_checkpoint()
-        if self.accelerator.is_main_process:
-            self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
-            if self.args.push_to_hub:  # a missing token is said now, not hours later
-                place = "none" if self.discriminator is None else self.args.hub_discriminator
-                open_repositories(self._hub_model_id, place, self.args.hub_private_repo, self.args.hub_token)
-        self.accelerator.wait_for_everyone()
+        with agreed(self.accelerator):
+            if self.accelerator.is_main_process:
+                resumed = self._open_folder()
+        if self.accelerator.num_processes > 1:
+            (resumed,) = broadcast_object_list([resumed])
         if resumed is not None:
-            try:
-                self._load_checkpoint(resumed)
-            except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
-                raise RunFolderError(
-                    f"got checkpoint {str(resumed)!r}, which does not fit this run or is damaged "
-                    f"({_first_line(error)}) -> expected one of the same models and objective -> resume with the "
-                    "recipe that it was made with, or name an older checkpoint"
-                ) from error
+            with agreed(self.accelerator):
+                self._resume(resumed)
         if alone := alone_by_mistake(self.accelerator):
             self._warn(alone)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+
+    def _open_folder(self) -> Path | None:
+        """Make the run's folder ready; the checkpoint to go on from, if any."""
+        resumed = None
+        if self.args.resume_from_checkpoint not in (None, False, "false", "False"):
+            tidy(self.folder.checkpoints)
+            resumed = self._find_checkpoint()
+        self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
+        if self.args.push_to_hub:  # a missing token is said now, not hours later
+            place = "none" if self.discriminator is None else self.args.hub_discriminator
+            open_repositories(self._hub_model_id, place, self.args.hub_private_repo, self.args.hub_token)
+        return resumed
+
+    def _resume(self, path: Path) -> None:
+        differences = self.folder.recipe_differences()
+        for difference in differences:
+            self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
+        try:
+            self._load_checkpoint(path)
+        except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
+            differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
+            raise RunFolderError(
+                f"got checkpoint {str(path)!r}, which does not fit this run or is damaged ({_first_line(error)}"
+                f"{differ}) -> expected one of the same models and objective -> resume with the recipe that it was "
+                "made with, or name an older checkpoint"
+            ) from error
 
     # --- Units of work -----------------------------------------------------------------------------------------------
 
@@ -461,6 +496,7 @@ class AdversarialTrainer:
         """
         while self.progress[name] < total and not self.control.should_training_stop:
             if within is None:
+                self._phase = name
                 self._open_bar(name, total)
                 self.control = self.callback_handler.on_epoch_begin(self.args, self.state, self.control)
             yield self.progress[name]
@@ -657,22 +693,28 @@ class AdversarialTrainer:
         writer = CheckpointWriter(self.folder.checkpoints, f"{PREFIX}{self.state.global_step}")
         if self.best and self.best["checkpoint"] is None:
             self.best["checkpoint"] = writer.path.name
-        if self.accelerator.is_main_process:
-            folder = writer.begin()
-            for name, model in self._models().items():
-                model.save_pretrained(folder / name)
-            torch.save(self._shared_state(), folder / "trainer.pt")
-        self.accelerator.wait_for_everyone()
-        torch.save(self._own_state(), writer.aside / f"process-{self.accelerator.process_index}.pt")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            lines = len(self.folder.read_metrics())
-            progress = {"progress": self.progress, "best": self.best, "evaluation": self.evaluation}
-            writer.commit(progress | {"metrics_lines": lines})
-            rotate(self.folder.checkpoints, self.args.save_total_limit, keep=self.best.get("checkpoint"))
-        self.accelerator.wait_for_everyone()
+        for write in (self._write_shared_state, self._write_own_state, self._seal):
+            with agreed(self.accelerator), writer.clear_of_errors():
+                write(writer)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         return writer.path
+
+    def _write_shared_state(self, writer: CheckpointWriter) -> None:
+        if self.accelerator.is_main_process:
+            writer.begin()
+            for name, model in self._models().items():
+                model.save_pretrained(writer.aside / name)
+            torch.save(self._shared_state(), writer.aside / "trainer.pt")
+
+    def _write_own_state(self, writer: CheckpointWriter) -> None:
+        torch.save(self._own_state(), writer.aside / f"process-{self.accelerator.process_index}.pt")
+
+    def _seal(self, writer: CheckpointWriter) -> None:
+        if self.accelerator.is_main_process:
+            progress = {"progress": self.progress, "best": self.best, "evaluation": self.evaluation}
+            lines = self.folder.count_metrics()
+            writer.commit(progress | {"metrics_lines": lines, "training_data": self.data_fingerprint})
+            rotate(self.folder.checkpoints, self.args.save_total_limit, keep=self.best.get("checkpoint"))
 
     def _models(self) -> dict[str, PreTrainedModel]:
         models = {"generator": self.generator, "discriminator": self.discriminator}
@@ -712,23 +754,22 @@ class AdversarialTrainer:
         named = self.args.resume_from_checkpoint
         if named not in (True, "true", "True"):
             path = Path(named)
-            if (path / COMPLETE).is_file():
+            if (broken := fault(path)) is None:
                 return path
             raise RunFolderError(
-                f"got resume_from_checkpoint={named!r} -> expected a whole checkpoint, with a {COMPLETE} in it -> "
-                "give its folder, or `true` for the newest one"
+                f"got resume_from_checkpoint={named!r}, where {broken} -> expected a whole checkpoint -> give its "
+                "folder, or `true` for the newest whole one"
             )
-        found = checkpoints(self.folder.checkpoints)
-        if found:
-            return found[-1]
+        for path in reversed(checkpoints(self.folder.checkpoints)):
+            if (broken := fault(path)) is None:
+                return path
+            self._warn(f"got a broken {path.name}: {broken} -> expected a whole one -> it is left out")
         raise RunFolderError(
-            f"got no checkpoint in {str(self.folder.checkpoints)!r} -> expected one to resume from -> check "
+            f"got no whole checkpoint in {str(self.folder.checkpoints)!r} -> expected one to resume from -> check "
             "`training.output_dir`, or start anew without resume_from_checkpoint"
         )
 
     def _load_checkpoint(self, path: Path) -> None:
-        for difference in self.folder.recipe_differences():
-            self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
         for name, model in self._models().items():
             load_weights(model, path / name)
         state = torch.load(path / "trainer.pt", map_location=self.device, weights_only=True)
@@ -742,6 +783,11 @@ class AdversarialTrainer:
         self._load_own_state(path, state["processes"])
         done = json.loads((path / COMPLETE).read_text())
         self.progress, self.best, self.evaluation = done["progress"], done["best"], done["evaluation"]
+        if done["training_data"] != self.data_fingerprint:
+            self._warn(
+                "got other training data than the checkpoint was made with (their fingerprints differ) -> expected "
+                "the same -> it goes on with the new ones; check `data` if that is not what you want"
+            )
         self.state.best_metric = self.best.get("value")
         if self.accelerator.is_main_process:
             self.folder.truncate_metrics(done["metrics_lines"])

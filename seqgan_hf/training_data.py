@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from .data import DataError, materialize, stream_samples
+from .processes import fingerprint
 from .samples import Samples
 
 
@@ -31,6 +32,10 @@ class TrainingData(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Number of training sequences, over all processes."""
+
+    def fingerprint(self) -> int | None:
+        """A number that changes with the sequences and their order; `None` where it would take reading them all."""
+        return None
 
     def endless(self, seed: tuple[int, ...], batch_size: int) -> Iterator[Samples]:
         """Epoch after epoch, each in an order of its own."""
@@ -58,6 +63,10 @@ class InMemoryData(TrainingData):
 
     def __len__(self) -> int:
         return self.samples.batch_size
+
+    def fingerprint(self) -> int:
+        parts = [fingerprint(field).cpu() for field in self.samples if field is not None]
+        return int(fingerprint(torch.stack(parts)))
 
     def epoch(self, seed: tuple[int, ...], batch_size: int) -> Iterator[Samples]:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seeded(seed)))

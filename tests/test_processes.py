@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from seqgan_hf.evaluation.nll import OracleNLL
 from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
 from seqgan_hf.oracle import OracleData
 from seqgan_hf.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
+from seqgan_hf.run_folder import RunFolderError
 from seqgan_hf.samples import Samples
 from seqgan_hf.trainer import AdversarialTrainer, Interrupted
 from seqgan_hf.training_args import AdversarialTrainingArguments
@@ -308,6 +310,13 @@ def _faults(rank, folder):
     found["nan"] = str(error.value)
     found["finite"] = all(bool(p.isfinite().all()) for p in trainer.generator.parameters())
 
+    save = torch.save
+    torch.save = _full_disk
+    with pytest.raises((RunFolderError, TrainingError)) as error:
+        build(folder / "full").train()
+    torch.save = save
+    found["full"] = str(error.value)
+
     class Leave(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             control.should_training_stop = rank == 1 and state.global_step == 4
@@ -319,11 +328,18 @@ def _faults(rank, folder):
     found["alone"] = alone_by_mistake(left.accelerator)
     dead = build(folder / "dead")
     if rank:
+        (folder.parent / "found-1.json").write_text(json.dumps(found))
         os._exit(0)  # dies without a word
     with pytest.raises(TrainingError) as error:
         dead.train()
     found["dead"] = str(error.value)
-    return found
+    (folder.parent / "found-0.json").write_text(json.dumps(found))
+
+
+def _full_disk(state, path):
+    """No room on the second process's disk."""
+    if Path(path).name == "process-1.pt":
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class NaN(Reinforce):
@@ -332,19 +348,16 @@ class NaN(Reinforce):
         return Loss(loss.value * float("nan"))
 
 
-def _faults_and_die(rank, folder, place):
-    found = _faults(rank, folder)
-    (place / "found.json").write_text(json.dumps(found))
-    return found
-
-
 def test_faults_of_one_process_end_all_of_them_in_a_clear_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="result-1"):  # process 1 has left
-        on_two(_faults_and_die, tmp_path / "run", tmp_path)
-    found = json.loads((tmp_path / "found.json").read_text())
+        on_two(_faults, tmp_path / "run")
+    found, other = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2))
     assert "got other weights on other processes (generator." in found["meddle"]
     assert not (tmp_path / "run" / "meddle" / "checkpoints" / "checkpoint-3").exists()
     assert "times in a row -> expected finite numbers" in found["nan"] and found["finite"]
+    assert "got an error on another process -> expected none" in found["full"]
+    assert "cannot be written ([Errno 28] No space left on device)" in other["full"]
+    assert other["meddle"] == found["meddle"] and other["nan"] == found["nan"]
     assert found["left"] == 4, "a callback on one process ends all of them at the same step"
     assert found["alone"] is None
     assert "got no answer from another of the 2 processes -> expected all to go on" in found["dead"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import product
 
 import pytest
@@ -186,6 +187,28 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch):
         limited = rollouts_of(generator, samples, 4, rng=seeded(1))
     for ours, theirs in zip(limited, expected, strict=True):
         assert all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    with warnings.catch_warnings():  # what fits is remembered
+        warnings.simplefilter("error")
+        rollouts_of(generator, samples, 4, rng=seeded(1))
+
+
+def test_out_of_memory_while_sampling_changes_nothing(monkeypatch):
+    generator = build_generator("lstm")
+    prompt = start_prompt(generator, 20)
+    expected = sample(generator, prompt, 7, rng=seeded(0))
+    sizes, write = [], sampling._sample_rows
+
+    def fails_on_large_batches(generator, start, *options):
+        sizes.append(start.batch_size)
+        if start.batch_size > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return write(generator, start, *options)
+
+    monkeypatch.setattr(sampling, "_sample_rows", fails_on_large_batches)
+    with pytest.warns(UserWarning, match="sampling ran out of memory; going on with 10 rows at a time"):
+        limited = sample(generator, prompt, 7, rng=seeded(0))
+    assert sizes == [20, 10, 5, 5, 5, 5]
+    assert torch.equal(expected.ids, limited.ids) and torch.equal(expected.mask, limited.mask)
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from conftest import BOS, PAD, build_discriminator
@@ -107,3 +109,51 @@ def test_soft_samples_that_are_one_hot_score_like_their_ids(discriminator):
     torch.testing.assert_close(scores, realness(discriminator, samples), rtol=1e-4, atol=1e-6)
     scores.sum().backward()
     assert soft.grad.abs().sum() > 0
+
+
+class ShortOfMemory(torch.nn.Module):
+    """Judges no more than `room` sequences at once."""
+
+    def __init__(self, room: int):
+        super().__init__()
+        self.room, self.sizes = room, []
+        self.judge = build_discriminator("cnn")
+
+    def forward(self, input_ids, attention_mask):
+        self.sizes.append(len(input_ids))
+        if len(input_ids) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return self.judge(input_ids=input_ids, attention_mask=attention_mask)
+
+
+def test_out_of_memory_halves_the_rows_for_good_and_changes_no_reward():
+    samples = Samples.concatenate([batch()] * 5)
+    scorer = ShortOfMemory(room=4)
+    with pytest.warns(UserWarning, match="scoring ran out of memory; going on with 7 rows at a time"):
+        limited = rewards(scorer, samples)
+    assert scorer.sizes == [15, 7, 3, 3, 3, 3, 3]
+    torch.testing.assert_close(limited, rewards(scorer.judge, samples), rtol=0, atol=1e-7)
+    scorer.sizes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(rewards(scorer, samples), limited)
+    assert scorer.sizes == [3, 3, 3, 3, 3]
+
+
+def test_a_single_sequence_that_does_not_fit_is_an_error():
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        rewards(ShortOfMemory(room=0), batch())
+
+
+def test_other_errors_are_not_taken_for_memory():
+    class Broken(torch.nn.Module):
+        calls = 0
+
+        def forward(self, input_ids, attention_mask):
+            self.calls += 1
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    broken = Broken()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        rewards(broken, batch())
+    assert broken.calls == 1

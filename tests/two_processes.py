@@ -6,7 +6,8 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,23 @@ def on_two(function: Callable[..., Any], *arguments: Any, timeout: float = 100) 
         return [torch.load(place / f"result-{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-def _fork(rank: int, place: Path, function: Callable[..., Any], arguments: tuple) -> int:
+@contextmanager
+def forked(function: Callable[..., Any], *arguments: Any, processes: int = 2) -> Iterator[list[int]]:
+    """The same in one or two processes that may be killed meanwhile: their numbers; waits for their end."""
+    with tempfile.TemporaryDirectory() as folder:
+        pids = [_fork(rank, Path(folder), function, arguments, alone=processes == 1) for rank in range(processes)]
+        yield pids
+        _wait(pids, timeout=100)
+
+
+def _fork(rank: int, place: Path, function: Callable[..., Any], arguments: tuple, alone: bool = False) -> int:
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        _connect(rank, place)
+        if not alone:
+            _connect(rank, place)
         torch.save(function(rank, *arguments), place / f"result-{rank}.pt")
         status = 0
     except BaseException:
