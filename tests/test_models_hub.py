@@ -117,6 +117,21 @@ def test_bfloat16(name, tmp_path):
 
 
 @EVERY_MODEL
+def test_weights_can_stay_on_disk_until_they_are_needed(name, tmp_path):
+    """What `device_map="auto"` does where memory is short: every parameter has to be reached by calling its module."""
+    auto, _, _ = MODELS[name]
+    model = make(name)
+    model.save_pretrained(tmp_path)
+    loaded = auto.from_pretrained(tmp_path, device_map={"": "disk"}, offload_folder=tmp_path / "offload")
+    assert all(parameter.device.type == "meta" for parameter in loaded.parameters())
+    logits = loaded(IDS, attention_mask=MASK).logits
+    torch.testing.assert_close(logits, model(IDS, attention_mask=MASK).logits)
+    if auto is CAUSAL:
+        options = {"attention_mask": MASK.flip(1), "max_new_tokens": 3, "do_sample": False}
+        assert loaded.generate(IDS, **options).tolist() == model.generate(IDS, **options).tolist()
+
+
+@EVERY_MODEL
 def test_the_vocabulary_grows_and_shrinks(name):
     model = make(name)
     before = model(IDS, attention_mask=MASK).logits
