@@ -163,10 +163,11 @@ def test_gradients_reach_every_parameter(name):
 
 
 def test_labels_are_named(tmp_path):
-    for name in ("cnn", "rnn"):
+    for name, names in (("cnn", ["FAKE", "REAL"]), ("rnn", ["FAKE", "REAL"]), ("cnn_one_logit", ["REAL"])):
         make(name).save_pretrained(tmp_path)
-        assert AutoConfig.from_pretrained(tmp_path).id2label == {0: "FAKE", 1: "REAL"}
-    assert CNN(num_labels=1).num_labels == 1 and RNN(num_labels=1).num_labels == 1
+        assert AutoConfig.from_pretrained(tmp_path).id2label == dict(enumerate(names))
+    for config in (CNN(num_labels=1), RNN(num_labels=1)):
+        assert (config.num_labels, config.id2label, config.label2id) == (1, {0: "REAL"}, {"REAL": 0})
     assert RNN(id2label={0: "machine", 1: "human"}).id2label == {0: "machine", 1: "human"}
 
 

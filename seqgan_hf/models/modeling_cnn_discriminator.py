@@ -18,6 +18,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 
+LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
+
+
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
     if not condition:
         raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
@@ -65,8 +68,8 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
-        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
-            self.id2label, self.label2id = {0: "FAKE", 1: "REAL"}, {"FAKE": 0, "REAL": 1}
+        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
+            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
