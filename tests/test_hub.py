@@ -651,6 +651,41 @@ def test_with_the_package_its_class_is_used_and_the_repository_s_code_is_not_run
     assert not (tmp_path / "ran").exists()
 
 
+IMPORTER = """
+import sys
+{first}
+from transformers import AutoModelForCausalLM
+for trust in ({trusts}):
+    print("CLASS", type(AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=trust)).__module__)
+import seqgan_hf.models
+print("CLASS", type(AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)).__module__)
+"""
+OURS = "seqgan_hf.models.modeling_rnn_generator"
+
+
+@pytest.mark.parametrize(
+    ("first", "trusts", "used"),
+    [
+        ("import transformers, seqgan_hf", "None, False, True", [OURS] * 4),
+        ("import seqgan_hf", "True,", ["transformers_modules.generator.modeling_rnn_generator", OURS]),
+    ],
+)
+def test_whose_class_is_used_depends_on_what_is_imported(first, trusts, used, run, tmp_path):
+    """The promise of docs/hub.md; what happens without any import is `test_in_an_environment_without_the_package`."""
+    copy = shutil.copytree(run.generator, tmp_path / "generator")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTER.format(first=first, trusts=trusts), str(copy)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    classes = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("CLASS")]
+    without_hash = [re.sub(r"generator\.\w+\.modeling", "generator.modeling", name) for name in classes]
+    assert without_hash == used
+
+
 class Trap:
     def __reduce__(self):
         return os.system, ("touch ran",)
