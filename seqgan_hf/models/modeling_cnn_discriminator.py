@@ -257,8 +257,8 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b^T for matrices (M, K) and (N, K)."""
     eager = _ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
     if eager and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
-        # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut to
-        # a short sequence
+        # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
+        # to a short sequence
         b = b if b.T.is_contiguous() else b.contiguous()
         return _ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
     return a @ b.T
