@@ -176,6 +176,26 @@ def _push(arguments: list[str]) -> None:
     print(push_run(RunFolder(Path(options.pop("run"))), **options))
 
 
+# What a report of a bug names: what must be installed, then what may be.
+PACKAGES = (
+    "torch transformers datasets tokenizers accelerate evaluate jsonargparse huggingface_hub safetensors numpy "
+    "matplotlib tensorboard wandb trackio peft sentence-transformers mauve-text nltk"
+).split()
+# Variables that change a run. None of them can hold a secret.
+VARIABLES = (
+    "OMP_NUM_THREADS CUDA_VISIBLE_DEVICES WORLD_SIZE RANK LOCAL_RANK MASTER_PORT ACCELERATE_USE_CPU "
+    "ACCELERATE_MIXED_PRECISION HF_HUB_OFFLINE TOKENIZERS_PARALLELISM PYTORCH_ALLOC_CONF"
+).split()
+
+
+def _backends() -> list[str]:
+    from torch import distributed
+
+    if not distributed.is_available():
+        return []
+    return [name for name in ("gloo", "nccl", "mpi") if getattr(distributed, f"is_{name}_available")()]
+
+
 def _env(arguments: list[str]) -> None:
     import platform
     from importlib import metadata
@@ -185,7 +205,13 @@ def _env(arguments: list[str]) -> None:
     import seqgan_hf
 
     print(f"seqgan-hf {seqgan_hf.__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for name in ("torch", "transformers", "datasets", "tokenizers", "accelerate", "evaluate", "jsonargparse"):
-        print(f"{name} {metadata.version(name)}")
+    for name in PACKAGES:
+        try:
+            print(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:  # the last ones are options
+            continue
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    print(f"CUDA of torch: {torch.version.cuda or 'none'}; distributed: {', '.join(_backends()) or 'none'}")
+    chosen = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    print(f"environment: {', '.join(f'{name}={value}' for name, value in chosen.items()) or 'nothing of note'}")
     print(f"GPUs: {', '.join(devices) or 'none'}; CPU cores: {os.cpu_count()}; threads: {torch.get_num_threads()}")

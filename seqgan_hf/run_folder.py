@@ -155,8 +155,8 @@ class RunFolder:
         return json.loads(self.summary.read_text(encoding="utf-8")) if self.summary.exists() else None
 
     def write_samples(self, name: str, samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """The first sequences, one a line: as text, or as ids where there is no tokenizer."""
-        lines = decode(samples.select(slice(0, SHOWN_SAMPLES)), tokenizer)
+        """Sequences, one a line: as text, or as ids where there is no tokenizer."""
+        lines = decode(samples, tokenizer)
         path = self.samples / f"{name}.txt"
         with writable(path):
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")

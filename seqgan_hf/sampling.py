@@ -8,7 +8,7 @@ changes a result.
 from __future__ import annotations
 
 import inspect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -324,6 +324,7 @@ def complete(
         max_rows = fitting_rows(generator, "rollouts", max_rows)
         queue = _Units(samples, rollouts, rng)
         while units := queue.take(max_rows):
+            rows = sum(len(unit.rows) for unit in units)
             completions = None
             try:
                 completions = _walk(generator, samples, units, temperature, top_k, top_p)
@@ -331,11 +332,20 @@ def complete(
                 if len(units) == 1 or not should_reduce_batch_size(error):
                     raise
             if completions is not None:
+                _WORK["rollouts"] += rows
                 yield completions
                 continue
             # outside the handler, since a caught error keeps the failed walk's tensors alive
-            max_rows = fewer_rows(generator, "rollouts", sum(len(unit.rows) for unit in units))
+            max_rows = fewer_rows(generator, "rollouts", rows)
             queue.put_back(units)
+
+
+_WORK: Counter[str] = Counter()
+
+
+def rollouts_done() -> int:
+    """How many prefixes this process has completed so far, for reports of speed."""
+    return _WORK["rollouts"]
 
 
 class _Units:

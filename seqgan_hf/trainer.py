@@ -43,6 +43,7 @@ from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
 from .functional import evaluating
 from .hub import classifier_tokenizer, open_repositories, push_run
+from .meter import Meter, log_line, rates
 from .model_card import describe_model, public_recipe, versions, write_card
 from .objectives import MLE, Loss, Objective
 from .processes import (
@@ -56,9 +57,10 @@ from .processes import (
     share_weights,
     together,
 )
-from .run_folder import RunFolder, RunFolderError
+from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode
 from .samples import Samples
 from .sampling import sample, special_tokens
+from .trackers import log_samples
 from .training_args import AdversarialTrainingArguments
 from .training_data import InMemoryData, seeded, training_data
 
@@ -70,7 +72,10 @@ if TYPE_CHECKING:
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
 # Steps in a row that may be left out because of gradients that are not finite, before the run gives up.
 MAX_BAD_STEPS = 5
-
+# Where there are no progress bars, seconds between two lines of the log at least.
+LOG_SECONDS = 30.0
+# What bars and lines show, where it was measured.
+SHOWN = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
 
 # What the progress bars say.
 PHASE_NAMES = {
@@ -166,6 +171,8 @@ class AdversarialTrainer:
         self._bar: tqdm | None = None
         self._shown: dict[str, str] = {}
         self._started = time.perf_counter()
+        self._logged = -LOG_SECONDS
+        self.meter = Meter(self.device)
         self._set_up_callbacks(callbacks or [])
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
@@ -231,6 +238,7 @@ class AdversarialTrainer:
                 discriminator = self.discriminator if objective.adversarial else None
                 loss = objective.generator_loss(self.generator, discriminator, real, fake)
             self._backward(loss)
+            self.meter.count(real if fake is None else fake)
         if self._step(self.generator, optimizer, max_norm, "generator"):
             objective.after_generator_step(self.generator)
 
@@ -247,6 +255,7 @@ class AdversarialTrainer:
                     with self.accelerator.autocast():
                         loss = self.objective.discriminator_loss(self.discriminator, real, fake)
                     self._backward(loss)
+                    self.meter.count(real, fake)
                 self._step(
                     self.discriminator,
                     self.discriminator_optimizer,
@@ -497,6 +506,7 @@ class AdversarialTrainer:
         while self.progress[name] < total and not self.control.should_training_stop:
             if within is None:
                 self._phase = name
+                self.meter.begin(name, self.progress[name])
                 self._open_bar(name, total)
                 self.control = self.callback_handler.on_epoch_begin(self.args, self.state, self.control)
             yield self.progress[name]
@@ -560,7 +570,7 @@ class AdversarialTrainer:
     def _report(self, phase: str, total: int, **unit: int) -> None:
         """Log the means of what happened in a unit and, when it is due, an evaluation; one line in metrics.jsonl."""
         ((name, done),) = unit.items()
-        metrics = self._means()
+        metrics = self._means() | self._speed()
         every = {"pretrain_generator": self.args.eval_epochs, "adversarial": self.args.eval_rounds}.get(phase, 0)
         (asked,) = any_process(self.accelerator, self.control.should_evaluate)
         if every and (done % every == 0 or done == total) or asked:
@@ -569,6 +579,8 @@ class AdversarialTrainer:
         if phase == "adversarial":
             for warning in self.monitor.update(metrics):
                 self._warn(warning)
+        metrics["phase_seconds_left"] = round(self.meter.seconds_left(done, total), 3)
+        self.meter.resume_clock()
         seconds = self._seconds + time.perf_counter() - self._started
         line = {"phase": phase, name: done, "global_step": self.state.global_step, "seconds": round(seconds, 3)}
         self.state.epoch = float(done)
@@ -577,7 +589,7 @@ class AdversarialTrainer:
             self.folder.append_metrics(line | metrics)
         self.callback_handler.on_log(self.args, self.state, self.control, {f"{phase}/{name}": done} | metrics)
         self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
-        self._show_progress(done, metrics)
+        self._show_progress(done, total, metrics)
 
     def _means(self) -> dict[str, float]:
         """The means of what was collected in a unit, over the processes that did."""
@@ -603,11 +615,20 @@ class AdversarialTrainer:
             self._bar.close()
         self._bar = tqdm(total=total, initial=self.progress[name], desc=PHASE_NAMES[name], dynamic_ncols=True)
 
-    def _show_progress(self, done: int, metrics: dict[str, float]) -> None:
+    def _speed(self) -> dict[str, float]:
+        work = [self.meter.work()]
+        return rates(gather_object(work) if self.accelerator.num_processes > 1 else work)
+
+    def _show_progress(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        """The bar; where there is none, a line in the log, but not many a minute."""
         if self._bar is None:
+            if done == total or time.perf_counter() - self._logged > LOG_SECONDS:
+                self._logged = time.perf_counter()
+                self._warn(log_line(PHASE_NAMES[self._phase], done, total, metrics, SHOWN))
             return
-        shown = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
-        self._shown |= {key: f"{metrics[key]:.3f}" for key in shown if key in metrics}
+        self._shown |= {key: f"{metrics[key]:.3f}" for key in SHOWN if key in metrics}
+        if "sequences_per_second" in metrics:
+            self._shown["sequences/s"] = f"{metrics['sequences_per_second']:,.0f}"
         self._bar.set_postfix(self._shown, refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -634,7 +655,9 @@ class AdversarialTrainer:
         step = self.state.global_step
         self.evaluation = {"name": name, "global_step": step, "metrics": metrics, "signatures": signatures}
         if self.accelerator.is_main_process:
-            self.folder.write_samples(name, samples, self.processing_class)
+            shown = samples.select(slice(0, SHOWN_SAMPLES))
+            self.folder.write_samples(name, shown, self.processing_class)
+            log_samples(self.callback_handler.callbacks, decode(shown, self.processing_class), step)
         # callbacks of transformers look for names with the prefix `eval_`
         prefixed = {f"eval_{key}": value for key, value in metrics.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics | prefixed)

@@ -4,8 +4,8 @@
     python tests/kill_resume.py --processes 2         # the same with two, started by torchrun
     python tests/kill_resume.py --kills 3 --output runs/kill
 
-Moments are drawn over the time from the first line of the log to the end. A run that has no checkpoint yet begins anew, as
-its user would; any other goes on with `--training.resume_from_checkpoint true`.
+Moments are drawn over the time from the first line of the log to the end. A run that has no checkpoint yet begins
+anew, as its user would; any other goes on with `--training.resume_from_checkpoint true`.
 """
 
 from __future__ import annotations

@@ -342,3 +342,17 @@ def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "Traceback" not in error
     assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
     assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/progress.json"))
+
+
+def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):
+    from importlib import metadata
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main(["env"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("torch", "transformers", "accelerate", "datasets", "huggingface_hub"):
+        assert f"{name} {metadata.version(name)}\n" in shown
+    for part in ("Python 3.", "GPUs: ", "CPU cores: ", "OMP_NUM_THREADS=7", "CUDA of torch: ", "distributed: gloo"):
+        assert part in shown, part
+    assert "secret" not in shown

@@ -16,7 +16,7 @@ FLOORS = [
     {"sampling", "scoring"},
     {"oracle"},
     {"objectives", "evaluation", "metrics"},
-    {"checkpointing", "run_folder", "training_args", "training_data", "processes"},
+    {"checkpointing", "run_folder", "training_args", "training_data", "processes", "meter", "trackers"},
     {"model_card"},
     {"hub"},
     {"trainer"},

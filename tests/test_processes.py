@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from two_processes import on_two
 
 from seqgan_hf.evaluation.nll import OracleNLL
+from seqgan_hf.meter import TIMINGS
 from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
 from seqgan_hf.oracle import OracleData
 from seqgan_hf.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
@@ -241,9 +242,8 @@ def test_both_processes_begin_and_end_with_the_same_weights_and_draw_different_s
 
 
 def lines(folder) -> list[dict]:
-    timing = {"seconds", "phase_seconds_left", "peak_memory_gib"}
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in timing and "per_second" not in k} for line in read]
+    return [{key: value for key, value in line.items() if key not in ("seconds", *TIMINGS)} for line in read]
 
 
 def test_a_run_on_two_processes_that_is_interrupted_ends_as_if_it_had_not_been(runs):

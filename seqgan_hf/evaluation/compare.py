@@ -20,7 +20,9 @@ from .sweep import COLORS
 
 
 # Where the next line of `metrics.jsonl` stands; everything else in it is a metric.
-POSITION = ("step", "phase", "epoch", "round", "seconds")
+POSITION = ("step", "phase", "epoch", "round", "global_step", "seconds")
+# How fast the run was, and how much memory it took: no measure of what it made.
+COST = r"_per_second$|_seconds_left$|^peak_"
 # Settings in which runs of one experiment may differ.
 SEED_SETTINGS = {
     "seed",
@@ -211,6 +213,7 @@ def _measured(runs: Sequence[Run]) -> list[str]:
         name
         for name in names
         if name not in POSITION
+        and not re.search(COST, name)
         and not re.search(r"_(se|low|high)$", name)
         and any(run.last(name) is not None for run in runs)
     ]
