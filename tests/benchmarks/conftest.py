@@ -28,7 +28,8 @@ def pytest_terminal_summary(terminalreporter):
         rates = [turn.rates for _, turns in steps.values() for turn in turns]
         medians = Rates(*map(statistics.median, zip(*rates, strict=True)))
         terminalreporter.write_line(
-            f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; matrix products {medians.float32 / 1e9:.0f} "
-            f"GFLOP/s by torch.mm, {medians.float32_onednn / 1e9:.0f} by oneDNN, {medians.bfloat16 / 1e9:.0f} in bfloat16; "
-            f"{medians.exponentials / 1e9:.2f} exp a nanosecond; {medians.bytes / 1e9:.0f} GB/s."
+            f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; matrix products at "
+            f"{medians.float32 / 1e9:.0f} GFLOP/s by torch.mm, {medians.float32_onednn / 1e9:.0f} by oneDNN, "
+            f"{medians.bfloat16 / 1e9:.0f} in bfloat16; {medians.exponentials / 1e9:.2f} exp a nanosecond; "
+            f"{medians.bytes / 1e9:.0f} GB/s."
         )

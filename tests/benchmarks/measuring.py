@@ -97,8 +97,8 @@ class Work:
 def peak_memory(run: Callable[[], object]) -> tuple[float, float]:
     """MiB that the process holds at its peak during `run`, and how much of it `run` added.
 
-    The kernel keeps the peak of the resident memory (`VmHWM`); it is set back before the call (`/proc/self/clear_refs`),
-    after memory that is free but not given back has been given back. Linux only.
+    The kernel keeps the peak of the resident memory (`VmHWM`). It is set back before the call
+    (`/proc/self/clear_refs`), once memory that is free but still held has been given back. Linux only.
     """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""References of the benchmarks: the steps of a text GAN as one writes them down in torch, without a thought to speed."""
+"""References of the benchmarks: the steps of a text GAN as one writes them down in torch, with no thought to speed."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def bleu(samples, references, orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str,
 
 
 def self_bleu(samples, orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str, float]:
-    """Self-BLEU of texts that are as long as another: the two largest counts of each n-gram, and who holds the first."""
+    """Self-BLEU of texts as long as others: the two largest counts of each n-gram, and who holds the first."""
     best = [defaultdict(lambda: (0, -1, 0)) for _ in range(max(orders))]
     counts = _counts(samples, orders)
     for row, counters in enumerate(counts):

@@ -1,8 +1,8 @@
 """Every step of the paper's schedule at every size: ours, the plain reference, and the work that cannot be avoided.
 
-`SIZES` times `OPERATIONS` is the table of cases. Whole steps are those of the paper's schedule: a batch of 64 sequences, 16
-rollouts, 10,000 training sequences, as many fakes. Where that takes minutes, a part of it is measured and scaled; the
-sizes say how much.
+`SIZES` times `OPERATIONS` is the table of cases. Whole steps are those of the paper's schedule: a batch of 64
+sequences, 16 rollouts, 10,000 training sequences, as many fakes. Where that takes minutes, a part of it is measured
+and scaled; the sizes say how much.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def mle_epoch(size: Size) -> Case:
 
 
 def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
-    """An epoch over 10,000 real and 10,000 generated sequences, 64 at a time. In bfloat16 ours, never the plain one."""
+    """An epoch over 10,000 real and 10,000 generated sequences, 64 at a time; bfloat16 is for ours only."""
     model, objective = size.judge(), Reinforce()
     reference, both = plain.PlainDiscriminator(model).train(), size.sequences(BATCH)
     real, fake = both.split(BATCH // 2)
@@ -355,7 +355,7 @@ def oracle_nll(size: Size) -> Case:
 
 
 def metrics(size: Size) -> Case:
-    """BLEU-2..5 of 10,000 generated texts against as many, and their Self-BLEU-2..5; plain ones count in dictionaries."""
+    """BLEU-2..5 of 10,000 texts against as many, and their Self-BLEU-2..5; plain ones count in dictionaries."""
     generator = size.generator()
     many, few = size.texts
     drawn = sample(generator, start_prompt(generator, min(many, 2 * size.sampled)), size.length).ids

@@ -1,4 +1,4 @@
-"""Every step of training and evaluation beside plain code and its floor, at three sizes; a table is printed at the end.
+"""Every step of training and evaluation beside plain code and its floor, at three sizes; tables are printed.
 
     pytest tests/benchmarks/test_bench_training.py -o addopts="" --benchmark-only --benchmark-json=benchmark.json
 
