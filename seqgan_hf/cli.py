@@ -53,12 +53,14 @@ def _run(command: str, arguments: list[str]) -> int:
     try:
         (handlers | {"push": _push, "env": _env})[command](arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
-        print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes say the same
+            print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("SEQGAN_HF_TRACEBACK"):
             raise
-        print(f"seqgan-hf: {for_the_user(error)}", file=sys.stderr)
+        process = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"seqgan-hf{process}: {for_the_user(error)}", file=sys.stderr)
         return 1
     return 0
 

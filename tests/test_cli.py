@@ -33,6 +33,7 @@ TINY = {
     "training.generator_steps": 1,
     "training.discriminator_steps": 1,
     "training.discriminator_epochs": 1,
+    "training.num_fakes": 64,
     "training.eval_samples": 16,
     "training.eval_rounds": 2,
     "training.disable_tqdm": "true",

@@ -442,7 +442,7 @@ def test_a_launched_process_that_dies_takes_the_others_with_it(tmp_path):
     start = time.monotonic()
     done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "got no answer from another of the 2 processes" in done.stderr
+    assert "seqgan-hf (process 0): got no answer from another of the 2 processes" in done.stderr
     assert "SIGKILL" in done.stderr
     pids = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(2)]
     assert not any(alive(pid) for pid in pids), "an orphan was left behind"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import sys
 
 import pytest
+import soak
 import torch
 from test_trainer import build
 
@@ -154,3 +157,20 @@ def test_trackio_receives_curves_and_samples_offline(corpus, tmp_path, monkeypat
     tables = [row["samples"] for row in rows if "samples" in row]
     assert len(tables) == 4
     assert "_value" in tables[-1] or "file_path" in json.dumps(tables[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_soak_measures_what_a_run_holds(tmp_path):
+    """The hour itself is run by hand: tests/soak.py."""
+    (tmp_path / "log.txt").write_text("x" * 2048)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "adversarial"}\n{"phase": "pretrain_generator"}\n')
+    before = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    with (tmp_path / "log.txt").open():
+        row = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    assert row["file_handles"] == before["file_handles"] + 1
+    assert (row["log_kib"], row["checkpoints_mib"], row["round"]) == (2.0, 3.0, 1)
+    assert 50 < row["memory_mib"] < 100_000 and set(row) == set(soak.COLUMNS[1:])
+    soak.draw([{"seconds": 10.0} | before, {"seconds": 20.0} | row], tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 5000

@@ -197,6 +197,15 @@ def test_the_discriminator_is_frozen_in_g_steps_and_the_generator_in_d_steps(cor
     assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
 
 
+def test_as_many_are_generated_as_were_asked_for(corpus, tmp_path):
+    """More than there are training sequences, too."""
+    trainer = build(corpus, tmp_path / "run", num_fakes=100, eval_samples=70, pretrain_epochs=1, rounds=0)
+    assert trainer._fakes(0).samples.batch_size == 100
+    trainer.train()
+    assert trainer.evaluation["signatures"]["nll_div"].split("|")[1] == "samples:70"
+    assert trainer.state.global_step == 3 + 2 * 13  # 100 in batches of 8
+
+
 def test_maximum_likelihood_needs_no_discriminator(corpus, tmp_path):
     trainer = build(corpus, tmp_path / "run", objective=MLE(), pretrain_epochs=1)
     trainer.train()
