@@ -134,7 +134,7 @@ SIZES = [
         prefix_lengths=range(5, 64, 9),  # 7 of 63
         hidden_size=256,
         layers=6,
-        batch_size=16,
+        batch_size=8,
         rollouts=1,
         sampled=256,
         scored=256,
@@ -358,7 +358,7 @@ def metrics(size: Size) -> Case:
     """BLEU-2..5 of 10,000 texts against as many, and their Self-BLEU-2..5; plain ones count in dictionaries."""
     generator = size.generator()
     many, few = size.texts
-    drawn = sample(generator, start_prompt(generator, min(many, 2 * size.sampled)), size.length).ids
+    drawn = sample(generator, start_prompt(generator, min(2 * many, 2 * size.sampled)), size.length).ids
     words = [[str(token) for token in row] for row in drawn.tolist()]
     words = (words * -(-2 * many // len(words)))[: 2 * many]
     texts, references = words[:many], words[many:]
