@@ -11,7 +11,7 @@ from pathlib import Path
 COMMANDS = {
     "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
     "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
-    "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL] ...",
+    "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL ...]",
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
     "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
 import re
 from argparse import ArgumentError
 from dataclasses import dataclass, field
@@ -79,14 +80,18 @@ class EvaluationSettings:
     Args:
         metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
         tokenization: how text is cut for them: `white_space`, `treebank` or `character`.
+        lowercase: fold case first.
+        encoder: sentence encoder for the metrics `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
         recipe: an evaluation recipe (`recipes/evaluation/*.yaml`), run on the finished generator; the report lies in
-            `evaluation/` of the run's folder. Held-out and training text of the data, or the oracle, unless it names
-            others.
+            `evaluation/` of the run's folder. Held-out and training text of the data, or the oracle, and the encoder
+            and `accepts` of this section, unless it names others.
     """
 
     metrics: list[str] = field(default_factory=list)
     tokenization: str = "white_space"
+    lowercase: bool = False
+    encoder: str | None = None
     accepts: str | None = None
     recipe: str | None = None
 
@@ -221,10 +226,13 @@ def build_trainer(recipe: Namespace, text: str | None = None, **options: Any) ->
         held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
         evaluators.append(OracleNLL(corpus.oracle, held_out))
     if nodes.evaluation.metrics:
-        settings = TextSettings(tokenization=nodes.evaluation.tokenization, accepts=nodes.evaluation.accepts)
+        chosen = nodes.evaluation
+        settings = TextSettings(
+            chosen.tokenization, chosen.lowercase, chosen.encoder, chosen.accepts, device=nodes.training.device
+        )
         evaluators.append(TextEvaluator.from_corpus(corpus, nodes.evaluation.metrics, settings))
     if nodes.evaluation.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
-        evaluation = load_evaluation(arguments_of_evaluation(nodes.evaluation.recipe, corpus, folder))
+        evaluation = load_evaluation(arguments_of_evaluation(nodes.evaluation, corpus, folder))
         callbacks.append(EvaluateAtEnd(evaluation, corpus))
     return AdversarialTrainer(
         generator,
@@ -269,6 +277,7 @@ def load_evaluation(arguments: list[str]) -> EvaluationArguments:
     )
     parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
     parser.add_class_arguments(EvaluationArguments)
+    arguments = _as_lists(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
     try:
@@ -277,6 +286,26 @@ def load_evaluation(arguments: list[str]) -> EvaluationArguments:
         _check_kind(arguments, "evaluate", "train", RECIPE_NODES)
         raise RecipeError(explain(str(error), parser)) from error
     return EvaluationArguments(**{name: value for name, value in vars(settings).items() if name != "config"})
+
+
+def _as_lists(arguments: list[str]) -> list[str]:
+    """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
+    result: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or name not in ("model", "temperatures", "metrics"):
+            result.append(argument)
+            continue
+        values = [value] if equals else []
+        while rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        if values and not values[0].startswith("["):
+            parts = values if name == "model" else [part for value in values for part in value.split(",") if part]
+            values = [f"[{', '.join(parts)}]" if name == "temperatures" else json.dumps(parts)]
+        result.append(f"--{name}={' '.join(values)}")
+    return result
 
 
 def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:

@@ -67,10 +67,15 @@ class EvaluateAtEnd(TrainerCallback):
                 file.writelines(" ".join(text.splitlines()) + "\n" for text in texts)
 
 
-def arguments_of_evaluation(recipe: str, corpus: Corpus, folder: Path) -> list[str]:
+def arguments_of_evaluation(settings: Any, corpus: Corpus, folder: Path) -> list[str]:
     """An evaluation recipe for the generator of a run, as arguments of `seqgan-hf evaluate`.
 
     Real text is the run's own, or its oracle is asked, unless the recipe names others.
+
+    Args:
+        settings: the section `evaluation` of the training recipe; `recipe` names the evaluation's.
+        corpus: of the run.
+        folder: of the run.
 
     Raises:
         DataError: the generator continues prompts, which evaluation recipes do not give it.
@@ -87,5 +92,8 @@ def arguments_of_evaluation(recipe: str, corpus: Corpus, folder: Path) -> list[s
         real = ["--references", str(output / REFERENCES)]
         if isinstance(corpus.train, Dataset):  # a stream would have to be read to its end
             real += ["--train", str(output / TRAIN)]
+    for name in ("encoder", "accepts"):
+        if (value := getattr(settings, name)) is not None:
+            real += [f"--{name}", value]
     # what comes later wins
-    return [*real, "--config", recipe, "--model", yaml.safe_dump([str(folder)]), "--output", str(output)]
+    return [*real, "--config", settings.recipe, "--model", yaml.safe_dump([str(folder)]), "--output", str(output)]

@@ -127,6 +127,24 @@ def test_a_run_on_synthetic_data_keeps_its_oracle_and_is_evaluated_with_it(tmp_p
     assert found["nll_oracle"] > found["real_text"]["nll_oracle"] > 0 and 0 < found["jsd_oracle"] < 0.7
 
 
+@pytest.mark.parametrize("mistake", ["metrics: [blue]", "tokenization: nltkk", "encoder: /no/such", "seed: -1"])
+def test_a_mistake_in_a_named_evaluation_recipe_is_met_before_training(mistake, tmp_path, lines, capsys):
+    (tmp_path / "e.yaml").write_text(mistake + "\n")
+    recipe = ROOT / "recipes/text/seqgan.yaml"
+    assert main(short_run(recipe, tmp_path / "run", lines, **{"evaluation.recipe": tmp_path / "e.yaml"})) == 1
+    assert mistake.split(":")[0] in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_named_evaluation_recipe_knows_what_the_training_recipe_accepts(tmp_path):
+    (tmp_path / "e.yaml").write_text("metrics: [grammar]\nnum_samples: 20\n")
+    run = tmp_path / "run"
+    more = {"evaluation.recipe": tmp_path / "e.yaml"}
+    assert main(short_run(ROOT / "recipes/text/grammar.yaml", run, Path(), **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert "accepts:seqgan_hf.grammar.is_english_sentence" in found["signatures"]["grammar_acceptance"]
+    assert "max_new_tokens:" in found["signatures"]["grammar_acceptance"]
+
+
 def test_an_evaluation_recipe_for_a_generator_that_continues_prompts_is_refused_at_once(tmp_path, capsys):
     (tmp_path / "e.yaml").write_text("metrics: [bleu]\n")
     rows = [{"line": "the cat sat", "first": "a dog"} for _ in range(80)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from seqgan_hf.evaluation.run import EvaluationArguments, run_evaluation
 from seqgan_hf.evaluation.suite import evaluate_texts, measure_with_intervals, real_text_row
 from seqgan_hf.evaluation.text import TextEvaluator, decode
 from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
+from seqgan_hf.recipe import load_evaluation
 from seqgan_hf.samples import Samples
 from seqgan_hf.sampling import token_logprobs
 
@@ -144,9 +146,11 @@ def test_real_row_without_training_text_leaves_each_reference_out():
 def test_every_value_has_a_signature_and_nearly_every_one_an_interval(evaluations):
     for name, result in evaluations["untrained"].results.items():
         assert "seed:0" in result.signature and "version:" in result.signature
-        if name not in ("length_min", "length_max", "judge_p_value"):
-            assert result.low <= result.value <= result.high, name
-            assert result.real is not None
+        assert result.real is not None
+        if result.low is None:  # facts about the set at hand, and what leaving samples out does not move (all differ)
+            assert name in ("length_min", "length_max", "length_median", "judge_p_value") or "distinct" in name, name
+        else:
+            assert result.low <= result.value <= result.high and result.low < result.high, name
 
 
 def test_signature_names_the_settings():
@@ -179,7 +183,7 @@ def test_bad_input_is_refused_with_a_remedy(arguments, message):
 def test_one_sample_is_measured_and_what_cannot_be_is_said():
     evaluation = evaluate_texts(["a man ."], REFERENCES, TRAIN)
     assert "bleu_2" in evaluation.results and "self_bleu_2" not in evaluation.results
-    assert any("self_bleu" in note and "second sample" in note for note in evaluation.notes)
+    assert any("self_bleu" in note and "2 texts or more" in note for note in evaluation.notes)
     assert evaluation.results["bleu_2"].low is None
     json.dumps(evaluation.to_json(), allow_nan=False)
 
@@ -276,14 +280,75 @@ def test_unreadable_references_are_refused(files, content):
         ({}, "neither of samples and model"),
         ({"samples": "a", "model": ["b"]}, "both of samples and model"),
         ({"samples": "a", "temperatures": [0.5]}, "samples with oracle, temperatures"),
-        ({"model": ["a"]}, "model without references"),
+        ({"model": ["a"]}, "nothing real to compare with"),
+        ({"samples": "a", "train": "b"}, "nothing real to compare with"),
         ({"model": ["a"], "references": "b", "temperatures": [0.0]}, r"temperatures=\[0.0\]"),
+        ({"model": ["a"], "references": "b", "temperatures": [1.0, 1.0]}, r"temperatures=\[1.0, 1.0\]"),
+        ({"model": ["a"], "references": "b", "temperatures": [math.inf]}, r"temperatures=\[inf\]"),
         ({"model": ["a"], "references": "b", "num_samples": 0}, "num_samples=0"),
+        ({"model": ["a"], "references": "b", "max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"samples": "a", "references": "b", "seed": -1}, "seed=-1"),
+        ({"samples": "a", "references": "b", "metrics": []}, r"metrics=\[\]"),
+        ({"samples": "a", "references": "b", "metrics": ["blue"]}, "metric 'blue'"),
+        ({"samples": "a", "references": "b", "tokenization": "nltkk"}, "tokenization='nltkk'"),
+        ({"samples": "a", "references": "b", "accepts": "no.such"}, "accepts 'no.such'"),
+        ({"samples": "a", "references": "b", "encoder": "/no/such"}, "encoder='/no/such', which does not exist"),
+        ({"samples": "a", "references": "b", "device": "abacus"}, "device='abacus', which cannot be used"),
     ],
 )
 def test_contradictory_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match="got .*" + message + ".*->.*->"):
         EvaluationArguments(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--model", "a", "b", "--seed", "1"], ["a", "b"]),
+        (["--model", "a"], ["a"]),
+        (["--model=a"], ["a"]),
+        (["--model", "[a, b]"], ["a", "b"]),
+    ],
+)
+def test_models_are_named_as_on_any_command_line(given, expected):
+    settings = load_evaluation([*given, "--references", "r", "--temperatures", "0.7,0.8", "--metrics", "bleu,length"])
+    assert settings.model == expected
+    assert settings.temperatures == [0.7, 0.8] and settings.metrics == ["bleu", "length"]
+    assert load_evaluation(["--model", "a", "--oracle", "o", "--temperatures=0.7", "1.1"]).temperatures == [0.7, 1.1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("train", [None, 1, 3])
+def test_few_real_texts_give_no_row_but_all_the_rest(size, train):
+    evaluation = evaluate_texts(REFERENCES[10:70], REFERENCES[:size], TRAIN[:train] if train else None)
+    assert "bleu_2" in evaluation.results and evaluation.results["self_bleu_2"].value > 0
+    if size == 1:
+        assert evaluation.results["self_bleu_2"].real is None
+        assert any("no row of real text for self_bleu: too few" in note for note in evaluation.notes)
+
+
+def test_an_output_that_is_a_file_is_refused_before_any_work(files):
+    taken = str(files / "samples.txt")
+    with pytest.raises(ValueError, match="got output=.*samples.txt.* -> expected a folder -> name another"):
+        run_evaluation(EvaluationArguments(samples=taken, references=taken, output=taken))
+
+
+def test_an_interval_ends_where_values_end_and_is_none_where_nothing_moves():
+    evaluation = evaluate_texts(TRAIN[:60], REFERENCES[:60], None, ["ms_jaccard", "distinct"])
+    assert all(0 <= r.low <= r.high <= 1 for n, r in evaluation.results.items() if n.startswith("ms_jaccard"))
+    different = evaluate_texts([f"w{i} v{i}" for i in range(60)], None, None, ["distinct"])
+    assert different.results["distinct_1"].value == 1 and different.results["distinct_1"].low is None
+
+
+def test_one_string_is_no_list_of_texts():
+    with pytest.raises(TypeError, match="got the text 'a man rides' -> expected a list of texts -> "):
+        evaluate_texts("a man rides", REFERENCES)
+
+
+def test_texts_may_come_as_an_array():
+    expected = evaluate_texts(SAMPLERS["real"][:50], REFERENCES, None, ["bleu"]).results["bleu_2"].value
+    arrays = [np.array(texts) for texts in (SAMPLERS["real"][:50], REFERENCES)]
+    assert evaluate_texts(*arrays, None, ["bleu"]).results["bleu_2"].value == expected
 
 
 # --- Generators ------------------------------------------------------------------------------------------------------

@@ -71,10 +71,12 @@ def test_module_equals_the_plain_function(name):
     assert found == pytest.approx(expected, nan_ok=True) and found
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "mauve"])
+@pytest.mark.parametrize("name", NAMES)
 def test_module_documents_itself_by_a_working_example(name):
     module = importlib.import_module(f"seqgan_hf.metrics.{name}.{name}")
-    assert "Source:" in module.__doc__
+    assert "Source:" in module.__doc__ and ">>> " in module.__doc__
+    if name == "mauve":
+        pytest.importorskip("mauve")
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
 

@@ -18,6 +18,7 @@ So a metric of one's own is a function in one's own module, named by its dotted 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,6 +50,7 @@ class Metric:
         better: `higher`, `lower`, or `real`: as near as can be to the value of real text.
         settings: fixed settings that belong into the signature.
         groups: groups of the jackknife for values without an error of their own.
+        bounds: values can lie between these, and so do their intervals.
         version: raised whenever a change moves the numbers.
     """
 
@@ -56,6 +58,7 @@ class Metric:
     better: str
     settings: Mapping[str, str] = field(default_factory=dict)
     groups: int = 20
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     version: str = "1"
 
     @property
@@ -69,13 +72,13 @@ METRICS: dict[str, Metric] = {
     "bleu": Metric(bleu, "real", _BLEU),
     "self_bleu": Metric(self_bleu, "real", _BLEU),
     "distinct": Metric(distinct, "real"),
-    "ms_jaccard": Metric(ms_jaccard, "higher"),
+    "ms_jaccard": Metric(ms_jaccard, "higher", bounds=(0.0, 1.0)),
     "copy_rate": Metric(copy_rate, "real"),
     "length": Metric(length_statistics, "real"),
     "lm_score": Metric(lm_score, "real", {"lm": "kneser-ney", "order": "5"}),
     "reverse_lm_score": Metric(reverse_lm_score, "lower", {"lm": "kneser-ney", "order": "5"}),
     "fed": Metric(frechet_embedding_distance, "lower"),
-    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, groups=5),
+    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, groups=5, bounds=(0.0, 1.0)),
     "judge": Metric(judge, "lower", {"classifier": "logistic-regression", "ngrams": "1-3"}),
     "grammar": Metric(grammar_acceptance, "higher"),
 }
@@ -153,6 +156,8 @@ class Texts:
     """A set of texts in the forms in which metrics ask for them; each form is made once, when first asked for."""
 
     def __init__(self, texts: Sequence[str], settings: TextSettings):
+        if isinstance(texts, str):
+            raise TypeError(f"got the text {texts[:40]!r} -> expected a list of texts -> put it into a list")
         self.texts, self.settings = list(texts), settings
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer
@@ -41,9 +41,22 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     Raises:
         ValueError: there is no generator with a tokenizer.
     """
-    inner = Path(path) / "generator"
-    source = str(inner) if inner.is_dir() else path
+    source = _source(path)
     return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+
+
+def check_generator(path: str) -> None:
+    """Look whether there is a generator at all, without loading it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    _load(AutoConfig, _source(path))
+
+
+def _source(path: str) -> str:
+    inner = Path(path) / "generator"
+    return str(inner) if inner.is_dir() else path
 
 
 def _load(kind: type, source: str):
@@ -72,6 +85,8 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
     Raises:
         ValueError: the generator has no start token, or a text has no token at all and nothing to end it.
     """
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError(f"got {texts!r} -> expected a list of texts, at least one -> give them as a list")
     tokenizer, config = generator.tokenizer, generator.model.config
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
@@ -84,6 +99,16 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
     mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
     return Samples(start_prompt(generator.model, len(rows)).cpu(), ids, mask).to(generator.model.device)
+
+
+def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
+    """A note if the generator does not know all tokens of real texts: its likelihoods are then of other texts."""
+    unknown = generator.tokenizer.unk_token_id
+    found = 0 if unknown is None else int(((texts.ids == unknown) & texts.mask).sum())
+    if not found:
+        return []
+    share = found / int(texts.mask.sum())
+    return [f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as such"]
 
 
 @contextmanager

@@ -24,10 +24,16 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
 
     Raises:
         ImportError: a Sentence Transformers model without that library.
+        ValueError: there is no such model.
     """
-    if name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file():
-        return _sentence_transformer(name, batch_size, device)
-    return _mean_pooling(name, batch_size, device)
+    of_sentences = name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
+    try:
+        return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"got encoder={name!r}, which cannot be loaded ({str(error).splitlines()[0]}) -> expected a folder with a "
+            "model, or an id on the Hub -> check it"
+        ) from error
 
 
 def _sentence_transformer(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:

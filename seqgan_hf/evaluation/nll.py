@@ -37,11 +37,14 @@ def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, float]
     }
 
 
-def signature(name: str, num_samples: int, num_held_out: int, temperature: float, seed: int) -> str:
-    """The settings behind a likelihood or a divergence in one line, and whether it is per token or per sequence."""
+def signature(name: str, num_samples: int, num_held_out: int, temperature: float, seed: int, vocab_size: int) -> str:
+    """The settings behind a likelihood or a divergence in one line, and whether it is per token or per sequence.
+
+    The size of the vocabulary stands for the tokenizer: nats per word and per character are different things.
+    """
     per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
     drawn = f"samples:{num_samples}|held_out:{num_held_out}|temperature:{temperature:g}|seed:{seed}"
-    return f"per:{per}|{drawn}|version:1"
+    return f"per:{per}|vocabulary:{vocab_size}|{drawn}|version:1"
 
 
 def _standard_error(values: Tensor) -> float:
@@ -85,12 +88,14 @@ class HeldOutNLL(Evaluator):
 
     def __init__(self, held_out: Samples):
         self.held_out = held_out
+        self.vocab_size = 0  # of the generator measured last
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
+        self.vocab_size = generator.config.vocab_size
         return nll(generator, self.held_out, "test") | nll(generator, samples, "div")
 
     def signature(self, name: str, num_samples: int, seed: int) -> str:
-        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed)
+        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed, self.vocab_size)
 
 
 class OracleNLL(Evaluator):
@@ -111,4 +116,4 @@ class OracleNLL(Evaluator):
         return nll(oracle, samples, "oracle") | divergences(generator, oracle, samples, self.held_out)
 
     def signature(self, name: str, num_samples: int, seed: int) -> str:
-        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed)
+        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed, self.oracle.config.vocab_size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
-from .catalog import METRICS, Measurement, Texts, TextSettings
+from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
 from .report import as_result, write_json, write_report
 from .suite import Result, evaluate_measurement, evaluate_texts, find_flags, read_lines
 from .sweep import SWEEP_METRICS, Point, write_sweep
+from .tokenization import import_by_path, tokenize
 
 
 LIKELIHOODS = {  # name of the value and how to read it
@@ -78,16 +80,51 @@ class EvaluationArguments:
                 "got samples with oracle, temperatures or num_samples -> expected these with a model that writes its "
                 "own samples -> give `model` or drop them"
             )
-        if not self.temperatures or min(self.temperatures) <= 0:
+        if not self.references and not self.oracle:
             raise ValueError(
-                f"got temperatures={self.temperatures} -> expected numbers above 0 -> set e.g. [0.8, 1.0]"
+                "got nothing real to compare with -> expected real text on which nothing was trained -> give "
+                "`references` (a file), or with a model `oracle`"
             )
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ValueError(f"got num_samples={self.num_samples} -> expected at least 1 -> set e.g. 10000")
-        if self.model and not self.references and not self.oracle:
+        self._check_values()
+        self._check_names()
+
+    def _check_values(self) -> None:
+        """Numbers that cannot be used, before any work is done."""
+        usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
+        if not usable or len(set(usable)) != len(self.temperatures):
             raise ValueError(
-                "got a model without references -> expected real text to compare with -> give `references` (a "
-                "file) or `oracle`"
+                f"got temperatures={self.temperatures} -> expected different finite numbers above 0 -> set 0.8,1.0"
+            )
+        for name in ("num_samples", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"got {name}={getattr(self, name)} -> expected at least 1 -> set it, or leave it out")
+        if self.seed < 0:
+            raise ValueError(f"got seed={self.seed} -> expected at least 0 -> set e.g. 0")
+        try:
+            torch.empty(0, device=self.resolved_device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"got device={self.device!r}, which cannot be used ({str(error).splitlines()[0]}) -> expected one "
+                "that torch knows and that is there -> set device=cpu, or leave it out"
+            ) from error
+
+    def _check_names(self) -> None:
+        """Metrics, tokenization and functions that are not there, before any work is done."""
+        if self.metrics is not None and not self.metrics:
+            raise ValueError("got metrics=[] -> expected at least one -> name some, or leave it out for all")
+        for name in self.metrics or ():
+            get_metric(name)
+        tokenize([], self.tokenization)
+        if self.accepts is not None:
+            import_by_path(self.accepts, "accepts")
+        if (
+            self.encoder is not None
+            and self.encoder.startswith(("/", "./", "../"))
+            and not Path(self.encoder).exists()
+        ):
+            raise ValueError(
+                f"got encoder={self.encoder!r}, which does not exist -> expected a folder with a model, or an id on "
+                "the Hub -> check the path"
             )
 
     @property
@@ -113,6 +150,13 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
         ValueError: files that are missing, empty or not UTF-8; metrics that are unknown or lack what they need.
     """
     output = Path(arguments.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"got output={arguments.output!r}, which cannot be written ({error.strerror}) -> expected a folder "
+            "-> name another"
+        ) from error
     if arguments.samples:
         texts, _ = read_lines(arguments.samples, "samples", blank=True)
         references, train, notes = _read_real(arguments)
@@ -150,9 +194,11 @@ def _read_real(arguments: EvaluationArguments) -> tuple[list[str] | None, list[s
 
 def _evaluate_models(arguments: EvaluationArguments) -> list[Point]:
     """All generators at all temperatures; models are loaded one at a time."""
-    from .drawing import load_generator  # transformers' models are heavy, and files alone need none
+    from .drawing import check_generator, load_generator  # transformers' models are heavy, and files alone need none
 
     names = _distinct_names(arguments.model)
+    for path in arguments.model:
+        check_generator(path)
     points = []
     for path, name in zip(arguments.model, names, strict=True):
         generator = load_generator(path, arguments.resolved_device)
@@ -174,14 +220,21 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point]:
     """One generator at all temperatures."""
-    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_generator
+    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_generator, unknown_notes
     from .nll import nll
     from .text import decode
 
     references, train, notes = _read_real(arguments)
+    vocab_size = generator.model.config.vocab_size
     oracle = load_oracle_generator(arguments.oracle, arguments.resolved_device).model if arguments.oracle else None
     if oracle is None:
         held_out = encode_texts(generator, references)
+        notes += unknown_notes(generator, held_out)
+    elif oracle.config.vocab_size != vocab_size:
+        raise ValueError(
+            f"got an oracle of {oracle.config.vocab_size} tokens for a generator of {vocab_size} -> expected one "
+            "vocabulary -> give the oracle that wrote the generator's training data"
+        )
     else:
         held_out = _draw_held_out(oracle, generator, arguments)
         references = decode(generator.tokenizer, held_out)
@@ -201,10 +254,11 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
         samples, texts = draw_samples(generator, count, length, temperature, arguments.seed)
         values = likelihoods(generator, samples, temperature, held_out, learnt, oracle)
         evaluation = evaluate_measurement(Measurement(Texts(texts, settings), *real, settings), metrics, real_rows)
-        tempered = f"|temperature:{temperature:g}"
+        tempered = f"|temperature:{temperature:g}|max_new_tokens:{length}"
         for result in evaluation.results.values():
             result.signature += tempered
-        found = _likelihood_results(values, count, held_out.batch_size, temperature, arguments.seed)
+        drawn = (count, held_out.batch_size, temperature, arguments.seed, vocab_size)
+        found = _likelihood_results(values, length, *drawn)
         if oracle is not None:
             _add_real(found["nll_oracle"], nll(oracle, held_out, "oracle"))
         evaluation.results = found | evaluation.results
@@ -213,14 +267,14 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
     return points
 
 
-def _likelihood_results(values: dict[str, float], *drawn: float) -> dict[str, Result]:
-    """Likelihoods and divergences with their intervals; `drawn` goes into their signatures."""
+def _likelihood_results(values: dict[str, float], length: int, *drawn: float) -> dict[str, Result]:
+    """Likelihoods and divergences with their intervals; the longest sample and `drawn` go into their signatures."""
     from .nll import signature
 
     found = {}
     for name in [name for name in values if not name.endswith("_se")]:
         better = LIKELIHOODS[name.removesuffix("_sequence")]
-        found[name] = as_result(values, name, better, signature(name, *drawn))
+        found[name] = as_result(values, name, better, f"{signature(name, *drawn)}|max_new_tokens:{length}")
     return found
 
 

@@ -112,7 +112,10 @@ def measure_with_intervals(name: str, measurement: Measurement) -> dict[str, Int
             result[key] = value, values[f"{key}_low"], values[f"{key}_high"]
             continue
         width = Z * values.get(f"{key}_se", math.nan) if key not in errors else STUDENT_T[metric.groups] * errors[key]
-        result[key] = (value, value - width, value + width) if math.isfinite(width) else (value, None, None)
+        # a jackknife that moves nothing has not seen what would: it gives no interval rather than one of no width
+        known = math.isfinite(width) and (width > 0 or key not in errors)
+        least, most = metric.bounds
+        result[key] = (value, max(least, value - width), min(most, value + width)) if known else (value, None, None)
     return result
 
 
@@ -132,6 +135,8 @@ def signature(key: str, metric: Metric, measurement: Measurement) -> str:
     if "sample_features" in inputs:
         encoder = settings.encoder
         parts["encoder"] = encoder if isinstance(encoder, str) else getattr(encoder, "__name__", "function")
+    if "accepts" in inputs:
+        parts["accepts"] = settings.accepts if isinstance(settings.accepts, str) else settings.accepts.__qualname__
     parts |= {"seed": settings.seed, "version": metric.version}
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
@@ -150,6 +155,8 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
     references, train = measurement.references, measurement.train
     compares = any(key.startswith("reference") for key in metric.inputs)
     if compares and train is None and metric.function is bleu:
+        if len(references) < 2:
+            return {}
         orders = (2, 3, 4, 5)
         values = summarize("bleu", sentence_self_bleu(references.tokens, orders), orders)
         keys = [f"bleu_{n}" for n in orders]
@@ -160,9 +167,10 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
         order = np.random.default_rng(settings.seed).permutation(len(references))
         half = min(len(references) // 2, size)
         real = Measurement(references.select(order[:half]), references.select(order[half:]), None, settings)
-        return measure_with_intervals(name, real)
-    stand_in = some(train if compares else references, size, settings.seed)
-    return measure_with_intervals(name, Measurement(stand_in, references, train, settings))
+    else:
+        stand_in = some(train if compares else references, size, settings.seed)
+        real = Measurement(stand_in, references, train, settings)
+    return {} if too_few(name, real) else measure_with_intervals(name, real)
 
 
 def some(texts: Texts, size: int, seed: int) -> Texts:
@@ -224,13 +232,13 @@ def evaluate_texts(
         settings: how texts are read.
 
     Raises:
-        ValueError: no samples, no real text at all, an unknown metric, or one that needs what is not given.
+        ValueError: no samples, an unknown metric, or one that needs what is not given.
     """
-    if not samples:
+    if not len(samples):
         raise ValueError("got 0 samples -> expected generated texts -> check the samples file or `num_samples`")
     settings = settings or TextSettings()
-    sets = [Texts(texts, settings) if texts else None for texts in (samples, references, train)]
-    return evaluate_measurement(Measurement(*sets, settings), metrics, {})
+    real = [Texts(texts, settings) if texts is not None and len(texts) else None for texts in (references, train)]
+    return evaluate_measurement(Measurement(Texts(samples, settings), *real, settings), metrics, {})
 
 
 def evaluate_measurement(
@@ -247,6 +255,8 @@ def evaluate_measurement(
     for name in chosen_metrics(metrics, measurement, evaluation.notes):
         if measurement.references is not None and name not in real_rows:
             real_rows[name] = real_text_row(name, measurement)
+            if not real_rows[name]:
+                evaluation.notes.append(f"no row of real text for {name}: too few real texts")
         real = real_rows.get(name, {})
         for key, values in measure_with_intervals(name, measurement).items():
             metric = get_metric(name)
@@ -268,13 +278,8 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
     chosen = []
     for name, metric in METRICS.items():
         reasons = measurement.missing(metric)
-        if name == "self_bleu" and len(measurement.samples) < 2:
-            reasons.append("a second sample (it compares a sample with the others)")
-        if name == "judge" and measurement.references is not None:
-            if min(len(measurement.samples), len(measurement.references)) < 4:
-                reasons.append("four samples and four references")
-        if name in ("fed", "mauve") and len(measurement.samples) < 2:
-            reasons.append("a second sample")
+        if not reasons and too_few(name, measurement):
+            reasons.append(f"{FEWEST[name]} texts or more on each side")
         if name == "mauve" and not reasons and not _installed("mauve"):
             reasons.append('its authors\' library (pip install "seqgan-hf[mauve]")')
         if reasons:
@@ -282,6 +287,17 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
         else:
             chosen.append(name)
     return chosen
+
+
+# Texts without which a metric has no value.
+FEWEST = {"self_bleu": 2, "fed": 2, "mauve": 2, "judge": 4}
+
+
+def too_few(name: str, measurement: Measurement) -> bool:
+    """Whether there are fewer texts than the metric needs."""
+    compares = any(key.startswith("reference") for key in get_metric(name).inputs)
+    sets = [measurement.samples, measurement.references] if compares else [measurement.samples]
+    return min(map(len, sets)) < FEWEST.get(name, 1)
 
 
 def _installed(module: str) -> bool:
@@ -333,7 +349,10 @@ def read_lines(path: str, what: str, blank: bool = False) -> tuple[list[str], li
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"got {what}={path!r} ({error}) -> expected a UTF-8 text file, one text a line") from error
+        raise ValueError(
+            f"got {what}={path!r} ({error}) -> expected a UTF-8 text file, one text a line -> check the path, or "
+            "save it as UTF-8"
+        ) from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:

@@ -107,7 +107,8 @@ class TextMetric(SuiteMetric):
 
     def _compute(self, predictions: Sequence[str], inputs: Inputs) -> dict[str, float]:
         settings = inputs.settings
-        references, train = (Texts(texts, settings) if texts else None for texts in (inputs.references, inputs.train))
+        real = (inputs.references, inputs.train)
+        references, train = (Texts(texts, settings) if texts is not None and len(texts) else None for texts in real)
         return Measurement(Texts(predictions, settings), references, train, settings).measure(self.metric)
 
 
