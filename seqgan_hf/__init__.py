@@ -1,12 +1,14 @@
 """Text GANs on Hugging Face parts: SeqGAN and its relatives, trained, measured and shared.
 
-Names are imported when they are first used; `import seqgan_hf` alone costs nothing. Models are registered with the
-Auto classes of transformers as soon as any of them is imported, or by `import seqgan_hf.models`.
+Names are imported when they are first used, so that `import seqgan_hf` alone costs nothing. `import seqgan_hf.models`
+registers the models with the Auto classes of transformers; where transformers has been imported already, `import
+seqgan_hf` does so too.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 
@@ -43,3 +45,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+if "transformers" in sys.modules:  # the seconds that this takes have been spent
+    importlib.import_module(".models", __name__)

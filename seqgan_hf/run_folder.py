@@ -49,7 +49,7 @@ class RunFolder:
         """Make the folder ready.
 
         Raises:
-            RunFolderError: it holds another run, or cannot be written.
+            RunFolderError: it holds another run, or things that are no run and would be removed, or cannot be written.
         """
         held = [path for path in self._contents() if path.exists()]
         if held and not resuming and not overwrite:
@@ -57,6 +57,12 @@ class RunFolder:
                 f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> "
                 "expected a new folder -> set `training.output_dir`, or resume that run with "
                 "training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true"
+            )
+        if held and overwrite and not self.metrics.exists():
+            raise RunFolderError(
+                f"got training.overwrite_run=true and output_dir={str(self.path)!r}, which holds "
+                f"{', '.join(p.name for p in held)} but no run (no {self.metrics.name}) -> expected a run to replace "
+                "-> set `training.output_dir` to another folder, or remove these yourself"
             )
         try:
             if not resuming:

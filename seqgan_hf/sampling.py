@@ -28,6 +28,7 @@ from .functional import (
     fitting_rows,
     in_parts,
     linear_nll,
+    multiply,
     sample_categorical,
 )
 from .samples import Samples
@@ -77,6 +78,13 @@ def _has_plain_head(generator: PreTrainedModel) -> bool:
                 )
         _HEADS[generator] = plain
     return _HEADS[generator]
+
+
+def _logits(head: nn.Module, features: Tensor) -> Tensor:
+    """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt."""
+    if type(head) is nn.Linear and not head._forward_hooks and not torch.is_grad_enabled():
+        return multiply(features, head.weight, head.bias)
+    return head(features)
 
 
 class _Decoder:
@@ -137,7 +145,7 @@ class _Decoder:
         features = self.features[rows]
         size = block_rows(self.vocab_size, features.device)
         tokens = [
-            sample_categorical(filter_logits(self.head(block), temperature, top_k, top_p), numbers)
+            sample_categorical(filter_logits(_logits(self.head, block), temperature, top_k, top_p), numbers)
             for block, numbers in zip(features.split(size), uniforms.split(size), strict=True)
         ]
         return torch.cat(tokens) if tokens else torch.empty(0, dtype=torch.long, device=features.device)
@@ -490,7 +498,7 @@ def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
     flat, targets = features.flatten(0, 1), samples.ids.flatten()
 
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
-        return -F.cross_entropy(head(features).float(), targets, reduction="none")
+        return -F.cross_entropy(_logits(head, features).float(), targets, reduction="none")
 
     size = block_rows(generator.config.vocab_size, flat.device)
     recompute = torch.is_grad_enabled() and len(flat) > size
@@ -518,9 +526,13 @@ def weighted_nll(
     features, head = _predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
     if isinstance(head, nn.Linear):
-        loss, logprobs = linear_nll(
-            features.flatten(0, 1), head.weight, head.bias, samples.ids.flatten(), weights.flatten()
-        )
+        # a CPU is spared the work at padding; elsewhere shapes that do not change are worth more
+        on_cpu = features.device.type == "cpu"
+        counted = samples.mask.flatten().nonzero().squeeze(1) if on_cpu else slice(None)
+        flat, targets, weights = features.flatten(0, 1)[counted], samples.ids.flatten()[counted], weights.flatten()
+        loss, found = linear_nll(flat, head.weight, head.bias, targets, weights[counted])
+        logprobs = torch.zeros_like(weights, dtype=found.dtype)
+        logprobs[counted] = found
         return loss, logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
     logprobs = -F.cross_entropy(features.flatten(0, 1).float(), samples.ids.flatten(), reduction="none")
     logprobs = logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)

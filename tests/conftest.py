@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from plain_paths import SETTINGS, fast_paths
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -28,6 +29,21 @@ VOCAB_SIZE = 13
 BOS, EOS, PAD = 0, 1, 2
 # Models of a few units are slower on two threads than on one.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fast-paths",
+        choices=SETTINGS,
+        default="auto",
+        help="run the suite with every fast path on (in blocks of a few rows) or off (plain references)",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chosen_fast_paths(request):
+    with fast_paths(request.config.getoption("--fast-paths")):
+        yield
 
 
 def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:

@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from seqgan_hf import hub as hub_module
 from seqgan_hf.cli import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
+from seqgan_hf.evaluation.encoders import load_encoder
 from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
 from seqgan_hf.model_card import CardError, model_card, public_recipe
 from seqgan_hf.models import RNNGeneratorForCausalLM
@@ -649,6 +650,73 @@ def test_with_the_package_its_class_is_used_and_the_repository_s_code_is_not_run
         AutoTokenizer.from_pretrained(copy, **options)
     assert main(["generate", str(copy), "--num_samples", "1", "--output", str(tmp_path / "out.txt")]) == 0
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("place", ["generate", "evaluate", "tokenizer", "generator", "encoder"])
+def test_the_command_line_never_asks_whether_to_run_strange_code(place, run, tmp_path, monkeypatch, capsys):
+    """Not even of somebody who would say yes: a repository of an architecture that nobody knows, with its own code."""
+    copy = shutil.copytree(run.generator, tmp_path / "strange")
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    (copy / "strange.py").write_text(trap)
+    autos = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "strange.Model")
+    autos["AutoTokenizer"] = ["strange.Tokenizer", None]
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((copy / name).read_text())
+        settings |= {"model_type": "strange", "auto_map": autos, "tokenizer_class": "StrangeTokenizer"}
+        (copy / name).write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda *args: "y")
+    data = {"class_path": "seqgan_hf.TextData", "init_args": {"train_file": str(tmp_path / "lines.txt")}}
+    (tmp_path / "lines.txt").write_text("a man\nthe dog\n" * 20)
+    if place == "tokenizer":
+        data["init_args"]["tokenizer"] = {"pretrained": str(copy)}
+    settings = {"pretrained": str(copy)} if place == "generator" else RECIPE["generator"]
+    recipe = RECIPE | {"data": data, "generator": settings}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    evaluate = ["evaluate", "--model", f"[{copy}]", "--references", str(tmp_path / "lines.txt")]
+    calls = {"generate": ["generate", str(copy)], "evaluate": evaluate}
+    train = ["train", str(tmp_path / "recipe.yaml"), "--training.output_dir", str(tmp_path / "run")]
+    if place == "encoder":
+        with pytest.raises(ValueError, match="trust_remote_code"):
+            load_encoder(str(copy))
+    else:
+        assert main(calls.get(place, train)) == 1
+        assert "custom code" in capsys.readouterr().err  # it is that which failed
+    assert not (tmp_path / "ran").exists()
+
+
+IMPORTER = """
+import sys
+{first}
+from transformers import AutoModelForCausalLM
+for trust in ({trusts}):
+    print("CLASS", type(AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=trust)).__module__)
+import seqgan_hf.models
+print("CLASS", type(AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)).__module__)
+"""
+OURS = "seqgan_hf.models.modeling_rnn_generator"
+
+
+@pytest.mark.parametrize(
+    ("first", "trusts", "used"),
+    [
+        ("import transformers, seqgan_hf", "None, False, True", [OURS] * 4),
+        ("import seqgan_hf", "True,", ["transformers_modules.generator.modeling_rnn_generator", OURS]),
+    ],
+)
+def test_whose_class_is_used_depends_on_what_is_imported(first, trusts, used, run, tmp_path):
+    """The promise of docs/hub.md; what happens without any import is `test_in_an_environment_without_the_package`."""
+    copy = shutil.copytree(run.generator, tmp_path / "generator")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTER.format(first=first, trusts=trusts), str(copy)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    classes = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("CLASS")]
+    without_hash = [re.sub(r"generator\.\w+\.modeling", "generator.modeling", name) for name in classes]
+    assert without_hash == used
 
 
 class Trap:

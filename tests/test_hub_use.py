@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     LogitsProcessor,
@@ -118,7 +119,7 @@ def test_it_cannot_be_assisted(kind, model, transformer, start):
 
 
 def test_it_cannot_assist(model, transformer, start):
-    with pytest.raises(ValueError, match="got a recurrent generator in assisted decoding -> expected .* -> call"):
+    with pytest.raises(ValueError, match="got a recurrent generator in assisted decoding -> expected .* -> leave"):
         transformer.generate(**start, assistant_model=model, do_sample=False, max_new_tokens=2)
     state = model(**start, use_cache=True).past_key_values
     with pytest.raises(ValueError, match="got a recurrent generator in assisted decoding"):
@@ -176,21 +177,52 @@ def test_compiled_it_computes_the_same(model, start):
     assert compiled.generate(**start, **options).tolist() == model.generate(**start, **options).tolist()
 
 
-def test_lora_on_the_output_layer(tokenizer, start, tmp_path):
-    peft = pytest.importorskip("peft")
-    config = RNNGeneratorConfig(vocab_size=len(tokenizer), embedding_size=8, hidden_size=8, initializer_range=0.5)
-    base = RNNGeneratorForCausalLM(config)
-    before = base(**start).logits
-    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["lm_head"]))
-    torch.testing.assert_close(adapted(**start).logits, before)
+LORA = {
+    "output": {"target_modules": ["lm_head"]},
+    "recurrent": {"target_modules": [], "target_parameters": ["layers.0.weight_ih_l0", "layers.1.weight_hh_l0"]},
+    "all": {
+        "target_modules": ["lm_head", "embed_tokens"],
+        "target_parameters": [f"layers.{layer}.weight_{kind}_l0" for layer in (0, 1) for kind in ("ih", "hh")],
+    },
+}
+
+
+@pytest.mark.parametrize("cell_type", ["lstm", "gru"])
+@pytest.mark.parametrize("part", LORA)
+def test_lora(part, cell_type, tokenizer, tmp_path):
+    """It changes nothing at first, learns, is saved and loaded alone, and can be merged; batches are padded."""
+    peft = pytest.importorskip("peft", minversion="0.17")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "hidden_size": 12, "num_hidden_layers": 2}
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = RNNGeneratorConfig(cell_type=cell_type, initializer_range=0.5, **sizes, **tokens)
+    base = RNNGeneratorForCausalLM(config).eval()
+    base.save_pretrained(tmp_path / "base")
+    batch = tokenizer(["the small dog", "a"], return_tensors="pt", padding=True)
+    before = base(**batch).logits
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", r=2, **LORA[part]))
+    torch.testing.assert_close(adapted(**batch).logits, before)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    start = [parameter.clone() for parameter in trained]
     optimizer = torch.optim.Adam(trained, 0.1)
-    for _ in range(3):
-        adapted(**start, labels=start["input_ids"]).loss.backward()
+    for _ in range(4):
+        adapted.train()(**batch, labels=batch["input_ids"]).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert sum(parameter.numel() for parameter in trained) == 2 * (8 + len(tokenizer))
-    adapted.eval()
-    after = adapted(**start).logits
+    assert all((now != then).any() for now, then in zip(trained, start, strict=True))
+    after, options = adapted.eval()(**batch).logits, {"do_sample": False, "max_new_tokens": 6}
     assert (after - before).abs().max() > 0.01
-    torch.testing.assert_close(adapted.merge_and_unload()(**start).logits, after)
+    adapted.save_pretrained(tmp_path / "lora")
+    again = peft.PeftModel.from_pretrained(
+        RNNGeneratorForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "lora"
+    )
+    torch.testing.assert_close(again.eval()(**batch).logits, after)
+    written = adapted.generate(**batch, **options).tolist()
+    merged = adapted.merge_and_unload()
+    torch.testing.assert_close(merged(**batch).logits, after)
+    assert type(merged) is RNNGeneratorForCausalLM and merged.generate(**batch, **options).tolist() == written
+
+
+def test_a_cache_of_another_kind_is_refused(model, start):
+    with pytest.raises(ValueError, match="got past_key_values of type DynamicCache -> expected the RNNCache"):
+        model.generate(**start, past_key_values=DynamicCache())

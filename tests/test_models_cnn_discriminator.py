@@ -1,6 +1,7 @@
 """The convolutional discriminator: equal to plain convolutions, blind to padding, regularized as the paper does."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -299,3 +300,11 @@ def test_configuration_mistakes_name_field_value_and_remedy(settings, words):
 def test_exactly_one_kind_of_input(inputs):
     with pytest.raises(ValueError, match="exactly one"):
         make()(**inputs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_product_compiles():
+    """By the default compiler, of a view, as the windows of width 1 are: the whole model takes it half a minute."""
+    a, b = torch.randn(2, 3, 6), torch.randn(5, 6)
+    compiled = torch.compile(lambda a, b: modeling_cnn_discriminator._multiply(a.view(-1, 6), b))
+    torch.testing.assert_close(compiled(a, b), a.view(-1, 6) @ b.T)

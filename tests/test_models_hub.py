@@ -117,6 +117,21 @@ def test_bfloat16(name, tmp_path):
 
 
 @EVERY_MODEL
+def test_weights_can_stay_on_disk_until_they_are_needed(name, tmp_path):
+    """What `device_map="auto"` does where memory is short: every parameter has to be reached by calling its module."""
+    auto, _, _ = MODELS[name]
+    model = make(name)
+    model.save_pretrained(tmp_path)
+    loaded = auto.from_pretrained(tmp_path, device_map={"": "disk"}, offload_folder=tmp_path / "offload")
+    assert all(parameter.device.type == "meta" for parameter in loaded.parameters())
+    logits = loaded(IDS, attention_mask=MASK).logits
+    torch.testing.assert_close(logits, model(IDS, attention_mask=MASK).logits)
+    if auto is CAUSAL:
+        options = {"attention_mask": MASK.flip(1), "max_new_tokens": 3, "do_sample": False}
+        assert loaded.generate(IDS, **options).tolist() == model.generate(IDS, **options).tolist()
+
+
+@EVERY_MODEL
 def test_the_vocabulary_grows_and_shrinks(name):
     model = make(name)
     before = model(IDS, attention_mask=MASK).logits
@@ -148,10 +163,11 @@ def test_gradients_reach_every_parameter(name):
 
 
 def test_labels_are_named(tmp_path):
-    for name in ("cnn", "rnn"):
+    for name, names in (("cnn", ["FAKE", "REAL"]), ("rnn", ["FAKE", "REAL"]), ("cnn_one_logit", ["REAL"])):
         make(name).save_pretrained(tmp_path)
-        assert AutoConfig.from_pretrained(tmp_path).id2label == {0: "FAKE", 1: "REAL"}
-    assert CNN(num_labels=1).num_labels == 1 and RNN(num_labels=1).num_labels == 1
+        assert AutoConfig.from_pretrained(tmp_path).id2label == dict(enumerate(names))
+    for config in (CNN(num_labels=1), RNN(num_labels=1)):
+        assert (config.num_labels, config.id2label, config.label2id) == (1, {0: "REAL"}, {"REAL": 0})
     assert RNN(id2label={0: "machine", 1: "human"}).id2label == {0: "machine", 1: "human"}
 
 

@@ -178,7 +178,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch):
     walk = sampling._walk
 
     def fails_on_large_batches(generator, samples, units, *options):
-        if sum(len(unit.rows) for unit in units) > 30:
+        if sum(len(unit.rows) for unit in units) > 12:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return walk(generator, samples, units, *options)
 

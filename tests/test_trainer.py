@@ -341,6 +341,15 @@ def test_a_folder_that_holds_another_run_is_not_touched(corpus, tmp_path):
     assert metrics(tmp_path / "run")[0]["epoch"] == 1
 
 
+def test_nothing_but_a_run_is_ever_replaced(corpus, tmp_path):
+    """Otherwise a stranger's recipe could name somebody's home."""
+    (tmp_path / "home" / "figures").mkdir(parents=True)
+    (tmp_path / "home" / "figures" / "mine.png").touch()
+    with pytest.raises(RunFolderError, match="which holds figures but no run .* -> expected a run to replace -> set"):
+        build(corpus, tmp_path / "home", overwrite_run=True).train()
+    assert (tmp_path / "home" / "figures" / "mine.png").exists()
+
+
 def test_nothing_to_resume_from_is_said(corpus, tmp_path):
     with pytest.raises(RunFolderError, match="got no whole checkpoint .* -> expected one to resume from"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()

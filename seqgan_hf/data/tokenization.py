@@ -276,7 +276,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         DataError: if it cannot be loaded, or has nothing to end a sequence with.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"got tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)}) -> expected "

@@ -49,7 +49,7 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
 def _load(kind: type, source: str):
     try:
         # weights as safetensors only: a pickle could run code; tokenizers take no notice
-        return kind.from_pretrained(source, use_safetensors=True)
+        return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"got model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]}) -> "

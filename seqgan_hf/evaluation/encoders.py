@@ -50,8 +50,8 @@ def _mean_pooling(name: str, batch_size: int, device: str | torch.device) -> Tex
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = (
-        AutoTokenizer.from_pretrained(name),
-        AutoModel.from_pretrained(name, use_safetensors=True).to(device).eval(),
+        AutoTokenizer.from_pretrained(name, trust_remote_code=False),
+        AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False).to(device).eval(),
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -18,6 +18,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 
+LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
+
+
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
     if not condition:
         raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
@@ -65,8 +68,8 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
-        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
-            self.id2label, self.label2id = {0: "FAKE", 1: "REAL"}, {"FAKE": 0, "REAL": 1}
+        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
+            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
@@ -218,9 +221,10 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
             embedded, lengths = _compact(embedded, mask)
         dtype = _compute_dtype(embedded)
-        weights = [filters.weight.to(dtype) for filters in self.filters]
+        weights, biases = zip(*(filters() for filters in self.filters), strict=True)
+        weights = [weight.to(dtype) for weight in weights]
         features = _MaxOverTime.apply(embedded.to(dtype), lengths, self.config.filter_sizes, *weights)
-        features = F.relu(features + torch.cat([filters.bias for filters in self.filters]))
+        features = F.relu(features + torch.cat(biases))
         gate = torch.sigmoid(self.highway_gate(features))
         features = torch.lerp(features, F.relu(self.highway_transform(features)), gate)
         logits = self.score(self.dropout(features))
@@ -244,15 +248,19 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 # oneDNN multiplies float32 matrices at about twice the rate of MKL, which `torch.mm` calls, on processors that are not
-# Intel's. Compiled models go the same way; eager ones are offered it in lower precisions only.
+# Intel's. Eager models are offered it in lower precisions only; the compiler chooses for itself, and cannot take this
+# operation where it knows that a matrix is a view of another.
 _ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b^T for matrices (M, K) and (N, K)."""
-    if _ONEDNN_LINEAR is not None and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
-        # oneDNN is a hundred times slower on strided matrices, such as filters cut to a short sequence
-        return _ONEDNN_LINEAR(a.contiguous(), b.contiguous(), None, "none", [], "")
+    eager = _ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
+    if eager and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
+        # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
+        # to a short sequence
+        b = b if b.T.is_contiguous() else b.contiguous()
+        return _ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
     return a @ b.T
 
 
@@ -288,6 +296,10 @@ class _Filters(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(number, size * width))
         self.bias = nn.Parameter(torch.empty(number))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The parameters; asked for by a call, so that hooks which fetch them from elsewhere (`device_map`) run."""
+        return self.weight, self.bias
 
 
 _BLOCK = 2**21  # numbers in a block of windows and activations: small enough to stay in the processor's cache

@@ -16,6 +16,7 @@ from transformers.utils import can_return_tuple
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
 
 
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
@@ -62,8 +63,8 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
     id2label: dict[int, str] | dict[str, str] | None = None
 
     def __post_init__(self, **kwargs):
-        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
-            self.id2label, self.label2id = {0: "FAKE", 1: "REAL"}, {"FAKE": 0, "REAL": 1}
+        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
+            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):

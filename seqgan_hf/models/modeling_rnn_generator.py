@@ -258,13 +258,19 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
             `last_hidden_state` (B, T, H), `past_key_values`, `hidden_states`.
 
         Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+            ValueError: both or neither of `input_ids` and `inputs_embeds`; a cache of another kind.
         """
         _require(
             (input_ids is None) != (inputs_embeds is None),
             "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
             "exactly one of them",
             "pass token ids (B, T) or embeddings (B, T, E)",
+        )
+        _require(
+            past_key_values is None or isinstance(past_key_values, RNNCache),
+            f"past_key_values of type {type(past_key_values).__name__}",
+            "the RNNCache that an earlier call returned, or None",
+            "leave it out: the first call makes one",
         )
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training

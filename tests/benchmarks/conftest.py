@@ -1,12 +1,17 @@
-"""Benchmarks print ratios within one run, since machines drift: to plain code, and to what the arithmetic costs."""
+"""Benchmarks print ratios within one run, since machines drift: to plain code, and to what the work costs at least."""
 
 from __future__ import annotations
 
 import statistics
-import time
 
 import pytest
 import torch
+
+from .measuring import Rates, table
+
+
+# What test_bench_training.py measured: size, step -> summary and turns.
+RESULTS: dict[str, dict] = {}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,18 +19,17 @@ def threads():
     torch.set_num_threads(2)
 
 
-@pytest.fixture(scope="session")
-def matrix_rate() -> float:
-    """Floating-point operations per second of a large float32 matrix product, measured now."""
-    a = torch.randn(2048, 2048)
-    return 2 * 2048**3 / median_seconds(lambda: a @ a, repeats=9)
-
-
-def median_seconds(function, repeats: int = 3) -> float:
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def pytest_terminal_summary(terminalreporter):
+    """The tables, ready for docs/performance.md."""
+    for size, steps in RESULTS.items():
+        terminalreporter.section(f"speed: {size}")
+        for line in table({name: row for name, (row, _) in steps.items()}):
+            terminalreporter.write_line(line)
+        rates = [turn.rates for _, turns in steps.values() for turn in turns]
+        medians = Rates(*map(statistics.median, zip(*rates, strict=True)))
+        terminalreporter.write_line(
+            f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; matrix products at "
+            f"{medians.float32 / 1e9:.0f} GFLOP/s by torch.mm, {medians.float32_onednn / 1e9:.0f} by oneDNN, "
+            f"{medians.bfloat16 / 1e9:.0f} in bfloat16; {medians.exponentials / 1e9:.2f} exp a nanosecond; "
+            f"{medians.bytes / 1e9:.0f} GB/s."
+        )

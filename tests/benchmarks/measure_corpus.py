@@ -1,6 +1,6 @@
 """Time and peak memory of reading and tokenizing a corpus of random words.
 
-    python tests/benchmarks/measure_corpus.py 1000000 5000000
+    python tests/benchmarks/measure_corpus.py word:1000000 word:5000000 bpe:1000000 unigram:1000000 char:1000000
 
 Every size runs in a process of its own, without a cache. Memory is what the process itself holds (`RssAnon`); pages of
 memory-mapped files, which the system takes back when it needs them, are not counted.
@@ -74,5 +74,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--one":
         measure(int(sys.argv[2]), sys.argv[3])
     else:
-        for size in sys.argv[1:]:
-            subprocess.run([sys.executable, __file__, "--one", size, "word"], check=True)
+        for case in sys.argv[1:]:
+            level, size = case.split(":")
+            subprocess.run([sys.executable, __file__, "--one", size, level], check=True)

@@ -4,9 +4,7 @@ The bounds are those for two cores; counting runs on one. Captions are drawn fro
 roughly the vocabulary of Image COCO.
 """
 
-import math
 import random
-from collections import Counter, defaultdict
 
 import pytest
 
@@ -14,6 +12,8 @@ from seqgan_hf.evaluation.bleu import bleu
 from seqgan_hf.evaluation.judge import judge
 from seqgan_hf.evaluation.language_model import lm_score
 from seqgan_hf.evaluation.self_bleu import self_bleu
+
+from . import plain
 
 
 def captions(seed, number):
@@ -27,28 +27,6 @@ def captions(seed, number):
             text.append((text[-1] * 7 + rank) % 5000 if source.random() < 0.6 else rank)
         texts.append([str(word) for word in text[1:]])
     return texts
-
-
-def plain_self_bleu(samples, orders=(2, 3, 4, 5)):
-    """The same in dictionaries: the two largest counts of every n-gram and who holds the largest."""
-    best = [defaultdict(lambda: (0, -1, 0)) for _ in range(max(orders))]
-    grams = [[Counter(tuple(t[i : i + n]) for i in range(len(t) - n + 1)) for n in range(1, 6)] for t in samples]
-    for row, counters in enumerate(grams):
-        for table, counter in zip(best, counters, strict=True):
-            for gram, count in counter.items():
-                first, owner, second = table[gram]
-                table[gram] = (count, row, first) if count > first else (first, owner, max(second, count))
-    lengths = Counter(map(len, samples))
-    totals = dict.fromkeys(orders, 0.0)
-    for row, (text, counters) in enumerate(zip(samples, grams, strict=True)):
-        logs = []
-        for table, counter in zip(best, counters, strict=True):
-            matched = sum(min(c, table[g][2] if table[g][1] == row else table[g][0]) for g, c in counter.items())
-            logs.append(math.log((matched or 0.1) / max(1, sum(counter.values()))))
-        assert lengths[len(text)] > 1  # so that no brevity penalty is due
-        for n in orders:
-            totals[n] += math.exp(sum(logs[:n]) / n)
-    return {f"self_bleu_{n}": totals[n] / len(samples) for n in orders}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +43,7 @@ def test_self_bleu(benchmark, corpus, size):
 
 @pytest.mark.benchmark(group="self_bleu")
 def test_plain_self_bleu(benchmark, corpus):
-    found = benchmark.pedantic(plain_self_bleu, (corpus[:10_000],), rounds=1)
+    found = benchmark.pedantic(plain.self_bleu, (corpus[:10_000],), rounds=1)
     assert found == pytest.approx(self_bleu(corpus[:10_000]), abs=1e-9)
 
 

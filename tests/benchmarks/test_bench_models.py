@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from seqgan_hf.models import (
@@ -17,6 +16,8 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
+
+from .plain import PlainDiscriminator
 
 
 VOCAB, LENGTH, BATCH = 5000, 20, 64
@@ -31,46 +32,12 @@ def threads():
     torch.set_num_threads(before)
 
 
-class PlainDiscriminator(nn.Module):
-    """The paper's discriminator as one writes it down: `nn.Conv1d`, `nn.Linear`, autograd."""
-
-    def __init__(self, config):
-        super().__init__()
-        width = sum(config.num_filters)
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(config.embedding_size, number, size)
-            for size, number in zip(config.filter_sizes, config.num_filters, strict=True)
-        )
-        self.transform, self.gate = nn.Linear(width, width), nn.Linear(width, width)
-        self.dropout, self.score = nn.Dropout(config.dropout), nn.Linear(width, 2)
-
-    def forward(self, ids):
-        embedded = self.embedding(ids).transpose(1, 2)
-        pooled = [F.relu(convolution(embedded)).amax(dim=2) for convolution in self.convolutions]
-        features = torch.cat(pooled, dim=1)
-        gate = torch.sigmoid(self.gate(features))
-        features = gate * F.relu(self.transform(features)) + (1 - gate) * features
-        return self.score(self.dropout(features))
-
-
 @pytest.fixture
 def discriminators():
     """A discriminator and its plain equal, with the same weights."""
     torch.manual_seed(0)
     ours = CNNDiscriminatorForSequenceClassification(CNNDiscriminatorConfig(vocab_size=VOCAB))
-    plain = PlainDiscriminator(ours.config)
-    for convolution, filters, size in zip(plain.convolutions, ours.filters, ours.config.filter_sizes, strict=True):
-        convolution.weight.data = filters.weight.data.view(-1, size, 64).transpose(1, 2).contiguous()
-        convolution.bias.data = filters.bias.data
-    plain.embedding.weight.data = ours.embed_tokens.weight.data
-    for module, other in (
-        (plain.transform, ours.highway_transform),
-        (plain.gate, ours.highway_gate),
-        (plain.score, ours.score),
-    ):
-        module.load_state_dict(other.state_dict())
-    return ours, plain
+    return ours, PlainDiscriminator(ours)
 
 
 def matrix_product():

@@ -1,0 +1,136 @@
+"""References of the benchmarks: the steps of a text GAN as one writes them down in torch, with no thought to speed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import LongTensor, Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+
+class PlainDiscriminator(nn.Module):
+    """The paper's discriminator: `nn.Conv1d`, `nn.Linear`, autograd. It takes over the weights of ours."""
+
+    def __init__(self, ours: PreTrainedModel):
+        super().__init__()
+        config = ours.config
+        width = sum(config.num_filters)
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.embedding_size, number, size)
+            for size, number in zip(config.filter_sizes, config.num_filters, strict=True)
+        )
+        self.transform, self.gate = nn.Linear(width, width), nn.Linear(width, width)
+        self.dropout, self.score = nn.Dropout(config.dropout), nn.Linear(width, 2)
+        with torch.no_grad():
+            self._copy(ours)
+
+    def _copy(self, ours: PreTrainedModel) -> None:
+        self.embedding.weight.copy_(ours.embed_tokens.weight)
+        for convolution, filters in zip(self.convolutions, ours.filters, strict=True):
+            number, width, size = convolution.weight.shape
+            convolution.weight.copy_(filters.weight.view(number, size, width).transpose(1, 2))
+            convolution.bias.copy_(filters.bias)
+        layers = ((self.transform, ours.highway_transform), (self.gate, ours.highway_gate), (self.score, ours.score))
+        for mine, theirs in layers:
+            mine.load_state_dict(theirs.state_dict())
+
+    def forward(self, ids: LongTensor) -> Tensor:
+        """Logits (B, 2) of sequences (B, T)."""
+        embedded = self.embedding(ids).transpose(1, 2)
+        pooled = [F.relu(convolution(embedded)).amax(dim=2) for convolution in self.convolutions]
+        features = torch.cat(pooled, dim=1)
+        gate = torch.sigmoid(self.gate(features))
+        features = gate * F.relu(self.transform(features)) + (1 - gate) * features
+        return self.score(self.dropout(features))
+
+
+@torch.no_grad()
+def continued(generator: PreTrainedModel, ids: LongTensor, length: int) -> LongTensor:
+    """Sequences (B, t) continued to (B, T), one token after another, by softmax and `torch.multinomial`."""
+    start = torch.zeros(len(ids), 1, dtype=torch.long)
+    output = generator(input_ids=torch.cat([start, ids], dim=1), use_cache=True)
+    while True:
+        token = torch.multinomial(output.logits[:, -1].softmax(-1), 1)
+        ids = torch.cat([ids, token], dim=1)
+        if ids.shape[1] == length:
+            return ids
+        output = generator(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+
+
+@torch.no_grad()
+def completion_rewards(
+    generator: PreTrainedModel, discriminator: nn.Module, ids: LongTensor, prefix_lengths: Sequence[int]
+) -> Tensor:
+    """D of one completion of each prefix, (B, len(prefix_lengths)): the loop that every peer writes."""
+    whole = [continued(generator, ids[:, :t], ids.shape[1]) for t in prefix_lengths]
+    return torch.stack([discriminator(sequences).softmax(-1)[:, 1] for sequences in whole], dim=1)
+
+
+def nll(generator: PreTrainedModel, ids: LongTensor) -> Tensor:
+    """-log G of every token, (B, T), with all logits in memory."""
+    read = torch.cat([torch.zeros(len(ids), 1, dtype=torch.long), ids[:, :-1]], dim=1)
+    logits = generator(input_ids=read, use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+# --- BLEU in dictionaries --------------------------------------------------------------------------------------------
+
+
+def _counts(texts: Sequence[Sequence[str]], orders: Sequence[int]) -> list[list[Counter]]:
+    """For each text the counts of its n-grams of 1, 2, ... tokens."""
+    sizes = range(1, max(orders) + 1)
+    return [[Counter(tuple(t[i : i + n]) for i in range(len(t) - n + 1)) for n in sizes] for t in texts]
+
+
+def _mean_scores(counts: list[list[Counter]], allowed, orders: Sequence[int], name: str) -> dict[str, float]:
+    """Mean sentence BLEU where no brevity penalty is due; `allowed(row, order, gram)` clips the counts."""
+    totals = dict.fromkeys(orders, 0.0)
+    for row, counters in enumerate(counts):
+        logs = []
+        for order, counter in enumerate(counters):
+            matched = sum(min(count, allowed(row, order, gram)) for gram, count in counter.items())
+            logs.append(math.log((matched or 0.1) / max(1, sum(counter.values()))))
+        for n in orders:
+            totals[n] += math.exp(sum(logs[:n]) / n)
+    return {f"{name}_{n}": total / len(counts) for n, total in totals.items()}
+
+
+def bleu(samples, references, orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str, float]:
+    """BLEU of texts that are as long as a reference."""
+    largest: list[dict] = [{} for _ in range(max(orders))]
+    for counters in _counts(references, orders):
+        for table, counter in zip(largest, counters, strict=True):
+            for gram, count in counter.items():
+                table[gram] = max(count, table.get(gram, 0))
+    return _mean_scores(_counts(samples, orders), lambda row, order, gram: largest[order].get(gram, 0), orders, "bleu")
+
+
+def self_bleu(samples, orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str, float]:
+    """Self-BLEU of texts as long as others: the two largest counts of each n-gram, and who holds the first."""
+    best = [defaultdict(lambda: (0, -1, 0)) for _ in range(max(orders))]
+    counts = _counts(samples, orders)
+    for row, counters in enumerate(counts):
+        for table, counter in zip(best, counters, strict=True):
+            for gram, count in counter.items():
+                first, owner, second = table[gram]
+                table[gram] = (count, row, first) if count > first else (first, owner, max(second, count))
+
+    def among_others(row: int, order: int, gram: tuple) -> int:
+        first, owner, second = best[order][gram]
+        return second if owner == row else first
+
+    lengths = Counter(map(len, samples))
+    assert all(lengths[len(text)] > 1 for text in samples), "a brevity penalty would be due"
+    return _mean_scores(counts, among_others, orders, "self_bleu")
