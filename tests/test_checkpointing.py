@@ -72,8 +72,10 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(kind, whole, corpus, tmp
     if not newest.exists():
         newest.mkdir()
     assert message in fault(newest) and fault(newest.with_name("checkpoint-31")) is None
+    (newest.parent / ".checkpoint-50.partial").mkdir()
     resumed = build(corpus, tmp_path / "run", resume_from_checkpoint=True, save_every=1)
     resumed.train()
+    assert not list(newest.parent.glob(".*")), "litter"
     assert "got a broken checkpoint-44: " in capsys.readouterr().err
     assert same(weights(resumed), end)
     assert metrics(tmp_path / "run") == metrics(folder)
@@ -107,13 +109,15 @@ def write(folder: Path, name: str, content: str) -> None:
 def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path, monkeypatch):
     """Killed before every call that changes the disk, while a checkpoint is written, replaced and rotated."""
     write(tmp_path, "checkpoint-1", "old")
-    calls = 0
+    calls, removing = 0, shutil.rmtree
 
     def deadly(function):
         def call(*arguments, **options):
             nonlocal calls
             calls += 1
             if calls == moment:
+                if function is removing:  # half of it is gone
+                    next((path for path in Path(arguments[0]).glob("weights")), Path("none")).unlink(missing_ok=True)
                 raise Killed
             return function(*arguments, **options)
 

@@ -45,6 +45,15 @@ def test_work_is_counted(corpus, tmp_path, monkeypatch):
     assert set(lines[-1]) & set(TIMINGS) == set(TIMINGS) - {"peak_gpu_memory_gib"}
 
 
+def test_evaluations_are_no_training_time(corpus, tmp_path, monkeypatch):
+    events, clock = [], Meter.resume_clock
+    trainer = build(corpus, tmp_path / "run", rounds=0, discriminator_pretrain_steps=0)
+    monkeypatch.setattr(trainer, "evaluate", lambda name: events.append("evaluation") or {})
+    monkeypatch.setattr(Meter, "resume_clock", lambda meter: events.append("clock") or clock(meter))
+    trainer.train()
+    assert events == ["evaluation", "clock"] * 2
+
+
 def test_rates_are_those_of_all_processes():
     one = {"sequences": 30, "tokens": 100, "rollouts": 0, "seconds": 2.0, "peak_memory_gib": 1.0}
     other = {"sequences": 50, "tokens": 100, "rollouts": 0, "seconds": 4.0, "peak_memory_gib": 0.5}
