@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
 
@@ -96,4 +95,4 @@ def arguments_of_evaluation(settings: Any, corpus: Corpus, folder: Path) -> list
         if (value := getattr(settings, name)) is not None:
             real += [f"--{name}", value]
     # what comes later wins
-    return [*real, "--config", settings.recipe, "--model", yaml.safe_dump([str(folder)]), "--output", str(output)]
+    return [*real, "--config", settings.recipe, "--model", str(folder), "--output", str(output)]

@@ -80,6 +80,10 @@ def _has_plain_head(generator: PreTrainedModel) -> bool:
     return _HEADS[generator]
 
 
+# Devices that are spared the work at padding; on others, not to wait for a number of tokens is worth more.
+LEAVE_PADDING_OUT = {"cpu"}
+
+
 def _logits(head: nn.Module, features: Tensor) -> Tensor:
     """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt."""
     if type(head) is nn.Linear and not head._forward_hooks and not torch.is_grad_enabled():
@@ -526,9 +530,8 @@ def weighted_nll(
     features, head = _predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
     if isinstance(head, nn.Linear):
-        # a CPU is spared the work at padding; elsewhere shapes that do not change are worth more
-        on_cpu = features.device.type == "cpu"
-        counted = samples.mask.flatten().nonzero().squeeze(1) if on_cpu else slice(None)
+        leaves_out = features.device.type in LEAVE_PADDING_OUT
+        counted = samples.mask.flatten().nonzero().squeeze(1) if leaves_out else slice(None)
         flat, targets, weights = features.flatten(0, 1)[counted], samples.ids.flatten()[counted], weights.flatten()
         loss, found = linear_nll(flat, head.weight, head.bias, targets, weights[counted])
         logprobs = torch.zeros_like(weights, dtype=found.dtype)
