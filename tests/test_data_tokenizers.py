@@ -1,6 +1,8 @@
 """Tokenizers: nothing is lost, no text is taken for a special token, and prompt and continuation join rightly."""
 
 from collections import Counter
+from random import Random
+from string import ascii_letters
 
 import pytest
 import torch
@@ -63,6 +65,20 @@ def test_special_tokens_in_the_text_stay_text(tokenizer):
         [ids] = encode_batch(tokenizer, [text])
         assert not special & set(ids)
         assert not special & set(tokenizer(text)["input_ids"][1:])  # as the pipeline calls it
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_special_tokens_inside_words_are_never_learnt(level, tmp_path):
+    rng = Random(0)
+    name = lambda: "".join(rng.choices(ascii_letters, k=rng.randint(3, 8)))  # noqa: E731
+    texts = [f"{name()}{special}{name()}" for special in ("<eos>", "<pad>", "<bos>") for _ in range(400)]
+    tokenizer = build(level, texts, vocab_size=300 if level in ("bpe", "unigram") else None)
+    tokenizer.save_pretrained(tmp_path)
+    for same in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        special = {same.pad_token_id, same.bos_token_id, same.eos_token_id}
+        assert len(special) == 3
+        assert not any(special & set(ids) for ids in encode_batch(same, texts))
+        assert [decoded(same, text).strip() for text in texts] == texts
 
 
 def test_unknown_stays_visible(tokenizer):

@@ -191,8 +191,10 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
         show_progress=False,
     )
     learned.train_from_iterator(batches(), trainer)
-    # Training ends with the same pieces every time, but in another order: sorted, each keeps its id.
-    pieces = sorted((piece, score) for piece, score in json.loads(learned.to_str())["model"]["vocab"])
+    # Training ends with the same pieces every time, but in another order: sorted, each keeps its id. A special token
+    # that is written in the corpus may have become a piece, and would then end sequences: it is spelled in shorter ones.
+    trained = json.loads(learned.to_str())["model"]["vocab"]
+    pieces = sorted((piece, score) for piece, score in trained if piece not in (PAD, BOS, EOS))
     unknown = [piece for piece, _ in pieces].index(UNK)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown))
     tokenizer.normalizer = learned.normalizer
