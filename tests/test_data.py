@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from io import BytesIO
 
 import datasets
 import numpy as np
@@ -78,8 +79,12 @@ def in_csv(write):
     return {"train_file": write("a.csv", "n,line\n" + "".join(f'{i},"{x}"\n' for i, x in enumerate(LINES)))}
 
 
+def in_csv_in_capitals(write):
+    return {"train_file": write("a.CSV.GZ", gzip.compress(("text\n" + "\n".join(LINES)).encode()))}
+
+
 def in_tsv(write):
-    return {"train_file": write("a.tsv", "n\ttext\n" + "".join(f"{i}\t{x}\n" for i, x in enumerate(LINES)))}
+    return {"train_file": write("a.TSV", "n\ttext\n" + "".join(f"{i}\t{x}\n" for i, x in enumerate(LINES)))}
 
 
 def in_json_lines(write):
@@ -119,6 +124,7 @@ SOURCES = [
     in_list_of_files,
     in_odd_name,
     in_csv,
+    in_csv_in_capitals,
     in_tsv,
     in_json_lines,
     in_json,
@@ -352,6 +358,9 @@ def test_line_of_a_megabyte(level, write):
     assert max(map(len, corpus.train["input_ids"])) <= 12
 
 
+EMPTY_PARQUET = BytesIO()
+pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(EMPTY_PARQUET)
+
 BAD_FILES = {
     "empty file": ("a.txt", b"", "the empty file .*a.txt"),
     "empty gzip": ("a.txt.gz", gzip.compress(b""), "a.txt.gz' without a line"),
@@ -359,9 +368,26 @@ BAD_FILES = {
     "one line": ("a.txt", b"a b\n", "got 1 lines to train on, of which 1 should be held out"),
     "undecodable byte": ("a.txt", b"one\ntwo\nca\xe9f\n", "got byte 0xe9 in line 3 of .*encoding=latin-1"),
     "binary": ("a.txt", b"\x89PNG\r\n\x1a\n\x00\xff", "got byte 0x89 in line 1 of"),
-    "UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), r"line 1 of .*\(UTF-16\)"),
+    "UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), r"line 1 of .*\(UTF-16\) .*encoding=utf-16$"),
+    "UTF-16 JSON": ("a.json", "[]".encode("utf-16"), r"line 1 of .*\(UTF-16\) .*convert the file$"),
+    "Latin-1 JSON": ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n', "got byte 0xe9 in line 2 of .*a.jsonl"),
     "cut gzip": ("a.txt.gz", gzip.compress(b"a b\n" * 500)[:30], "is damaged"),
     "no gzip": ("a.txt.gz", b"a b\nc d\n", "is damaged"),
+    "unquoted commas": (
+        "a.csv",
+        b"text\na man, b\na, c\n",
+        "got 2 fields in the first line after .*a.csv.* put quotes",
+    ),
+    "unquoted commas in two columns": (
+        "a.csv",
+        b"n,text\na, b,1\na, c,2\n",
+        r"got 3 .* expected 2, .*\['n', 'text'\]",
+    ),
+    "comma at the end of lines": ("a.csv", b"n,text\n1,a,\n2,b,\n", "got 3 fields in the first line after"),
+    "header only": ("a.csv", b"text,n\n", "a.csv' with a header and no more"),
+    "tabs in the capitals of TSV": ("a.TSV", b"text\tn\na\tb\t1\n", "got 3 fields .*a.TSV"),
+    "Parquet without rows": ("a.parquet", EMPTY_PARQUET.getvalue(), "a.parquet' without a line"),
+    "archive": ("a.txt.ZIP", b"PK", "a.txt.ZIP', an archive .* unpack"),
     "undecodable CSV": ("a.csv", b"text\nok\nca\xe9f\n", "got byte 0xe9 in line 3 of"),
     "ragged CSV": ("a.csv", b"text,n\na,1\nb,2,3,4\n", "Expected 2 fields in line 3, saw 4"),
     "missing column": ("a.csv", b"caption,n\na b,1\nc,2\n", r"got column 'text' .*\['caption', 'n'\]"),
@@ -381,7 +407,20 @@ def test_bad_files_are_refused_in_words(case, write):
     assert str(caught.value).count(" -> ") >= 2  # got -> expected -> remedy
 
 
-BAD_STREAMS = ["empty file", "blank lines only", "undecodable byte", "one line", "null in JSON", "missing column"]
+BAD_STREAMS = [
+    "Latin-1 JSON",
+    "UTF-16 JSON",
+    "unquoted commas",
+    "unquoted commas in two columns",
+    "header only",
+    "archive",
+    "empty file",
+    "blank lines only",
+    "undecodable byte",
+    "one line",
+    "null in JSON",
+    "missing column",
+]
 
 
 @pytest.mark.parametrize("case", BAD_STREAMS)
@@ -435,6 +474,8 @@ def test_mistakes_in_the_settings(arguments, message, write, tmp_path, monkeypat
 
 
 def test_files_of_two_kinds(write):
+    with pytest.raises(DataError, match=r"got files of several kinds, \['csv', 'tsv'\]"):
+        TextData(train_file=[write("a.csv", "text\na\n"), write("b.tsv", "text\na\n")]).load()
     with pytest.raises(DataError, match=r"got files of several kinds, \['csv', 'text'\]"):
         TextData(train_file=[write("a.csv", "text\na\n"), write("b.txt", "a\n")]).load()
 

@@ -8,6 +8,10 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import (
     ClassLabel,
     Dataset,
@@ -27,8 +31,9 @@ from .corpus import DataError
 
 Rows = Dataset | IterableDataset
 
-KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+KINDS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
+CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xlsx", ".docx", ".pdf"}
 
 
 def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str | None) -> None:
@@ -68,6 +73,11 @@ def find_files(files: str | list[str]) -> list[str]:
             raise DataError(f"got the folder {path!r} as a file -> expected a file -> name it as `dataset` instead")
         if "://" not in path and Path(path).stat().st_size == 0:
             raise DataError(f"got the empty file {path!r} -> expected at least one line -> leave it out")
+        if _plain_suffix(path) in CONTAINERS:
+            raise DataError(
+                f"got {path!r}, an archive or a document -> expected text, .csv, .tsv, .json, .jsonl or .parquet, "
+                "each perhaps compressed (.gz) -> unpack or export it"
+            )
     if not found:
         raise DataError("got an empty list of files -> expected at least one -> name a file")
     return found
@@ -90,45 +100,82 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
         codecs.lookup(encoding)
     except LookupError as error:
         raise DataError(f"got encoding={encoding!r} -> expected a codec of Python -> utf-8, for example") from error
+    if streaming or kind == "json":  # the latter are read as they are, the former would fail while training
+        check_encoding(files, encoding)
     options: dict[str, Any] = {}
-    if kind in ("text", "csv"):
+    if kind in ("text", "csv", "tsv"):
         # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
         options["encoding"] = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    if kind == "csv":
+    if kind in ("csv", "tsv"):
         # "NA", "null" and "007" are text; an empty line is a blank line, to be counted as one.
         options |= {"na_filter": False, "skip_blank_lines": False, "converters": dict.fromkeys(text_columns, str)}
-        options["sep"] = "\t" if _without_compression(files[0]).suffix == ".tsv" else ","
+        options["sep"] = "\t" if kind == "tsv" else ","
     patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
+    builder = "csv" if kind == "tsv" else kind
     try:
-        return load_dataset(kind, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+        for path in files if builder == "csv" else ():
+            _check_header(path, options)
+        return load_dataset(builder, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+    except DataError:
+        raise
     except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
         check_encoding(files, encoding)
-        if isinstance(_root(error), SchemaInferenceError):
+        if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
             raise DataError(
                 f"got {_listed(files)} without a line -> expected at least one -> name another file"
             ) from error
+        expected, remedy = EXPECTED[kind]
         raise DataError(
-            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {_expected(kind)} -> "
-            "correct the file or give it the ending of what it is"
+            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {expected} -> "
+            f"{remedy}, or give the file the ending of what it is"
         ) from error
 
 
-def _without_compression(path: str) -> Path:
+QUOTES = "put quotes around text that holds the separator"
+EXPECTED = {
+    "text": ("lines of text", "correct the file"),
+    "csv": ("a header line, and as many fields in every line", QUOTES),
+    "tsv": ("a header line, and as many fields in every line", QUOTES),
+    "json": ("one JSON object a line", "correct the file"),
+    "parquet": ("a Parquet file", "correct the file"),
+}
+
+
+def _check_header(path: str, options: dict[str, Any]) -> None:
+    """Raise a `DataError` for a table without a row, or whose first row has more fields than the header.
+
+    pandas takes the first fields of such rows for row names, and shifts all columns; later rows of more fields than
+    those before them are an error of pandas itself.
+    """
+    with fsspec.open(path, compression="infer") as file:
+        first = pd.read_csv(file, nrows=1, **options)
+    if first.empty:
+        raise DataError(f"got {path!r} with a header and no more -> expected at least one line -> leave it out")
+    if not isinstance(first.index, pd.RangeIndex):
+        width, extra = len(first.columns), first.index.nlevels
+        raise DataError(
+            f"got {width + extra} fields in the first line after the header of {path!r} -> expected {width}, the "
+            f"columns {list(first.columns)} -> {QUOTES}"
+        )
+
+
+def _holds_no_row(files: list[str], kind: str) -> bool:
+    """Whether these are Parquet files without a row, which `datasets` cannot read."""
+    local = kind == "parquet" and not any("://" in path for path in files)
+    try:
+        return local and not any(pq.ParquetFile(path).metadata.num_rows for path in files)
+    except (pa.ArrowInvalid, OSError):
+        return False
+
+
+def _plain_suffix(path: str) -> str:
+    """The ending of a name, in lower case, without that of a compression."""
     plain = Path(path)
-    return plain.with_suffix("") if plain.suffix in COMPRESSIONS else plain
+    return (plain.with_suffix("") if plain.suffix.lower() in COMPRESSIONS else plain).suffix.lower()
 
 
 def _kind(path: str) -> str:
-    return KINDS.get(_without_compression(path).suffix.lower(), "text")
-
-
-def _expected(kind: str) -> str:
-    return {
-        "text": "lines of text",
-        "csv": "a header line, and as many fields in every line",
-        "json": "one JSON object a line",
-        "parquet": "a Parquet file",
-    }[kind]
+    return KINDS.get(_plain_suffix(path), "text")
 
 
 def _listed(files: list[str]) -> str:
@@ -146,15 +193,15 @@ def _cause(error: BaseException) -> str:
 
 
 def check_encoding(files: list[str], encoding: str) -> None:
-    """Raise a `DataError` that names the first line of a text or CSV file that cannot be decoded."""
+    """Raise a `DataError` that names the first line of a text, CSV or JSON file that cannot be decoded."""
     for path in files:
-        suffix = Path(path).suffix
-        if "://" in path or _kind(path) not in ("text", "csv") or (suffix in COMPRESSIONS and suffix != ".gz"):
+        suffix, kind = Path(path).suffix.lower(), _kind(path)
+        if "://" in path or kind == "parquet" or (suffix in COMPRESSIONS and suffix != ".gz"):
             continue
         try:
             with gzip.open(path, "rb") if suffix == ".gz" else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
-                    _check_line(line, path, number, encoding)
+                    _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
         except (OSError, EOFError) as error:
             raise DataError(
                 f"got {path!r}, which is damaged ({error}) -> expected a gzip file -> write it anew"
@@ -167,10 +214,16 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = "UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding or no text at all"
+        utf_16 = line[:2] in (b"\xff\xfe", b"\xfe\xff")
+        hint = "UTF-16" if utf_16 else "another encoding or no text at all"
+        name = (
+            ""
+            if _kind(path) == "json"
+            else f", or name its encoding, e.g. encoding={'utf-16' if utf_16 else 'latin-1'}"
+        )
         raise DataError(
             f"got byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint}) -> expected UTF-8 -> convert "
-            "the file, or name its encoding, e.g. encoding=latin-1"
+            f"the file{name}"
         ) from error
 
 

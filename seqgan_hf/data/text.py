@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
-from .sources import check_encoding, check_source, find_files, read_dataset, read_files, text_rows
+from .sources import check_source, find_files, read_dataset, read_files, text_rows
 from .splitting import split
 from .streaming import counted, split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
@@ -147,8 +147,6 @@ class TextData(DataSource):
         if files is not None:
             found = find_files(files)
             text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
-            if self.streaming:
-                check_encoding(found, self.encoding)
             rows = read_files(found, text_columns, self.encoding, self.streaming)
         else:
             rows = read_dataset(self.dataset, self.dataset_config, split_name, self.streaming)

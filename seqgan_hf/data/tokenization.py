@@ -192,7 +192,7 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     )
     learned.train_from_iterator(batches(), trainer)
     # Training ends with the same pieces every time, but in another order: sorted, each keeps its id. A special token
-    # that is written in the corpus may have become a piece, and would then end sequences: it is spelled in shorter ones.
+    # that is written in the corpus may have become a piece, which would then end sequences: shorter ones spell it.
     trained = json.loads(learned.to_str())["model"]["vocab"]
     pieces = sorted((piece, score) for piece, score in trained if piece not in (PAD, BOS, EOS))
     unknown = [piece for piece, _ in pieces].index(UNK)
