@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +21,7 @@ from seqgan_hf.data import (
     materialize,
     stream_samples,
 )
+from seqgan_hf.data.tokenization import build_tokenizer
 
 
 LINES = ["a man walks", "a dog runs far away", "two cats sleep", "a man sleeps", "the end"]
@@ -315,6 +316,54 @@ def test_stream_drops_what_is_too_long(write):
     assert texts(corpus, corpus.train) == ["a b"]
 
 
+def test_stream_counts_what_it_reads_and_says_what_it_cannot_know(write):
+    path = write("a.txt", "\n".join(["a b", "", "b a", " ", "a", "", "a b c d", "b"] * 400))
+    arguments = {"train_file": path, "eval_size": 3, "max_length": 3, "streaming": True}
+    counts = TextData(**arguments).load().report["train"]
+    assert (counts["read"], counts["blank"], counts["lines"]) == (3200, 1200, 1997)
+    assert counts["truncated"] is None and counts["duplicates"] is None
+    corpus = TextData(**arguments, too_long="drop").load()
+    counts = corpus.report["train"]
+    assert (counts["read"], counts["blank"], counts["lines"], counts["dropped"]) == (3200, 1200, None, None)
+    assert len(list(corpus.train)) == 1597
+    trained = write("tokenizer", "")[: -len("tokenizer")] + "trained"
+    corpus.tokenizer.save_pretrained(trained)
+    counts = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained)).load().report["train"]
+    assert set(counts.values()) == {None}
+
+
+def test_stream_without_a_line_that_fits(write):
+    path = write("a.txt", "a\n" + "a b c d\n" * 5)
+    with pytest.raises(DataError, match="got a stream without a line of 1 to 3 tokens .* set too_long=truncate"):
+        TextData(train_file=path, eval_size=1, max_length=3, too_long="drop", streaming=True).load()
+
+
+def test_stream_that_breaks_off(write):
+    rows = ["a,1"] * 12_000 + ["a, b,1"]
+    path = write("a.csv", "text,n\n" + "\n".join(rows))
+    arguments = {"train_file": path, "eval_size": 1, "max_length": 3, "streaming": True}
+    message = "got a stream that cannot be read to its end .*Expected 2 fields in line 12002"
+    with pytest.raises(DataError, match=message):
+        TextData(**arguments).load()
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["a"]])
+    trained = path.replace("a.csv", "trained")
+    tokenizer.save_pretrained(trained)
+    corpus = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained)).load()
+    with pytest.raises(DataError, match=message):
+        list(stream_samples(corpus.train, corpus, 100, 3))
+
+
+def test_stream_from_memory():
+    rows = Dataset.from_dict({"text": LINES}).to_iterable_dataset()
+    corpus = TextData(dataset=rows, eval_size=2, streaming=True, max_length=6).load()
+    assert texts(corpus, corpus.train) == LINES[2:]
+    splits = IterableDatasetDict(train=rows, test=rows.take(1))
+    assert len(TextData(dataset=splits, eval_split="test", streaming=True, max_length=6).load().eval) == 1
+    for dataset in (rows, splits):
+        with pytest.raises(DataError, match="without streaming=true .* set streaming=true"):
+            TextData(dataset=dataset).load()
+
+
 @pytest.mark.parametrize("arguments", [{}, {"max_length": 5, "deduplicate": True}])
 def test_streams_refuse_what_needs_the_whole(arguments, write):
     with pytest.raises(DataError, match="expected a max_length and no deduplication"):
@@ -559,4 +608,6 @@ def test_corpus_report_is_printed_and_saved(tmp_path, capsys):
 def test_report_of_a_stream_says_what_was_not_counted(write, tmp_path, capsys):
     source = TextData(train_file=write("a.txt", "\n".join(LINES)), streaming=True, max_length=6, eval_size=2)
     corpus_report(source.load(), source, tmp_path / "report")
-    assert "also trained on: not counted" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "also trained on: not counted" in printed
+    assert "| lines used | 3 | 2 |" in printed and "| too long, cut | not counted | 0 |" in printed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +210,24 @@ def check_encoding(files: list[str], encoding: str) -> None:
             ) from error
 
 
+@contextmanager
+def reading_stream() -> Iterator[None]:
+    """Say in one line that a stream cannot be read any further.
+
+    Raises:
+        DataError: instead of what the reader of the files raises.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataError(
+            f"got a stream that cannot be read to its end ({_cause(error)}) -> expected rows like those before -> "
+            "correct the data; the file, where there is one, is named in the lines above"
+        ) from error
+
+
 def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
     if codecs.lookup(encoding).name != "utf-8":
         return  # an encoding of several bytes a character cannot be cut at line feeds
@@ -231,9 +251,17 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
     """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
     Raises:
-        DataError: if it cannot be found or reached, or has no such configuration or split.
+        DataError: if it cannot be found or reached, or has no such configuration or split, or is a stream and must not
+            be one.
     """
     if not isinstance(name, str):
+        if isinstance(name, (IterableDataset, IterableDatasetDict)):
+            if not streaming:
+                raise DataError(
+                    f"got an {type(name).__name__} without streaming=true -> expected a Dataset, or streaming -> set "
+                    "streaming=true and a max_length, or make a Dataset of it"
+                )
+            return _split_of(name, "the dataset", split)
         return _split_of(_streamed(name) if streaming else name, "the dataset", split)
     folder = Path(name)
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -296,7 +324,8 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     """
     features = rows.features
     if features is None:  # a stream that has to be read to be known
-        rows = rows._resolve_features()
+        with reading_stream():
+            rows = rows._resolve_features()
         features = rows.features
     if features is None:
         raise DataError("got no row at all -> expected at least one line -> look at the file or split")
