@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from io import BytesIO
 
 import datasets
@@ -504,6 +505,13 @@ def test_empty_split():
         ({"train_file": []}, "empty list of files"),
         ({"train_file": "."}, "name it as `dataset` instead"),
         ({"dataset": "./missing"}, "neither a folder here nor a dataset"),
+        ({"train_file": "a.txt", "dataset_config": "en"}, "expected them with a dataset only"),
+        ({"train_file": "a.txt", "train_split": "test"}, "expected them with a dataset only"),
+        ({"dataset": "klingon.txt"}, "which is a file .* name it as train_file"),
+        ({"dataset": "script"}, "Dataset scripts are no longer supported"),
+        ({"dataset": "cut"}, "got dataset='cut' .*cannot be loaded .*Expected to read"),
+        ({"dataset": RAGGED, "seed": -1}, "got seed=-1"),
+        ({"dataset": RAGGED, "text_column": "text", "prompt_column": "text"}, "expected two columns"),
         ({"train_file": "a.txt", "max_length": 0}, "got max_length=0"),
         ({"train_file": "a.txt", "max_prompt_length": 0}, "got max_prompt_length=0"),
         ({"train_file": "a.txt", "too_long": "keep"}, "'truncate' or 'drop'"),
@@ -518,6 +526,11 @@ def test_empty_split():
 def test_mistakes_in_the_settings(arguments, message, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("klingon.txt", "a\n")
+    (tmp_path / "script").mkdir()
+    write("script/script.py", "")
+    RAGGED.save_to_disk("cut")
+    [arrow] = (tmp_path / "cut").glob("*.arrow")
+    os.truncate(arrow, 20)
     with pytest.raises(DataError, match=message):
         TextData(**arguments).load()
 
@@ -603,6 +616,12 @@ def test_corpus_report_is_printed_and_saved(tmp_path, capsys):
     assert len(saved["examples"]) == 10 and saved["example"]["input_ids"] == corpus.train[0]["input_ids"]
     picture = (tmp_path / "report/lengths.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+def test_report_into_a_file(write):
+    corpus = GrammarData(3, 3).load()
+    with pytest.raises(DataError, match="got the folder .*taken.* for the report .File exists. .* set --output"):
+        corpus_report(corpus, "grammar", write("taken", "x"))
 
 
 def test_report_of_a_stream_says_what_was_not_counted(write, tmp_path, capsys):

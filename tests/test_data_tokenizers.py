@@ -81,6 +81,17 @@ def test_special_tokens_inside_words_are_never_learnt(level, tmp_path):
         assert [decoded(same, text).strip() for text in texts] == texts
 
 
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_unigram_says_how_many_characters_there_are(lowercase):
+    texts = ["".join(chr(0x4E00 + (7 * row + place) % 200) for place in range(24)) + "aA" for row in range(100)]
+    characters = 200 + (1 if lowercase else 2) + 1  # the space in front is one
+    for size in (50, characters + 4):
+        message = f"got vocab_size={size} with level 'unigram' and {characters} .* at least {characters + 5}"
+        with pytest.raises(DataError, match=message):
+            build("unigram", texts, vocab_size=size, lowercase=lowercase)
+    assert len(build("unigram", texts, vocab_size=characters + 5, lowercase=lowercase)) == characters + 5
+
+
 def test_unknown_stays_visible(tokenizer):
     text = decoded(tokenizer, "a 秦 man")
     if unknown_token_id(tokenizer) is None:

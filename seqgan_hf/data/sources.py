@@ -38,8 +38,10 @@ COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xlsx", ".docx", ".pdf"}
 
 
-def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str | None) -> None:
-    """Raise a `DataError` unless training lines are named once, and held-out lines at most once."""
+def check_source(
+    train_file: Any, eval_file: Any, dataset: Any, dataset_config: str | None, train_split: str, eval_split: str | None
+) -> None:
+    """Raise a `DataError` unless training lines are named once, held-out lines at most once, and all of it is used."""
     if (train_file is None) == (dataset is None):
         raise DataError(
             f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
@@ -49,6 +51,24 @@ def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str 
         raise DataError(
             f"got eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r} -> expected a "
             "split of a dataset, or a file -> set one of eval_split and eval_file to null"
+        )
+    if dataset is None and (dataset_config is not None or train_split != "train"):
+        raise DataError(
+            f"got dataset_config={dataset_config!r} and train_split={train_split!r} with train_file={train_file!r} -> "
+            "expected them with a dataset only -> leave them out"
+        )
+    if isinstance(dataset, str) and Path(dataset).is_file():
+        raise DataError(
+            f"got dataset={dataset!r}, which is a file -> expected a Hub id or a folder -> name it as train_file"
+        )
+
+
+def check_columns_differ(column: str, prompt_column: str | None) -> None:
+    """Raise a `DataError` if sequence and prompt are one column."""
+    if column == prompt_column:
+        raise DataError(
+            f"got {column!r} as the column of sequences and as prompt_column -> expected two columns -> name another, "
+            "or leave prompt_column out"
         )
 
 
@@ -282,7 +302,7 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
             f"local copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy "
             "the folder here and set dataset=FOLDER"
         ) from error
-    except (OSError, ValueError, DatasetGenerationError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetGenerationError) as error:  # RuntimeError: it is a script
         raise DataError(
             f"got dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)}) -> "
             "expected a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
@@ -320,7 +340,7 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     """Keep the text, as column `text`, and the prompt, as column `prompt`.
 
     Raises:
-        DataError: if a column does not exist (the message names those that do) or holds no text.
+        DataError: if a column does not exist (the message names those that do), is named twice or holds no text.
     """
     features = rows.features
     if features is None:  # a stream that has to be read to be known
@@ -336,6 +356,7 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
             raise DataError(
                 f"got no text_column -> expected one of the columns {strings or list(features)} -> name it"
             )
+    check_columns_differ(text_column, prompt_column)
     for column in filter(None, (text_column, prompt_column)):
         if column not in features:
             raise DataError(f"got column {column!r} -> expected one of {list(features)} -> name one of these")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
 from .sources import check_source, find_files, read_dataset, read_files, text_rows
-from .splitting import split
+from .splitting import check_seed, split
 from .streaming import split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
 
@@ -70,8 +70,9 @@ class TextData(DataSource):
         encoding: str = "utf-8",
         seed: int = 0,
     ):
-        check_source(train_file, dataset, eval_file, eval_split)
+        check_source(train_file, eval_file, dataset, dataset_config, train_split, eval_split)
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
+        check_seed(seed)
         self.train_file = train_file
         self.eval_file = eval_file
         self.dataset = dataset

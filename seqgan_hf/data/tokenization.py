@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,6 +173,20 @@ def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     return tokenizer
 
 
+def _few_characters(config: TokenizerConfig, batches: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The same batches, then a `DataError` if there were more characters than the vocabulary has room for."""
+    size, characters = config.vocab_size or SUBWORD_VOCAB_SIZE, {SPACE}
+    for texts in batches:
+        characters.update(*(map(str.lower, texts) if config.lowercase else texts))
+        yield texts
+    smallest = len(characters) + 5  # every character, the special tokens, and a piece of several characters
+    if size < smallest:
+        raise DataError(
+            f"got vocab_size={size} with level 'unigram' and {len(characters)} different characters -> expected at "
+            f"least {smallest}, as every character is a piece -> raise it, or use level bpe"
+        )
+
+
 def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
         raise DataError(
@@ -190,7 +204,7 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
         unk_token=UNK,
         show_progress=False,
     )
-    learned.train_from_iterator(batches(), trainer)
+    learned.train_from_iterator(_few_characters(config, batches()), trainer)
     # Training ends with the same pieces every time, but in another order: sorted, each keeps its id. A special token
     # that is written in the corpus may have become a piece, which would then end sequences: shorter ones spell it.
     trained = json.loads(learned.to_str())["model"]["vocab"]
