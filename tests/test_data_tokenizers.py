@@ -8,10 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
+from seqgan_hf import run_folder
 from seqgan_hf.data import DataError, TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch, load_tokenizer, unknown_token_id
+from seqgan_hf.evaluation.text import decode, decode_ids
+from seqgan_hf.samples import Samples
 
 
 LEVELS = ["word", "char", "bpe", "unigram"]
@@ -99,6 +103,23 @@ def test_unknown_stays_visible(tokenizer):
     else:
         assert text.strip() == "a <unk> man"
         assert unknown_token_id(tokenizer) in tokenizer("a 秦 man")["input_ids"]
+
+
+def test_declared_unknown_words_stay_visible_wherever_samples_are_written(tmp_path):
+    """As in BERT's tokenizer, whose [UNK] is a special token."""
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "cat": 5, "[USER]": 6}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=["[USER]"], **named)
+    made.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    row = [2, *encode_batch(tokenizer, ["a zebra cat"])[0], 6, 3, 0]
+    samples = Samples(torch.tensor([[2]]), torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))
+    assert decode_ids(tokenizer, [row]) == decode(tokenizer, samples) == ["a [UNK] cat"]
+    assert run_folder.decode(samples, tokenizer) == ["a [UNK] cat"]
+    tokenizer.eos_token = "[UNK]"
+    assert decode_ids(tokenizer, [[4, 1, 5, 1]]) == ["a cat"]
 
 
 def test_every_unknown_character_is_counted():

@@ -328,6 +328,19 @@ def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
+def decode_batch(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
+    """Token ids of N texts as text, without special tokens but for the unknown one: what was not known stays visible.
+
+    A tokenizer may use its unknown token as start, end or padding token as well (GPT-2): then it is left out.
+    """
+    declared = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    hidden = declared | set(tokenizer.all_special_ids)
+    if tokenizer.unk_token_id not in roles:
+        hidden -= {tokenizer.unk_token_id}
+    return tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
+
+
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id that stands for unknown words, declared or not; `None` if every text can be written."""
     if tokenizer.unk_token_id is not None or not tokenizer.is_fast:
