@@ -28,8 +28,8 @@ class Grammar:
         start: the symbol of a whole sentence.
 
     Raises:
-        ValueError: if a weight is not positive, a symbol can begin with itself, or sentences would be infinitely long
-            on average.
+        ValueError: if a weight is not positive and finite, a symbol can begin with itself, or sentences would be
+            infinitely long on average.
     """
 
     def __init__(self, rules: Mapping[str, Mapping[str, float]], start: str = "SENTENCE"):
@@ -38,9 +38,9 @@ class Grammar:
         self.start = start
         self.rules: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         for symbol, alternatives in rules.items():
-            if not alternatives or min(alternatives.values()) <= 0:
+            if not alternatives or not all(0 < weight < math.inf for weight in alternatives.values()):
                 raise ValueError(
-                    f"got rules {alternatives} for {symbol!r} -> expected positive weights -> correct them"
+                    f"got rules {alternatives} for {symbol!r} -> expected positive, finite weights -> correct them"
                 )
             total = sum(alternatives.values())
             self.rules[symbol] = [(tuple(text.split()), weight / total) for text, weight in alternatives.items()]
@@ -52,8 +52,7 @@ class Grammar:
         if growth >= 1:
             raise ValueError(
                 f"got rules that expand {growth:.3f}-fold a step -> expected less than 1, or sentences never end -> "
-                "lower "
-                "the weights of the recursive rules"
+                "lower the weights of the recursive rules"
             )
         self._usable = self._rules_by_next_word()
 
@@ -120,8 +119,7 @@ class Grammar:
         if conflict is not None:
             raise ValueError(
                 f"got a grammar that may be ambiguous ({conflict}) -> expected an LL(1) grammar, whose sentences have "
-                "one "
-                "derivation each -> rewrite these rules"
+                "one derivation each -> rewrite these rules"
             )
         return self._expected_total({s: -sum(p * math.log(p) for _, p in rules) for s, rules in self.rules.items()})
 
@@ -195,8 +193,7 @@ class Grammar:
             if symbol in open_symbols:
                 raise ValueError(
                     f"got the symbol {symbol!r}, which can begin with itself -> expected no left recursion -> turn "
-                    "the rule "
-                    "around"
+                    "the rule around"
                 )
             if symbol in order:
                 return
@@ -240,8 +237,7 @@ class Grammar:
                 return follow
 
     def _rules_by_next_word(self) -> dict[str, list[tuple[str, list[tuple[tuple[str, ...], float]]]]]:
-        """For each next word (or the end) the symbols that can be expanded there, in order, with the rules that "
-        "fit."""
+        """For each next word (or the end) the symbols that can be expanded, in order, with the rules that fit."""
         usable: dict[str, list] = {}
         for word in [*self.words, END]:
             usable[word] = []

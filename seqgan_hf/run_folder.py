@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedTokenizerBase
 
+from .data import decode_batch
 from .samples import Samples
 
 
@@ -180,11 +181,11 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Continuations as text without special tokens, one line each; ids if there is no tokenizer."""
+    """Continuations as text, one line each, unknown words as such; ids if there is no tokenizer."""
     rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
     if tokenizer is None:
         return [" ".join(map(str, row)) for row in rows]
-    return [text.strip().replace("\n", "\\n") for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
+    return [text.strip().replace("\n", "\\n") for text in decode_batch(tokenizer, rows)]
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -14,23 +14,29 @@ from .samples import Samples
 SCORE_ROWS = 4096
 
 
-def judged_tokens(samples: Samples) -> tuple[LongTensor, BoolTensor | None, Tensor]:
+def judged_tokens(samples: Samples, pad_token_id: int = 0) -> tuple[LongTensor, BoolTensor, Tensor]:
     """What a discriminator reads: condition and continuation without the start token, pushed to the left.
 
+    Args:
+        samples: B sequences.
+        pad_token_id: put wherever nothing is to be read. Classifiers of `transformers` that are built on a causal LM
+            look for the last other id, not at the mask.
+
     Returns:
-        Token ids (B, P-1+T), a mask of the real ones (`None` if all are), and the number of condition tokens of each
-        row, at which its continuation begins, (B,).
+        Token ids (B, P-1+T), a mask of the real ones, and the number of condition tokens of each row, at which its
+        continuation begins, (B,).
     """
     if samples.prompt.shape[1] == 1:
         none = torch.zeros(samples.batch_size, dtype=torch.long, device=samples.ids.device)
-        return samples.ids, samples.mask, none
+        return samples.ids.masked_fill(~samples.mask, pad_token_id), samples.mask, none
     mask = samples.attention_mask
     condition = mask[:, : samples.prompt.shape[1]]
     start = condition & (condition.cumsum(dim=1) == 1)
     mask = torch.cat([condition & ~start, samples.mask], dim=1)
     order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
     width = mask.shape[1] - 1
-    return samples.sequences.gather(1, order)[:, :width], mask.gather(1, order)[:, :width], condition.sum(dim=1) - 1
+    ids = samples.sequences.masked_fill(~mask, pad_token_id).gather(1, order)[:, :width]
+    return ids, mask.gather(1, order)[:, :width], condition.sum(dim=1) - 1
 
 
 def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
@@ -48,7 +54,8 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     Raises:
         ValueError: for logits of another shape.
     """
-    ids, mask, begin = judged_tokens(samples)
+    pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
+    ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from seqgan_hf.cli import main
 from seqgan_hf.oracle import OracleData
+from seqgan_hf.recipe import load_recipe, load_source
 
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +85,33 @@ def test_no_recipe_is_forgotten():
     every = list((ROOT / "recipes").rglob("*.yaml"))
     assert len(RECIPES) == 7 and len(every) == 16
     assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
+
+
+def commands_of(path: Path) -> list[str]:
+    text = path.read_text().replace("\\\n", " ").replace("$R", "recipes/text/seqgan.yaml")
+    lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
+    return [line for line in lines if line.startswith("seqgan-hf train")]
+
+
+DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
+
+
+@pytest.mark.parametrize("command", DATA_COMMANDS + commands_of(ROOT / "recipes/text/grammar.yaml"))
+def test_commands_of_the_documents_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command)[2:]
+    recipe, _ = load_recipe(arguments)
+    for name, value in zip(arguments[1::2], arguments[2::2], strict=True):
+        if name.startswith("--data.") and name.count(".") == 1:
+            read = vars(recipe.data.init_args)[name.partition(".")[2]]
+            assert value == ("null" if read is None else str(read).lower() if isinstance(read, bool) else str(read))
+
+
+def test_every_text_recipe_takes_a_file(lines):
+    for name, options in {"grammar": ["--data", "TextData"], "image_coco": [], "quatrains": [], "seqgan": []}.items():
+        call = [*options, "--data.train_file", str(lines), "--data.eval_size", "5"]
+        source = load_source(str(ROOT / f"recipes/text/{name}.yaml"), call)
+        assert type(source).__name__ == "TextData" and len(source.load().eval) == 5
 
 
 def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import os
+from io import BytesIO
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from seqgan_hf.data import (
     materialize,
     stream_samples,
 )
+from seqgan_hf.data.tokenization import build_tokenizer
 
 
 LINES = ["a man walks", "a dog runs far away", "two cats sleep", "a man sleeps", "the end"]
@@ -78,8 +81,12 @@ def in_csv(write):
     return {"train_file": write("a.csv", "n,line\n" + "".join(f'{i},"{x}"\n' for i, x in enumerate(LINES)))}
 
 
+def in_csv_in_capitals(write):
+    return {"train_file": write("a.CSV.GZ", gzip.compress(("text\n" + "\n".join(LINES)).encode()))}
+
+
 def in_tsv(write):
-    return {"train_file": write("a.tsv", "n\ttext\n" + "".join(f"{i}\t{x}\n" for i, x in enumerate(LINES)))}
+    return {"train_file": write("a.TSV", "n\ttext\n" + "".join(f"{i}\t{x}\n" for i, x in enumerate(LINES)))}
 
 
 def in_json_lines(write):
@@ -119,6 +126,7 @@ SOURCES = [
     in_list_of_files,
     in_odd_name,
     in_csv,
+    in_csv_in_capitals,
     in_tsv,
     in_json_lines,
     in_json,
@@ -309,6 +317,54 @@ def test_stream_drops_what_is_too_long(write):
     assert texts(corpus, corpus.train) == ["a b"]
 
 
+def test_stream_counts_what_it_reads_and_says_what_it_cannot_know(write):
+    path = write("a.txt", "\n".join(["a b", "", "b a", " ", "a", "", "a b c d", "b"] * 400))
+    arguments = {"train_file": path, "eval_size": 3, "max_length": 3, "streaming": True}
+    counts = TextData(**arguments).load().report["train"]
+    assert (counts["read"], counts["blank"], counts["lines"]) == (3200, 1200, 1997)
+    assert counts["truncated"] is None and counts["duplicates"] is None
+    corpus = TextData(**arguments, too_long="drop").load()
+    counts = corpus.report["train"]
+    assert (counts["read"], counts["blank"], counts["lines"], counts["dropped"]) == (3200, 1200, None, None)
+    assert len(list(corpus.train)) == 1597
+    trained = write("tokenizer", "")[: -len("tokenizer")] + "trained"
+    corpus.tokenizer.save_pretrained(trained)
+    counts = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained)).load().report["train"]
+    assert set(counts.values()) == {None}
+
+
+def test_stream_without_a_line_that_fits(write):
+    path = write("a.txt", "a\n" + "a b c d\n" * 5)
+    with pytest.raises(DataError, match="got a stream without a line of 1 to 3 tokens .* set too_long=truncate"):
+        TextData(train_file=path, eval_size=1, max_length=3, too_long="drop", streaming=True).load()
+
+
+def test_stream_that_breaks_off(write):
+    rows = ["a,1"] * 12_000 + ["a, b,1"]
+    path = write("a.csv", "text,n\n" + "\n".join(rows))
+    arguments = {"train_file": path, "eval_size": 1, "max_length": 3, "streaming": True}
+    message = "got a stream that cannot be read to its end .*Expected 2 fields in line 12002"
+    with pytest.raises(DataError, match=message):
+        TextData(**arguments).load()
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["a"]])
+    trained = path.replace("a.csv", "trained")
+    tokenizer.save_pretrained(trained)
+    corpus = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained)).load()
+    with pytest.raises(DataError, match=message):
+        list(stream_samples(corpus.train, corpus, 100, 3))
+
+
+def test_stream_from_memory():
+    rows = Dataset.from_dict({"text": LINES}).to_iterable_dataset()
+    corpus = TextData(dataset=rows, eval_size=2, streaming=True, max_length=6).load()
+    assert texts(corpus, corpus.train) == LINES[2:]
+    splits = IterableDatasetDict(train=rows, test=rows.take(1))
+    assert len(TextData(dataset=splits, eval_split="test", streaming=True, max_length=6).load().eval) == 1
+    for dataset in (rows, splits):
+        with pytest.raises(DataError, match="without streaming=true .* set streaming=true"):
+            TextData(dataset=dataset).load()
+
+
 @pytest.mark.parametrize("arguments", [{}, {"max_length": 5, "deduplicate": True}])
 def test_streams_refuse_what_needs_the_whole(arguments, write):
     with pytest.raises(DataError, match="expected a max_length and no deduplication"):
@@ -352,6 +408,9 @@ def test_line_of_a_megabyte(level, write):
     assert max(map(len, corpus.train["input_ids"])) <= 12
 
 
+EMPTY_PARQUET = BytesIO()
+pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(EMPTY_PARQUET)
+
 BAD_FILES = {
     "empty file": ("a.txt", b"", "the empty file .*a.txt"),
     "empty gzip": ("a.txt.gz", gzip.compress(b""), "a.txt.gz' without a line"),
@@ -359,9 +418,26 @@ BAD_FILES = {
     "one line": ("a.txt", b"a b\n", "got 1 lines to train on, of which 1 should be held out"),
     "undecodable byte": ("a.txt", b"one\ntwo\nca\xe9f\n", "got byte 0xe9 in line 3 of .*encoding=latin-1"),
     "binary": ("a.txt", b"\x89PNG\r\n\x1a\n\x00\xff", "got byte 0x89 in line 1 of"),
-    "UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), r"line 1 of .*\(UTF-16\)"),
+    "UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), r"line 1 of .*\(UTF-16\) .*encoding=utf-16$"),
+    "UTF-16 JSON": ("a.json", "[]".encode("utf-16"), r"line 1 of .*\(UTF-16\) .*convert the file$"),
+    "Latin-1 JSON": ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n', "got byte 0xe9 in line 2 of .*a.jsonl"),
     "cut gzip": ("a.txt.gz", gzip.compress(b"a b\n" * 500)[:30], "is damaged"),
     "no gzip": ("a.txt.gz", b"a b\nc d\n", "is damaged"),
+    "unquoted commas": (
+        "a.csv",
+        b"text\na man, b\na, c\n",
+        "got 2 fields in the first line after .*a.csv.* put quotes",
+    ),
+    "unquoted commas in two columns": (
+        "a.csv",
+        b"n,text\na, b,1\na, c,2\n",
+        r"got 3 .* expected 2, .*\['n', 'text'\]",
+    ),
+    "comma at the end of lines": ("a.csv", b"n,text\n1,a,\n2,b,\n", "got 3 fields in the first line after"),
+    "header only": ("a.csv", b"text,n\n", "a.csv' with a header and no more"),
+    "tabs in the capitals of TSV": ("a.TSV", b"text\tn\na\tb\t1\n", "got 3 fields .*a.TSV"),
+    "Parquet without rows": ("a.parquet", EMPTY_PARQUET.getvalue(), "a.parquet' without a line"),
+    "archive": ("a.txt.ZIP", b"PK", "a.txt.ZIP', an archive .* unpack"),
     "undecodable CSV": ("a.csv", b"text\nok\nca\xe9f\n", "got byte 0xe9 in line 3 of"),
     "ragged CSV": ("a.csv", b"text,n\na,1\nb,2,3,4\n", "Expected 2 fields in line 3, saw 4"),
     "missing column": ("a.csv", b"caption,n\na b,1\nc,2\n", r"got column 'text' .*\['caption', 'n'\]"),
@@ -381,7 +457,20 @@ def test_bad_files_are_refused_in_words(case, write):
     assert str(caught.value).count(" -> ") >= 2  # got -> expected -> remedy
 
 
-BAD_STREAMS = ["empty file", "blank lines only", "undecodable byte", "one line", "null in JSON", "missing column"]
+BAD_STREAMS = [
+    "Latin-1 JSON",
+    "UTF-16 JSON",
+    "unquoted commas",
+    "unquoted commas in two columns",
+    "header only",
+    "archive",
+    "empty file",
+    "blank lines only",
+    "undecodable byte",
+    "one line",
+    "null in JSON",
+    "missing column",
+]
 
 
 @pytest.mark.parametrize("case", BAD_STREAMS)
@@ -416,6 +505,13 @@ def test_empty_split():
         ({"train_file": []}, "empty list of files"),
         ({"train_file": "."}, "name it as `dataset` instead"),
         ({"dataset": "./missing"}, "neither a folder here nor a dataset"),
+        ({"train_file": "a.txt", "dataset_config": "en"}, "expected them with a dataset only"),
+        ({"train_file": "a.txt", "train_split": "test"}, "expected them with a dataset only"),
+        ({"dataset": "klingon.txt"}, "which is a file .* name it as train_file"),
+        ({"dataset": "script"}, "Dataset scripts are no longer supported"),
+        ({"dataset": "cut"}, "got dataset='cut' .*cannot be loaded .*Expected to read"),
+        ({"dataset": RAGGED, "seed": -1}, "got seed=-1"),
+        ({"dataset": RAGGED, "text_column": "text", "prompt_column": "text"}, "expected two columns"),
         ({"train_file": "a.txt", "max_length": 0}, "got max_length=0"),
         ({"train_file": "a.txt", "max_prompt_length": 0}, "got max_prompt_length=0"),
         ({"train_file": "a.txt", "too_long": "keep"}, "'truncate' or 'drop'"),
@@ -430,11 +526,18 @@ def test_empty_split():
 def test_mistakes_in_the_settings(arguments, message, write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("klingon.txt", "a\n")
+    (tmp_path / "script").mkdir()
+    write("script/script.py", "")
+    RAGGED.save_to_disk("cut")
+    [arrow] = (tmp_path / "cut").glob("*.arrow")
+    os.truncate(arrow, 20)
     with pytest.raises(DataError, match=message):
         TextData(**arguments).load()
 
 
 def test_files_of_two_kinds(write):
+    with pytest.raises(DataError, match=r"got files of several kinds, \['csv', 'tsv'\]"):
+        TextData(train_file=[write("a.csv", "text\na\n"), write("b.tsv", "text\na\n")]).load()
     with pytest.raises(DataError, match=r"got files of several kinds, \['csv', 'text'\]"):
         TextData(train_file=[write("a.csv", "text\na\n"), write("b.txt", "a\n")]).load()
 
@@ -515,7 +618,15 @@ def test_corpus_report_is_printed_and_saved(tmp_path, capsys):
     assert picture.startswith(b"\x89PNG") and len(picture) > 5000
 
 
+def test_report_into_a_file(write):
+    corpus = GrammarData(3, 3).load()
+    with pytest.raises(DataError, match="got the folder .*taken.* for the report .File exists. .* set --output"):
+        corpus_report(corpus, "grammar", write("taken", "x"))
+
+
 def test_report_of_a_stream_says_what_was_not_counted(write, tmp_path, capsys):
     source = TextData(train_file=write("a.txt", "\n".join(LINES)), streaming=True, max_length=6, eval_size=2)
     corpus_report(source.load(), source, tmp_path / "report")
-    assert "also trained on: not counted" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "also trained on: not counted" in printed
+    assert "| lines used | 3 | 2 |" in printed and "| too long, cut | not counted | 0 |" in printed

@@ -85,8 +85,17 @@ def test_deduplication_and_empty_rows():
     [
         ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "got id 9 in row 1 of the training rows -> expected 0 to 4"),
         ({"ids": [[1, 2], [3, 5]]}, {"vocab_size": 5}, "got id 5 in row 1"),
-        ({"ids": [[1, 2], [3, -1]]}, {}, "got id -1 in row 1 .* expected 0 or more"),
-        ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows -> expected 0 or more"),
+        ({"ids": [[1, 2], [3, -1]]}, {}, "got id -1 in row 1 .* expected 0 to 16777215"),
+        ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows -> expected 0 to "),
+        ({"ids": [[1, 2], [3, 2**24]]}, {}, "got id 16777216 in row 1 .* expected 0 to 16777215 -> map the ids"),
+        ({"ids": ["1 2", f"3 {2**63}"]}, {}, f"got '3 {2**63}' in row 1 -> expected integers below"),
+        ({"ids": ["1 2", f"3 {2**63}"]}, {"vocab_size": 9}, f"got '3 {2**63}' in row 1"),
+        ({"ids": ["1 2", "1_000"]}, {}, "got '1_000' in row 1"),
+        ({"ids": ["1 2", "\uff11\uff12"]}, {}, "got '\uff11\uff12' in row 1"),
+        ({"ids": ROWS}, {"vocab_size": 0}, "got vocab_size=0 -> expected 1 to"),
+        ({"ids": ROWS}, {"vocab_size": 2**24 + 1}, "got vocab_size=16777217"),
+        ({"ids": ROWS}, {"seed": -1}, "got seed=-1"),
+        ({"ids": ROWS}, {"ids_column": "ids", "prompt_column": "ids"}, "expected two columns"),
         ({"ids": [[1, 2], None]}, {}, "got nothing .* in row 1"),
         ({"ids": [[1.5], [2.0]]}, {}, "lists of integers"),
         ({"ids": [[1.5], [2.0]]}, {"ids_column": "ids"}, "got column 'ids' of type list<.*double>"),
@@ -106,6 +115,10 @@ def test_deduplication_and_empty_rows():
 def test_mistakes_name_the_row(columns, arguments, message):
     with pytest.raises(DataError, match=message):
         load(dataset=rows_of(**columns), **arguments)
+
+
+def test_the_largest_id():
+    assert load(dataset=rows_of(ids=[[0], [99_999]])).vocab_size == 100_003
 
 
 def test_row_number_far_into_the_data():

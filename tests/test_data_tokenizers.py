@@ -1,15 +1,21 @@
 """Tokenizers: nothing is lost, no text is taken for a special token, and prompt and continuation join rightly."""
 
 from collections import Counter
+from random import Random
+from string import ascii_letters
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
+from seqgan_hf import run_folder
 from seqgan_hf.data import DataError, TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch, load_tokenizer, unknown_token_id
+from seqgan_hf.evaluation.text import decode, decode_ids
+from seqgan_hf.samples import Samples
 
 
 LEVELS = ["word", "char", "bpe", "unigram"]
@@ -65,6 +71,31 @@ def test_special_tokens_in_the_text_stay_text(tokenizer):
         assert not special & set(tokenizer(text)["input_ids"][1:])  # as the pipeline calls it
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_special_tokens_inside_words_are_never_learnt(level, tmp_path):
+    rng = Random(0)
+    name = lambda: "".join(rng.choices(ascii_letters, k=rng.randint(3, 8)))  # noqa: E731
+    texts = [f"{name()}{special}{name()}" for special in ("<eos>", "<pad>", "<bos>") for _ in range(400)]
+    tokenizer = build(level, texts, vocab_size=300 if level in ("bpe", "unigram") else None)
+    tokenizer.save_pretrained(tmp_path)
+    for same in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        special = {same.pad_token_id, same.bos_token_id, same.eos_token_id}
+        assert len(special) == 3
+        assert not any(special & set(ids) for ids in encode_batch(same, texts))
+        assert [decoded(same, text).strip() for text in texts] == texts
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_unigram_says_how_many_characters_there_are(lowercase):
+    texts = ["".join(chr(0x4E00 + (7 * row + place) % 200) for place in range(24)) + "aA" for row in range(100)]
+    characters = 200 + (1 if lowercase else 2) + 1  # the space in front is one
+    for size in (50, characters + 4):
+        message = f"got vocab_size={size} with level 'unigram' and {characters} .* at least {characters + 5}"
+        with pytest.raises(DataError, match=message):
+            build("unigram", texts, vocab_size=size, lowercase=lowercase)
+    assert len(build("unigram", texts, vocab_size=characters + 5, lowercase=lowercase)) == characters + 5
+
+
 def test_unknown_stays_visible(tokenizer):
     text = decoded(tokenizer, "a 秦 man")
     if unknown_token_id(tokenizer) is None:
@@ -72,6 +103,23 @@ def test_unknown_stays_visible(tokenizer):
     else:
         assert text.strip() == "a <unk> man"
         assert unknown_token_id(tokenizer) in tokenizer("a 秦 man")["input_ids"]
+
+
+def test_declared_unknown_words_stay_visible_wherever_samples_are_written(tmp_path):
+    """As in BERT's tokenizer, whose [UNK] is a special token."""
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "cat": 5, "[USER]": 6}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=["[USER]"], **named)
+    made.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    row = [2, *encode_batch(tokenizer, ["a zebra cat"])[0], 6, 3, 0]
+    samples = Samples(torch.tensor([[2]]), torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))
+    assert decode_ids(tokenizer, [row]) == decode(tokenizer, samples) == ["a [UNK] cat"]
+    assert run_folder.decode(samples, tokenizer) == ["a [UNK] cat"]
+    tokenizer.eos_token = "[UNK]"
+    assert decode_ids(tokenizer, [[4, 1, 5, 1]]) == ["a cat"]
 
 
 def test_every_unknown_character_is_counted():

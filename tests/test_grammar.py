@@ -195,8 +195,10 @@ def test_samples_are_the_same_for_the_same_generator_state(english):
     ("rules", "message"),
     [
         ({"T": {"a": 1}}, "got start='S'"),
-        ({"S": {"a": 0.0}}, "positive weights"),
-        ({"S": {}}, "positive weights"),
+        ({"S": {"a": 0.0}}, "positive, finite weights"),
+        ({"S": {"a": 1.0, "b": math.nan}}, "positive, finite weights"),
+        ({"S": {"a": math.inf}}, "positive, finite weights"),
+        ({"S": {}}, "positive, finite weights"),
         ({"S": {"S a": 0.5, "a": 0.5}}, "can begin with itself"),
         ({"S": {"E S a": 0.5, "a": 0.5}, "E": {"": 1.0}}, "can begin with itself"),
         ({"S": {"a S S": 0.5, "b": 0.5}}, "expand 1.000-fold"),

@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 import torch
-from conftest import BOS, PAD, build_discriminator
+from conftest import BOS, PAD, VOCAB_SIZE, build_discriminator
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from seqgan_hf.samples import Samples
@@ -23,11 +24,12 @@ def batch(prompted: bool = False) -> Samples:
 
 
 def test_a_discriminator_reads_condition_and_continuation_but_not_the_start_token():
-    ids, mask, begin = judged_tokens(batch(prompted=True))
+    ids, mask, begin = judged_tokens(batch(prompted=True), PAD)
     read = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
     assert read == [[9, 5, 6, 7, 1], [10, 11, 8, 1], [3, 4, 1]]
     assert begin.tolist() == [1, 2, 0]
-    ids, mask, begin = judged_tokens(batch())
+    assert (ids[~mask] == PAD).all()
+    ids, mask, begin = judged_tokens(batch(), PAD)
     assert torch.equal(ids, batch().ids) and begin.tolist() == [0, 0, 0]
 
 
@@ -56,6 +58,28 @@ def test_padding_has_no_influence(discriminator):
     )
     ours = rewards(discriminator, wider)
     torch.testing.assert_close(ours[:, :4] if ours.dim() == 2 else ours, rewards(discriminator, samples))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_classifiers_that_look_for_the_last_token_are_not_misled_by_padding(kind):
+    """Prompts of unequal length leave start tokens and left padding behind, wherever the row is put."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2} if kind == "gpt2" else {"hidden_size": 8, "intermediate_size": 8}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(kind, vocab_size=VOCAB_SIZE, pad_token_id=PAD, num_labels=2, **sizes)
+    discriminator = AutoModelForSequenceClassification.from_config(config)
+    for weight in discriminator.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    rows = batch(prompted=True)
+    alone = torch.cat([rewards(discriminator, rows.select(slice(row, row + 1))) for row in range(3)])
+    shortest = Samples(torch.tensor([[BOS]]), torch.tensor([[3, 4, 1]]), torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(alone[2:], rewards(discriminator, shortest))
+    longer = Samples(torch.arange(10)[None], torch.full((1, 9), 4), torch.ones(1, 9, dtype=torch.bool))
+    for content in (PAD, BOS, 11):
+        padded = Samples.concatenate([rows, longer], pad_token_id=content)
+        torch.testing.assert_close(rewards(discriminator, padded)[:3], alone)
+        unprompted = batch()._replace(ids=torch.where(batch().mask, batch().ids, content))
+        torch.testing.assert_close(rewards(discriminator, unprompted), rewards(discriminator, batch()))
 
 
 def test_rewards_are_probabilities_without_dropout_or_gradient(discriminator):

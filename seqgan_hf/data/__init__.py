@@ -6,7 +6,7 @@ from .corpus_report import corpus_report
 from .grammar_data import GrammarData
 from .ids import IdsData
 from .text import TextData
-from .tokenization import TokenizerConfig, integer_tokenizer
+from .tokenization import TokenizerConfig, decode_batch, integer_tokenizer
 
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TextData",
     "TokenizerConfig",
     "corpus_report",
+    "decode_batch",
     "integer_tokenizer",
     "materialize",
     "stream_samples",

@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from ..samples import Samples
 from .corpus import DataError
+from .sources import reading_stream
 
 
 class TokenIds(Protocol):
@@ -91,9 +92,13 @@ def stream_samples(
         corpus: as for `to_samples`.
         batch_size: B.
         max_length: T, the width of every batch; `None` takes the longest row of each.
+
+    Raises:
+        DataError: as `to_samples`, or if a stream cannot be read to its end.
     """
-    for rows in dataset.iter(batch_size):
-        yield to_samples(rows, corpus, max_length)
+    with reading_stream():
+        for rows in dataset.iter(batch_size):
+            yield to_samples(rows, corpus, max_length)
 
 
 def _flat(rows: Sequence) -> np.ndarray:

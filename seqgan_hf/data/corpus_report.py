@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from .corpus import Corpus, DataSource
+from .corpus import Corpus, DataError, DataSource
 
 
 SPLIT_ROWS = {
@@ -44,9 +44,18 @@ def corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Pa
 
     Returns:
         What `corpus.json` holds.
+
+    Raises:
+        DataError: if there can be no such folder.
     """
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"got the folder {str(folder)!r} for the report ({error.strerror}) -> expected a folder, or a path "
+            "for one -> set --output"
+        ) from error
     numbers = {"source": _source(source), **corpus.report}
     (folder / "corpus.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page = _page(numbers)

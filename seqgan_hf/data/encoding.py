@@ -236,9 +236,18 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, too_long: str, 
 
 
 def describe(corpus: Corpus, shown: list[dict[str, Any]]) -> Corpus:
-    """Put examples, and one row as ids, as tokens and decoded, into the report; only the beginning of very long "
-    "ones."""
-    row = {name: ids[:MOST_SHOWN] for name, ids in next(iter(corpus.train)).items()}
+    """Put examples, and one row as ids, as tokens and decoded, into the report; only the beginning of very long ones.
+
+    Raises:
+        DataError: if a stream has no row to train on.
+    """
+    first = next(iter(corpus.train), None)
+    if first is None:
+        raise DataError(
+            f"got a stream without a line of 1 to {corpus.max_length} tokens -> expected at least one -> raise "
+            "max_length, or set too_long=truncate"
+        )
+    row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
     ids = row["input_ids"]
     corpus.report["examples"] = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
     corpus.report["example"] = row | {

@@ -8,7 +8,7 @@ from datasets import Dataset
 from ..grammar import english_grammar
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, describe, encode_part, finish
-from .splitting import split
+from .splitting import check_seed, split
 from .tokenization import TokenizerConfig, build_tokenizer
 
 
@@ -30,6 +30,7 @@ class GrammarData(DataSource):
             raise DataError(
                 f"got num_train={num_train} and num_eval={num_eval} -> expected at least 1 of each -> raise them"
             )
+        check_seed(seed)
         self.num_train = num_train
         self.num_eval = num_eval
         self.seed = seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +12,14 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from .batches import flat_lists
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, finish
-from .sources import check_source, find_files, read_dataset, read_files
-from .splitting import SCAN_ROWS, check_nulls, split
+from .sources import check_columns_differ, check_source, find_files, read_dataset, read_files
+from .splitting import SCAN_ROWS, check_nulls, check_seed, split
 from .tokenization import integer_tokenizer
+
+
+# Every id up to the largest gets a name in the tokenizer and a row in the embeddings, whether it occurs or not.
+LARGEST_VOCABULARY = 2**24
+INTEGER = re.compile("[+-]?[0-9]+")
 
 
 class IdsData(DataSource):
@@ -68,8 +74,9 @@ class IdsData(DataSource):
         deduplicate: bool = False,
         seed: int = 0,
     ):
-        check_source(train_file, dataset, eval_file, eval_split)
+        check_source(train_file, eval_file, dataset, dataset_config, train_split, eval_split)
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
+        check_seed(seed)
         self.train_file = train_file
         self.eval_file = eval_file
         self.dataset = dataset
@@ -125,6 +132,11 @@ class IdsData(DataSource):
 
     def _special_ids(self, named: dict[str, Dataset]) -> dict[str, Any]:
         """Check every id, and give the special tokens theirs."""
+        if self.vocab_size is not None and not 1 <= self.vocab_size <= LARGEST_VOCABULARY:
+            raise DataError(
+                f"got vocab_size={self.vocab_size} -> expected 1 to {LARGEST_VOCABULARY} -> set it to the largest id "
+                "plus one, or leave it out"
+            )
         largest = max(check_ids(rows, name, self.vocab_size, self.eos_token_id) for name, rows in named.items())
         words = self.vocab_size if self.vocab_size is not None else largest + 1
         free = iter(range(words, words + 3))
@@ -151,7 +163,7 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
     """Keep the ids, as column `text`, and the prompts, as column `prompt`: lists of integers.
 
     Raises:
-        DataError: if a column does not exist or holds something else; the message names column or row.
+        DataError: if a column does not exist, is named twice or holds something else; the message names column or row.
     """
     types = {name: rows.features.arrow_schema.field(name).type for name in rows.column_names}
     if ids_column is None:
@@ -161,6 +173,7 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
             shown = {name: str(types[name]) for name in usable or types}
             raise DataError(f"got no ids_column, and columns {shown} -> expected one of lists of integers -> name it")
         ids_column = preferred[0]
+    check_columns_differ(ids_column, prompt_column)
     renamed = {ids_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
     for column in renamed:
         if column not in types:
@@ -196,13 +209,20 @@ def _parse(batch: dict[str, list], indices: list[int], column: str) -> dict[str,
     parsed = []
     for index, text in zip(indices, batch[column], strict=True):
         try:
-            parsed.append(None if text is None else [int(number) for number in text.split()])
+            parsed.append(None if text is None else [_parsed(number) for number in text.split()])
         except ValueError as error:
             raise DataError(
-                f"got {text[:60]!r} in row {index} -> expected integers separated by white space -> correct the row, "
-                "or use TextData for text"
+                f"got {text[:60]!r} in row {index} -> expected integers below 2**63, as digits 0 to 9 separated by "
+                "white space -> correct the row, or use TextData for text"
             ) from error
     return {column: parsed}
+
+
+def _parsed(number: str) -> int:
+    value = int(number)
+    if not INTEGER.fullmatch(number) or abs(value) >= 2**63:  # Python also reads 1_000 and the digits of other scripts
+        raise ValueError(number)
+    return value
 
 
 def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: int | None) -> int:
@@ -215,13 +235,13 @@ def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: in
             if not len(values):
                 continue
             row_of = np.repeat(np.arange(start, start + table.num_rows), lengths)
-            limit = np.inf if vocab_size is None else vocab_size
+            limit = LARGEST_VOCABULARY if vocab_size is None else vocab_size
             wrong = np.flatnonzero(~((values >= 0) & (values < limit)))  # a missing id is NaN, and wrong as well
             if len(wrong):
-                expected = "0 or more" if vocab_size is None else f"0 to {vocab_size - 1}"
+                remedy = "map the ids to 0, 1, 2, ..." if vocab_size is None else "correct the row or vocab_size"
                 raise DataError(
-                    f"got id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows -> expected {expected} "
-                    "-> correct the row or vocab_size"
+                    f"got id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows -> expected 0 to "
+                    f"{limit - 1} -> {remedy}"
                 )
             last = np.cumsum(lengths) - 1
             inside = np.flatnonzero(values == eos_token_id) if eos_token_id is not None and column == "text" else []

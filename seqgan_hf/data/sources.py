@@ -5,9 +5,15 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import (
     ClassLabel,
     Dataset,
@@ -27,12 +33,15 @@ from .corpus import DataError
 
 Rows = Dataset | IterableDataset
 
-KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+KINDS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
+CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xlsx", ".docx", ".pdf"}
 
 
-def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str | None) -> None:
-    """Raise a `DataError` unless training lines are named once, and held-out lines at most once."""
+def check_source(
+    train_file: Any, eval_file: Any, dataset: Any, dataset_config: str | None, train_split: str, eval_split: str | None
+) -> None:
+    """Raise a `DataError` unless training lines are named once, held-out lines at most once, and all of it is used."""
     if (train_file is None) == (dataset is None):
         raise DataError(
             f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
@@ -42,6 +51,24 @@ def check_source(train_file: Any, dataset: Any, eval_file: Any, eval_split: str 
         raise DataError(
             f"got eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r} -> expected a "
             "split of a dataset, or a file -> set one of eval_split and eval_file to null"
+        )
+    if dataset is None and (dataset_config is not None or train_split != "train"):
+        raise DataError(
+            f"got dataset_config={dataset_config!r} and train_split={train_split!r} with train_file={train_file!r} -> "
+            "expected them with a dataset only -> leave them out"
+        )
+    if isinstance(dataset, str) and Path(dataset).is_file():
+        raise DataError(
+            f"got dataset={dataset!r}, which is a file -> expected a Hub id or a folder -> name it as train_file"
+        )
+
+
+def check_columns_differ(column: str, prompt_column: str | None) -> None:
+    """Raise a `DataError` if sequence and prompt are one column."""
+    if column == prompt_column:
+        raise DataError(
+            f"got {column!r} as the column of sequences and as prompt_column -> expected two columns -> name another, "
+            "or leave prompt_column out"
         )
 
 
@@ -68,6 +95,11 @@ def find_files(files: str | list[str]) -> list[str]:
             raise DataError(f"got the folder {path!r} as a file -> expected a file -> name it as `dataset` instead")
         if "://" not in path and Path(path).stat().st_size == 0:
             raise DataError(f"got the empty file {path!r} -> expected at least one line -> leave it out")
+        if _plain_suffix(path) in CONTAINERS:
+            raise DataError(
+                f"got {path!r}, an archive or a document -> expected text, .csv, .tsv, .json, .jsonl or .parquet, "
+                "each perhaps compressed (.gz) -> unpack or export it"
+            )
     if not found:
         raise DataError("got an empty list of files -> expected at least one -> name a file")
     return found
@@ -90,45 +122,82 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
         codecs.lookup(encoding)
     except LookupError as error:
         raise DataError(f"got encoding={encoding!r} -> expected a codec of Python -> utf-8, for example") from error
+    if streaming or kind == "json":  # the latter are read as they are, the former would fail while training
+        check_encoding(files, encoding)
     options: dict[str, Any] = {}
-    if kind in ("text", "csv"):
+    if kind in ("text", "csv", "tsv"):
         # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
         options["encoding"] = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    if kind == "csv":
+    if kind in ("csv", "tsv"):
         # "NA", "null" and "007" are text; an empty line is a blank line, to be counted as one.
         options |= {"na_filter": False, "skip_blank_lines": False, "converters": dict.fromkeys(text_columns, str)}
-        options["sep"] = "\t" if _without_compression(files[0]).suffix == ".tsv" else ","
+        options["sep"] = "\t" if kind == "tsv" else ","
     patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
+    builder = "csv" if kind == "tsv" else kind
     try:
-        return load_dataset(kind, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+        for path in files if builder == "csv" else ():
+            _check_header(path, options)
+        return load_dataset(builder, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+    except DataError:
+        raise
     except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
         check_encoding(files, encoding)
-        if isinstance(_root(error), SchemaInferenceError):
+        if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
             raise DataError(
                 f"got {_listed(files)} without a line -> expected at least one -> name another file"
             ) from error
+        expected, remedy = EXPECTED[kind]
         raise DataError(
-            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {_expected(kind)} -> "
-            "correct the file or give it the ending of what it is"
+            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {expected} -> "
+            f"{remedy}, or give the file the ending of what it is"
         ) from error
 
 
-def _without_compression(path: str) -> Path:
+QUOTES = "put quotes around text that holds the separator"
+EXPECTED = {
+    "text": ("lines of text", "correct the file"),
+    "csv": ("a header line, and as many fields in every line", QUOTES),
+    "tsv": ("a header line, and as many fields in every line", QUOTES),
+    "json": ("one JSON object a line", "correct the file"),
+    "parquet": ("a Parquet file", "correct the file"),
+}
+
+
+def _check_header(path: str, options: dict[str, Any]) -> None:
+    """Raise a `DataError` for a table without a row, or whose first row has more fields than the header.
+
+    pandas takes the first fields of such rows for row names, and shifts all columns; later rows of more fields than
+    those before them are an error of pandas itself.
+    """
+    with fsspec.open(path, compression="infer") as file:
+        first = pd.read_csv(file, nrows=1, **options)
+    if first.empty:
+        raise DataError(f"got {path!r} with a header and no more -> expected at least one line -> leave it out")
+    if not isinstance(first.index, pd.RangeIndex):
+        width, extra = len(first.columns), first.index.nlevels
+        raise DataError(
+            f"got {width + extra} fields in the first line after the header of {path!r} -> expected {width}, the "
+            f"columns {list(first.columns)} -> {QUOTES}"
+        )
+
+
+def _holds_no_row(files: list[str], kind: str) -> bool:
+    """Whether these are Parquet files without a row, which `datasets` cannot read."""
+    local = kind == "parquet" and not any("://" in path for path in files)
+    try:
+        return local and not any(pq.ParquetFile(path).metadata.num_rows for path in files)
+    except (pa.ArrowInvalid, OSError):
+        return False
+
+
+def _plain_suffix(path: str) -> str:
+    """The ending of a name, in lower case, without that of a compression."""
     plain = Path(path)
-    return plain.with_suffix("") if plain.suffix in COMPRESSIONS else plain
+    return (plain.with_suffix("") if plain.suffix.lower() in COMPRESSIONS else plain).suffix.lower()
 
 
 def _kind(path: str) -> str:
-    return KINDS.get(_without_compression(path).suffix.lower(), "text")
-
-
-def _expected(kind: str) -> str:
-    return {
-        "text": "lines of text",
-        "csv": "a header line, and as many fields in every line",
-        "json": "one JSON object a line",
-        "parquet": "a Parquet file",
-    }[kind]
+    return KINDS.get(_plain_suffix(path), "text")
 
 
 def _listed(files: list[str]) -> str:
@@ -146,19 +215,37 @@ def _cause(error: BaseException) -> str:
 
 
 def check_encoding(files: list[str], encoding: str) -> None:
-    """Raise a `DataError` that names the first line of a text or CSV file that cannot be decoded."""
+    """Raise a `DataError` that names the first line of a text, CSV or JSON file that cannot be decoded."""
     for path in files:
-        suffix = Path(path).suffix
-        if "://" in path or _kind(path) not in ("text", "csv") or (suffix in COMPRESSIONS and suffix != ".gz"):
+        suffix, kind = Path(path).suffix.lower(), _kind(path)
+        if "://" in path or kind == "parquet" or (suffix in COMPRESSIONS and suffix != ".gz"):
             continue
         try:
             with gzip.open(path, "rb") if suffix == ".gz" else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
-                    _check_line(line, path, number, encoding)
+                    _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
         except (OSError, EOFError) as error:
             raise DataError(
                 f"got {path!r}, which is damaged ({error}) -> expected a gzip file -> write it anew"
             ) from error
+
+
+@contextmanager
+def reading_stream() -> Iterator[None]:
+    """Say in one line that a stream cannot be read any further.
+
+    Raises:
+        DataError: instead of what the reader of the files raises.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataError(
+            f"got a stream that cannot be read to its end ({_cause(error)}) -> expected rows like those before -> "
+            "correct the data; the file, where there is one, is named in the lines above"
+        ) from error
 
 
 def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
@@ -167,10 +254,16 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = "UTF-16" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding or no text at all"
+        utf_16 = line[:2] in (b"\xff\xfe", b"\xfe\xff")
+        hint = "UTF-16" if utf_16 else "another encoding or no text at all"
+        name = (
+            ""
+            if _kind(path) == "json"
+            else f", or name its encoding, e.g. encoding={'utf-16' if utf_16 else 'latin-1'}"
+        )
         raise DataError(
             f"got byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint}) -> expected UTF-8 -> convert "
-            "the file, or name its encoding, e.g. encoding=latin-1"
+            f"the file{name}"
         ) from error
 
 
@@ -178,9 +271,17 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
     """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
     Raises:
-        DataError: if it cannot be found or reached, or has no such configuration or split.
+        DataError: if it cannot be found or reached, or has no such configuration or split, or is a stream and must not
+            be one.
     """
     if not isinstance(name, str):
+        if isinstance(name, (IterableDataset, IterableDatasetDict)):
+            if not streaming:
+                raise DataError(
+                    f"got an {type(name).__name__} without streaming=true -> expected a Dataset, or streaming -> set "
+                    "streaming=true and a max_length, or make a Dataset of it"
+                )
+            return _split_of(name, "the dataset", split)
         return _split_of(_streamed(name) if streaming else name, "the dataset", split)
     folder = Path(name)
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -201,7 +302,7 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
             f"local copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy "
             "the folder here and set dataset=FOLDER"
         ) from error
-    except (OSError, ValueError, DatasetGenerationError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetGenerationError) as error:  # RuntimeError: it is a script
         raise DataError(
             f"got dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)}) -> "
             "expected a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
@@ -239,11 +340,12 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     """Keep the text, as column `text`, and the prompt, as column `prompt`.
 
     Raises:
-        DataError: if a column does not exist (the message names those that do) or holds no text.
+        DataError: if a column does not exist (the message names those that do), is named twice or holds no text.
     """
     features = rows.features
     if features is None:  # a stream that has to be read to be known
-        rows = rows._resolve_features()
+        with reading_stream():
+            rows = rows._resolve_features()
         features = rows.features
     if features is None:
         raise DataError("got no row at all -> expected at least one line -> look at the file or split")
@@ -254,6 +356,7 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
             raise DataError(
                 f"got no text_column -> expected one of the columns {strings or list(features)} -> name it"
             )
+    check_columns_differ(text_column, prompt_column)
     for column in filter(None, (text_column, prompt_column)):
         if column not in features:
             raise DataError(f"got column {column!r} -> expected one of {list(features)} -> name one of these")

@@ -59,6 +59,12 @@ class Part:
         return shown
 
 
+def check_seed(seed: int) -> None:
+    """Raise a `DataError` for a seed that no random source takes."""
+    if seed < 0:
+        raise DataError(f"got seed={seed} -> expected 0 or more -> set it so")
+
+
 def split(
     train: Dataset,
     held_out: Dataset | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
 from .corpus import DataError
+from .sources import reading_stream
 from .splitting import Part, check_nulls, is_blank
 
 
@@ -18,34 +19,46 @@ EVAL_SIZE = 1000
 
 
 def split_stream(
-    train: IterableDataset, held_out: IterableDataset | None, eval_size: int | None
-) -> tuple[IterableDataset, Part, dict[str, Any]]:
+    rows: IterableDataset, held_out: IterableDataset | None, eval_size: int | None, too_long: str
+) -> tuple[IterableDataset, Part, dict[str, Any], Callable[[], Iterator[pa.Table]]]:
     """Hold out the first lines of a stream, unless held-out lines are given.
 
     Returns:
-        Training lines, held-out lines, and what can be said of them in the report: `None` for what was not counted.
+        Training lines, held-out lines, what can be said of them in the report (`None` for what is not counted), and a
+        function that gives the training lines in batches, and counts what it reads in the report.
 
     Raises:
         DataError: if the stream ends before there is a line to train on.
     """
-    train = _without_blanks(train)
+    train, skipped = _without_blanks(rows), 0
     report: dict[str, Any] = {"held_out": "named", "overlap": None}
     if held_out is None:
-        size = EVAL_SIZE if eval_size is None else eval_size
-        report["held_out"] = f"the first {size} lines"
-        held_out, train = train.take(size), train.skip(size)
+        skipped = EVAL_SIZE if eval_size is None else eval_size
+        report["held_out"] = f"the first {skipped} lines"
+        held_out, train = train.take(skipped), train.skip(skipped)
     else:
         held_out = _without_blanks(held_out)
         if eval_size is not None:
             held_out = held_out.take(eval_size)
-    lines = Dataset.from_list(list(held_out.with_format(None)))
-    if len(lines) == 0 or next(iter(train), None) is None:
+    with reading_stream():
+        lines = Dataset.from_list(list(held_out.with_format(None)))
+        rest = next(iter(train), None)
+    if len(lines) == 0 or rest is None:
         raise DataError(
             f"got a stream of {len(lines)} held-out lines and no more -> expected at least one line to hold out and "
             "one to train on -> set a smaller eval_size, or name an eval_file or eval_split"
         )
-    report |= {"train": {"lines": None}, "eval": {}}
-    return train, Part(lines, np.ones(len(lines), dtype=bool)), report
+    # Lines are tokenized, and found too long, while training.
+    unknown = ("read", "blank", "duplicates", "without_tokens", "dropped", "truncated", "lines")
+    counts = dict.fromkeys(unknown)
+    report |= {"train": counts, "eval": dict.fromkeys(unknown[:3])}
+
+    def batches() -> Iterator[pa.Table]:
+        yield from _counted(rows, skipped, counts)
+        if too_long == "truncate":
+            counts["lines"] = counts["read"] - counts["blank"] - skipped
+
+    return train, Part(lines, np.ones(len(lines), dtype=bool)), report, batches
 
 
 def _without_blanks(rows: IterableDataset) -> IterableDataset:
@@ -58,9 +71,15 @@ def _not_blank(batch: dict[str, list], indices: list[int]) -> list[bool]:
     return (~is_blank(table["text"])).tolist()
 
 
-def counted(rows: IterableDataset, counts: dict[str, Any]) -> Iterator[pa.Table]:
-    """Batches of a stream, whose rows are counted on the way."""
-    counts["lines"] = 0
-    for table in rows.with_format("arrow").iter(batch_size=1000):
-        counts["lines"] += table.num_rows
-        yield table
+def _counted(rows: IterableDataset, skipped: int, counts: dict[str, Any]) -> Iterator[pa.Table]:
+    """Batches of lines that are not blank, but for the first ones; all are counted on the way."""
+    counts |= {"read": 0, "blank": 0}
+    with reading_stream():
+        for table in rows.with_format("arrow").iter(batch_size=1000):
+            check_nulls(table, "streamed", counts["read"])
+            blank = is_blank(table["text"])
+            counts["read"] += table.num_rows
+            counts["blank"] += int(blank.sum())
+            kept = table.filter(pa.array(~blank))
+            yield kept.slice(skipped)
+            skipped = max(0, skipped - kept.num_rows)

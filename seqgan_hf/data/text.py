@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
-from .sources import check_encoding, check_source, find_files, read_dataset, read_files, text_rows
-from .splitting import split
-from .streaming import counted, split_stream
+from .sources import check_source, find_files, read_dataset, read_files, text_rows
+from .splitting import check_seed, split
+from .streaming import split_stream
 from .tokenization import TokenizerConfig, build_tokenizer
 
 
@@ -28,7 +28,7 @@ class TextData(DataSource):
             .jsonl, .parquet, each also compressed (.gz).
         eval_file: held-out lines, likewise.
         dataset: Hub id, local folder laid out like a Hub dataset, folder written by `save_to_disk`, or, in Python, a
-            `Dataset` or `DatasetDict`.
+            `Dataset` or `DatasetDict` (or, with `streaming`, an iterable one).
         dataset_config: name of the configuration of a Hub dataset.
         train_split: split of `dataset` to train on.
         eval_split: split of `dataset` to hold out.
@@ -70,8 +70,9 @@ class TextData(DataSource):
         encoding: str = "utf-8",
         seed: int = 0,
     ):
-        check_source(train_file, dataset, eval_file, eval_split)
+        check_source(train_file, eval_file, dataset, dataset_config, train_split, eval_split)
         check_lengths(max_length, max_prompt_length, too_long, eval_fraction)
+        check_seed(seed)
         self.train_file = train_file
         self.eval_file = eval_file
         self.dataset = dataset
@@ -122,8 +123,8 @@ class TextData(DataSource):
                 f"got streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate} -> expected "
                 "a max_length and no deduplication, as a stream is never seen as a whole -> set them so"
             )
-        train, held_out, report = split_stream(*self._read(), self.eval_size)
-        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(counted(train, report["train"])))
+        train, held_out, report, batches = split_stream(*self._read(), self.eval_size, self.too_long)
+        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(batches()))
         encoding = self._encoding(tokenizer)
         corpus = Corpus(
             train=encode_stream(train, encoding, self.too_long),
@@ -147,8 +148,6 @@ class TextData(DataSource):
         if files is not None:
             found = find_files(files)
             text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
-            if self.streaming:
-                check_encoding(found, self.encoding)
             rows = read_files(found, text_columns, self.encoding, self.streaming)
         else:
             rows = read_dataset(self.dataset, self.dataset_config, split_name, self.streaming)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,6 +173,20 @@ def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     return tokenizer
 
 
+def _few_characters(config: TokenizerConfig, batches: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The same batches, then a `DataError` if there were more characters than the vocabulary has room for."""
+    size, characters = config.vocab_size or SUBWORD_VOCAB_SIZE, {SPACE}
+    for texts in batches:
+        characters.update(*(map(str.lower, texts) if config.lowercase else texts))
+        yield texts
+    smallest = len(characters) + 5  # every character, the special tokens, and a piece of several characters
+    if size < smallest:
+        raise DataError(
+            f"got vocab_size={size} with level 'unigram' and {len(characters)} different characters -> expected at "
+            f"least {smallest}, as every character is a piece -> raise it, or use level bpe"
+        )
+
+
 def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
         raise DataError(
@@ -190,9 +204,11 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
         unk_token=UNK,
         show_progress=False,
     )
-    learned.train_from_iterator(batches(), trainer)
-    # Training ends with the same pieces every time, but in another order: sorted, each keeps its id.
-    pieces = sorted((piece, score) for piece, score in json.loads(learned.to_str())["model"]["vocab"])
+    learned.train_from_iterator(_few_characters(config, batches()), trainer)
+    # Training ends with the same pieces every time, but in another order: sorted, each keeps its id. A special token
+    # that is written in the corpus may have become a piece, which would then end sequences: shorter ones spell it.
+    trained = json.loads(learned.to_str())["model"]["vocab"]
+    pieces = sorted((piece, score) for piece, score in trained if piece not in (PAD, BOS, EOS))
     unknown = [piece for piece, _ in pieces].index(UNK)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown))
     tokenizer.normalizer = learned.normalizer
@@ -310,6 +326,19 @@ def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     backend.no_truncation()
     backend.no_padding()
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def decode_batch(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
+    """Token ids of N texts as text, without special tokens but for the unknown one: what was not known stays visible.
+
+    A tokenizer may use its unknown token as start, end or padding token as well (GPT-2): then it is left out.
+    """
+    declared = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    hidden = declared | set(tokenizer.all_special_ids)
+    if tokenizer.unk_token_id not in roles:
+        hidden -= {tokenizer.unk_token_id}
+    return tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
 
 
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:

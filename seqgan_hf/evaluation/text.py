@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..data import decode_batch
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
 from .suite import signature
@@ -24,9 +25,9 @@ def decode(tokenizer: PreTrainedTokenizerBase, samples: Samples) -> list[str]:
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[str]:
-    """Token ids of N texts as text, without special tokens."""
+    """Token ids of N texts as text, without special tokens but for the unknown one."""
     # words carry the space before them, so that a continuation is apart from its prompt; lines of text begin without
-    return [text.removeprefix(" ") for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return [text.removeprefix(" ") for text in decode_batch(tokenizer, ids)]
 
 
 class TextEvaluator(Evaluator):
