@@ -99,10 +99,17 @@ def open_repositories(
             "log in with `hf auth login`, or set the environment variable HF_TOKEN"
         )
     api = HfApi(token=token)
-    return [
+    made = [
         _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
         for name in names
     ]
+    for name in made if private else ():
+        if not _retrying(lambda name=name: api.repo_info(name).private, name):
+            raise HubError(
+                f"got private=true for {name!r}, which is there already and public -> expected a new repository or a "
+                "private one -> make it private in its settings on the Hub, or leave the option out"
+            )
+    return made
 
 
 def push_run(
@@ -123,7 +130,8 @@ def push_run(
     Args:
         folder: of the run.
         repo_id: `owner/name`, or `name` for the owner of the token.
-        private: make the repository private, if it is a new one; by default what the account has chosen.
+        private: make the repository private; one that is there already has to be. By default a new one is what the
+            account has chosen.
         token: by default the one of `hf auth login` or HF_TOKEN.
         discriminator: in the folder `discriminator` of the repository, in a repository of its own (named after the
             generator's, with `-discriminator`), or not uploaded.
@@ -150,7 +158,7 @@ def push_run(
     summary = read_summary(folder)
     place = discriminator if summary["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
-    judge_files = _files(folder.discriminator) if place == "repository" else {}
+    judge_files = _files(folder.own(folder.discriminator)) if place == "repository" else {}
     repo_id, *judge_ids = open_repositories(repo_id, place, private, token)
     for judge_id in judge_ids:
         card = discriminator_card(folder, judge_id, repo_id, license)
@@ -191,8 +199,8 @@ def _files(folder: Path) -> dict[str, Path]:
             )
         if path.is_file() and path.suffix not in UPLOADED:
             raise HubError(
-                f"got {str(path)!r} among the files to upload -> expected weights as safetensors only, since pickles "
-                "run code where they are loaded -> remove it"
+                f"got {str(path)!r} among the files to upload -> expected only files of the kinds "
+                f"{', '.join(sorted(UPLOADED))} (pickles run code where they are loaded) -> remove it"
             )
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = path
@@ -220,12 +228,14 @@ def _outdated(held: Iterable[str], files: Collection[str]) -> list[str]:
     """
     held = list(held)
     ours = {"recipe.yaml", "samples.txt", PICTURE}
-    ours |= {name.removeprefix("discriminator/") for name in held if re.fullmatch(r"discriminator/\w+\.py", name)}
-    weights = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+    code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
+    ours |= code | {name.removeprefix("discriminator/") for name in code}
+    weights = re.compile(r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+    of_judge = re.compile(r"discriminator/(config|tokenizer|tokenizer_config|special_tokens_map)\.json")
     return [
         name
         for name in held
-        if name not in files and (name in ours or name.startswith("discriminator/") or weights.fullmatch(name))
+        if name not in files and (name in ours or weights.fullmatch(name) or of_judge.fullmatch(name))
     ]
 
 

@@ -249,8 +249,11 @@ def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator
     if summary["discriminator"] and not (model_id and discriminator_id == ""):
         place = (discriminator_id or model_id) if model_id else str(folder.discriminator)
         subfolder = "discriminator" if model_id and not discriminator_id else None
-        lines += ["", "How real a text looks to the discriminator:", ""]
-        lines += [_judge_snippet(place, subfolder, summary["discriminator"]["carries_code"])]
+        if (folder.discriminator / "tokenizer_config.json").exists():
+            lines += ["", "How real a text looks to the discriminator:", ""]
+            lines += [_judge_snippet(place, subfolder, summary["discriminator"]["carries_code"])]
+        else:
+            lines += ["", "The discriminator reads token ids: no tokenizer could be saved for it."]
     if code:
         lines += ["", "`trust_remote_code=True` runs the modeling file that lies beside the weights. After "]
         lines[-1] += (

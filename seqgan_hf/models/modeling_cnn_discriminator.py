@@ -161,6 +161,11 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-2 * std, b=2 * std)
             init.constant_(module.bias, self.config.initial_bias)
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
+        return super().from_pretrained(*args, **{"use_safetensors": True} | kwargs)
+
     def push_to_hub(self, *args, **kwargs) -> str:
         """As everywhere in transformers; where nobody is logged in, the error says how to.
 

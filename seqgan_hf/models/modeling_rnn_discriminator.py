@@ -155,6 +155,11 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
+        return super().from_pretrained(*args, **{"use_safetensors": True} | kwargs)
+
     def push_to_hub(self, *args, **kwargs) -> str:
         """As everywhere in transformers; where nobody is logged in, the error says how to.
 
