@@ -62,7 +62,7 @@ def fingerprint(tensor: Tensor) -> Tensor:
     return total
 
 
-def check_same_data(accelerator: Accelerator, fingerprint: int | None) -> None:
+def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
     """Make sure that all processes train on the same sequences, each on its share of them.
 
     Raises:

@@ -20,6 +20,8 @@ from .samples import Samples
 DEVICE_BYTES = 2**30
 # Rows that a streamed corpus is shuffled within.
 SHUFFLE_BUFFER = 10_000
+# Rows of a stream by which it is known again.
+FINGERPRINTED_ROWS = 1_000
 
 
 class TrainingData(ABC):
@@ -33,9 +35,9 @@ class TrainingData(ABC):
     def __len__(self) -> int:
         """Number of training sequences, over all processes."""
 
-    def fingerprint(self) -> int | None:
-        """A number that changes with the sequences and their order; `None` where it would take reading them all."""
-        return None
+    @abstractmethod
+    def fingerprint(self) -> int:
+        """A number that changes with the sequences and their order, the same on all processes."""
 
     def endless(self, seed: tuple[int, ...], batch_size: int) -> Iterator[Samples]:
         """Epoch after epoch, each in an order of its own."""
@@ -99,6 +101,7 @@ class StreamedData(TrainingData):
         process_index: int = 0,
         num_processes: int = 1,
     ):
+        self.whole = dataset
         self.dataset = split_dataset_by_node(dataset, process_index, num_processes) if num_processes > 1 else dataset
         self.bos_token_id, self.pad_token_id = bos_token_id, pad_token_id
         self.max_length, self.device = max_length, device
@@ -109,6 +112,11 @@ class StreamedData(TrainingData):
             "got a streamed corpus, whose length is not known -> expected a number of generated sequences -> set "
             "`training.num_fakes`"
         )
+
+    def fingerprint(self) -> int:
+        """Of the first rows only: reading all would take as long as an epoch."""
+        rows = next(stream_samples(self.whole, self, FINGERPRINTED_ROWS, self.max_length))
+        return int(fingerprint(torch.cat([rows.ids.flatten(), rows.prompt.flatten()])))
 
     def epoch(self, seed: tuple[int, ...], batch_size: int) -> Iterator[Samples]:
         shuffled = self.dataset.shuffle(seed=seeded(seed) % 2**32, buffer_size=SHUFFLE_BUFFER)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from seqgan_hf.data import Corpus, DataError, materialize, stream_samples, to_samples
 from seqgan_hf.samples import Samples
+from seqgan_hf.training_data import StreamedData
 
 
 BOS, PAD = 1, 0
@@ -123,3 +124,13 @@ def test_what_cannot_be_padded_is_refused(call, message):
 
 def test_fixed_length_needs_no_padding_token():
     assert to_samples([{"input_ids": [1, 2]}, {"input_ids": [3, 4]}], corpus(None)).mask.all()
+
+
+def test_a_stream_is_known_again_by_its_first_rows():
+    def fingerprint(rows, process=0, processes=1):
+        stream = Dataset.from_dict({"input_ids": rows}).to_iterable_dataset()
+        return StreamedData(stream, 0, 0, 4, torch.device("cpu"), process, processes).fingerprint()
+
+    rows = [[i % 7 + 1, i % 5 + 1, 2] for i in range(40)]
+    assert fingerprint(rows) == fingerprint(rows) == fingerprint(rows, 1, 2)
+    assert len({fingerprint(rows), fingerprint(rows[::-1]), fingerprint(rows[:-1])}) == 3

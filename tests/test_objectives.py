@@ -10,6 +10,7 @@ from conftest import BOS, EOS, PAD, build_discriminator, build_generator
 from torch.nn import functional as F
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from seqgan_hf import sampling
 from seqgan_hf.objectives import MLE, ConstantReward, RandomReward, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
 from seqgan_hf.sampling import sample, start_prompt, token_logprobs
@@ -255,3 +256,26 @@ def test_controls_know_nothing_of_the_discriminator():
 def test_settings_out_of_range_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_rollouts_go_on_with_a_part_of_the_batch_when_one_prefix_of_all_does_not_fit(monkeypatch):
+    """What is bounded is how many completions are in flight; below the batch size sequences take turns."""
+    samples = Samples(
+        torch.zeros(6, 1, dtype=torch.long), torch.randint(7, (6, 4)), torch.ones(6, 4, dtype=torch.bool)
+    )
+    generator, walk, seen = build_generator("lstm"), sampling._walk, []
+
+    def small_memory(generator, samples, *arguments):
+        seen.append(samples.batch_size)
+        if samples.batch_size > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return walk(generator, samples, *arguments)
+
+    monkeypatch.setattr(sampling, "_walk", small_memory)
+    with pytest.warns(
+        UserWarning, match="rollouts of one prefix of every sequence ran out of memory; going on with 3"
+    ):
+        values = SeqGAN(rollouts=2).action_values(generator, FirstTokenJudge(), samples)
+    expected = ((samples.ids[:, :1].float() - 6) / 2).sigmoid().expand(6, 4)
+    torch.testing.assert_close(values, expected)
+    assert seen[-1] == 3

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..functional import in_parts
 from ..samples import Samples
 from ..sampling import complete
 from .reinforce import Baseline, Reinforce, sequence_rewards
@@ -24,7 +25,7 @@ class SeqGAN(Reinforce):
         rollout_lag: the rollout policy is the generator itself (0), or an exponential moving average of it that keeps
             this share of its past at every generator step.
         max_rows: completions in flight at the same time; chosen by the size of the generator's cache by default. It
-            bounds memory and changes no result.
+            bounds memory; results stay the same up to rounding, or, below the batch size, in distribution.
         baseline: see `Reinforce`; the paper has none.
         baseline_momentum: see `Reinforce`.
 
@@ -69,6 +70,15 @@ class SeqGAN(Reinforce):
 
     def action_values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
         """Q(Y_1:t-1, y_t): the mean of D over completions of Y_1:t, shape (B, T), zero at padding."""
+        rows = samples.batch_size
+        at_once = min(self.max_rows or rows, rows)  # below that, every sequence has one completion in flight
+        task = "rollouts of one prefix of every sequence"
+        parts = in_parts(
+            generator, task, rows, at_once, lambda part: self._values(generator, discriminator, samples.select(part))
+        )
+        return torch.cat(parts)
+
+    def _values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
         policy = self._rollout_policy(generator)
         totals = torch.zeros_like(samples.ids, dtype=torch.float32)
         for completions in complete(policy, samples, self.rollouts, max_rows=self.max_rows):
