@@ -333,6 +333,12 @@ def test_stream_counts_what_it_reads_and_says_what_it_cannot_know(write):
     assert set(counts.values()) == {None}
 
 
+def test_no_word_is_learnt_from_the_lines_that_a_stream_holds_out(write):
+    path = write("a.txt", "only\n\n" * 2500 + "a\n")
+    corpus = TextData(train_file=path, eval_size=2500, max_length=3, streaming=True).load()
+    assert corpus.vocab_size == 5 and corpus.report["train"]["lines"] == 1
+
+
 def test_stream_without_a_line_that_fits(write):
     path = write("a.txt", "a\n" + "a b c d\n" * 5)
     with pytest.raises(DataError, match="got a stream without a line of 1 to 3 tokens .* set too_long=truncate"):
