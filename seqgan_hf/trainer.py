@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other.
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
-# Steps in a row that may be left out because of gradients that are not finite, before the run gives up.
+# Steps of a model in a row that may be left out because of gradients that are not finite, before the run gives up.
 MAX_BAD_STEPS = 5
 # Where there are no progress bars, seconds between two lines of the log at least.
 LOG_SECONDS = 30.0
@@ -161,7 +161,7 @@ class AdversarialTrainer:
         )
         self.best: dict[str, Any] = {}
         self.evaluation: dict[str, Any] = {}  # the last one: its name, values and their signatures
-        self.bad_steps = 0
+        self.bad_steps = dict.fromkeys(self._models(), 0)  # of each model, in a row
         self._weights: list[Tensor | float] = []  # of the batches of a step
         self.monitor = CollapseMonitor()
         self._seconds = 0.0
@@ -310,7 +310,7 @@ class AdversarialTrainer:
             if max_norm:
                 nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
             self._sums[f"{name}_grad_norm"].append(norm)
-            self.bad_steps = 0
+            self.bad_steps[name] = 0
         self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
         if finite or self.accelerator.scaler is not None:  # a gradient scaler leaves bad steps out by itself
             optimizer.step()
@@ -323,7 +323,7 @@ class AdversarialTrainer:
         return finite
 
     def _count_bad_step(self, name: str) -> None:
-        self.bad_steps += 1
+        self.bad_steps[name] += 1
         self._sums["bad_steps"].append(1.0)
         where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
         message = (
@@ -331,11 +331,11 @@ class AdversarialTrainer:
             f"{self.state.global_step} (done: {where or 'nothing'})"
         )
         self._warn(f"{message}; the step is left out")
-        if self.bad_steps >= MAX_BAD_STEPS:
+        if self.bad_steps[name] >= MAX_BAD_STEPS:
             whole = [path.name for path in checkpoints(self.folder.checkpoints)]
             again = f"resume from {whole[-1]} with resume_from_checkpoint=true" if whole else "start anew"
             raise TrainingError(
-                f"{message}, {self.bad_steps} times in a row -> expected finite numbers -> lower the learning rate or "
+                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning rate or "
                 f"clip the gradient, and {again}"
             )
 
