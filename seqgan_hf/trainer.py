@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other.
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
-# Steps of a model in a row that may be left out because of gradients that are not finite, before the run gives up.
+# Steps of a model in a row that may be left out because of losses or gradients that are not finite, before the run gives up.
 MAX_BAD_STEPS = 5
 # Where there are no progress bars, seconds between two lines of the log at least.
 LOG_SECONDS = 30.0
@@ -294,12 +294,14 @@ class AdversarialTrainer:
     def _backward(self, loss: Loss) -> None:
         """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""
         self._weights.append(loss.weight)
-        self.accelerator.backward(loss.value * (loss.weight / self._weights[0]))
+        # 1, or NaN where the loss is not finite: the gradient then says so, on all processes, without a wait of its own
+        finite = 1 + 0 * loss.value.detach()
+        self.accelerator.backward(loss.value * (finite * loss.weight / self._weights[0]))
         for name, value in loss.metrics.items():
             self._sums[name].append(value)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float, name: str) -> bool:
-        """Average gradients over processes, clip them, and update; a step whose gradient is not finite is left out."""
+        """Average gradients over processes, clip them, and update; a step of bad numbers is left out."""
         average_gradients(self.accelerator, model, self._weights)
         self._weights.clear()
         self.accelerator.unscale_gradients(optimizer)
@@ -327,7 +329,7 @@ class AdversarialTrainer:
         self._sums["bad_steps"].append(1.0)
         where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
         message = (
-            f"got a {name} gradient that is not finite in the phase {PHASE_NAMES[self._phase]!r} at step "
+            f"got a {name} loss or gradient that is not finite in the phase {PHASE_NAMES[self._phase]!r} at step "
             f"{self.state.global_step} (done: {where or 'nothing'})"
         )
         self._warn(f"{message}; the step is left out")

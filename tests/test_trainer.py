@@ -233,7 +233,7 @@ def test_steps_with_bad_numbers_are_left_out_and_end_the_run(corpus, tmp_path, c
     with pytest.raises(TrainingError, match=f"{MAX_BAD_STEPS} times in a row .* resume from checkpoint-18"):
         trainer.train()
     assert all(parameter.isfinite().all() for parameter in trainer.generator.parameters())
-    message = "generator gradient that is not finite in the phase 'adversarial' at step 21 (done: pretrain_epochs 2"
+    message = "generator loss or gradient that is not finite in the phase 'adversarial' at step 21 (done: pretrain_epochs 2"
     assert message in capsys.readouterr().err
     assert fault(checkpoints(tmp_path / "run" / "checkpoints")[-1]) is None, "there is one to go back to"
 
@@ -255,6 +255,35 @@ def test_bad_steps_are_counted_for_each_model(corpus, tmp_path):
         build(
             corpus, tmp_path / "cut", objective=AlwaysNaN(), rounds=MAX_BAD_STEPS, resume_from_checkpoint=True
         ).train()
+
+
+class InfiniteLoss(Reinforce):
+    """Of D every third time, with a gradient as always."""
+
+    calls = 0
+
+    def discriminator_loss(self, discriminator, real, fake) -> Loss:
+        loss = super().discriminator_loss(discriminator, real, fake)
+        self.calls += 1
+        return Loss(loss.value + (float("inf") if self.calls % 3 == 0 else 0.0), loss.metrics)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_bad_loss_is_found_though_its_gradient_is_finite(corpus, tmp_path, capsys, accumulated):
+    kept = []
+
+    class Weights(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            kept.append(weights(trainer))
+
+    settings = {"pretrain_epochs": 0, "rounds": 0, "discriminator_pretrain_steps": 1}
+    settings["gradient_accumulation_steps"] = accumulated
+    trainer = build(corpus, tmp_path / "run", objective=InfiniteLoss(), callbacks=[Weights()], **settings)
+    kept.append(weights(trainer))
+    trainer.train()
+    left_out = [same(old, new) for old, new in zip(kept[:-1], kept[1:], strict=True)]
+    assert left_out == ([False, False, True] * 2 if accumulated == 1 else [True] * 2)
+    assert capsys.readouterr().err.count("discriminator loss or gradient that is not finite") == left_out.count(True)
 
 
 def test_callbacks_are_called_and_obeyed(corpus, tmp_path):
