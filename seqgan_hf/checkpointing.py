@@ -78,6 +78,17 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint to go back to, if there is any."""
+    return next((path for path in reversed(checkpoints(folder)) if fault(path) is None), None)
+
+
+def way_back(folder: Path) -> str:
+    """The remedy for a run that went wrong, as part of a message."""
+    whole = newest_whole(folder)
+    return "start anew" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
+
+
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
     """Remove all but the newest `limit` checkpoints; the one named `keep` stays."""
     if limit is None:
@@ -150,8 +161,10 @@ class CheckpointWriter:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(self.aside, ignore_errors=True)
-            whole = [path.name for path in checkpoints(self.path.parent) if fault(path) is None]
-            left = f"{whole[-1]} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+            whole = newest_whole(self.path.parent)
+            left = (
+                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+            )
             raise RunFolderError(
                 f"got {str(self.path)!r}, which cannot be written ({str(error).strip()}) -> expected room on the disk "
                 f"and the permission to write -> make room; {left}"

@@ -35,6 +35,7 @@ from .checkpointing import (
     rotate,
     set_rng_state,
     tidy,
+    way_back,
 )
 from .data import DataError
 from .evaluation.base import Evaluator
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other.
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
-# Steps of a model in a row that may be left out because of losses or gradients that are not finite, before the run gives up.
+# Steps of a model in a row that may be left out, for bad losses or gradients, before the run gives up.
 MAX_BAD_STEPS = 5
 # Where there are no progress bars, seconds between two lines of the log at least.
 LOG_SECONDS = 30.0
@@ -294,7 +295,7 @@ class AdversarialTrainer:
     def _backward(self, loss: Loss) -> None:
         """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""
         self._weights.append(loss.weight)
-        # 1, or NaN where the loss is not finite: the gradient then says so, on all processes, without a wait of its own
+        # 1, or NaN where the loss is not finite: the gradient then says so, on all processes, without another wait
         finite = 1 + 0 * loss.value.detach()
         self.accelerator.backward(loss.value * (finite * loss.weight / self._weights[0]))
         for name, value in loss.metrics.items():
@@ -334,11 +335,25 @@ class AdversarialTrainer:
         )
         self._warn(f"{message}; the step is left out")
         if self.bad_steps[name] >= MAX_BAD_STEPS:
-            whole = [path.name for path in checkpoints(self.folder.checkpoints)]
-            again = f"resume from {whole[-1]} with resume_from_checkpoint=true" if whole else "start anew"
             raise TrainingError(
-                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning rate or "
-                f"clip the gradient, and {again}"
+                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning rate "
+                f"or clip the gradient, and {way_back(self.folder.checkpoints)}"
+            )
+
+    def _check_finite_weights(self) -> None:
+        """A checkpoint is something to go back to, so none is made of weights that went bad.
+
+        Raises:
+            TrainingError: names some of these parameters, and the checkpoint from before.
+        """
+        named = {f"{name}.{key}": p for name, model in self._models().items() for key, p in model.named_parameters()}
+        finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
+        bad = [name for name, good in zip(named, finite, strict=True) if not good]
+        if bad:
+            raise TrainingError(
+                f"got weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
+                f"{self.state.global_step} -> expected finite numbers -> lower the learning rate or clip the "
+                f"gradient, and {way_back(self.folder.checkpoints)}; no checkpoint is made of them"
             )
 
     @contextmanager
@@ -713,8 +728,15 @@ class AdversarialTrainer:
     # --- Checkpoints -------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> Path:
-        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder."""
+        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder.
+
+        Raises:
+            TrainingError: the weights differ between processes, or are not finite.
+            RunFolderError: it cannot be written.
+        """
         check_same_weights(self.accelerator, self._models())
+        with agreed(self.accelerator):
+            self._check_finite_weights()
         writer = CheckpointWriter(self.folder.checkpoints, f"{PREFIX}{self.state.global_step}")
         if self.best and self.best["checkpoint"] is None:
             self.best["checkpoint"] = writer.path.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,7 +234,9 @@ def test_steps_with_bad_numbers_are_left_out_and_end_the_run(corpus, tmp_path, c
     with pytest.raises(TrainingError, match=f"{MAX_BAD_STEPS} times in a row .* resume from checkpoint-18"):
         trainer.train()
     assert all(parameter.isfinite().all() for parameter in trainer.generator.parameters())
-    message = "generator loss or gradient that is not finite in the phase 'adversarial' at step 21 (done: pretrain_epochs 2"
+    message = (
+        "generator loss or gradient that is not finite in the phase 'adversarial' at step 21 (done: pretrain_epochs 2"
+    )
     assert message in capsys.readouterr().err
     assert fault(checkpoints(tmp_path / "run" / "checkpoints")[-1]) is None, "there is one to go back to"
 
@@ -284,6 +287,40 @@ def test_a_bad_loss_is_found_though_its_gradient_is_finite(corpus, tmp_path, cap
     left_out = [same(old, new) for old, new in zip(kept[:-1], kept[1:], strict=True)]
     assert left_out == ([False, False, True] * 2 if accumulated == 1 else [True] * 2)
     assert capsys.readouterr().err.count("discriminator loss or gradient that is not finite") == left_out.count(True)
+
+
+class Spoil(TrainerCallback):
+    """One weight of a model is no number any more after a step; a file of an old checkpoint is lost meanwhile."""
+
+    def __init__(self, step: int, model: str, bad: float, lost: Path):
+        self.step, self.model, self.bad, self.lost, self.trainer = step, model, bad, lost, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.lost.unlink(missing_ok=True)
+            with torch.no_grad():
+                list(getattr(self.trainer, self.model).parameters())[-1].view(-1)[0] = self.bad
+
+
+@pytest.mark.parametrize(
+    ("model", "step", "bad", "again"),
+    [
+        ("generator", 3, float("nan"), "start anew"),
+        ("generator", 6, float("inf"), "resume from checkpoint-3 "),
+        ("discriminator", 18, float("nan"), "resume from checkpoint-6 "),
+    ],
+)
+def test_no_checkpoint_is_made_of_weights_that_are_not_finite(corpus, tmp_path, model, step, bad, again):
+    spoil = Spoil(step, model, bad, lost=tmp_path / "run" / "checkpoints" / "checkpoint-12" / "trainer.pt")
+    quiet = {"eval_epochs": 0, "eval_rounds": 0}
+    spoil.trainer = build(corpus, tmp_path / "run", callbacks=[spoil], save_every=1, **quiet)
+    with pytest.raises(TrainingError, match=rf"not finite \({model}\..* at step {step} -> .*, and {again}"):
+        spoil.trainer.train()
+    kept = checkpoints(tmp_path / "run" / "checkpoints")
+    assert f"checkpoint-{step}" not in [path.name for path in kept]
+    for path in kept:
+        saved = AutoModelForCausalLM.from_pretrained(path / "generator")
+        assert all(parameter.isfinite().all() for parameter in saved.parameters())
 
 
 def test_callbacks_are_called_and_obeyed(corpus, tmp_path):
