@@ -90,12 +90,23 @@ def way_back(folder: Path) -> str:
 
 
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
-    """Remove all but the newest `limit` checkpoints; the one named `keep` stays."""
+    """Remove what is older than the newest `limit` whole checkpoints; the one named `keep` stays."""
     if limit is None:
         return
-    for path in checkpoints(folder)[: -max(1, limit)]:
-        if path.name != keep:
+    whole = 0
+    for path in reversed(checkpoints(folder)):
+        if whole < max(1, limit):
+            whole += fault(path) is None  # a broken one takes nobody's place
+        elif path.name != keep:
             _remove(path)
+
+
+def remove_after(folder: Path, number: int) -> list[str]:
+    """Remove the checkpoints with a number above `number`, newest first; returns their names, oldest first."""
+    later = [path for path in checkpoints(folder) if int(path.name.removeprefix(PREFIX)) > number]
+    for path in reversed(later):
+        _remove(path)
+    return [path.name for path in later]
 
 
 def _remove(path: Path) -> None:

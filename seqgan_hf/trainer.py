@@ -31,6 +31,7 @@ from .checkpointing import (
     CheckpointWriter,
     checkpoints,
     fault,
+    remove_after,
     rng_state,
     rotate,
     set_rng_state,
@@ -336,8 +337,8 @@ class AdversarialTrainer:
         self._warn(f"{message}; the step is left out")
         if self.bad_steps[name] >= MAX_BAD_STEPS:
             raise TrainingError(
-                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning rate "
-                f"or clip the gradient, and {way_back(self.folder.checkpoints)}"
+                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning "
+                f"rate or clip the gradient, and {way_back(self.folder.checkpoints)}"
             )
 
     def _check_finite_weights(self) -> None:
@@ -502,7 +503,7 @@ class AdversarialTrainer:
         for difference in differences:
             self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
         try:
-            self._load_checkpoint(path)
+            metrics_lines = self._load_checkpoint(path)
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
             raise RunFolderError(
@@ -510,6 +511,10 @@ class AdversarialTrainer:
                 f"{differ}) -> expected one of the same models and objective -> resume with the recipe that it was "
                 "made with, or name an older checkpoint"
             ) from error
+        if self.accelerator.is_main_process:  # the course that the run took after this checkpoint is given up
+            if later := remove_after(self.folder.checkpoints, self.state.global_step):
+                self._warn(f"going on from {path.name}; removed, as they came after it: {', '.join(later)}")
+            self.folder.truncate_metrics(metrics_lines)
 
     # --- Units of work -----------------------------------------------------------------------------------------------
 
@@ -816,7 +821,8 @@ class AdversarialTrainer:
             "`training.output_dir`, or start anew without resume_from_checkpoint"
         )
 
-    def _load_checkpoint(self, path: Path) -> None:
+    def _load_checkpoint(self, path: Path) -> int:
+        """Take back everything; returns how many lines of metrics had been written."""
         for name, model in self._models().items():
             load_weights(model, path / name)
         state = torch.load(path / "trainer.pt", map_location=self.device, weights_only=True)
@@ -836,8 +842,7 @@ class AdversarialTrainer:
                 "the same -> it goes on with the new ones; check `data` if that is not what you want"
             )
         self.state.best_metric = self.best.get("value")
-        if self.accelerator.is_main_process:
-            self.folder.truncate_metrics(done["metrics_lines"])
+        return done["metrics_lines"]
 
     def _load_own_state(self, path: Path, saved: int) -> None:
         index, number = self.accelerator.process_index, self.accelerator.num_processes

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from test_cli import quickstart
 from test_trainer import build, metrics, same, weights
+from transformers import TrainerCallback
 
 from seqgan_hf import checkpointing
 from seqgan_hf.checkpointing import CheckpointWriter, checkpoints, fault, rng_state, set_rng_state, tidy
@@ -93,6 +94,41 @@ def test_a_broken_checkpoint_that_is_named_is_refused(whole, corpus, tmp_path):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
+def test_going_on_from_an_older_checkpoint_gives_up_the_later_ones(corpus, tmp_path, capsys):
+    """They would be newer than all that follows: it would be rotated away at once, and they be resumed from."""
+    folder = tmp_path / "run" / "checkpoints"
+    build(corpus, tmp_path / "run", save_every=1, save_total_limit=9).train()
+    truncate(folder / "checkpoint-44" / "trainer.pt")
+    settings = {"save_every": 1, "save_total_limit": 2, "discriminator_pretrain_steps": 3, "rounds": 0}
+    resumed = build(corpus, tmp_path / "run", resume_from_checkpoint=str(folder / "checkpoint-12"), **settings)
+    kept = []
+    resumed.callback_handler.add_callback(Listing(folder, kept))
+    resumed.train()
+    message = (
+        "going on from checkpoint-12; removed, as they came after it: checkpoint-18, checkpoint-31, checkpoint-44"
+    )
+    assert message in capsys.readouterr().err
+    assert kept == [["checkpoint-12", "checkpoint-18"], ["checkpoint-18", "checkpoint-24"]]
+    assert [line["global_step"] for line in metrics(tmp_path / "run")] == [3, 6, 12, 18, 24]
+
+
+class Listing(TrainerCallback):
+    def __init__(self, folder: Path, found: list[list[str]]):
+        self.folder, self.found = folder, found
+
+    def on_save(self, args, state, control, **kwargs):
+        self.found.append([path.name for path in checkpoints(self.folder)])
+
+
+def test_broken_checkpoints_take_nobodys_place(tmp_path):
+    for number in range(1, 7):
+        write(tmp_path, f"checkpoint-{number}", "content")
+    for number in (3, 5):
+        flip(tmp_path / f"checkpoint-{number}" / "trainer.pt")
+    checkpointing.rotate(tmp_path, 2, keep="checkpoint-1")
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{number}" for number in (1, 4, 5, 6)]
+
+
 class Killed(BaseException):
     pass
 
@@ -100,7 +136,9 @@ class Killed(BaseException):
 def write(folder: Path, name: str, content: str) -> None:
     writer = CheckpointWriter(folder, name)
     writer.begin()
-    (writer.aside / "weights").write_text(content)
+    (writer.aside / "generator").mkdir()
+    for name in ("trainer.pt", "process-0.pt", "generator/model.safetensors"):
+        (writer.aside / name).write_text(content)
     writer.commit({"content": content})
 
 
@@ -117,7 +155,9 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
             calls += 1
             if calls == moment:
                 if function is removing:  # half of it is gone
-                    next((path for path in Path(arguments[0]).glob("weights")), Path("none")).unlink(missing_ok=True)
+                    next((path for path in Path(arguments[0]).glob("trainer.pt")), Path("none")).unlink(
+                        missing_ok=True
+                    )
                 raise Killed
             return function(*arguments, **options)
 
@@ -136,7 +176,7 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
     tidy(tmp_path)
     found = checkpoints(tmp_path)
     assert found and [fault(path) for path in found] == [None] * len(found)
-    assert (found[-1] / "weights").read_text() in ("old", "new")
+    assert (found[-1] / "trainer.pt").read_text() in ("old", "new")
     assert not list(tmp_path.glob(".*")), "litter"
 
 
