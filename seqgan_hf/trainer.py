@@ -59,7 +59,7 @@ from .processes import (
     share_weights,
     together,
 )
-from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode
+from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode, writable
 from .samples import Samples
 from .sampling import sample, special_tokens
 from .trackers import log_samples
@@ -490,7 +490,8 @@ class AdversarialTrainer:
         """Make the run's folder ready; the checkpoint to go on from, if any."""
         resumed = None
         if self.args.resume_from_checkpoint not in (None, False, "false", "False"):
-            tidy(self.folder.checkpoints)
+            with self.folder.permitted():
+                tidy(self.folder.checkpoints)
             resumed = self._find_checkpoint()
         self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
         if self.args.push_to_hub:  # a missing token is said now, not hours later
@@ -499,7 +500,7 @@ class AdversarialTrainer:
         return resumed
 
     def _resume(self, path: Path) -> None:
-        differences = self.folder.recipe_differences()
+        differences = self.folder.recipe_differences(path)
         for difference in differences:
             self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
         try:
@@ -512,7 +513,9 @@ class AdversarialTrainer:
                 "made with, or name an older checkpoint"
             ) from error
         if self.accelerator.is_main_process:  # the course that the run took after this checkpoint is given up
-            if later := remove_after(self.folder.checkpoints, self.state.global_step):
+            with self.folder.permitted():
+                later = remove_after(self.folder.checkpoints, self.state.global_step)
+            if later:
                 self._warn(f"going on from {path.name}; removed, as they came after it: {', '.join(later)}")
             self.folder.truncate_metrics(metrics_lines)
 
@@ -841,6 +844,12 @@ class AdversarialTrainer:
                 "got other training data than the checkpoint was made with (their fingerprints differ) -> expected "
                 "the same -> it goes on with the new ones; check `data` if that is not what you want"
             )
+        if self.best and not (self.folder.checkpoints / self.best["checkpoint"]).exists():
+            self._warn(
+                f"got a checkpoint whose best one so far, {self.best['checkpoint']}, is not in this run's folder -> "
+                "expected it there -> the best is sought anew from here; copy it there to keep it"
+            )
+            self.best = {}
         self.state.best_metric = self.best.get("value")
         return done["metrics_lines"]
 
@@ -867,7 +876,15 @@ class AdversarialTrainer:
                 load_weights(model, self.folder.checkpoints / self.best["checkpoint"] / name)
         # `generate` and pipelines then write what the generator was trained to write
         self.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
-        if self.accelerator.is_main_process:
+        with agreed(self.accelerator):
+            if self.accelerator.is_main_process:
+                self._write_results()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+
+    def _write_results(self) -> None:
+        with writable(self.folder.path):
             for name, model in self._models().items():
                 model.save_pretrained(self.folder.path / name)
             self._save_tokenizers()
@@ -875,10 +892,6 @@ class AdversarialTrainer:
             plot_learning_curve(self.folder.read_metrics(), self.folder.figures / "learning_curve.png", title)
             self.folder.write_summary(self._summary())
             write_card(self.folder)
-        self.accelerator.wait_for_everyone()
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        if self.args.push_to_hub:
-            self.push_to_hub()
 
     def _save_tokenizers(self) -> None:
         if self.processing_class is None:

@@ -260,6 +260,53 @@ def test_a_full_disk_while_logging(corpus, tmp_path, monkeypatch):
         build(corpus, tmp_path / "run").train()
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"), [("model", "save_pretrained"), ("tokenizer", "save_pretrained"), ("folder", "write_summary")]
+)
+def test_a_full_disk_at_the_very_end(owner, name, whole, corpus, tmp_path, monkeypatch):
+    """Only the results are to be written: the run is done, and resuming it writes them."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
+    target = {"model": trainer.discriminator, "tokenizer": trainer.processing_class, "folder": trainer.folder}[owner]
+    error = {
+        "model": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        "tokenizer": Exception("No space left on device (os error 28)"),
+        "folder": FULL,
+    }[owner]
+    monkeypatch.setattr(type(target), name, fails_at(1, getattr(type(target), name), error))
+    with pytest.raises(RunFolderError, match="cannot be written .*No space left .*make room, and resume") as got:
+        trainer.train()
+    assert len(str(got.value).splitlines()) == 1
+    build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
+    assert RunFolder(tmp_path / "run").read_summary()["global_step"] == 44
+
+
+def test_a_full_disk_while_resuming_is_no_fault_of_the_checkpoint(whole, corpus, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "run")
+
+    def refuse(*arguments, **options):
+        raise FULL
+
+    trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(RunFolderError, match="^got .*metrics.partial', which cannot be written .No space left"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("left", [".checkpoint-50.partial", "checkpoint-99"])
+def test_what_cannot_be_removed_from_a_read_only_folder(left, whole, corpus, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / left).mkdir()
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    monkeypatch.setattr(checkpointing.os, "replace", refuse)
+    with pytest.raises(RunFolderError, match="got output_dir=.* cannot be written .Read-only file system"):
+        build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
+
+
 def test_a_folder_that_became_read_only(whole, corpus, tmp_path, monkeypatch):
     shutil.copytree(whole[0], tmp_path / "run")
 
@@ -281,6 +328,21 @@ def test_a_checkpoint_of_another_recipe(tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert "does not fit this run or is damaged" in error
     assert "the recipes differ in generator.config.hidden_size: 8 -> 9, training.generator_learning_rate" in error
+
+
+def test_going_on_in_another_folder(tmp_path, capsys):
+    """It gets the recipe, and the differences are those from the run that the checkpoint is of."""
+    assert main(quickstart(tmp_path / "run", "--training.metric_for_best_model", "nll_test")) == 0
+    capsys.readouterr()
+    old = checkpoints(tmp_path / "run" / "checkpoints")[0]
+    more = ["--training.resume_from_checkpoint", str(old), "--training.generator_learning_rate", "0.003"]
+    more += ["--training.metric_for_best_model", "nll_test", "--training.load_best_model_at_end", "true"]
+    assert main(quickstart(tmp_path / "other", *more)) == 0
+    error = capsys.readouterr().err
+    assert "generator_learning_rate: 0.002 -> 0.003" in error and "the best is sought anew" in error
+    assert "generator_learning_rate: 0.003" in (tmp_path / "other" / "recipe.yaml").read_text()
+    assert "generator_learning_rate: 0.002" in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert old in checkpoints(tmp_path / "run" / "checkpoints"), "another run's checkpoints are left alone"
 
 
 def test_changed_data_are_noticed(corpus, tmp_path, capsys):
