@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import random
@@ -21,6 +22,8 @@ from .run_folder import RunFolderError
 
 PREFIX = "checkpoint-"
 COMPLETE = "progress.json"  # written last
+# Files without which nothing can be resumed from, as patterns.
+NEEDED = ("trainer.pt", "process-0.pt", "generator/*.safetensors")
 # Endings of folders that are no checkpoints yet, or no more.
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 
@@ -58,6 +61,9 @@ def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint; `None` if it is whole: all its files are there, with the bytes written then."""
     try:
         files = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"]
+        for needed in NEEDED:
+            if not fnmatch.filter(files.keys(), needed):
+                return f"{COMPLETE} lists no {needed}"
         for name, (size, checksum) in files.items():
             if (path / name).stat().st_size != size:
                 return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
@@ -148,7 +154,7 @@ class CheckpointWriter:
     def commit(self, progress: dict[str, Any]) -> None:
         """Seal the files with a list of them, and give the folder its name: from now on it counts."""
         files = {
-            str(path.relative_to(self.aside)): [path.stat().st_size, _checksum(path)]
+            path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)]
             for path in sorted(self.aside.rglob("*"))
             if path.is_file()
         }

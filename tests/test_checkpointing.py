@@ -38,7 +38,22 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def unlist(*names: str):
+    """The list of files loses some, or all if none is named."""
+
+    def damage(path: Path) -> None:
+        progress = json.loads(path.read_text())
+        kept = {name: entry for name, entry in progress["files"].items() if names and name not in names}
+        path.write_text(json.dumps(progress | {"files": kept}))
+
+    return damage
+
+
 DAMAGE = {
+    "nothing listed": ("progress.json", unlist(), "progress.json lists no trainer.pt"),
+    "state not listed": ("progress.json", unlist("trainer.pt"), "progress.json lists no trainer.pt"),
+    "random numbers not listed": ("progress.json", unlist("process-0.pt"), "progress.json lists no process-0.pt"),
+    "weights not listed": ("progress.json", unlist("generator/model.safetensors"), "lists no generator/"),
     "truncated weights": ("generator/model.safetensors", truncate, "bytes instead of"),
     "a flipped bit": ("discriminator/model.safetensors", flip, "have changed"),
     "no weights": ("generator/model.safetensors", Path.unlink, "cannot be read"),
