@@ -566,7 +566,7 @@ class AdversarialTrainer:
             if number == self._interrupt == signal.SIGINT:
                 raise KeyboardInterrupt
             if self._interrupt is None:
-                self._warn("ending after the step in progress, with a checkpoint; interrupt again to end at once")
+                self._warn(self._farewell())
             self._interrupt = number  # launchers answer Ctrl-C with a SIGTERM of their own: that is no second one
 
         try:
@@ -580,6 +580,15 @@ class AdversarialTrainer:
                 signal.signal(number, handler)
             if self._bar is not None:
                 self._bar.close()
+
+    def _farewell(self) -> str:
+        """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
+        kept = checkpoints(self.folder.checkpoints)  # their bytes are not read now: a signal is answered at once
+        again = f"resume from {kept[-1].name}" if kept else "start anew: there is no checkpoint yet"
+        return (
+            "ending after the unit in progress (an epoch of pretraining, the g-steps of a round, a d-step), with a "
+            f"checkpoint; if it is killed before, {again}. Ctrl-C once more ends it at once"
+        )
 
     def _stop_if_interrupted(self) -> None:
         if self._interrupt is None:

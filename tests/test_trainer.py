@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,23 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, tm
     resumed.train()
     assert same(weights(whole), weights(resumed))
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("step", "again", "saved"), [(2, "start anew: there is no checkpoint yet", 3), (9, "resume from checkpoint-6", 12)]
+)
+def test_a_signal_is_answered_with_what_holds_if_the_run_is_killed_before_its_unit_ends(
+    corpus, tmp_path, capsys, step, again, saved
+):
+    class Terminate(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"checkpoint-{saved}"):
+        build(corpus, tmp_path / "run", callbacks=[Terminate()], save_every=1).train()
+    line = next(line for line in capsys.readouterr().err.splitlines() if "unit in progress" in line)
+    assert f"if it is killed before, {again}. " in line
 
 
 def test_checkpoints_are_whole_and_rotated(corpus, tmp_path):
