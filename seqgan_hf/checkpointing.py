@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import random
@@ -21,6 +22,8 @@ from .run_folder import RunFolderError
 
 PREFIX = "checkpoint-"
 COMPLETE = "progress.json"  # written last
+# Files without which nothing can be resumed from, as patterns.
+NEEDED = ("trainer.pt", "process-0.pt", "generator/*.safetensors")
 # Endings of folders that are no checkpoints yet, or no more.
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 
@@ -58,6 +61,9 @@ def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint; `None` if it is whole: all its files are there, with the bytes written then."""
     try:
         files = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"]
+        for needed in NEEDED:
+            if not fnmatch.filter(files.keys(), needed):
+                return f"{COMPLETE} lists no {needed}"
         for name, (size, checksum) in files.items():
             if (path / name).stat().st_size != size:
                 return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
@@ -78,13 +84,35 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint to go back to, if there is any."""
+    return next((path for path in reversed(checkpoints(folder)) if fault(path) is None), None)
+
+
+def way_back(folder: Path) -> str:
+    """The remedy for a run that went wrong, as part of a message."""
+    whole = newest_whole(folder)
+    return "start anew" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
+
+
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
-    """Remove all but the newest `limit` checkpoints; the one named `keep` stays."""
+    """Remove what is older than the newest `limit` whole checkpoints; the one named `keep` stays."""
     if limit is None:
         return
-    for path in checkpoints(folder)[: -max(1, limit)]:
-        if path.name != keep:
+    whole = 0
+    for path in reversed(checkpoints(folder)):
+        if whole < max(1, limit):
+            whole += fault(path) is None  # a broken one takes nobody's place
+        elif path.name != keep:
             _remove(path)
+
+
+def remove_after(folder: Path, number: int) -> list[str]:
+    """Remove the checkpoints with a number above `number`, newest first; returns their names, oldest first."""
+    later = [path for path in checkpoints(folder) if int(path.name.removeprefix(PREFIX)) > number]
+    for path in reversed(later):
+        _remove(path)
+    return [path.name for path in later]
 
 
 def _remove(path: Path) -> None:
@@ -126,7 +154,7 @@ class CheckpointWriter:
     def commit(self, progress: dict[str, Any]) -> None:
         """Seal the files with a list of them, and give the folder its name: from now on it counts."""
         files = {
-            str(path.relative_to(self.aside)): [path.stat().st_size, _checksum(path)]
+            path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)]
             for path in sorted(self.aside.rglob("*"))
             if path.is_file()
         }
@@ -150,8 +178,10 @@ class CheckpointWriter:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(self.aside, ignore_errors=True)
-            whole = [path.name for path in checkpoints(self.path.parent) if fault(path) is None]
-            left = f"{whole[-1]} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+            whole = newest_whole(self.path.parent)
+            left = (
+                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+            )
             raise RunFolderError(
                 f"got {str(self.path)!r}, which cannot be written ({str(error).strip()}) -> expected room on the disk "
                 f"and the permission to write -> make room; {left}"

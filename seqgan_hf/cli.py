@@ -59,7 +59,7 @@ def _run(command: str, arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("SEQGAN_HF_TRACEBACK"):
             raise
-        process = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ and _launched() else ""
         print(f"seqgan-hf{process}: {for_the_user(error)}", file=sys.stderr)
         return 1
     return 0
@@ -80,7 +80,21 @@ def for_the_user(error: Exception) -> str:
     )
 
 
+# Variables in which launchers tell a process its number.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+def _launched() -> bool:
+    """Whether several processes were asked for."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _train(arguments: list[str]) -> None:
+    if _launched() and not any(name in os.environ for name in RANKS):
+        raise ValueError(
+            f"got WORLD_SIZE={os.environ['WORLD_SIZE']} and no RANK in the environment -> expected both, as launchers "
+            "set them -> start with `torchrun --nproc_per_node N -m seqgan_hf train RECIPE`, or unset WORLD_SIZE"
+        )
     if not arguments:
         raise ValueError("got no recipe -> expected the path of one -> for example recipes/oracle/quickstart.yaml")
     from .recipe import build_trainer, load_recipe

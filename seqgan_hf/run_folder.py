@@ -65,14 +65,24 @@ class RunFolder:
                 f"{', '.join(p.name for p in held)} but no run (no {self.metrics.name}) -> expected a run to replace "
                 "-> set `training.output_dir` to another folder, or remove these yourself"
             )
-        try:
+        with self.permitted():
             if not resuming:
                 self._clear()
             for folder in (self.path, self.checkpoints, self.samples, self.figures):
                 folder.mkdir(parents=True, exist_ok=True)
-            if self.recipe_text is not None and not resuming:
+            if self.recipe_text is not None and not (resuming and self.recipe.exists()):
                 self.recipe.write_text(self.recipe_text, encoding="utf-8")
             self.metrics.touch()
+
+    @contextmanager
+    def permitted(self) -> Iterator[None]:
+        """Say in one line that the folder may not be changed.
+
+        Raises:
+            RunFolderError: instead of the `OSError`.
+        """
+        try:
+            yield
         except OSError as error:
             raise RunFolderError(
                 f"got output_dir={str(self.path)!r}, which cannot be written ({error.strerror}) -> expected a folder "
@@ -100,11 +110,14 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def recipe_differences(self) -> list[str]:
-        """Settings in which the run in this folder differs from the one that is about to go on with it."""
-        if self.recipe_text is None or not self.recipe.exists():
+    def recipe_differences(self, checkpoint: Path) -> list[str]:
+        """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it."""
+        recipe = checkpoint.resolve().parents[1] / self.recipe.name  # <run>/checkpoints/<checkpoint>
+        if not recipe.exists():
+            recipe = self.recipe
+        if self.recipe_text is None or not recipe.exists():
             return []
-        old = _flatten(yaml.safe_load(self.recipe.read_text(encoding="utf-8")))
+        old = _flatten(yaml.safe_load(recipe.read_text(encoding="utf-8")))
         new = _flatten(yaml.safe_load(self.recipe_text))
         names = sorted(old.keys() | new.keys())
         ignored = ("training.resume_from_checkpoint", "training.overwrite_run", "training.output_dir")
@@ -168,13 +181,17 @@ def writable(path: Path) -> Iterator[None]:
     """Say in one line that a file cannot be written.
 
     Raises:
-        RunFolderError: instead of the `OSError`.
+        RunFolderError: instead of the error of the disk.
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        # libraries written in Rust have errors of their own for the disk
+        if not isinstance(error, OSError) and "(os error " not in str(error):
+            raise
+        why = getattr(error, "strerror", None) or str(error).strip()
         raise RunFolderError(
-            f"got {str(path)!r}, which cannot be written ({error.strerror}) -> expected room on the disk and the "
+            f"got {str(path)!r}, which cannot be written ({why}) -> expected room on the disk and the "
             "permission to write -> make room, and resume from the last checkpoint with "
             "training.resume_from_checkpoint=true"
         ) from error

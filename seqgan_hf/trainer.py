@@ -31,10 +31,12 @@ from .checkpointing import (
     CheckpointWriter,
     checkpoints,
     fault,
+    remove_after,
     rng_state,
     rotate,
     set_rng_state,
     tidy,
+    way_back,
 )
 from .data import DataError
 from .evaluation.base import Evaluator
@@ -57,7 +59,7 @@ from .processes import (
     share_weights,
     together,
 )
-from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode
+from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode, writable
 from .samples import Samples
 from .sampling import sample, special_tokens
 from .trackers import log_samples
@@ -70,7 +72,7 @@ if TYPE_CHECKING:
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other.
 PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, EVALUATION = range(5)
-# Steps in a row that may be left out because of gradients that are not finite, before the run gives up.
+# Steps of a model in a row that may be left out, for bad losses or gradients, before the run gives up.
 MAX_BAD_STEPS = 5
 # Where there are no progress bars, seconds between two lines of the log at least.
 LOG_SECONDS = 30.0
@@ -161,7 +163,7 @@ class AdversarialTrainer:
         )
         self.best: dict[str, Any] = {}
         self.evaluation: dict[str, Any] = {}  # the last one: its name, values and their signatures
-        self.bad_steps = 0
+        self.bad_steps = dict.fromkeys(self._models(), 0)  # of each model, in a row
         self._weights: list[Tensor | float] = []  # of the batches of a step
         self.monitor = CollapseMonitor()
         self._seconds = 0.0
@@ -294,12 +296,14 @@ class AdversarialTrainer:
     def _backward(self, loss: Loss) -> None:
         """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""
         self._weights.append(loss.weight)
-        self.accelerator.backward(loss.value * (loss.weight / self._weights[0]))
+        # 1, or NaN where the loss is not finite: the gradient then says so, on all processes, without another wait
+        finite = 1 + 0 * loss.value.detach()
+        self.accelerator.backward(loss.value * (finite * loss.weight / self._weights[0]))
         for name, value in loss.metrics.items():
             self._sums[name].append(value)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float, name: str) -> bool:
-        """Average gradients over processes, clip them, and update; a step whose gradient is not finite is left out."""
+        """Average gradients over processes, clip them, and update; a step of bad numbers is left out."""
         average_gradients(self.accelerator, model, self._weights)
         self._weights.clear()
         self.accelerator.unscale_gradients(optimizer)
@@ -310,7 +314,7 @@ class AdversarialTrainer:
             if max_norm:
                 nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
             self._sums[f"{name}_grad_norm"].append(norm)
-            self.bad_steps = 0
+            self.bad_steps[name] = 0
         self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
         if finite or self.accelerator.scaler is not None:  # a gradient scaler leaves bad steps out by itself
             optimizer.step()
@@ -323,20 +327,34 @@ class AdversarialTrainer:
         return finite
 
     def _count_bad_step(self, name: str) -> None:
-        self.bad_steps += 1
+        self.bad_steps[name] += 1
         self._sums["bad_steps"].append(1.0)
         where = ", ".join(f"{unit} {done}" for unit, done in self.progress.items() if done)
         message = (
-            f"got a {name} gradient that is not finite in the phase {PHASE_NAMES[self._phase]!r} at step "
+            f"got a {name} loss or gradient that is not finite in the phase {PHASE_NAMES[self._phase]!r} at step "
             f"{self.state.global_step} (done: {where or 'nothing'})"
         )
         self._warn(f"{message}; the step is left out")
-        if self.bad_steps >= MAX_BAD_STEPS:
-            whole = [path.name for path in checkpoints(self.folder.checkpoints)]
-            again = f"resume from {whole[-1]} with resume_from_checkpoint=true" if whole else "start anew"
+        if self.bad_steps[name] >= MAX_BAD_STEPS:
             raise TrainingError(
-                f"{message}, {self.bad_steps} times in a row -> expected finite numbers -> lower the learning rate or "
-                f"clip the gradient, and {again}"
+                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning "
+                f"rate or clip the gradient, and {way_back(self.folder.checkpoints)}"
+            )
+
+    def _check_finite_weights(self) -> None:
+        """A checkpoint is something to go back to, so none is made of weights that went bad.
+
+        Raises:
+            TrainingError: names some of these parameters, and the checkpoint from before.
+        """
+        named = {f"{name}.{key}": p for name, model in self._models().items() for key, p in model.named_parameters()}
+        finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
+        bad = [name for name, good in zip(named, finite, strict=True) if not good]
+        if bad:
+            raise TrainingError(
+                f"got weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
+                f"{self.state.global_step} -> expected finite numbers -> lower the learning rate or clip the "
+                f"gradient, and {way_back(self.folder.checkpoints)}; no checkpoint is made of them"
             )
 
     @contextmanager
@@ -472,7 +490,8 @@ class AdversarialTrainer:
         """Make the run's folder ready; the checkpoint to go on from, if any."""
         resumed = None
         if self.args.resume_from_checkpoint not in (None, False, "false", "False"):
-            tidy(self.folder.checkpoints)
+            with self.folder.permitted():
+                tidy(self.folder.checkpoints)
             resumed = self._find_checkpoint()
         self.folder.open(resuming=resumed is not None, overwrite=self.args.overwrite_run)
         if self.args.push_to_hub:  # a missing token is said now, not hours later
@@ -481,11 +500,11 @@ class AdversarialTrainer:
         return resumed
 
     def _resume(self, path: Path) -> None:
-        differences = self.folder.recipe_differences()
+        differences = self.folder.recipe_differences(path)
         for difference in differences:
             self._warn(f"the recipe is not the one that the checkpoint was made with: {difference}")
         try:
-            self._load_checkpoint(path)
+            metrics_lines = self._load_checkpoint(path)
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
             raise RunFolderError(
@@ -493,6 +512,12 @@ class AdversarialTrainer:
                 f"{differ}) -> expected one of the same models and objective -> resume with the recipe that it was "
                 "made with, or name an older checkpoint"
             ) from error
+        if self.accelerator.is_main_process:  # the course that the run took after this checkpoint is given up
+            with self.folder.permitted():
+                later = remove_after(self.folder.checkpoints, self.state.global_step)
+            if later:
+                self._warn(f"going on from {path.name}; removed, as they came after it: {', '.join(later)}")
+            self.folder.truncate_metrics(metrics_lines)
 
     # --- Units of work -----------------------------------------------------------------------------------------------
 
@@ -541,7 +566,7 @@ class AdversarialTrainer:
             if number == self._interrupt == signal.SIGINT:
                 raise KeyboardInterrupt
             if self._interrupt is None:
-                self._warn("ending after the step in progress, with a checkpoint; interrupt again to end at once")
+                self._warn(self._farewell())
             self._interrupt = number  # launchers answer Ctrl-C with a SIGTERM of their own: that is no second one
 
         try:
@@ -555,6 +580,15 @@ class AdversarialTrainer:
                 signal.signal(number, handler)
             if self._bar is not None:
                 self._bar.close()
+
+    def _farewell(self) -> str:
+        """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
+        kept = checkpoints(self.folder.checkpoints)  # their bytes are not read now: a signal is answered at once
+        again = f"resume from {kept[-1].name}" if kept else "start anew: there is no checkpoint yet"
+        return (
+            "ending after the unit in progress (an epoch of pretraining, the g-steps of a round, a d-step), with a "
+            f"checkpoint; if it is killed before, {again}. Ctrl-C once more ends it at once"
+        )
 
     def _stop_if_interrupted(self) -> None:
         if self._interrupt is None:
@@ -711,8 +745,15 @@ class AdversarialTrainer:
     # --- Checkpoints -------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> Path:
-        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder."""
+        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder.
+
+        Raises:
+            TrainingError: the weights differ between processes, or are not finite.
+            RunFolderError: it cannot be written.
+        """
         check_same_weights(self.accelerator, self._models())
+        with agreed(self.accelerator):
+            self._check_finite_weights()
         writer = CheckpointWriter(self.folder.checkpoints, f"{PREFIX}{self.state.global_step}")
         if self.best and self.best["checkpoint"] is None:
             self.best["checkpoint"] = writer.path.name
@@ -792,7 +833,8 @@ class AdversarialTrainer:
             "`training.output_dir`, or start anew without resume_from_checkpoint"
         )
 
-    def _load_checkpoint(self, path: Path) -> None:
+    def _load_checkpoint(self, path: Path) -> int:
+        """Take back everything; returns how many lines of metrics had been written."""
         for name, model in self._models().items():
             load_weights(model, path / name)
         state = torch.load(path / "trainer.pt", map_location=self.device, weights_only=True)
@@ -811,9 +853,14 @@ class AdversarialTrainer:
                 "got other training data than the checkpoint was made with (their fingerprints differ) -> expected "
                 "the same -> it goes on with the new ones; check `data` if that is not what you want"
             )
+        if self.best and not (self.folder.checkpoints / self.best["checkpoint"]).exists():
+            self._warn(
+                f"got a checkpoint whose best one so far, {self.best['checkpoint']}, is not in this run's folder -> "
+                "expected it there -> the best is sought anew from here; copy it there to keep it"
+            )
+            self.best = {}
         self.state.best_metric = self.best.get("value")
-        if self.accelerator.is_main_process:
-            self.folder.truncate_metrics(done["metrics_lines"])
+        return done["metrics_lines"]
 
     def _load_own_state(self, path: Path, saved: int) -> None:
         index, number = self.accelerator.process_index, self.accelerator.num_processes
@@ -838,7 +885,15 @@ class AdversarialTrainer:
                 load_weights(model, self.folder.checkpoints / self.best["checkpoint"] / name)
         # `generate` and pipelines then write what the generator was trained to write
         self.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
-        if self.accelerator.is_main_process:
+        with agreed(self.accelerator):
+            if self.accelerator.is_main_process:
+                self._write_results()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+
+    def _write_results(self) -> None:
+        with writable(self.folder.path):
             for name, model in self._models().items():
                 model.save_pretrained(self.folder.path / name)
             self._save_tokenizers()
@@ -846,10 +901,6 @@ class AdversarialTrainer:
             plot_learning_curve(self.folder.read_metrics(), self.folder.figures / "learning_curve.png", title)
             self.folder.write_summary(self._summary())
             write_card(self.folder)
-        self.accelerator.wait_for_everyone()
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        if self.args.push_to_hub:
-            self.push_to_hub()
 
     def _save_tokenizers(self) -> None:
         if self.processing_class is None:

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from test_cli import quickstart
 from test_trainer import build, metrics, same, weights
+from transformers import TrainerCallback
 
 from seqgan_hf import checkpointing
 from seqgan_hf.checkpointing import CheckpointWriter, checkpoints, fault, rng_state, set_rng_state, tidy
@@ -37,7 +38,22 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def unlist(*names: str):
+    """The list of files loses some, or all if none is named."""
+
+    def damage(path: Path) -> None:
+        progress = json.loads(path.read_text())
+        kept = {name: entry for name, entry in progress["files"].items() if names and name not in names}
+        path.write_text(json.dumps(progress | {"files": kept}))
+
+    return damage
+
+
 DAMAGE = {
+    "nothing listed": ("progress.json", unlist(), "progress.json lists no trainer.pt"),
+    "state not listed": ("progress.json", unlist("trainer.pt"), "progress.json lists no trainer.pt"),
+    "random numbers not listed": ("progress.json", unlist("process-0.pt"), "progress.json lists no process-0.pt"),
+    "weights not listed": ("progress.json", unlist("generator/model.safetensors"), "lists no generator/"),
     "truncated weights": ("generator/model.safetensors", truncate, "bytes instead of"),
     "a flipped bit": ("discriminator/model.safetensors", flip, "have changed"),
     "no weights": ("generator/model.safetensors", Path.unlink, "cannot be read"),
@@ -93,6 +109,41 @@ def test_a_broken_checkpoint_that_is_named_is_refused(whole, corpus, tmp_path):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
+def test_going_on_from_an_older_checkpoint_gives_up_the_later_ones(corpus, tmp_path, capsys):
+    """They would be newer than all that follows: it would be rotated away at once, and they be resumed from."""
+    folder = tmp_path / "run" / "checkpoints"
+    build(corpus, tmp_path / "run", save_every=1, save_total_limit=9).train()
+    truncate(folder / "checkpoint-44" / "trainer.pt")
+    settings = {"save_every": 1, "save_total_limit": 2, "discriminator_pretrain_steps": 3, "rounds": 0}
+    resumed = build(corpus, tmp_path / "run", resume_from_checkpoint=str(folder / "checkpoint-12"), **settings)
+    kept = []
+    resumed.callback_handler.add_callback(Listing(folder, kept))
+    resumed.train()
+    message = (
+        "going on from checkpoint-12; removed, as they came after it: checkpoint-18, checkpoint-31, checkpoint-44"
+    )
+    assert message in capsys.readouterr().err
+    assert kept == [["checkpoint-12", "checkpoint-18"], ["checkpoint-18", "checkpoint-24"]]
+    assert [line["global_step"] for line in metrics(tmp_path / "run")] == [3, 6, 12, 18, 24]
+
+
+class Listing(TrainerCallback):
+    def __init__(self, folder: Path, found: list[list[str]]):
+        self.folder, self.found = folder, found
+
+    def on_save(self, args, state, control, **kwargs):
+        self.found.append([path.name for path in checkpoints(self.folder)])
+
+
+def test_broken_checkpoints_take_nobodys_place(tmp_path):
+    for number in range(1, 7):
+        write(tmp_path, f"checkpoint-{number}", "content")
+    for number in (3, 5):
+        flip(tmp_path / f"checkpoint-{number}" / "trainer.pt")
+    checkpointing.rotate(tmp_path, 2, keep="checkpoint-1")
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{number}" for number in (1, 4, 5, 6)]
+
+
 class Killed(BaseException):
     pass
 
@@ -100,7 +151,9 @@ class Killed(BaseException):
 def write(folder: Path, name: str, content: str) -> None:
     writer = CheckpointWriter(folder, name)
     writer.begin()
-    (writer.aside / "weights").write_text(content)
+    (writer.aside / "generator").mkdir()
+    for name in ("trainer.pt", "process-0.pt", "generator/model.safetensors"):
+        (writer.aside / name).write_text(content)
     writer.commit({"content": content})
 
 
@@ -117,7 +170,9 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
             calls += 1
             if calls == moment:
                 if function is removing:  # half of it is gone
-                    next((path for path in Path(arguments[0]).glob("weights")), Path("none")).unlink(missing_ok=True)
+                    next((path for path in Path(arguments[0]).glob("trainer.pt")), Path("none")).unlink(
+                        missing_ok=True
+                    )
                 raise Killed
             return function(*arguments, **options)
 
@@ -136,7 +191,7 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
     tidy(tmp_path)
     found = checkpoints(tmp_path)
     assert found and [fault(path) for path in found] == [None] * len(found)
-    assert (found[-1] / "weights").read_text() in ("old", "new")
+    assert (found[-1] / "trainer.pt").read_text() in ("old", "new")
     assert not list(tmp_path.glob(".*")), "litter"
 
 
@@ -220,6 +275,53 @@ def test_a_full_disk_while_logging(corpus, tmp_path, monkeypatch):
         build(corpus, tmp_path / "run").train()
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"), [("model", "save_pretrained"), ("tokenizer", "save_pretrained"), ("folder", "write_summary")]
+)
+def test_a_full_disk_at_the_very_end(owner, name, whole, corpus, tmp_path, monkeypatch):
+    """Only the results are to be written: the run is done, and resuming it writes them."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
+    target = {"model": trainer.discriminator, "tokenizer": trainer.processing_class, "folder": trainer.folder}[owner]
+    error = {
+        "model": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        "tokenizer": Exception("No space left on device (os error 28)"),
+        "folder": FULL,
+    }[owner]
+    monkeypatch.setattr(type(target), name, fails_at(1, getattr(type(target), name), error))
+    with pytest.raises(RunFolderError, match="cannot be written .*No space left .*make room, and resume") as got:
+        trainer.train()
+    assert len(str(got.value).splitlines()) == 1
+    build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
+    assert RunFolder(tmp_path / "run").read_summary()["global_step"] == 44
+
+
+def test_a_full_disk_while_resuming_is_no_fault_of_the_checkpoint(whole, corpus, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "run")
+
+    def refuse(*arguments, **options):
+        raise FULL
+
+    trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(RunFolderError, match="^got .*metrics.partial', which cannot be written .No space left"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("left", [".checkpoint-50.partial", "checkpoint-99"])
+def test_what_cannot_be_removed_from_a_read_only_folder(left, whole, corpus, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / left).mkdir()
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    monkeypatch.setattr(checkpointing.os, "replace", refuse)
+    with pytest.raises(RunFolderError, match="got output_dir=.* cannot be written .Read-only file system"):
+        build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
+
+
 def test_a_folder_that_became_read_only(whole, corpus, tmp_path, monkeypatch):
     shutil.copytree(whole[0], tmp_path / "run")
 
@@ -241,6 +343,21 @@ def test_a_checkpoint_of_another_recipe(tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert "does not fit this run or is damaged" in error
     assert "the recipes differ in generator.config.hidden_size: 8 -> 9, training.generator_learning_rate" in error
+
+
+def test_going_on_in_another_folder(tmp_path, capsys):
+    """It gets the recipe, and the differences are those from the run that the checkpoint is of."""
+    assert main(quickstart(tmp_path / "run", "--training.metric_for_best_model", "nll_test")) == 0
+    capsys.readouterr()
+    old = checkpoints(tmp_path / "run" / "checkpoints")[0]
+    more = ["--training.resume_from_checkpoint", str(old), "--training.generator_learning_rate", "0.003"]
+    more += ["--training.metric_for_best_model", "nll_test", "--training.load_best_model_at_end", "true"]
+    assert main(quickstart(tmp_path / "other", *more)) == 0
+    error = capsys.readouterr().err
+    assert "generator_learning_rate: 0.002 -> 0.003" in error and "the best is sought anew" in error
+    assert "generator_learning_rate: 0.003" in (tmp_path / "other" / "recipe.yaml").read_text()
+    assert "generator_learning_rate: 0.002" in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert old in checkpoints(tmp_path / "run" / "checkpoints"), "another run's checkpoints are left alone"
 
 
 def test_changed_data_are_noticed(corpus, tmp_path, capsys):

@@ -404,3 +404,15 @@ def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):
     for part in ("Python 3.", "GPUs: ", "CPU cores: ", "OMP_NUM_THREADS=7", "CUDA of torch: ", "distributed: gloo"):
         assert part in shown, part
     assert "secret" not in shown
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_world_without_ranks_is_told_in_one_line(command, tmp_path, monkeypatch, capsys):
+    for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = quickstart(tmp_path / "run")[1:] if command == "train" else [str(tmp_path / "none.yaml")]
+    assert main([command, *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("seqgan-hf: got ")
+    assert command != "train" or "got WORLD_SIZE=2 and no RANK in the environment -> expected both" in line

@@ -21,7 +21,7 @@ import torch
 import yaml
 from conftest import build_discriminator, build_generator
 from fake_hub import TOKEN, serve
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -35,7 +35,7 @@ from seqgan_hf.hub import HubError, classifier_tokenizer, push_run
 from seqgan_hf.model_card import CardError, model_card, public_recipe
 from seqgan_hf.models import RNNGeneratorForCausalLM
 from seqgan_hf.recipe import load_recipe
-from seqgan_hf.run_folder import RunFolder
+from seqgan_hf.run_folder import RunFolder, RunFolderError
 from seqgan_hf.samples import Samples
 from seqgan_hf.scoring import rewards
 from seqgan_hf.trainer import AdversarialTrainer
@@ -308,7 +308,7 @@ def test_pickles_and_links_are_never_uploaded(kind, run, hub, tmp_path):
     intruder = run.generator / ("weights.bin" if kind == "pickle" else "notes.txt")
     intruder.write_bytes(b"") if kind == "pickle" else intruder.symlink_to(tmp_path / "secret")
     try:
-        with pytest.raises(HubError, match="safetensors only" if kind == "pickle" else "got the link"):
+        with pytest.raises(HubError, match="expected only files of the kinds" if kind == "pickle" else "got the link"):
             push_run(run, "someone/grammar")
     finally:
         intruder.unlink()
@@ -328,7 +328,7 @@ def test_the_card_is_the_run_s(run, hub):
     assert {"nll_test", "nll_div", "bleu_2", "self_bleu_2", "copy_rate", "longest_copy"} <= set(results)
     assert all(result.metric_value == record[name] for name, result in results.items())
     assert results["bleu_2"].metric_args["signature"].startswith("samples:40|references:50|tokenization:white_space|")
-    assert results["nll_test"].metric_args["signature"].startswith("per:token|samples:40|held_out:50|")
+    assert results["nll_test"].metric_args["signature"].startswith("per:token|vocabulary:131|samples:40|held_out:50|")
     text = card.text
     for part in ("@inproceedings{yu2017seqgan", "![learning curve](learning_curve.png)", "GrammarData", "rollouts: 1"):
         assert part in text, part
@@ -473,7 +473,7 @@ def test_a_run_without_discriminator_and_text(hub, tmp_path):
     card = card_of(hub, "someone/mle")
     assert "text-classification" not in card.text and not any("discr" in name for name in hub.files("someone/mle"))
     results = {result.metric_type: result.metric_args["signature"] for result in card.data.eval_results}
-    assert results["nll_oracle"].startswith("per:token|samples:40|held_out:32|")
+    assert results["nll_oracle"].startswith("per:token|vocabulary:20|samples:40|held_out:32|")
     assert results["jsd_oracle"].startswith("per:sequence|")
     names: dict = {}
     (code,) = re.findall(
@@ -588,7 +588,7 @@ def bare_environment(folder: Path) -> Path:
 STRANGER = r"""
 import contextlib, importlib.util, io, json, re, sys
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 answers = {"packages": [name for name in ("seqgan_hf", "datasets", "accelerate") if importlib.util.find_spec(name)]}
@@ -676,7 +676,7 @@ def test_the_command_line_never_asks_whether_to_run_strange_code(place, run, tmp
     calls = {"generate": ["generate", str(copy)], "evaluate": evaluate}
     train = ["train", str(tmp_path / "recipe.yaml"), "--training.output_dir", str(tmp_path / "run")]
     if place == "encoder":
-        with pytest.raises(ValueError, match="trust_remote_code"):
+        with pytest.raises(ValueError, match="contains custom code|trust_remote_code"):
             load_encoder(str(copy))
     else:
         assert main(calls.get(place, train)) == 1
@@ -731,7 +731,7 @@ def test_nothing_is_written_as_a_pickle_and_a_pickle_runs_nothing(run, tmp_path,
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(), protocol=2))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(OSError, match="no file named model.safetensors"):  # it is not even opened
         AutoModelForCausalLM.from_pretrained(copy)
     assert main(["generate", str(copy)]) == 1
     assert not (tmp_path / "ran").exists()
@@ -753,6 +753,31 @@ def test_a_recipe_runs_nothing_but_data_sources_objectives_and_models(data, tmp_
     assert main(["train", "foreign.yaml"]) == 1
     error = capsys.readouterr().err
     assert "->" in error and "Traceback" not in error and not (tmp_path / "ran").exists()
+
+
+def test_a_discriminator_that_is_a_link_is_not_uploaded(run, hub, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "linked"))
+    shutil.move(copy.discriminator, tmp_path / "outside")
+    copy.discriminator.symlink_to(tmp_path / "outside")
+    for place in ("subfolder", "repository"):
+        with pytest.raises(RunFolderError, match="is a link or leads out of the run's folder"):
+            push_run(copy, "someone/linked", discriminator=place)
+    assert not hub.commits
+
+
+def test_private_means_private(run, hub):
+    push_run(run, "someone/open")
+    with pytest.raises(HubError, match="got private=true for 'someone/open', which is there already and public -> "):
+        push_run(run, "someone/open", private=True)
+    assert len(hub.commits["someone/open"]) == 2  # made, and pushed once
+
+
+def test_files_of_others_stay_where_they_are(run, hub):
+    push_run(run, "someone/mine")
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="discriminator/NOTES.txt", repo_id="someone/mine")
+    push_run(run, "someone/mine", discriminator="none")
+    left = [name for name in HfApi().list_repo_files("someone/mine") if name.startswith("discriminator/")]
+    assert left == ["discriminator/NOTES.txt"]
 
 
 # --- The documentation -----------------------------------------------------------------------------------------------

@@ -124,6 +124,24 @@ def test_moving_average_follows_the_batch_means_and_survives_a_checkpoint():
     torch.testing.assert_close(restored.moving_average, objective.moving_average)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_no_number_stays_out_of_the_moving_average(bad):
+    samples = drawn(build_generator("lstm", eos=None))
+    count = samples.batch_size
+    rewarded = torch.arange(count * 5.0).view(count, 5)
+    spoiled = rewarded.clone()
+    spoiled[0] = bad
+    for first in (None, torch.full((5,), 0.25)):
+        objective = Reinforce(baseline="moving_average", baseline_momentum=0.75)
+        objective.moving_average = first
+        objective._baseline(spoiled, samples)
+        mean = rewarded[1:].mean(dim=0)
+        torch.testing.assert_close(objective.moving_average, mean if first is None else first.lerp(mean, 0.25))
+        before = objective.moving_average
+        objective._baseline(torch.full_like(rewarded, bad), samples)
+        assert torch.equal(objective.moving_average, before), "nothing was measured"
+
+
 def test_baselines_lower_the_variance_and_leave_the_expectation():
     """One token, three choices, known rewards: the mean gradient over many batches is the exact one."""
     generator = build_generator("lstm", eos=None, vocab_size=3).eval()

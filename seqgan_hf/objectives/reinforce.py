@@ -78,7 +78,8 @@ class Reinforce(Objective):
         """b_t, broadcastable to (B, T), from the sequences of all processes."""
         if self.baseline == "none":
             return torch.zeros_like(values)
-        mask = samples.mask
+        # a reward that is no number leaves its own step out; it must not stay in the average for ever
+        mask = samples.mask & values.isfinite()
         counts, sums = sum_over_processes(
             torch.stack([mask.sum(dim=0).to(values), values.masked_fill(~mask, 0.0).sum(dim=0)])
         )
