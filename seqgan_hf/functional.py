@@ -176,7 +176,7 @@ _ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.b
 
 
 def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b^T + bias, without gradient.
+    """a b^T + bias, without gradient. (The modeling file of the CNN, which has to stand alone, has its own.)
 
     Args:
         a: shape (M, K).

@@ -87,6 +87,11 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.T
 
 
+def linear(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b^T + bias by torch's own product."""
+    return F.linear(a, b, bias)
+
+
 class MaxOverTime:
     """`conv1d` and autograd."""
 
@@ -123,6 +128,7 @@ def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
 PLAIN = {
     functional.sample_categorical: sample_categorical,
     functional.linear_nll: linear_nll,
+    functional.multiply: linear,
     BLOCK_ROWS: everything,
     sampling._has_plain_head: no_plain_head,
     sampling._Decoder: Decoder,

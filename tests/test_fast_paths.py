@@ -85,6 +85,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (functional, "linear_nll"),
         (sampling, "linear_nll"),
         (sampling, "sample_categorical"),
+        (sampling, "multiply"),
         (sampling, "_walk"),
         (sampling, "_Decoder"),
         (modeling_cnn_discriminator, "_MaxOverTime"),
