@@ -31,6 +31,7 @@ from .functional import (
     multiply,
     sample_categorical,
 )
+from .reserved_cache import reserve, select_rows
 from .samples import Samples
 
 
@@ -91,6 +92,10 @@ def _logits(head: nn.Module, features: Tensor) -> Tensor:
     return head(features)
 
 
+def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTensor) -> Tensor:
+    return torch.cat([values if kept is None else values[kept], values[repeated]])
+
+
 class _Decoder:
     """A batch of sequences that grow together, one token a step, on top of the generator's cache.
 
@@ -105,6 +110,7 @@ class _Decoder:
         self.accepts_positions = "position_ids" in inspect.signature(generator.forward).parameters
         self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
         self.cache = None
+        self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
@@ -123,18 +129,28 @@ class _Decoder:
         self.cache = output.past_key_values
         return output[0][:, -1]
 
+    def reserve(self, rows: int, length: int) -> None:
+        """Make room for so many rows of so many tokens, where that spares copies (`reserved_cache`)."""
+        reserve(self.cache, rows, length)
+
     def feed(self, tokens: LongTensor) -> None:
         """Append one token to every row, shape (N,)."""
+        if self.selected is not None:
+            select_rows(self.cache, *self.selected)
+            self.selected = None
         if self.mask is not None:
             self.mask = F.pad(self.mask, (0, 1), value=1)
         self.features = self._forward(tokens[:, None])
 
-    def select(self, rows: LongTensor) -> None:
-        """Keep, drop or repeat rows: row i continues what was row `rows[i]`, shape (K,)."""
-        self.cache.reorder_cache(rows)
-        self.features = self.features[rows]
+    def select(self, kept: LongTensor | None, repeated: LongTensor) -> None:
+        """Keep rows (K,), in ascending order (`None`: all), and append copies of rows (L,).
+
+        The cache follows when the next token is fed: after the last one it need not.
+        """
+        self.selected = len(self.features), kept, repeated
+        self.features = _keep_and_repeat(self.features, kept, repeated)
         if self.mask is not None:
-            self.mask = self.mask[rows]
+            self.mask = _keep_and_repeat(self.mask, kept, repeated)
 
     def draw(self, rows: slice, uniforms: Tensor, temperature: float, top_k: int, top_p: float) -> LongTensor:
         """The next token of the given rows; logits are computed and used block by block while they are in the cache.
@@ -234,6 +250,7 @@ def _sample_rows(
     mask = torch.zeros_like(ids, dtype=torch.bool)
     active = torch.arange(batch, device=ids.device)
     decoder = _Decoder(generator, start)
+    decoder.reserve(batch, start.prompt.shape[1] + length)
     for position in range(length):
         tokens = decoder.draw(slice(None), uniforms[active, position], temperature, top_k, top_p)
         ids[active, position] = tokens
@@ -246,7 +263,7 @@ def _sample_rows(
             if not len(active):
                 break
             if len(active) < len(decoder.features):
-                decoder.select(going)
+                decoder.select(going, going[:0])
         decoder.feed(tokens)
     return start._replace(ids=ids, mask=mask)
 
@@ -399,6 +416,7 @@ def _walk(
     first, last = units[0].prefix_length, units[-1].prefix_length
 
     decoder = _Decoder(generator, _with_prefix(samples, first))
+    decoder.reserve(samples.batch_size + len(ids), samples.prompt.shape[1] + length)
     active = going = torch.empty(0, dtype=torch.long, device=device)
     main = torch.arange(samples.batch_size, device=device)
     for position in range(first, length):  # tokens before `position` are fed, the one at `position` is drawn next
@@ -407,7 +425,9 @@ def _walk(
         if position in joins or len(going) < len(active):
             new = torch.arange(*joins.get(position, (0, 0)), device=device)
             still_main = main if position < last else main[:0]
-            decoder.select(torch.cat([still_main, len(main) + going, completions.row[new]]))
+            all_stay = position < last and len(going) == len(active)
+            kept = None if all_stay else torch.cat([still_main, len(main) + going])
+            decoder.select(kept, completions.row[new])
             active, main = torch.cat([active[going], new]), still_main
         if len(active) == 0 and position >= last:
             break
@@ -466,6 +486,7 @@ def mix_in_own_tokens(
     uniforms = torch.rand(*mixed.shape, 2, generator=rng, device=device)
     with evaluating(generator):
         decoder = _Decoder(generator, samples)
+        decoder.reserve(samples.batch_size, samples.prompt.shape[1] + length)
         for position in range(length - 1):
             drawn = decoder.draw(slice(None), uniforms[:, position], temperature=1.0, top_k=0, top_p=1.0)
             mixed[:, position] = torch.where(replaced[:, position], drawn, mixed[:, position])

@@ -16,7 +16,7 @@ import torch
 from torch import LongTensor, Tensor
 from torch.nn import functional as F
 
-from seqgan_hf import functional, sampling
+from seqgan_hf import functional, reserved_cache, sampling
 from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator
 from seqgan_hf.samples import Samples
 
@@ -50,6 +50,10 @@ def no_plain_head(generator) -> bool:
     return False
 
 
+def leave(cache, rows: int, length: int) -> None:
+    """The cache as transformers has it."""
+
+
 class Decoder(sampling._Decoder):
     """No cache: every step reads all tokens again."""
 
@@ -64,7 +68,8 @@ class Decoder(sampling._Decoder):
         self.cache = None
         self.features = self._forward(self.ids)
 
-    def select(self, rows: LongTensor) -> None:
+    def select(self, kept: LongTensor | None, repeated: LongTensor) -> None:
+        rows = torch.cat([torch.arange(len(self.ids)) if kept is None else kept, repeated])
         self.ids, self.features = self.ids[rows], self.features[rows]
         if self.mask is not None:
             self.mask = self.mask[rows]
@@ -130,6 +135,7 @@ PLAIN = {
     functional.linear_nll: linear_nll,
     functional.multiply: linear,
     BLOCK_ROWS: everything,
+    reserved_cache.reserve: leave,
     sampling._has_plain_head: no_plain_head,
     sampling._Decoder: Decoder,
     sampling._walk: walk,

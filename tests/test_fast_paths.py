@@ -86,6 +86,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (sampling, "linear_nll"),
         (sampling, "sample_categorical"),
         (sampling, "multiply"),
+        (sampling, "reserve"),
         (sampling, "_walk"),
         (sampling, "_Decoder"),
         (modeling_cnn_discriminator, "_MaxOverTime"),

@@ -12,7 +12,7 @@ PACKAGE = Path(seqgan_hf.__file__).parent
 # From the ground up; modules of one floor may import each other only where they are the same package.
 FLOORS = [
     {"samples", "models", "grammar"},
-    {"functional", "data"},
+    {"functional", "reserved_cache", "data"},
     {"sampling", "scoring"},
     {"oracle"},
     {"objectives", "evaluation", "metrics"},

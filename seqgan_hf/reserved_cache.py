@@ -1,0 +1,104 @@
+"""Keys and values of a causal LM in memory that is reserved ahead.
+
+The cache of `transformers` is concatenated anew at every token, and copied whole when rows are selected: for a small
+model that takes more time than the model itself. Here a token is written behind those before it, a row that is
+repeated behind the other rows, and rows that end are closed up in place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import LongTensor, Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+# Numbers that are moved at the same time where rows close up: the only memory that takes besides the cache.
+MOVED_TOGETHER = 2**22
+
+
+class ReservedLayer(DynamicLayer):
+    """Keys and values (rows, heads, tokens, width) as views of memory for more rows and tokens.
+
+    Args:
+        layer: holds the keys and values so far.
+        rows, length: what there must be room for.
+    """
+
+    def __init__(self, layer: DynamicLayer, rows: int, length: int):
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        given = layer.keys, layer.values
+        self._memory = [
+            state.new_empty(max(rows, state.shape[0]), state.shape[1], max(length, state.shape[2]), state.shape[3])
+            for state in given
+        ]
+        self._show(layer.keys.shape[0], layer.keys.shape[2])
+        for state, old in zip((self.keys, self.values), given, strict=True):
+            state.copy_(old)
+
+    def _show(self, rows: int, length: int) -> None:
+        reserved_rows, _, reserved_length, _ = self._memory[0].shape
+        if rows > reserved_rows or length > reserved_length:
+            raise IndexError(
+                f"got {rows} rows of {length} tokens -> expected at most {reserved_rows} rows of {reserved_length} "
+                "tokens -> reserve more"
+            )
+        self.keys, self.values = (memory[:rows, :, :length] for memory in self._memory)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Write new tokens behind those before; returns all keys and values."""
+        rows, _, length, _ = self.keys.shape
+        self._show(rows, length + key_states.shape[2])
+        self.keys[:, :, length:] = key_states
+        self.values[:, :, length:] = value_states
+        return self.keys, self.values
+
+    def repeat_rows(self, rows: LongTensor) -> None:
+        """Append copies of rows (K,)."""
+        count, _, length, _ = self.keys.shape
+        self._show(count + len(rows), length)
+        for state in (self.keys, self.values):
+            state[count:] = state[rows]
+
+    def reorder_cache(self, beam_idx: LongTensor) -> None:
+        """Keep rows (K,), in ascending order. In place: no row moves to where one that is still to move stands."""
+        _, heads, length, width = self.keys.shape
+        together = max(1, MOVED_TOGETHER // (heads * length * width))
+        for state in (self.keys, self.values):
+            for start in range(0, len(beam_idx), together):
+                moved = beam_idx[start : start + together]
+                state[start : start + len(moved)] = state[moved]
+        self._show(len(beam_idx), length)
+
+
+def reserve(cache: Cache, rows: int, length: int) -> None:
+    """Put a cache's keys and values into reserved memory; those that do more than append tokens stay as they are.
+
+    Args:
+        cache: as a model returned it; changed in place.
+        rows, length: what there must be room for.
+    """
+    if type(cache) is DynamicCache and all(
+        type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers
+    ):
+        cache.layers = [ReservedLayer(layer, rows, length) for layer in cache.layers]
+
+
+def select_rows(cache: Cache, batch_size: int, kept: LongTensor | None, repeated: LongTensor) -> None:
+    """Keep rows of a cache, and append copies of rows.
+
+    Args:
+        cache: of `batch_size` rows; changed in place.
+        kept: in ascending order, shape (K,); `None` keeps all.
+        repeated: shape (L,).
+    """
+    everything = torch.arange(batch_size + len(repeated), device=repeated.device)
+    if not all(isinstance(layer, ReservedLayer) for layer in cache.layers):
+        cache.reorder_cache(torch.cat([everything[:batch_size] if kept is None else kept, repeated]))
+        return
+    if len(repeated):
+        for layer in cache.layers:
+            layer.repeat_rows(repeated)
+    if kept is not None:
+        cache.reorder_cache(torch.cat([kept, everything[batch_size:]]))
