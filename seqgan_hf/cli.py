@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 
 COMMANDS = {
@@ -20,8 +21,39 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status (0 done, 1 a user's mistake, 2 a wrong call, 130 interrupted)."""
+    """Run a subcommand.
+
+    Returns:
+        The exit status: 0 done, 1 a user's mistake, 2 a wrong call, 130 interrupted, 141 nobody reads on (`| head`).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # not at the interpreter's end, where an error can no longer be caught
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _nobody_reads(stream)]
+        if not unread:
+            raise
+        for stream in unread:  # what is left in its buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141  # 128 + SIGPIPE, which would have ended a program that is not in Python
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the stream is a pipe that was closed at its other end."""
+    import select
+
+    try:
+        outlet = select.poll()
+        outlet.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # no such thing as poll; no file behind the stream
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in outlet.poll(0))
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
@@ -57,6 +89,8 @@ def _run(command: str, arguments: list[str]) -> int:
             print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and (_nobody_reads(sys.stdout) or _nobody_reads(sys.stderr)):
+            raise
         if os.environ.get("SEQGAN_HF_TRACEBACK"):
             raise
         process = f" (process {os.environ['RANK']})" if "RANK" in os.environ and _launched() else ""

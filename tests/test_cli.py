@@ -367,6 +367,37 @@ def test_the_command_line_and_the_package_import_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--help"],  # little text: it stays in the buffer until the end
+        ["compare", "--help"],  # argparse ends the process
+        ["env"],  # more text than a pipe holds, in the middle of the command
+    ],
+)
+def test_a_reader_that_leaves_ends_a_command_silently(call):
+    """As with `seqgan-hf ... | head`."""
+    long = "cli._env = lambda arguments: print('line\\n' * 100_000)"
+    code = f"import sys; from seqgan_hf import cli; {long}; sys.exit(cli.main({call!r}))"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, env=buffered, **streams)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(60) == 141
+    process.stderr.close()
+
+
+def test_other_broken_pipes_are_told(monkeypatch, capsys):
+    """One to a process or a server, for example."""
+
+    def command(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("seqgan_hf.cli._env", command)
+    assert main(["env"]) == 1
+    assert "got BrokenPipeError" in capsys.readouterr().err
+
+
 def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     """Ctrl-C in a real process."""
     import signal
