@@ -14,6 +14,7 @@ COMMANDS = {
     "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
     "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL ...]",
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
+    "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
     "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
     "env": "versions and devices, for a report of a bug",
@@ -81,9 +82,9 @@ def _run(command: str, arguments: list[str]) -> int:
     datasets.disable_progress_bars()
     from .trainer import Interrupted
 
-    handlers = {"train": _train, "generate": _generate, "evaluate": _evaluate, "compare": _compare, "data": _data}
+    handlers = {"train": _train, "generate": _generate, "evaluate": _evaluate, "compare": _compare, "curves": _curves}
     try:
-        (handlers | {"push": _push, "env": _env})[command](arguments)
+        (handlers | {"data": _data, "push": _push, "env": _env})[command](arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes say the same
             print(f"seqgan-hf: {str(interrupt) or 'ended at once, without a checkpoint'}", file=sys.stderr)
@@ -189,6 +190,39 @@ def _compare(arguments: list[str]) -> None:
     from .evaluation.compare import compare_runs
 
     print(compare_runs(options.runs, options.metrics, options.output))
+
+
+def _curves(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="seqgan-hf curves", description="Draw learning curves of several runs, published points beside them."
+    )
+    parser.add_argument("runs", nargs="+", help="folders of runs")
+    parser.add_argument(
+        "--output", required=True, help="the picture: .png, .pdf or .svg; the drawn numbers lie beside it as .csv"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        help="one a run; runs of one label are drawn as their mean (default: names of folders, one for seeds of one "
+        "recipe)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        help="a panel each (default: nll_oracle, nll_test, jsd_oracle where measured)",
+    )
+    parser.add_argument("--points", help="published values, a CSV file: round,metric,value[,label]")
+    parser.add_argument(
+        "--axis",
+        choices=("rounds", "seconds", "epochs"),
+        default="rounds",
+        help="adversarial rounds; wall-clock time since the shared pretraining; epochs of pretraining, then rounds "
+        "(default: rounds)",
+    )
+    options = vars(parser.parse_args(arguments))
+    from .evaluation.curves import write_curves
+
+    print(write_curves(options.pop("runs"), **options))
 
 
 def _data(arguments: list[str]) -> None:

@@ -43,11 +43,13 @@ class Run:
         name: of its folder.
         experiment: what it repeats: equal for runs that differ in nothing but the seed.
         lines: of `metrics.jsonl`.
+        start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
     """
 
     name: str
     experiment: str
     lines: list[dict[str, Any]]
+    start: str | None = None
 
     def curve(self, metric: str) -> tuple[list[float], list[float]]:
         """The metric against epochs of pretraining, then rounds of adversarial training."""
@@ -55,7 +57,7 @@ class Run:
         points = [
             (_x(line, epochs), line[metric])
             for line in self.lines
-            if line.get("phase") != "pretrain_discriminator" and _is_number(line.get(metric))
+            if line.get("phase") != "pretrain_discriminator" and is_number(line.get(metric))
         ]
         return [x for x, _ in points], [y for _, y in points]
 
@@ -65,9 +67,15 @@ class Run:
         epochs = [line.get("epoch") or 0 for line in self.lines if line.get("phase") == "pretrain_generator"]
         return int(max(epochs, default=0))
 
+    @property
+    def rounds(self) -> int:
+        """Adversarial rounds."""
+        rounds = [line.get("round") or 0 for line in self.lines if line.get("phase") == "adversarial"]
+        return int(max(rounds, default=0))
+
     def last(self, metric: str) -> float | None:
         """The last measured value."""
-        values = [line[metric] for line in self.lines if _is_number(line.get(metric))]
+        values = [line[metric] for line in self.lines if is_number(line.get(metric))]
         return values[-1] if values else None
 
 
@@ -77,7 +85,7 @@ def _x(line: dict[str, Any], epochs: int) -> float:
     return epochs + (line.get("round") or 0)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -133,16 +141,17 @@ def read_run(folder: str | Path) -> Run:
     if not lines:
         raise ValueError(f"got {str(path)!r} without a line -> expected a run that has measured -> train it first")
     name = folder.resolve().name
-    return Run(name, _experiment(folder, name), lines)
-
-
-def _experiment(folder: Path, name: str) -> str:
-    """A key that is equal for runs of one recipe with different seeds: the recipe without seeds, or the name."""
     recipe = folder / "recipe.yaml"
-    if recipe.is_file():
-        return json.dumps(
-            _without_seeds(yaml.safe_load(recipe.read_text(encoding="utf-8"))), sort_keys=True, default=str
-        )
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+    generator = settings.get("generator") if isinstance(settings, dict) else None
+    start = generator.get("pretrained") if isinstance(generator, dict) else None
+    return Run(name, _experiment(settings, name), lines, start)
+
+
+def _experiment(settings: Any, name: str) -> str:
+    """A key that is equal for runs of one recipe with different seeds: the recipe without seeds, or the name."""
+    if settings is not None:
+        return json.dumps(_without_seeds(settings), sort_keys=True, default=str)
     return re.sub(r"[-_.]?(seed|run)?[-_.]?\d+$", "", name) or name
 
 
@@ -152,7 +161,7 @@ def _without_seeds(node: Any) -> Any:
     return [_without_seeds(value) for value in node] if isinstance(node, list) else node
 
 
-def _name_experiments(runs: Sequence[Run]) -> None:
+def name_experiments(runs: Sequence[Run]) -> None:
     """Give each experiment the name of its first run, without the number of the seed where it holds several."""
     names: dict[str, str] = {}
     for run in runs:
@@ -184,11 +193,11 @@ def compare_runs(
     if not run_dirs:
         raise ValueError("got no runs -> expected folders of runs -> name at least one")
     runs = [read_run(folder) for folder in run_dirs]
-    _name_experiments(runs)
-    chosen = list(metrics) if metrics else _measured(runs)
+    name_experiments(runs)
+    chosen = list(metrics) if metrics else measured_metrics(runs)
     for metric in chosen:
         if all(run.last(metric) is None for run in runs):
-            known = ", ".join(_measured(runs)) or "none"
+            known = ", ".join(measured_metrics(runs)) or "none"
             raise ValueError(f"got metric {metric!r} -> expected one that a run measured ({known}) -> check the name")
     rows: dict[str, tuple[list[str], dict]] = {}
     for experiment in dict.fromkeys(run.experiment for run in runs):
@@ -206,7 +215,7 @@ def compare_runs(
     return comparison
 
 
-def _measured(runs: Sequence[Run]) -> list[str]:
+def measured_metrics(runs: Sequence[Run]) -> list[str]:
     """Names of all values in the records, those of evaluations first; errors and positions left out."""
     names = dict.fromkeys(name for run in runs for line in run.lines for name in line)
     values = [
