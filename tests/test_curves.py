@@ -159,6 +159,12 @@ def test_over_seconds_who_began_from_the_same_weights_shares_their_beginning(tmp
     assert xs == [[0, 12], [0, EPOCH], [12], [EPOCH, 2 * EPOCH, 3 * EPOCH]]
 
 
+def test_over_seconds_who_began_from_weights_of_its_own_is_timed_from_its_start(tmp_path, figures):
+    runs = [write_run(tmp_path / "gan", 2, 1), write_run(tmp_path / "tuned", 1, 0, start="gpt2")]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
+    assert [x for x, _ in drawn(figures[0])[1]] == [EPOCH]
+
+
 def test_over_seconds_maximum_likelihood_alone_is_timed_from_its_start(tmp_path, figures):
     write_curves([write_run(tmp_path / "mle", 2, 0)], str(tmp_path / "out.png"), axis="seconds")
     assert [x for x, _ in drawn(figures[0])[0]] == [EPOCH, 2 * EPOCH]
@@ -216,6 +222,14 @@ def test_more_runs_than_colours_stay_apart(tmp_path, figures):
     runs = [write_run(tmp_path / f"run{chr(97 + i)}", 1, 1, shift=i / 10, kind=i) for i in range(10)]
     write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"])
     assert len({(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].lines}) == 10
+
+
+def test_a_long_legend_leaves_the_panels_their_room(tmp_path, figures):
+    runs = [write_run(tmp_path / f"run{chr(97 + i)}", 1, 1, kind=i) for i in range(12)]
+    labels = [f"an objective with quite a long name {i}" for i in range(12)]
+    write_curves(runs, str(tmp_path / "out.png"), labels, metrics=["nll_oracle"])
+    figures[0].draw_without_rendering()
+    assert figures[0].axes[0].get_window_extent().height / figures[0].dpi > 2.4
 
 
 def test_a_value_at_its_bound_is_drawn_flat(tmp_path, figures):

@@ -357,7 +357,7 @@ def _draw(
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     width = max(6.0, 4.4 * columns)
-    figure = Figure(figsize=(width, 3.5 * rows + 0.8), layout="constrained")
+    figure = Figure(layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     unit, scale = ("", 1.0)
     if axis == "seconds":
@@ -383,8 +383,9 @@ def _draw(
             axes.axvline(mark, color="grey", linestyle="--", linewidth=1, zorder=1)
         _finish_panel(axes, metric, x_label)
     names = [name for _, name in handles]
-    fitting = max(1, int(width * 11 // (max(map(len, names)) + 7)))
-    figure.legend(handles.values(), names, loc="outside upper center", ncols=min(fitting, 4), frameon=False)
+    fitting = min(4, len(names), max(1, int(width * 11 // (max(map(len, names)) + 7))))
+    figure.legend(handles.values(), names, loc="outside upper center", ncols=fitting, frameon=False)
+    figure.set_size_inches(width, 3.5 * rows + 0.6 + 0.22 * math.ceil(len(names) / fitting))
     figure.supxlabel(_legend_of_errors(curves.values()), fontsize=8, color="#666666")
     return figure
 
