@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from seqgan_hf.cli import main
@@ -95,7 +96,8 @@ def test_runs_of_one_label_are_drawn_as_their_mean(tmp_path, figures):
     assert [(row[2], row[5]) for row in rows] == [("0", "3"), ("1", "3"), ("2", "3")]
     for row, mean in zip(rows, (9.0, 7.9, 7.8), strict=True):
         assert float(row[3]) == pytest.approx(mean) and float(row[4]) == pytest.approx(0.3 / 3**0.5)
-    band, _ = figures[0].axes[0].collections
+    band, bars = figures[0].axes[0].collections
+    assert isinstance(band, PolyCollection) and isinstance(bars, LineCollection)
     heights = band.get_paths()[0].vertices[:, 1]
     assert heights.max() == pytest.approx(9.0 + 0.3 / 3**0.5)
 
