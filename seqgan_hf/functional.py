@@ -31,6 +31,18 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def train_without_dropout(model: nn.Module) -> None:
+    """Put a model into training, but leave dropout off.
+
+    What reads its own flag for other ends stays in train mode: recurrent layers, whose backward pass cuDNN refuses in
+    eval mode, and layers with gradient checkpointing.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase) or getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
 # For each model and task, the rows that turned out to fit into memory.
 _FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
 

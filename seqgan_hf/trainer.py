@@ -43,7 +43,7 @@ from .evaluation.base import Evaluator
 from .evaluation.collapse import CollapseMonitor
 from .evaluation.learning_curve import plot_learning_curve
 from .evaluation.nll import HeldOutNLL
-from .functional import evaluating
+from .functional import evaluating, train_without_dropout
 from .hub import classifier_tokenizer, open_repositories, push_run
 from .meter import Meter, log_line, rates
 from .model_card import describe_model, public_recipe, versions, write_card
@@ -229,7 +229,12 @@ class AdversarialTrainer:
         self, objective: Objective, batches: list[Samples], optimizer: torch.optim.Optimizer, max_norm: float
     ) -> None:
         """One update of G from the mean loss over `batches`."""
-        self.generator.train()
+        if objective.adversarial:
+            # grad log G(y) is that of the policy that drew y. Under dropout it would be another's, and even a constant
+            # reward would have an effect: it pulls the weights without dropout towards those with it.
+            train_without_dropout(self.generator)
+        else:
+            self.generator.train()
         for real in batches:
             with self._frozen_discriminator(), self.accelerator.autocast():
                 fake = None

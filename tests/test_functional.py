@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from conftest import build_generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,7 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from seqgan_hf import functional
-from seqgan_hf.functional import evaluating, filter_logits, linear_nll, masked_mean, sample_categorical
+from seqgan_hf.functional import (
+    evaluating,
+    filter_logits,
+    linear_nll,
+    masked_mean,
+    sample_categorical,
+    train_without_dropout,
+)
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 63, 64, 65, 1000])
@@ -116,3 +124,25 @@ def test_evaluating_restores_every_flag_even_after_an_error():
         assert not any(module.training for module in model.modules())
         raise RuntimeError
     assert model.training and model[0].training and not model[1].training
+
+
+def test_training_without_dropout_keeps_what_else_depends_on_the_flag():
+    """Recurrent layers stay in training for cuDNN; checkpointed layers go on saving memory, with the same gradient."""
+    generator = build_generator("lstm")
+    train_without_dropout(generator)
+    assert {module.training for module in generator.modules() if isinstance(module, torch.nn.LSTM)} == {True}
+    assert {module.training for module in generator.modules() if isinstance(module, torch.nn.Dropout)} == {False}
+
+    gradients, calls = [], []
+    for checkpointing in (False, True):
+        model = build_generator("gpt2")
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.transformer.h[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+        train_without_dropout(model)
+        ids = torch.arange(10).view(2, 5)
+        model(ids, labels=ids).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        assert len(calls) == (3 if checkpointing else 1)  # computed again in the backward pass
+    for plain, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, other)

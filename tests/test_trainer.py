@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ from transformers import (
 from seqgan_hf.checkpointing import checkpoints, fault
 from seqgan_hf.data import DataError
 from seqgan_hf.evaluation.nll import OracleNLL
+from seqgan_hf.functional import masked_mean
 from seqgan_hf.meter import TIMINGS
-from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
+from seqgan_hf.objectives import MLE, ConstantReward, Loss, Reinforce, SeqGAN
 from seqgan_hf.oracle import OracleData
 from seqgan_hf.run_folder import RunFolderError
+from seqgan_hf.sampling import token_logprobs
 from seqgan_hf.trainer import MAX_BAD_STEPS, AdversarialTrainer, Interrupted, TrainingError
 from seqgan_hf.training_args import AdversarialTrainingArguments
 
@@ -214,6 +217,31 @@ def test_the_discriminator_is_frozen_in_g_steps_and_the_generator_in_d_steps(cor
     last = weights(trainer)
     assert same(after[:count], last[:count]) and not same(after[count:], last[count:])
     assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+
+
+class RecordDropout(ConstantReward):
+    """Whether the generator's dropout is on while its loss is taken, and what the policy said of its own samples."""
+
+    def generator_loss(self, generator, discriminator, real, fake):
+        loss = super().generator_loss(generator, discriminator, real, fake)
+        expected = -masked_mean(token_logprobs(deepcopy(generator).eval(), fake), fake.mask)
+        torch.testing.assert_close(loss.metrics["nll_policy"], expected.detach())
+        return loss
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_the_policy_gradient_is_that_of_the_policy_that_wrote_the_samples(corpus, tmp_path, kind):
+    """Without dropout, as they were drawn; maximum likelihood has it."""
+    generator = build_generator(kind, eos=None)
+    dropouts = [module for module in generator.modules() if isinstance(module, torch.nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.9
+    trainer = build(corpus, tmp_path / "run", objective=RecordDropout(), generator=generator)
+    trainer._begin()
+    trainer._train_generator(0)
+    assert not any(dropout.training for dropout in dropouts)
+    trainer._pretrain_generator(0)
+    assert all(dropout.training for dropout in dropouts)
 
 
 def test_as_many_are_generated_as_were_asked_for(corpus, tmp_path):
