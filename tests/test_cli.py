@@ -83,7 +83,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 7 and len(every) == 16
+    assert len(RECIPES) == 8 and len(every) == 17
     assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
 
 

@@ -20,7 +20,8 @@ from .sweep import COLORS
 
 
 # What is drawn unless other metrics are asked for, and how panels are called.
-TITLES = CURVES | {"jsd_oracle": "JSD to the oracle"}
+TITLES = CURVES | {"jsd_oracle": "JSD to the oracle"}  # drawn where nothing else is asked for
+DIRECTIONS = {"kl_generator_oracle": "KL(generator, oracle)", "kl_oracle_generator": "KL(oracle, generator)"}
 UNITS = {"nll_": "nats per token", "kl_": "nats", "jsd_": "nats"}
 FORMATS = (".pdf", ".png", ".svg")
 COLUMNS = ("label", "metric", "x", "value", "se", "n")
@@ -426,7 +427,7 @@ def _draw_published(axes, points: Sequence[Point], number: int):
 
 
 def _finish_panel(axes, metric: str, x_label: str) -> None:
-    axes.set_title(TITLES.get(metric, metric), fontsize=11)
+    axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
     axes.set_xlabel(x_label)
     unit = next((unit for start, unit in UNITS.items() if metric.startswith(start)), "")
     axes.set_ylabel("nats per sequence" if unit and metric.endswith("_sequence") else unit)

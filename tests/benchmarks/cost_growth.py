@@ -158,9 +158,12 @@ def draw(results: dict[str, dict[str, list[Point]]], path: Path) -> None:
         letters = {"L": "T"}
         axis.set_title(", ".join(f"{letters.get(name, name)} = {size}" for name, size in fixed.items()), fontsize=9)
         axis.set(xscale="log", yscale="log", xlabel=panel.label, ylabel="seconds (circles)")
-        memory.set(ylabel="MiB added at the peak (crosses)")
-        memory.set_ylim(bottom=0)
-        axis.legend(fontsize=8)
+        axis.set_xticks(values, [f"{value:,}" for value in values])
+        axis.minorticks_off()
+        # room for the legend above all lines of both scales
+        axis.set_ylim(top=axis.get_ylim()[1] * 8)
+        memory.set(ylabel="MiB added at the peak (crosses)", ylim=(0, memory.get_ylim()[1] * 1.4))
+        axis.legend(fontsize=8, loc="upper left")
     figure.suptitle("Rollout rewards of one batch: cost by size, and fitted exponents (upper half of the points)")
     figure.savefig(path, dpi=120)
 
