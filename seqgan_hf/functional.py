@@ -34,12 +34,15 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def train_without_dropout(model: nn.Module) -> None:
     """Put a model into training, but leave dropout off.
 
-    What reads its own flag for other ends stays in train mode: recurrent layers, whose backward pass cuDNN refuses in
-    eval mode, and layers with gradient checkpointing.
+    What reads its own flag for other ends stays in train mode, unless it drops something itself: recurrent layers,
+    whose backward pass cuDNN refuses in eval mode (so that one with `dropout` between its layers cannot be trained
+    there), and layers with gradient checkpointing.
     """
     model.eval()
     for module in model.modules():
-        if isinstance(module, nn.RNNBase) or getattr(module, "gradient_checkpointing", False):
+        needs_flag = isinstance(module, nn.RNNBase) or getattr(module, "gradient_checkpointing", False)
+        drops = any("drop" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())
+        if needs_flag and not drops:
             module.training = True
 
 

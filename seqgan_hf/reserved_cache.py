@@ -59,7 +59,7 @@ class ReservedLayer(DynamicLayer):
         count, _, length, _ = self.keys.shape
         self._show(count + len(rows), length)
         for state in (self.keys, self.values):
-            state[count:] = state[rows]
+            state[count:] = state[rows.to(state.device)]
 
     def reorder_cache(self, beam_idx: LongTensor) -> None:
         """Keep rows (K,), in ascending order. In place: no row moves to where one that is still to move stands."""
@@ -67,7 +67,7 @@ class ReservedLayer(DynamicLayer):
         together = max(1, MOVED_TOGETHER // (heads * length * width))
         for state in (self.keys, self.values):
             for start in range(0, len(beam_idx), together):
-                moved = beam_idx[start : start + together]
+                moved = beam_idx[start : start + together].to(state.device)
                 state[start : start + len(moved)] = state[moved]
         self._show(len(beam_idx), length)
 

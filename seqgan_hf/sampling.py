@@ -85,9 +85,15 @@ def _has_plain_head(generator: PreTrainedModel) -> bool:
 LEAVE_PADDING_OUT = {"cpu"}
 
 
+def _is_product(head: nn.Module) -> bool:
+    """Whether a head is a product with its own weight and nothing else: no hook, no offloading, no packed weight."""
+    hooked = type(head) is nn.Linear and (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
+    return type(head) is nn.Linear and not hooked and not head.weight.is_meta
+
+
 def _logits(head: nn.Module, features: Tensor) -> Tensor:
     """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt."""
-    if type(head) is nn.Linear and not head._forward_hooks and not torch.is_grad_enabled():
+    if _is_product(head) and not torch.is_grad_enabled():
         return multiply(features, head.weight, head.bias)
     return head(features)
 
@@ -550,7 +556,7 @@ def weighted_nll(
     """
     features, head = _predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
-    if isinstance(head, nn.Linear):
+    if _is_product(head):
         leaves_out = features.device.type in LEAVE_PADDING_OUT
         counted = samples.mask.flatten().nonzero().squeeze(1) if leaves_out else slice(None)
         flat, targets, weights = features.flatten(0, 1)[counted], samples.ids.flatten()[counted], weights.flatten()
@@ -558,6 +564,7 @@ def weighted_nll(
         logprobs = torch.zeros_like(weights, dtype=found.dtype)
         logprobs[counted] = found
         return loss, logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
-    logprobs = -F.cross_entropy(features.flatten(0, 1).float(), samples.ids.flatten(), reduction="none")
+    logits = head(features.flatten(0, 1)).float()
+    logprobs = -F.cross_entropy(logits, samples.ids.flatten(), reduction="none")
     logprobs = logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
     return -(weights * logprobs).sum(), logprobs.detach()

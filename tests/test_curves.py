@@ -245,6 +245,15 @@ def test_a_value_at_its_bound_is_drawn_flat(tmp_path, figures):
     assert high - low > 0.01
 
 
+def test_an_error_that_is_none_is_not_drawn(tmp_path):
+    run = write_run(tmp_path / "a", 1, 0)
+    line = {"phase": "adversarial", "round": 1, "seconds": 1.0, "nll_oracle": 9.0, "nll_oracle_se": -0.5}
+    Path(run, "metrics.jsonl").write_text(json.dumps(line))
+    for _ in range(2):  # its own numbers are written again
+        write_curves([run], str(tmp_path / "out.png"))
+    assert numbers(tmp_path / "out.csv") == [("a", "nll_oracle", "1", "9.0", "", "1")]
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])
 def test_pictures_are_written(suffix, tmp_path, capsys):
     run = write_run(tmp_path / "a", 1, 2)
@@ -282,6 +291,8 @@ def test_pictures_are_written(suffix, tmp_path, capsys):
         ("gan --output folder.png", "got 'folder.png', which cannot be written"),
         ("gan --points none.csv", "got points 'none.csv', which cannot be read .No such file.* -> expected a CSV"),
         ("gan --points good.csv --axis epochs", "got --points, .* and --axis epochs -> expected --axis rounds"),
+        ("gan --output good.png", "beside which good.csv holds something else than drawn numbers -> expected a name"),
+        ("binary", "got 'binary/metrics.jsonl', which is not UTF-8 .* -> expected a run's log"),
         ("gan --points good.csv --output good.png", "would be written over the points 'good.csv' -> expected another"),
     ],
 )
@@ -295,6 +306,8 @@ def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch,
     Path("train_only").mkdir()
     Path("train_only/metrics.jsonl").write_text('{"phase": "pretrain_generator", "epoch": 1, "nll_train": 3.0}\n')
     Path("good.csv").write_text("round,metric,value\n0,nll_oracle,9\n")
+    Path("binary").mkdir()
+    Path("binary/metrics.jsonl").write_bytes(b"\xff\xfe{}")
     Path("folder.png").mkdir()
     arguments = call.split() + ([] if "--output" in call else ["--output", "a.png"])
     assert main(["curves", *arguments]) == 1

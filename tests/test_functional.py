@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from transformers import OPTConfig, OPTForCausalLM
 
 from seqgan_hf import functional
 from seqgan_hf.functional import (
@@ -146,3 +147,19 @@ def test_training_without_dropout_keeps_what_else_depends_on_the_flag():
         assert len(calls) == (3 if checkpointing else 1)  # computed again in the backward pass
     for plain, other in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, other)
+
+
+def test_layers_that_drop_by_themselves_do_not_train():
+    """OPT's layers read their own flag for dropout; a checkpointed one may not keep it."""
+    config = OPTConfig(
+        vocab_size=13, hidden_size=8, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, dropout=0.5,
+        layerdrop=0.5, max_position_embeddings=16, word_embed_proj_dim=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = OPTForCausalLM(config)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    stacked = nn.LSTM(4, 8, num_layers=2, dropout=0.5, batch_first=True)
+    train_without_dropout(model), train_without_dropout(stacked)
+    ids, inputs = torch.arange(10).view(2, 5), torch.randn(2, 5, 4)
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    assert torch.equal(stacked(inputs)[0], stacked(inputs)[0])

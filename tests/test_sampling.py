@@ -303,6 +303,39 @@ def test_a_head_that_is_not_plain_is_not_bypassed():
     torch.testing.assert_close(token_logprobs(capped, samples), exact_logprobs(capped, samples), rtol=1e-4, atol=1e-5)
 
 
+def triple_logits(head):
+    head.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+
+def triple_features(head):
+    head.register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+
+
+def replace_forward(head):
+    forward = head.forward
+    head.forward = lambda features: 3 * forward(features)
+
+
+@pytest.mark.parametrize("change", [triple_logits, triple_features, replace_forward])
+@pytest.mark.parametrize("tried_before", [False, True])
+def test_what_is_done_to_the_head_counts_everywhere(change, tried_before):
+    """Hooks, and a `forward` that was replaced, as offloading does: sampling and both losses go through them."""
+    generator = build_generator("gpt2", eos=None).eval()
+    if tried_before:
+        sampling._has_plain_head(generator)
+    change(generator.lm_head)
+    samples = sample(generator, start_prompt(generator, 4), 5, rng=seeded(0))
+    exact = exact_logprobs(generator, samples)
+    with torch.no_grad():
+        torch.testing.assert_close(token_logprobs(generator, samples), exact, rtol=1e-4, atol=1e-5)
+    loss, logprobs = weighted_nll(generator, samples, torch.ones(4, 5))
+    torch.testing.assert_close(logprobs, exact.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, -exact.sum(), rtol=1e-4, atol=1e-5)
+    plain = build_generator("gpt2", eos=None).eval()
+    tripled = sample(plain, start_prompt(plain, 4), 5, temperature=1 / 3, rng=seeded(0))
+    assert torch.equal(tripled.ids, samples.ids)
+
+
 def test_mixing_in_own_tokens_reaches_from_none_to_all():
     generator = build_generator("lstm", eos=None)
     samples = sample(generator, start_prompt(generator, 300), 6, rng=seeded(0))._replace(

@@ -127,7 +127,13 @@ def read_run(folder: str | Path) -> Run:
     if not path.is_file():
         raise ValueError(f"got {str(folder)!r} without metrics.jsonl -> expected a run's folder -> check the path")
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"got {str(path)!r}, which is not UTF-8 ({error}) -> expected a run's log -> mend the file"
+        ) from error
+    for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = json.loads(text)
         except json.JSONDecodeError as error:

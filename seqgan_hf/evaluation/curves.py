@@ -162,10 +162,17 @@ def _checked_output(picture: Path, points: str | None) -> Path:
         raise ValueError(
             f"got --output {str(picture)!r} in a folder that does not exist -> expected one -> make it first"
         )
-    if points is not None and picture.with_suffix(".csv").resolve() == Path(points).resolve():
+    numbers = picture.with_suffix(".csv")
+    if points is not None and numbers.resolve() == Path(points).resolve():
         raise ValueError(
             f"got --output {str(picture)!r}, whose numbers would be written over the points {points!r} -> expected "
             "another name -> change --output"
+        )
+    head = ",".join(COLUMNS).encode()
+    if numbers.is_file() and numbers.stat().st_size and numbers.read_bytes()[: len(head)] != head:
+        raise ValueError(
+            f"got --output {str(picture)!r}, beside which {numbers.name} holds something else than drawn numbers -> "
+            "expected a name of which nothing is lost -> change --output or move that file"
         )
     return picture
 
@@ -319,7 +326,7 @@ def _mean(label: str, metric: str, values: Sequence[tuple[float, dict[str, Any]]
     xs, ys = [x for x, _ in values], [line[metric] for _, line in values]
     if len(values) == 1:
         logged = values[0][1].get(f"{metric}_se")
-        return Point(label, metric, xs[0], ys[0], logged if is_number(logged) else None, 1)
+        return Point(label, metric, xs[0], ys[0], logged if is_number(logged) and logged >= 0 else None, 1)
     error = float(np.std(ys, ddof=1)) / math.sqrt(len(ys))
     return Point(label, metric, float(np.mean(xs)), float(np.mean(ys)), error, len(ys))
 
