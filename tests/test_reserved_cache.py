@@ -17,6 +17,12 @@ from seqgan_hf.sampling import complete, sample, start_prompt
 ROWS, TOKENS = 12, 9  # room in the tests
 
 
+@pytest.fixture(autouse=True)
+def needs_the_fast_path(request):
+    if request.config.getoption("--fast-paths") == "off":
+        pytest.skip("these are tests of the fast path itself")
+
+
 def filled(rows: int, tokens: int, layers: int = 2) -> DynamicCache:
     """A cache of keys and values that differ in width, as they do in some models."""
     cache = DynamicCache()
