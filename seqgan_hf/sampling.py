@@ -87,8 +87,9 @@ LEAVE_PADDING_OUT = {"cpu"}
 
 def _is_product(head: nn.Module) -> bool:
     """Whether a head is a product with its own weight and nothing else: no hook, no offloading, no packed weight."""
-    hooked = type(head) is nn.Linear and (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
-    return type(head) is nn.Linear and not hooked and not head.weight.is_meta
+    if type(head) is not nn.Linear or head.weight.is_meta:
+        return False
+    return not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
 
 
 def _logits(head: nn.Module, features: Tensor) -> Tensor:
