@@ -635,6 +635,17 @@ def test_unreadable_runs_are_refused(tmp_path, content):
         compare_runs([str(tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"- training\n- 3\n", "holds a list"), (b"", "is empty"), (b"a: [", "no YAML"), (b"\xff\xfe", "no YAML")],
+)
+def test_what_is_no_recipe_is_refused(tmp_path, content, reason):
+    run = write_run(tmp_path / "a", 7.0)
+    (tmp_path / "a" / "recipe.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=f"got '.*recipe.yaml', which .*{reason}.* -> expected a recipe"):
+        compare_runs([run])
+
+
 def test_an_unknown_metric_is_refused(tmp_path):
     with pytest.raises(ValueError, match="got metric 'bleu_9' -> expected one that a run measured .nll_oracle"):
         compare_runs([write_run(tmp_path / "a", 7.0)], ["bleu_9"])

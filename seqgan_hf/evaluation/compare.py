@@ -120,7 +120,8 @@ def read_run(folder: str | Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        ValueError: there is no `metrics.jsonl`, it is empty, or a line of it is not a JSON object.
+        ValueError: there is no `metrics.jsonl`, it is empty, a line of it is not a JSON object, or there is a
+            `recipe.yaml` that is no recipe.
     """
     folder = Path(folder)
     path = folder / "metrics.jsonl"
@@ -147,14 +148,30 @@ def read_run(folder: str | Path) -> Run:
     if not lines:
         raise ValueError(f"got {str(path)!r} without a line -> expected a run that has measured -> train it first")
     name = folder.resolve().name
-    recipe = folder / "recipe.yaml"
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
-    generator = settings.get("generator") if isinstance(settings, dict) else None
+    settings = _read_recipe(folder / "recipe.yaml")
+    generator = settings.get("generator") if settings is not None else None
     start = generator.get("pretrained") if isinstance(generator, dict) else None
     return Run(name, _experiment(settings, name), lines, start)
 
 
-def _experiment(settings: Any, name: str) -> str:
+def _read_recipe(path: Path) -> dict[str, Any] | None:
+    """The settings of a run; `None` where the folder holds none."""
+    if not path.is_file():
+        return None
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"got {str(path)!r}, which is no YAML ({why}) -> expected a recipe -> mend the file"
+        ) from error
+    if not isinstance(settings, dict):
+        found = "is empty" if settings is None else f"holds a {type(settings).__name__}"
+        raise ValueError(f"got {str(path)!r}, which {found} -> expected a recipe, settings by name -> mend the file")
+    return settings
+
+
+def _experiment(settings: dict[str, Any] | None, name: str) -> str:
     """A key that is equal for runs of one recipe with different seeds: the recipe without seeds, or the name."""
     if settings is not None:
         return json.dumps(_without_seeds(settings), sort_keys=True, default=str)
