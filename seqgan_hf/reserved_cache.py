@@ -94,8 +94,11 @@ def select_rows(cache: Cache, batch_size: int, kept: LongTensor | None, repeated
         repeated: shape (L,).
     """
     everything = torch.arange(batch_size + len(repeated), device=repeated.device)
-    if not all(isinstance(layer, ReservedLayer) for layer in cache.layers):
-        cache.reorder_cache(torch.cat([everything[:batch_size] if kept is None else kept, repeated]))
+    if not (type(cache) is DynamicCache and all(isinstance(layer, ReservedLayer) for layer in cache.layers)):
+        # both select rows: a cache with states of its own knows of them in one of the two only, as layers do
+        own = type(cache).batch_select_indices is not Cache.batch_select_indices
+        select = cache.batch_select_indices if own else cache.reorder_cache
+        select(torch.cat([everything[:batch_size] if kept is None else kept, repeated]))
         return
     if len(repeated):
         for layer in cache.layers:

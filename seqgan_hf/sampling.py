@@ -18,7 +18,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import LongTensor, Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from .functional import (
     block_rows,
@@ -56,6 +56,17 @@ def start_prompt(generator: PreTrainedModel, batch_size: int) -> LongTensor:
     return torch.full((batch_size, 1), bos, dtype=torch.long, device=generator.device)
 
 
+def vocabulary_size(generator: PreTrainedModel) -> int:
+    """V, the number of token ids a generator can write."""
+    size = getattr(generator.config, "vocab_size", None)
+    if size is None:
+        raise ValueError(
+            f"got {type(generator).__name__}, whose config has no `vocab_size` -> expected a causal LM over text "
+            "alone -> load the language model inside it, by the class for that (such as Gemma3ForCausalLM)"
+        )
+    return size
+
+
 # --- A causal LM as trunk and head -----------------------------------------------------------------------------------
 
 _HEADS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -70,7 +81,7 @@ def _has_plain_head(generator: PreTrainedModel) -> bool:
         head, trunk = generator.get_output_embeddings(), generator.base_model
         plain = isinstance(head, nn.Linear) and trunk is not generator
         if plain:
-            ids = torch.tensor([[0, min(1, generator.config.vocab_size - 1)]], device=generator.device)
+            ids = torch.tensor([[0, min(1, vocabulary_size(generator) - 1)]], device=generator.device)
             with torch.no_grad(), evaluating(generator):
                 features = trunk(input_ids=ids, use_cache=False)[0]
                 logits = generator(input_ids=ids, use_cache=False).logits
@@ -99,6 +110,10 @@ def _logits(head: nn.Module, features: Tensor) -> Tensor:
     return head(features)
 
 
+def _row_bytes(state: Tensor) -> int:
+    return state[:1].numel() * state.element_size()
+
+
 def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTensor) -> Tensor:
     return torch.cat([values if kept is None else values[kept], values[repeated]])
 
@@ -113,8 +128,11 @@ class _Decoder:
         self.plain_head = _has_plain_head(generator)
         self.model = generator.base_model if self.plain_head else generator
         self.head = generator.get_output_embeddings() if self.plain_head else nn.Identity()
-        self.vocab_size = generator.config.vocab_size
-        self.accepts_positions = "position_ids" in inspect.signature(generator.forward).parameters
+        self.vocab_size = vocabulary_size(generator)
+        accepted = inspect.signature(generator.forward).parameters
+        self.accepts_positions = "position_ids" in accepted
+        # state space models of transformers, and some only, have a name of their own for it
+        self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
         self.cache = None
         self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
@@ -122,18 +140,21 @@ class _Decoder:
 
     def _forward(self, ids: LongTensor) -> Tensor:
         arguments = {}
-        if self.mask is not None:
+        # a state space model reads a mask of the new tokens only, which are all real
+        if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
             arguments["attention_mask"] = self.mask
             if self.accepts_positions:
                 positions = self.mask.cumsum(dim=1) - 1
                 arguments["position_ids"] = positions.clamp(min=0)[:, -ids.shape[1] :]
-        output = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, **arguments)
-        if getattr(output, "past_key_values", None) is None:
+        output = self.model(input_ids=ids, use_cache=True, **{self.cache_name: self.cache}, **arguments)
+        cache = getattr(output, self.cache_name, None)
+        # a decoder that could attend to an encoder, but has none
+        self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        if not isinstance(self.cache, Cache):
             raise ValueError(
-                f"got {type(self.model).__name__}, which returns no `past_key_values` -> expected a causal LM with a "
-                "cache -> use another architecture or set `use_cache=True` in its config"
+                f"got {type(self.model).__name__}, which returns no cache of transformers (`past_key_values`) -> "
+                "expected a causal LM with one -> use another architecture or set `use_cache=True` in its config"
             )
-        self.cache = output.past_key_values
         return output[0][:, -1]
 
     def reserve(self, rows: int, length: int) -> None:
@@ -184,7 +205,9 @@ class _Decoder:
             for state in (getattr(layer, "keys", None), getattr(layer, "values", None)):
                 if isinstance(state, Tensor):
                     growth = length / max(1, layer.get_seq_length()) if state.dim() == 4 else 1
-                    total += int(state[:1].numel() * state.element_size() * growth)
+                    total += int(_row_bytes(state) * growth)
+            for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+                total += sum(_row_bytes(state) for state in states.values() if state is not None)
         return max(1, total)
 
 
@@ -532,7 +555,7 @@ def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
         return -F.cross_entropy(_logits(head, features).float(), targets, reduction="none")
 
-    size = block_rows(generator.config.vocab_size, flat.device)
+    size = block_rows(vocabulary_size(generator), flat.device)
     recompute = torch.is_grad_enabled() and len(flat) > size
     values = [
         checkpoint(block_logprobs, *block, use_reentrant=False) if recompute else block_logprobs(*block)

@@ -61,7 +61,7 @@ from .processes import (
 )
 from .run_folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode, writable
 from .samples import Samples
-from .sampling import sample, special_tokens
+from .sampling import sample, special_tokens, vocabulary_size
 from .trackers import log_samples
 from .training_args import AdversarialTrainingArguments
 from .training_data import InMemoryData, seeded, training_data
@@ -403,7 +403,7 @@ class AdversarialTrainer:
             self.evaluators.insert(0, HeldOutNLL(held_out.samples))
 
     def _check_models(self) -> None:
-        vocab_size = self.generator.config.vocab_size
+        vocab_size = vocabulary_size(self.generator)
         if isinstance(self.data, InMemoryData):
             largest = int(self.data.samples.ids.max())
             if largest >= vocab_size:
@@ -957,7 +957,7 @@ class AdversarialTrainer:
             "data": {
                 "train": len(self.data) if in_memory else None,
                 "held_out": held_out,
-                "vocab_size": self.generator.config.vocab_size,
+                "vocab_size": vocabulary_size(self.generator),
                 "max_new_tokens": self.max_new_tokens,
                 "conditional": in_memory and self.data.samples.prompt.shape[1] > 1,
             },
