@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import build_discriminator, build_generator
 from plain_paths import fast_paths
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_hf import sampling
@@ -31,6 +32,25 @@ def as_shipped():
 
 # A number is read on the host; or a result's shape depends on values, which the host has to know.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "repeat_interleave"}
+# Indexing with a mask asks for its `nonzero`, below where operations can be counted.
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+# Copies to the host: no operation at all where the device is the host.
+COPYING = {"cpu", "numpy", "tolist", "__array__"}
+
+
+class _Copies(TorchFunctionMode):
+    def __init__(self, counts: Counter):
+        super().__init__()
+        self.counts = counts
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        # by name: a device that is taken from another tensor is not meant to be the host, even if it is here
+        values = [*args[1:], *(kwargs or {}).values()]
+        to_host = name == "to" and any(isinstance(value, str) and value == "cpu" for value in values)
+        if name in COPYING or to_host:
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
 
 
 class Waits(TorchDispatchMode):
@@ -39,10 +59,20 @@ class Waits(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.counts = Counter()
+        self.copies = _Copies(self.counts)
+
+    def __enter__(self):
+        self.copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.copies.__exit__(*error)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if name in WAITING:
+        masks = [index for index in args[1] if index is not None] if name in INDEXING else []
+        if name in WAITING or any(mask.dtype in (torch.bool, torch.uint8) for mask in masks):
             self.counts[name] += 1
         return function(*args, **(kwargs or {}))
 
@@ -52,6 +82,32 @@ def waits(run) -> Counter:
     with Waits() as counted:
         run()
     return counted.counts
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda values: values.max().item(),
+        lambda values: bool(values.any()),
+        lambda values: values[values > 1],
+        lambda values: values.clone().__setitem__(values > 1, values[:1]),
+        lambda values: values.nonzero(),
+        lambda values: values.masked_select(values > 1),
+        lambda values: values.cpu(),
+        lambda values: values.to("cpu"),
+        lambda values: values.to(device="cpu"),
+        lambda values: values.tolist(),
+        lambda values: values.numpy(),
+        lambda values: torch.repeat_interleave(values),
+    ],
+)
+def test_a_wait_is_seen(run):
+    assert waits(lambda: run(torch.tensor([1, 2, 3]))).total() == 1
+
+
+def test_what_stays_on_the_device_is_no_wait():
+    values, rows = torch.tensor([1, 2, 3]), torch.tensor([0, 2])
+    assert waits(lambda: (values[rows], values.masked_fill(values > 1, 0), values.to(torch.float32).sum())) == {}
 
 
 def fixed_length(kind: str):
