@@ -118,6 +118,18 @@ def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTens
     return torch.cat([values if kept is None else values[kept], values[repeated]])
 
 
+def _positions(ids: LongTensor, mask: Tensor | None, start: int = 0) -> dict[str, Tensor]:
+    """The positions of tokens (B, K), behind `start` others, as `generate` numbers them: padding does not count.
+
+    They are said even where nothing is padded: some models count from zero in every call, cache or not.
+    """
+    if mask is not None:
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    else:
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device).expand_as(ids)
+    return {"position_ids": positions}
+
+
 class _Decoder:
     """A batch of sequences that grow together, one token a step, on top of the generator's cache.
 
@@ -139,13 +151,12 @@ class _Decoder:
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
-        arguments = {}
+        start = 0 if self.cache is None else self.length
+        self.length = start + ids.shape[1]
+        arguments = _positions(ids, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
             arguments["attention_mask"] = self.mask
-            if self.accepts_positions:
-                positions = self.mask.cumsum(dim=1) - 1
-                arguments["position_ids"] = positions.clamp(min=0)[:, -ids.shape[1] :]
         output = self.model(input_ids=ids, use_cache=True, **{self.cache_name: self.cache}, **arguments)
         cache = getattr(output, self.cache_name, None)
         # a decoder that could attend to an encoder, but has none
@@ -534,12 +545,11 @@ def _predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor)
     """
     plain_head = _has_plain_head(generator)
     length = samples.ids.shape[1]
-    arguments = {"input_ids": torch.cat([samples.prompt, read[:, :-1]], dim=1), "use_cache": False}
-    if samples.prompt_mask is not None:
-        mask = samples.attention_mask[:, :-1].long()
-        arguments["attention_mask"] = mask
-        if "position_ids" in inspect.signature(generator.forward).parameters:
-            arguments["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    ids = torch.cat([samples.prompt, read[:, :-1]], dim=1)
+    mask = None if samples.prompt_mask is None else samples.attention_mask[:, :-1].long()
+    arguments = {"input_ids": ids, "use_cache": False} | ({} if mask is None else {"attention_mask": mask})
+    if "position_ids" in inspect.signature(generator.forward).parameters:
+        arguments |= _positions(ids, mask)
     output = (generator.base_model if plain_head else generator)(**arguments)
     return output[0][:, -length:], generator.get_output_embeddings() if plain_head else nn.Identity()
 

@@ -10,6 +10,7 @@ from conftest import BOS, EOS, PAD, VOCAB_SIZE
 from plain_paths import Decoder
 from transformers import (
     AutoModelForCausalLM,
+    BambaConfig,
     BloomConfig,
     JambaConfig,
     Lfm2Config,
@@ -33,6 +34,9 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2}
 HEADS = SIZES | {"intermediate_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2}
 EXPERTS = {"num_experts_per_tok": 1}
 CONFIGS = {
+    "bamba": lambda: BambaConfig(  # counts positions from zero unless told
+        attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=4, **HEADS, **TOKENS
+    ),
     "bloom": lambda: BloomConfig(hidden_size=16, n_layer=2, n_head=2, **TOKENS),  # positions by distance
     "jamba": lambda: JambaConfig(  # states in one layer, keys and values in the next
         attn_layer_period=2,
@@ -120,6 +124,7 @@ def test_the_memory_of_a_row_is_known(generator):
     assert sampling._Decoder(generator, samples).bytes_per_row(LENGTH) >= 4 * generator.config.hidden_size
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, no cache is asked for")
 def test_models_without_a_cache_are_refused():
     generator = AutoModelForCausalLM.from_config(OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, **TOKENS))
     with pytest.raises(ValueError, match="got OpenAIGPTModel, which returns no cache .* -> expected .* -> use"):
