@@ -33,12 +33,19 @@ class CardError(ValueError):
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """The class of a model, its size, and whether it loads without code from its repository."""
+    """The class of a model, its size, whether it loads without code from its repository, and what it began as."""
     return {
         "class": type(model).__name__,
         "parameters": model.num_parameters(),
         "carries_code": type(model)._auto_class is not None,
+        "base_model": _base_model(model.name_or_path),
     }
+
+
+def _base_model(loaded_from: str) -> str | None:
+    """The id on the Hub of the model whose weights were loaded; `None` for new weights and those of this machine."""
+    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", loaded_from) is not None
+    return loaded_from if is_id and not _exists(loaded_from) else None
 
 
 def versions() -> dict[str, str]:
@@ -154,6 +161,7 @@ def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, lice
         license=license or summary["license"],
         library_name="transformers",
         pipeline_tag="text-classification",
+        base_model=summary["discriminator"]["base_model"],
         tags=["seqgan-hf", "text-gan", "discriminator"],
     )
     model = summary["discriminator"]
@@ -206,6 +214,7 @@ def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> Mo
         license=license,
         library_name="transformers",
         pipeline_tag="text-generation",
+        base_model=summary["generator"]["base_model"],
         tags=["seqgan-hf", "text-gan", summary["objective"]["name"].lower()],
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
@@ -220,11 +229,12 @@ def _values(evaluation: dict) -> dict[str, float]:
 
 def _introduction(summary: dict) -> str:
     generator, discriminator = summary["generator"], summary["discriminator"]
-    against = ""
+    against, base = "", generator["base_model"]
     if discriminator:
         against = f" against a discriminator ({discriminator['class']}, {discriminator['parameters']:,} parameters)"
     return (
-        f"A text generator ({generator['class']}, {generator['parameters']:,} parameters), trained{against} with the "
+        f"A text generator ({generator['class']}, {generator['parameters']:,} parameters)"
+        f"{f', begun as [{base}](https://huggingface.co/{base}),' if base else ','} trained{against} with the "
         f"objective {summary['objective']['name']} of seqgan_hf. This card was written by the training run."
     )
 

@@ -55,9 +55,27 @@ def lines(tmp_path) -> Path:
     return tmp_path / "lines.txt"
 
 
+@pytest.fixture
+def language_model(tmp_path, lines) -> Path:
+    """A tiny model with its tokenizer, as if from the Hub."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
+
+    tokenizer = build_tokenizer(TokenizerConfig(level="word"), lambda: [lines.read_text().splitlines()])
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = GPT2Config(n_positions=64, n_embd=8, n_layer=1, n_head=2, vocab_size=len(tokenizer), **tokens)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
 def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
-    source = yaml.safe_load(recipe.read_text())["data"]["class_path"].rpartition(".")[2]
+    content = yaml.safe_load(recipe.read_text())
+    source = content["data"]["class_path"].rpartition(".")[2]
     settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
+    if "pretrained" in content["generator"]:
+        settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
     if source == "TextData":
         settings |= {"data.train_file": lines, "data.eval_size": 10}
     if source == "GrammarData":
@@ -70,8 +88,10 @@ def quickstart(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
-    assert main(short_run(recipe, tmp_path / "run", lines)) == 0
+def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model):
+    places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
+    more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
+    assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert record[0]["phase"] == "pretrain_generator"
     header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
@@ -83,7 +103,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines):
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 8 and len(every) == 17
+    assert len(RECIPES) == 9 and len(every) == 18
     assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
 
 

@@ -420,6 +420,26 @@ def test_only_a_dataset_of_the_hub_is_linked(dataset, tagged, run, tmp_path):
     assert card.data.eval_results[0].dataset_name == (dataset if tagged else "TextData")
 
 
+def test_what_a_generator_began_as_is_linked(run, hub, tmp_path):
+    push_run(run, "someone/grammar")
+    short = [
+        "--training.pretrain_epochs",
+        "1",
+        "--training.rounds",
+        "0",
+        "--training.discriminator_pretrain_steps",
+        "0",
+    ]
+    call = ["train", str(run.path.parent / "recipe.yaml"), *short, "--training.output_dir", str(tmp_path / "more")]
+    assert main([*call, "--generator.pretrained", "someone/grammar"]) == 0
+    card = model_card(RunFolder(tmp_path / "more"), "someone/more")
+    assert card.data.base_model == "someone/grammar"
+    assert "begun as [someone/grammar](https://huggingface.co/someone/grammar), trained" in card.text
+    again = [*call, "--training.overwrite_run", "true", "--generator.pretrained", str(run.generator)]
+    assert main(again) == 0
+    assert model_card(RunFolder(tmp_path / "more"), "someone/more").data.base_model is None
+
+
 def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     summary = copy.read_summary()
