@@ -320,54 +320,40 @@ def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedMo
 
 
 def build_discriminator(settings: DiscriminatorSettings, corpus: Corpus) -> PreTrainedModel:
-    """A sequence classifier over the corpus's vocabulary, with the labels 0 = FAKE and 1 = REAL."""
+    """A sequence classifier over the corpus's vocabulary, with the labels 0 = FAKE and 1 = REAL, or REAL alone."""
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id}
-    if "num_labels" not in settings.config:
-        known |= {"id2label": {0: "FAKE", 1: "REAL"}, "label2id": {"FAKE": 0, "REAL": 1}}
-    return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+    return _build(settings, known | _labels(settings), AutoModelForSequenceClassification, corpus, "discriminator")
+
+
+def _labels(settings: DiscriminatorSettings) -> dict[str, Any]:
+    """Names of the labels, two of them unless another number is asked for or saved as one logit."""
+    number = settings.config.get("num_labels")
+    if number is None and settings.pretrained is not None:
+        saved = _saved_config(settings.pretrained, "discriminator")
+        number = 1 if saved.num_labels == 1 else None
+    names = {None: ["FAKE", "REAL"], 1: ["REAL"], 2: ["FAKE", "REAL"]}.get(number)
+    if names is None:
+        return {}
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise _not_loaded(pretrained, section, error) from error
+
+
+def _not_loaded(pretrained: str, section: str, error: Exception) -> RecipeError:
+    return RecipeError(
+        f"got {section}.pretrained={pretrained!r}, which cannot be loaded ({str(error).splitlines()[0]}) -> expected "
+        "a folder with a saved model, or an id on the Hub -> check it"
+    )
 
 
 def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
-    if settings.pretrained is not None:
-        known.pop("vocab_size")
-        try:
-            saved = AutoConfig.from_pretrained(settings.pretrained, trust_remote_code=False)
-            for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
-                if key not in saved.to_dict().keys() | {"num_labels"}:
-                    raise RecipeError(_unknown_key(key, sorted(saved.to_dict()), f"{section}.config"))
-            model = auto_class.from_pretrained(
-                settings.pretrained, trust_remote_code=False, use_safetensors=True, **(known | settings.config)
-            )
-        except RecipeError:
-            raise
-        except (ValueError, OSError) as error:
-            raise RecipeError(
-                f"got {section}.pretrained={settings.pretrained!r}, which cannot be loaded "
-                f"({str(error).splitlines()[0]}) -> expected a folder with a saved model, or an id on the Hub -> "
-                "check it"
-            ) from error
-    else:
-        config_class = _config_class(settings.model_type, section)
-        valid = {"num_labels", *inspect.signature(config_class.__init__).parameters}
-        valid |= set(inspect.signature(PreTrainedConfig.__init__).parameters)
-        for key in settings.config:
-            if key not in valid:
-                raise RecipeError(_unknown_key(key, sorted(_own_settings(config_class)), f"{section}.config"))
-        try:
-            config = config_class(**(known | settings.config))
-        except StrictDataclassError as error:
-            reasons = [line.strip() for line in str(error).splitlines()]
-            written = next((line for line in reasons if " -> " in line), None)
-            raise RecipeError(
-                written or f"got a {section}.config that is not valid -> {' '.join(reasons)} -> correct it"
-            ) from error
-        try:
-            model = auto_class.from_config(config)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(
-                f"got {section}.model_type={settings.model_type!r} with {settings.config}, of which no model can be "
-                f"built ({str(error).splitlines()[0]}) -> expected {auto_class.__name__} to know it -> change them"
-            ) from error
+    make = _new_model if settings.pretrained is None else _pretrained_model
+    model = make(settings, known, auto_class, section)
     embedded = model.get_input_embeddings().weight.shape[0]
     if embedded < corpus.vocab_size:
         raise RecipeError(
@@ -375,6 +361,52 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
             f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
         )
     return model
+
+
+def _pretrained_model(settings: Any, known: dict[str, Any], auto_class: Any, section: str) -> PreTrainedModel:
+    saved = _saved_config(settings.pretrained, section).to_dict()
+    for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
+        if key not in saved.keys() | {"num_labels"}:
+            raise RecipeError(_unknown_key(key, sorted(saved), f"{section}.config"))
+    changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
+    try:
+        return auto_class.from_pretrained(
+            settings.pretrained, trust_remote_code=False, use_safetensors=True, **changes
+        )
+    except (ValueError, OSError) as error:
+        raise _not_loaded(settings.pretrained, section, error) from error
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise RecipeError(
+            f"got {section}.pretrained={settings.pretrained!r}, whose weights have other shapes than its settings "
+            f"with {changes} -> expected the shapes that are saved -> change only what leaves them; a classifier "
+            "of other labels is no discriminator: name the model that it was made from"
+        ) from error
+
+
+def _new_model(settings: Any, known: dict[str, Any], auto_class: Any, section: str) -> PreTrainedModel:
+    config_class = _config_class(settings.model_type, section)
+    valid = {"num_labels", *inspect.signature(config_class.__init__).parameters}
+    valid |= set(inspect.signature(PreTrainedConfig.__init__).parameters)
+    for key in settings.config:
+        if key not in valid:
+            raise RecipeError(_unknown_key(key, sorted(_own_settings(config_class)), f"{section}.config"))
+    try:
+        config = config_class(**(known | settings.config))
+    except StrictDataclassError as error:
+        reasons = [line.strip() for line in str(error).splitlines()]
+        written = next((line for line in reasons if " -> " in line), None)
+        raise RecipeError(
+            written or f"got a {section}.config that is not valid -> {' '.join(reasons)} -> correct it"
+        ) from error
+    try:
+        return auto_class.from_config(config)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"got {section}.model_type={settings.model_type!r} with {settings.config}, of which no model can be "
+            f"built ({str(error).splitlines()[0]}) -> expected {auto_class.__name__} to know it -> change them"
+        ) from error
 
 
 def _own_settings(config_class: type[PreTrainedConfig]) -> set[str]:

@@ -317,6 +317,34 @@ def test_bad_text_files_are_answered_in_one_line(content, message, tmp_path, cap
     assert re.search(message, error), error
 
 
+def language_model_run(folder: Path, lines: Path, generator: Path, discriminator: Path, *more: str) -> list[str]:
+    places = {"data.tokenizer.pretrained": generator, "generator.pretrained": generator}
+    places["discriminator.pretrained"] = discriminator
+    return [*short_run(ROOT / "recipes/text/language_model.yaml", folder, lines, **places), *more]
+
+
+def test_a_discriminator_of_one_logit_goes_on_as_such(tmp_path, lines, language_model):
+    from transformers import AutoModelForSequenceClassification
+
+    one = ["--discriminator.config.num_labels", "1"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *one)) == 0
+    first = tmp_path / "run" / "discriminator"
+    assert main(language_model_run(tmp_path / "more", lines, language_model, first)) == 0
+    for folder in (first, tmp_path / "more" / "discriminator"):
+        assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "REAL"}
+
+
+def test_a_classifier_of_other_labels_is_refused(tmp_path, lines, language_model, capsys):
+    from transformers import AutoModelForSequenceClassification
+
+    three = AutoModelForSequenceClassification.from_pretrained(language_model, num_labels=3)
+    three.save_pretrained(tmp_path / "three")
+    capsys.readouterr()
+    assert main(language_model_run(tmp_path / "run", lines, language_model, tmp_path / "three")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("seqgan-hf: got discriminator.pretrained=") and "name the model that it was made" in error
+
+
 def test_a_recipe_cannot_say_whose_code_is_run(tmp_path, capsys):
     """Not even through the settings of a pretrained model."""
     assert main(quickstart(tmp_path / "run")) == 0
