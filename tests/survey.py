@@ -141,12 +141,12 @@ def main() -> None:
             try:
                 print(f"{model_type}: {attempt(model_type)}", flush=True)
             except BaseException as error:
-                ours = any("seqgan_hf/" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
-                where = "REFUSED OR FAILED" if ours else "not built"
-                print(f"{model_type}: {where}: {' '.join(str(error).split())[:160]}", flush=True)
+                ours = "seqgan_hf/" in traceback.extract_tb(error.__traceback__)[-1].filename
+                what = "refused" if ours else "could not be tried"
+                print(f"{model_type}: {what}: {' '.join(str(error).split())[:160]}", flush=True)
             os._exit(0)
         if status := os.waitpid(child, 0)[1]:
-            print(f"{model_type}: not built: it took more than {SECONDS} s, or ended with {status}")
+            print(f"{model_type}: could not be tried: it took more than {SECONDS} s, or ended with {status}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_no_recipe_is_forgotten():
 
 
 def commands_of(path: Path) -> list[str]:
-    text = path.read_text().replace("\\\n", " ").replace("$R", "recipes/text/seqgan.yaml")
+    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "recipes/text/seqgan.yaml")
     lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
@@ -116,7 +117,13 @@ def commands_of(path: Path) -> list[str]:
 DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
 
 
-@pytest.mark.parametrize("command", DATA_COMMANDS + commands_of(ROOT / "recipes/text/grammar.yaml"))
+@pytest.mark.parametrize(
+    "command",
+    DATA_COMMANDS
+    + commands_of(ROOT / "recipes/text/grammar.yaml")
+    + commands_of(ROOT / "recipes/text/language_model.yaml")
+    + commands_of(ROOT / "docs/models.md"),
+)
 def test_commands_of_the_documents_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)[2:]
@@ -285,8 +292,6 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
     ],
 )
 def test_mistakes_in_a_recipe_are_answered_in_one_line(changes, message, tmp_path, capsys):
-    import re
-
     assert main(quickstart(tmp_path / "run", *changes)) == 1
     error = capsys.readouterr().err.strip()
     assert "Traceback" not in error and error.startswith("seqgan-hf: ") and len(error.splitlines()) == 1
@@ -305,8 +310,6 @@ def test_mistakes_in_a_recipe_are_answered_in_one_line(changes, message, tmp_pat
     ],
 )
 def test_bad_text_files_are_answered_in_one_line(content, message, tmp_path, capsys):
-    import re
-
     path = tmp_path / ("missing.txt" if content is None else "lines.txt")
     if content is not None:
         path.write_bytes(content)
@@ -332,6 +335,17 @@ def test_a_discriminator_of_one_logit_goes_on_as_such(tmp_path, lines, language_
     assert main(language_model_run(tmp_path / "more", lines, language_model, first)) == 0
     for folder in (first, tmp_path / "more" / "discriminator"):
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "REAL"}
+
+
+def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
+    run = tmp_path / "runs" / "language-model"
+    assert main(language_model_run(run, lines, language_model, language_model)) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    found = names["realness"](completions=["a cat sits", "table runs a under", "the"], prompts=["", "", ""])
+    assert len(set(found)) == 3 and all(0 < value < 1 for value in found)
 
 
 def test_a_classifier_of_other_labels_is_refused(tmp_path, lines, language_model, capsys):
