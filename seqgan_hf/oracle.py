@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -42,7 +43,7 @@ def build_oracle(
 def load_oracle(path: str | Path) -> RNNGeneratorForCausalLM:
     """Load an oracle from a `safetensors` file with the keys of `torch.nn.LSTM` and `embed_tokens`, `lm_head`.
 
-    The published oracle of the paper's code is such a file after conversion: V = 5000, H = 32, T = 20.
+    The published oracle of the paper's code is such a file after `convert_published_oracle`: V = 5000, H = 32, T = 20.
 
     Raises:
         DataError: the file is missing, is not a safetensors file, or has other keys.
@@ -72,6 +73,56 @@ def _our_name(name: str) -> str:
         kind, layer = name.removeprefix("lstm.").rsplit("_l", 1)
         return f"model.layers.{layer}.{kind}_l0"
     return f"model.{name}" if name.startswith("embed_tokens.") else name
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads NumPy arrays and nothing else: a pickle can run code."""
+
+    ALLOWED = {
+        *((f"{core}.multiarray", "_reconstruct") for core in ("numpy.core", "numpy._core")),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array")
+        return super().find_class(module, name)
+
+
+def convert_published_oracle(source: str | Path, target: str | Path) -> None:
+    """Make the oracle of the paper's code a safetensors file for `load_oracle`.
+
+    Args:
+        source: `save/target_params_py3.pkl` of github LantaoYu/SeqGAN: a list of the embeddings (V, E); for input
+            gate, forget gate, output gate and new memory each W (E, H), U (H, H) and b (H,), so that a gate is
+            x W + h U + b; and the output matrix (H, V) with its bias (V,).
+        target: the file to write.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else.
+    """
+    try:
+        with open(source, "rb") as file:
+            arrays = _ArraysOnly(file, encoding="latin1").load()
+        embedding, *gates, output, output_bias = (torch.as_tensor(array, dtype=torch.float32) for array in arrays)
+        (w_i, u_i, b_i), (w_f, u_f, b_f), (w_o, u_o, b_o), (w_c, u_c, b_c) = zip(*[iter(gates)] * 3, strict=True)
+        weights = {  # torch orders the gates i, f, g, o
+            "embed_tokens.weight": embedding,
+            "lstm.weight_ih_l0": torch.cat([w_i, w_f, w_c, w_o], dim=1).T,
+            "lstm.weight_hh_l0": torch.cat([u_i, u_f, u_c, u_o], dim=1).T,
+            "lstm.bias_ih_l0": torch.cat([b_i, b_f, b_c, b_o]),
+            "lstm.bias_hh_l0": torch.zeros(4 * len(b_i)),
+            "lm_head.weight": output.T,
+            "lm_head.bias": output_bias,
+        }
+        save_file({name: weight.contiguous() for name, weight in weights.items()}, target)
+    except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise DataError(
+            f"got {str(source)!r}, which cannot be converted ({' '.join(str(error).split())}) -> expected "
+            "save/target_params_py3.pkl of the paper's code -> check the file"
+        ) from error
 
 
 def draw(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples:

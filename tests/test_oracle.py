@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import pickle
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import build_generator
@@ -13,7 +15,14 @@ from safetensors.torch import save_file
 
 from seqgan_hf.data import DataError
 from seqgan_hf.evaluation.nll import HeldOutNLL, OracleNLL, divergences, nll
-from seqgan_hf.oracle import OracleData, build_oracle, draw, load_oracle, sequence_logprobs
+from seqgan_hf.oracle import (
+    OracleData,
+    build_oracle,
+    convert_published_oracle,
+    draw,
+    load_oracle,
+    sequence_logprobs,
+)
 from seqgan_hf.samples import Samples
 
 
@@ -40,6 +49,54 @@ def test_building_an_oracle_leaves_the_random_state_alone():
     torch.manual_seed(0)
     build_oracle(10)
     assert torch.equal(torch.rand(1), expected)
+
+
+def published_arrays(vocab_size: int = 9, width: int = 4) -> list[np.ndarray]:
+    """What the paper's code stores: embeddings, then W, U, b of the gates i, f, o and of the new memory, then W, b."""
+    shapes = [(vocab_size, width), *[(width, width), (width, width), (width,)] * 4, (width, vocab_size), (vocab_size,)]
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def published_logprob(arrays: list[np.ndarray], ids: list[int]) -> float:
+    """Its recurrence, written out for one sequence."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    embeddings, (output, bias) = arrays[0], arrays[13:]
+    h = c = np.zeros(embeddings.shape[1])
+    total, token = 0.0, 0
+    for following in ids:
+        x = embeddings[token]
+        i, f, o, new = (x @ arrays[k] + h @ arrays[k + 1] + arrays[k + 2] for k in (1, 4, 7, 10))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(new)
+        h = sigmoid(o) * np.tanh(c)
+        logits = h @ output + bias
+        total += logits[following] - np.log(np.exp(logits).sum())
+        token = following
+    return total
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_the_oracle_of_the_paper_s_code_is_converted(tmp_path, protocol):
+    arrays = published_arrays()
+    (tmp_path / "params.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
+    convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
+    oracle = load_oracle(tmp_path / "oracle.safetensors")
+    samples = draw(oracle, 5, 6, seed=0)
+    expected = [published_logprob(arrays, ids) for ids in samples.ids.tolist()]
+    torch.testing.assert_close(sequence_logprobs(oracle, samples), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(print), pickle.dumps([1, 2]), pickle.dumps(published_arrays()[:-1]), b"no pickle", b""]
+)
+def test_other_pickles_run_nothing_and_are_refused(tmp_path, content):
+    (tmp_path / "params.pkl").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be converted .* -> expected save/target_params_py3.pkl"):
+        convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
+    assert not (tmp_path / "oracle.safetensors").exists()
 
 
 def test_data_are_drawn_once_and_held_out_differs():
