@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format benchmark clean
+.PHONY: help install demo test test-fast-paths lint format benchmark clean
 
 help:
 	@echo "make demo       install into $(VENV), then SeqGAN on the built-in synthetic task (about 3 minutes)"
 	@echo "make test       install into $(VENV), then the whole test suite"
+	@echo "make test-fast-paths   the suite with every fast path forced on, then with plain code in their place"
 	@echo "make lint       ruff: rules and formatting"
 	@echo "make benchmark  speed, beside its references and its floor"
 
@@ -24,6 +25,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-fast-paths: install
+	$(BIN)/python -m pytest --fast-paths on
+	$(BIN)/python -m pytest --fast-paths off
 
 lint: install
 	$(BIN)/ruff check .

@@ -289,7 +289,7 @@ def _sample_rows(
     batch, length, _ = uniforms.shape
     ids = torch.full((batch, length), pad, dtype=torch.long, device=uniforms.device)
     mask = torch.zeros_like(ids, dtype=torch.bool)
-    active = torch.arange(batch, device=ids.device)
+    active, ends = torch.arange(batch, device=ids.device), torch.tensor(eos, dtype=torch.long, device=ids.device)
     decoder = _Decoder(generator, start)
     decoder.reserve(batch, start.prompt.shape[1] + length)
     for position in range(length):
@@ -299,7 +299,7 @@ def _sample_rows(
         if position + 1 == length:
             break
         if eos:
-            going = _going(tokens, eos)
+            going = _going(tokens, ends)
             active, tokens = active[going], tokens[going]
             if not len(active):
                 break
@@ -309,9 +309,9 @@ def _sample_rows(
     return start._replace(ids=ids, mask=mask)
 
 
-def _going(tokens: LongTensor, eos: list[int]) -> LongTensor:
+def _going(tokens: LongTensor, ends: LongTensor) -> LongTensor:
     """Indices of the rows that did not just end, shape (K,)."""
-    return torch.isin(tokens, torch.tensor(eos, device=tokens.device), invert=True).nonzero().squeeze(1)
+    return torch.isin(tokens, ends, invert=True).nonzero().squeeze(1)
 
 
 def _rows_that_fit(generator: PreTrainedModel, samples: Samples, length: int) -> int:
@@ -459,6 +459,7 @@ def _walk(
     decoder = _Decoder(generator, _with_prefix(samples, first))
     decoder.reserve(samples.batch_size + len(ids), samples.prompt.shape[1] + length)
     active = going = torch.empty(0, dtype=torch.long, device=device)
+    ends = torch.tensor(eos, dtype=torch.long, device=device)
     main = torch.arange(samples.batch_size, device=device)
     for position in range(first, length):  # tokens before `position` are fed, the one at `position` is drawn next
         if position > first:
@@ -475,7 +476,7 @@ def _walk(
         drawn = decoder.draw(slice(len(main), None), uniforms[active, position], temperature, top_k, top_p)
         ids[active, position] = drawn
         mask[active, position] = True
-        going = _going(drawn, eos) if eos else torch.arange(len(active), device=device)
+        going = _going(drawn, ends) if eos else torch.arange(len(active), device=device)
     return completions
 
 

@@ -10,8 +10,8 @@ from .functional import evaluating, in_parts
 from .samples import Samples
 
 
-# Sequences that are rewarded in one forward pass when the caller sets no limit.
-SCORE_ROWS = 4096
+# Tokens that are rewarded in one forward pass when the caller sets no limit: 4,096 sequences of the paper's length.
+SCORE_TOKENS = 81_920
 
 
 def judged_tokens(samples: Samples, pad_token_id: int = 0) -> tuple[LongTensor, BoolTensor, Tensor]:
@@ -83,14 +83,17 @@ def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor
 
 
 @torch.no_grad()
-def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int = SCORE_ROWS) -> Tensor:
+def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | None = None) -> Tensor:
     """D(Y), the probability of being real: dropout off, without autograd, in batches of `max_rows`.
 
-    When a GPU runs out of memory these are halved, with a warning, and stay so; rewards do not depend on it.
+    By default these hold `SCORE_TOKENS` tokens, so that memory does not grow with the length of the sequences. When a
+    GPU runs out of memory they are halved, with a warning, and stay so; rewards do not depend on it.
 
     Returns:
         Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
     """
+    if max_rows is None:
+        max_rows = max(1, SCORE_TOKENS // (samples.prompt.shape[1] - 1 + samples.ids.shape[1]))
     with evaluating(discriminator):
         values = in_parts(
             discriminator,

@@ -69,7 +69,8 @@ class Decoder(sampling._Decoder):
         self.features = self._forward(self.ids)
 
     def select(self, kept: LongTensor | None, repeated: LongTensor) -> None:
-        rows = torch.cat([torch.arange(len(self.ids)) if kept is None else kept, repeated])
+        everything = torch.arange(len(self.ids), device=repeated.device)
+        rows = torch.cat([everything if kept is None else kept, repeated])
         self.ids, self.features = self.ids[rows], self.features[rows]
         if self.mask is not None:
             self.mask = self.mask[rows]
