@@ -234,6 +234,16 @@ def test_a_long_legend_leaves_the_panels_their_room(tmp_path, figures):
     assert figures[0].axes[0].get_window_extent().height / figures[0].dpi > 2.4
 
 
+@pytest.mark.parametrize(("panels", "grid"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3))])
+def test_panels_fill_their_rows(tmp_path, figures, panels, grid):
+    run = write_run(tmp_path / "a", 1, 0)
+    metrics = [f"metric_{index}" for index in range(panels)]
+    lines = [{"phase": "adversarial", "round": i, "seconds": 1.0, **dict.fromkeys(metrics, 1.0)} for i in (1, 2)]
+    Path(run, "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_curves([run], str(tmp_path / "out.png"), metrics=metrics)
+    assert figures[0].axes[0].get_gridspec().get_geometry() == grid
+
+
 def test_a_value_at_its_bound_is_drawn_flat(tmp_path, figures):
     run = write_run(tmp_path / "a", 1, 0)
     lines = [

@@ -362,8 +362,8 @@ def _draw(
     axis: str,
     mark: float | None,
 ) -> Figure:
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / 3)
+    columns = math.ceil(len(panels) / rows)
     width = max(6.0, 4.4 * columns)
     figure = Figure(layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
