@@ -161,7 +161,7 @@ def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, lice
         license=license or summary["license"],
         library_name="transformers",
         pipeline_tag="text-classification",
-        base_model=summary["discriminator"]["base_model"],
+        base_model=summary["discriminator"].get("base_model"),
         tags=["seqgan-hf", "text-gan", "discriminator"],
     )
     model = summary["discriminator"]
@@ -214,7 +214,7 @@ def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> Mo
         license=license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=summary["generator"]["base_model"],
+        base_model=summary["generator"].get("base_model"),
         tags=["seqgan-hf", "text-gan", summary["objective"]["name"].lower()],
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
@@ -229,7 +229,7 @@ def _values(evaluation: dict) -> dict[str, float]:
 
 def _introduction(summary: dict) -> str:
     generator, discriminator = summary["generator"], summary["discriminator"]
-    against, base = "", generator["base_model"]
+    against, base = "", generator.get("base_model")
     if discriminator:
         against = f" against a discriminator ({discriminator['class']}, {discriminator['parameters']:,} parameters)"
     return (
