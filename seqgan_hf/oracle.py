@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -75,20 +76,52 @@ def _our_name(name: str) -> str:
     return f"model.{name}" if name.startswith("embed_tokens.") else name
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and nothing else: a pickle can run code."""
+class _StoredType:
+    """Stands in for a NumPy dtype while a pickle is read."""
 
-    ALLOWED = {
-        *((f"{core}.multiarray", "_reconstruct") for core in ("numpy.core", "numpy._core")),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
+    def __init__(self, code, *_):
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state) -> None:
+        self.order = state[1]
+
+
+class _StoredArray:
+    """Stands in for a NumPy array while a pickle is read: its shape, type and bytes, of which nothing is made yet."""
+
+    def __init__(self, *_):
+        self.state = None
+
+    def __setstate__(self, state) -> None:
+        self.state = state
+
+    def tensor(self) -> Tensor:
+        _, shape, stored, by_columns, data = self.state
+        name = {"f4": "f4", "f8": "f8"}[stored.code] if stored.order in "<>" else ""
+        data = data.encode("latin1") if isinstance(data, str) else data
+        array = np.frombuffer(data, dtype=stored.order + name).reshape(shape, order="F" if by_columns else "C")
+        return torch.tensor(array.astype(np.float32))
+
+
+def _stored_bytes(text: str, _: str) -> bytes:
+    return text.encode("latin1")
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads arrays of numbers and nothing else: a pickle can run code, and even NumPy's own parts can be misled."""
+
+    STAND_INS = {
+        ("numpy.core.multiarray", "_reconstruct"): _StoredArray,
+        ("numpy._core.multiarray", "_reconstruct"): _StoredArray,
+        ("numpy", "ndarray"): "ndarray",
+        ("numpy", "dtype"): _StoredType,
+        ("_codecs", "encode"): _stored_bytes,
     }
 
     def find_class(self, module: str, name: str):
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in self.STAND_INS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array")
-        return super().find_class(module, name)
+        return self.STAND_INS[module, name]
 
 
 def convert_published_oracle(source: str | Path, target: str | Path) -> None:
@@ -101,28 +134,45 @@ def convert_published_oracle(source: str | Path, target: str | Path) -> None:
         target: the file to write.
 
     Raises:
-        DataError: the file cannot be read, or holds something else.
+        DataError: the source cannot be read, or holds something else; or the target cannot be written.
     """
     try:
         with open(source, "rb") as file:
-            arrays = _ArraysOnly(file, encoding="latin1").load()
-        embedding, *gates, output, output_bias = (torch.as_tensor(array, dtype=torch.float32) for array in arrays)
-        (w_i, u_i, b_i), (w_f, u_f, b_f), (w_o, u_o, b_o), (w_c, u_c, b_c) = zip(*[iter(gates)] * 3, strict=True)
-        weights = {  # torch orders the gates i, f, g, o
-            "embed_tokens.weight": embedding,
-            "lstm.weight_ih_l0": torch.cat([w_i, w_f, w_c, w_o], dim=1).T,
-            "lstm.weight_hh_l0": torch.cat([u_i, u_f, u_c, u_o], dim=1).T,
-            "lstm.bias_ih_l0": torch.cat([b_i, b_f, b_c, b_o]),
-            "lstm.bias_hh_l0": torch.zeros(4 * len(b_i)),
-            "lm_head.weight": output.T,
-            "lm_head.bias": output_bias,
-        }
-        save_file({name: weight.contiguous() for name, weight in weights.items()}, target)
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, RuntimeError, IndexError) as error:
+            arrays = [array.tensor() for array in _ArraysOnly(file, encoding="latin1").load()]
+        weights = _torch_layout(arrays)
+    except Exception as error:  # whatever a pickle that is none makes its reader do
         raise DataError(
             f"got {str(source)!r}, which cannot be converted ({' '.join(str(error).split())}) -> expected "
             "save/target_params_py3.pkl of the paper's code -> check the file"
         ) from error
+    try:
+        save_file(weights, target)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"got the target {str(target)!r}, which cannot be written ({error}) -> expected a path in a folder that "
+            "exists -> name another"
+        ) from error
+
+
+def _torch_layout(arrays: list[Tensor]) -> dict[str, Tensor]:
+    """The keys of `torch.nn.LSTM`, which orders the gates i, f, g, o."""
+    embedding, *gates, output, output_bias = arrays
+    (vocab_size, width), hidden = embedding.shape, len(output)
+    expected = [(width, hidden), (hidden, hidden), (hidden,)] * 4 + [(hidden, vocab_size), (vocab_size,)]
+    found = [tuple(array.shape) for array in arrays[1:]]
+    if found != expected:
+        raise ValueError(f"it holds arrays of the shapes {found} behind the embeddings, not {expected}")
+    (w_i, u_i, b_i), (w_f, u_f, b_f), (w_o, u_o, b_o), (w_c, u_c, b_c) = zip(*[iter(gates)] * 3, strict=True)
+    weights = {
+        "embed_tokens.weight": embedding,
+        "lstm.weight_ih_l0": torch.cat([w_i, w_f, w_c, w_o], dim=1).T,
+        "lstm.weight_hh_l0": torch.cat([u_i, u_f, u_c, u_o], dim=1).T,
+        "lstm.bias_ih_l0": torch.cat([b_i, b_f, b_c, b_o]),
+        "lstm.bias_hh_l0": torch.zeros(4 * hidden),
+        "lm_head.weight": output.T,
+        "lm_head.bias": output_bias,
+    }
+    return {name: weight.contiguous() for name, weight in weights.items()}
 
 
 def draw(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples:

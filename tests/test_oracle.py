@@ -89,14 +89,39 @@ def test_the_oracle_of_the_paper_s_code_is_converted(tmp_path, protocol):
     torch.testing.assert_close(sequence_logprobs(oracle, samples), torch.tensor(expected, dtype=torch.float64))
 
 
+class MadeOfBytes:
+    """An array of Python objects whose addresses stand in the file: reading one ends the process."""
+
+    def __reduce__(self):
+        return np.ndarray, ((15,), "O", b"A" * 120)
+
+
 @pytest.mark.parametrize(
-    "content", [pickle.dumps(print), pickle.dumps([1, 2]), pickle.dumps(published_arrays()[:-1]), b"no pickle", b""]
+    "content",
+    [
+        pickle.dumps(print),
+        pickle.dumps([1, 2]),
+        pickle.dumps(published_arrays()[:-1]),
+        pickle.dumps([array[:3] for array in published_arrays()]),
+        pickle.dumps([array.astype(object) for array in published_arrays()]),
+        pickle.dumps(MadeOfBytes()),
+        pickle.dumps([MadeOfBytes()] * 15),
+        b"\x80\x02K\x01K\x02a.",
+        b"no pickle",
+        b"",
+    ],
 )
 def test_other_pickles_run_nothing_and_are_refused(tmp_path, content):
     (tmp_path / "params.pkl").write_bytes(content)
     with pytest.raises(DataError, match="cannot be converted .* -> expected save/target_params_py3.pkl"):
         convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
     assert not (tmp_path / "oracle.safetensors").exists()
+
+
+def test_a_converted_oracle_that_cannot_be_written(tmp_path):
+    (tmp_path / "params.pkl").write_bytes(pickle.dumps(published_arrays()))
+    with pytest.raises(DataError, match="cannot be written .* -> expected a path in a folder that exists"):
+        convert_published_oracle(tmp_path / "params.pkl", tmp_path / "missing" / "oracle.safetensors")
 
 
 def test_data_are_drawn_once_and_held_out_differs():
