@@ -33,19 +33,12 @@ class CardError(ValueError):
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """The class of a model, its size, whether it loads without code from its repository, and what it began as."""
+    """The class of a model, its size, and whether it loads without code from its repository."""
     return {
         "class": type(model).__name__,
         "parameters": model.num_parameters(),
         "carries_code": type(model)._auto_class is not None,
-        "base_model": _base_model(model.name_or_path),
     }
-
-
-def _base_model(loaded_from: str) -> str | None:
-    """The id on the Hub of the model whose weights were loaded; `None` for new weights and those of this machine."""
-    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", loaded_from) is not None
-    return loaded_from if is_id and not _exists(loaded_from) else None
 
 
 def versions() -> dict[str, str]:
@@ -161,7 +154,7 @@ def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, lice
         license=license or summary["license"],
         library_name="transformers",
         pipeline_tag="text-classification",
-        base_model=summary["discriminator"].get("base_model"),
+        base_model=_base_model(summary, "discriminator"),
         tags=["seqgan-hf", "text-gan", "discriminator"],
     )
     model = summary["discriminator"]
@@ -214,11 +207,19 @@ def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> Mo
         license=license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=summary["generator"].get("base_model"),
+        base_model=_base_model(summary, "generator"),
         tags=["seqgan-hf", "text-gan", summary["objective"]["name"].lower()],
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
     )
+
+
+def _base_model(summary: dict, section: str) -> str | None:
+    """The id on the Hub of the model whose weights the run began with; `None` for new ones and those of a folder."""
+    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
+    loaded = (recipe.get(section) or {}).get("pretrained")
+    # a name without an owner may be what is left of a path
+    return loaded if isinstance(loaded, str) and REPOSITORY.fullmatch(loaded) else None
 
 
 def _values(evaluation: dict) -> dict[str, float]:
@@ -229,7 +230,7 @@ def _values(evaluation: dict) -> dict[str, float]:
 
 def _introduction(summary: dict) -> str:
     generator, discriminator = summary["generator"], summary["discriminator"]
-    against, base = "", generator.get("base_model")
+    against, base = "", _base_model(summary, "generator")
     if discriminator:
         against = f" against a discriminator ({discriminator['class']}, {discriminator['parameters']:,} parameters)"
     return (

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -326,14 +327,20 @@ def build_discriminator(settings: DiscriminatorSettings, corpus: Corpus) -> PreT
 
 
 def _labels(settings: DiscriminatorSettings) -> dict[str, Any]:
-    """Names of the labels, two of them unless another number is asked for or saved as one logit."""
-    number = settings.config.get("num_labels")
-    if number is None and settings.pretrained is not None:
-        saved = _saved_config(settings.pretrained, "discriminator")
-        number = 1 if saved.num_labels == 1 else None
-    names = {None: ["FAKE", "REAL"], 1: ["REAL"], 2: ["FAKE", "REAL"]}.get(number)
-    if names is None:
-        return {}
+    """Names of the labels: those that were asked for, or one or two as are asked for or saved, two by default."""
+    if "id2label" in settings.config:
+        return {"label2id": {name: index for index, name in settings.config["id2label"].items()}}
+    if "num_labels" in settings.config:
+        number = settings.config["num_labels"]
+    else:
+        saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
+        number = 1 if saved == 1 else 2
+    if number not in (1, 2):
+        raise RecipeError(
+            f"got discriminator.config.num_labels={number} -> expected 2 (fake and real) or 1 (the logit of real) -> "
+            "set one of these, or leave it out"
+        )
+    names = ["FAKE", "REAL"][-number:]
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
@@ -345,9 +352,10 @@ def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
 
 
 def _not_loaded(pretrained: str, section: str, error: Exception) -> RecipeError:
+    why = " ".join(str(error).split())[:200]
     return RecipeError(
-        f"got {section}.pretrained={pretrained!r}, which cannot be loaded ({str(error).splitlines()[0]}) -> expected "
-        "a folder with a saved model, or an id on the Hub -> check it"
+        f"got {section}.pretrained={pretrained!r}, which cannot be loaded ({why}) -> expected a folder with a saved "
+        "model, or an id on the Hub -> check it"
     )
 
 
@@ -364,16 +372,18 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
 
 
 def _pretrained_model(settings: Any, known: dict[str, Any], auto_class: Any, section: str) -> PreTrainedModel:
-    saved = _saved_config(settings.pretrained, section).to_dict()
+    config = _saved_config(settings.pretrained, section)
     for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
-        if key not in saved.keys() | {"num_labels"}:
-            raise RecipeError(_unknown_key(key, sorted(saved), f"{section}.config"))
+        if key not in config.to_dict().keys() | {"num_labels"}:
+            raise RecipeError(_unknown_key(key, sorted(config.to_dict()), f"{section}.config"))
     changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
     try:
+        for key, value in changes.items():
+            setattr(config, key, value)
         return auto_class.from_pretrained(
-            settings.pretrained, trust_remote_code=False, use_safetensors=True, **changes
+            settings.pretrained, config=config, trust_remote_code=False, use_safetensors=True
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         raise _not_loaded(settings.pretrained, section, error) from error
     except RuntimeError as error:
         if "mismatched" not in str(error):

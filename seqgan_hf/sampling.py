@@ -219,6 +219,8 @@ class _Decoder:
                     total += int(_row_bytes(state) * growth)
             for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
                 total += sum(_row_bytes(state) for state in states.values() if state is not None)
+        beside = getattr(self.cache, "linear_cache", [])  # MiniMax's
+        total += sum(_row_bytes(state) for state in beside if isinstance(state, Tensor))
         return max(1, total)
 
 

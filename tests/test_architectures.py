@@ -118,10 +118,23 @@ def test_padding_before_a_prompt_changes_nothing(generator):
     assert sample(generator, padded, LENGTH, top_k=1, rng=rng(), prompt_mask=mask).ids.equal(plain.ids)
 
 
+def tensors_of(holder) -> list[torch.Tensor]:
+    """All tensors in a cache, however it keeps them."""
+    if isinstance(holder, torch.Tensor):
+        return [holder]
+    if isinstance(holder, dict):
+        return [tensor for value in holder.values() for tensor in tensors_of(value)]
+    if isinstance(holder, (list, tuple)):
+        return [tensor for value in holder for tensor in tensors_of(value)]
+    return tensors_of(vars(holder)) if hasattr(holder, "__dict__") and not isinstance(holder, type) else []
+
+
 def test_the_memory_of_a_row_is_known(generator):
     """Else the number of rows that are sampled at once would have no bound."""
     samples = sample(generator, start_prompt(generator, 2), LENGTH, rng=rng())
-    assert sampling._Decoder(generator, samples).bytes_per_row(LENGTH) >= 4 * generator.config.hidden_size
+    decoder = sampling._Decoder(generator, samples)
+    held = {id(tensor): tensor for tensor in tensors_of(decoder.cache) if tensor.dim() > 1}
+    assert decoder.bytes_per_row(samples.prompt.shape[1]) == sum(tensor[:1].numel() * 4 for tensor in held.values())
 
 
 @pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, no cache is asked for")

@@ -337,6 +337,22 @@ def test_a_discriminator_of_one_logit_goes_on_as_such(tmp_path, lines, language_
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "REAL"}
 
 
+@pytest.mark.parametrize("number", ["0", "3", "null", "[2]"])
+def test_other_numbers_of_labels_are_refused(tmp_path, lines, language_model, capsys, number):
+    more = ["--discriminator.config", f"{{num_labels: {number}}}"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *more)) == 1
+    assert "-> expected 2 (fake and real) or 1 (the logit of real)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_model):
+    from transformers import AutoConfig
+
+    more = ["--discriminator.config", "{id2label: {0: made, 1: found}}"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *more)) == 0
+    config = AutoConfig.from_pretrained(tmp_path / "run" / "discriminator")
+    assert config.id2label == {0: "made", 1: "found"} and config.label2id == {"made": 0, "found": 1}
+
+
 def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
     run = tmp_path / "runs" / "language-model"
     assert main(language_model_run(run, lines, language_model, language_model)) == 0

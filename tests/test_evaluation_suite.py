@@ -637,7 +637,13 @@ def test_unreadable_runs_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"- training\n- 3\n", "holds a list"), (b"", "is empty"), (b"a: [", "no YAML"), (b"\xff\xfe", "no YAML")],
+    [
+        (b"- training\n- 3\n", "holds a list"),
+        (b"", "is empty"),
+        (b"a: [", "no YAML"),
+        (b"\xff\xfe", "no YAML"),
+        (b"2020-13-45", "no YAML"),
+    ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path, content, reason):
     run = write_run(tmp_path / "a", 7.0)

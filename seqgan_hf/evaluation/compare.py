@@ -156,11 +156,11 @@ def read_run(folder: str | Path) -> Run:
 
 def _read_recipe(path: Path) -> dict[str, Any] | None:
     """The settings of a run; `None` where the folder holds none."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise ValueError(
             f"got {str(path)!r}, which is no YAML ({why}) -> expected a recipe -> mend the file"
