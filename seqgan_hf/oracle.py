@@ -96,10 +96,12 @@ class _StoredArray:
         self.state = state
 
     def tensor(self) -> Tensor:
+        """The array in float32; errors of any kind where the pickle stored something else."""
         _, shape, stored, by_columns, data = self.state
-        name = {"f4": "f4", "f8": "f8"}[stored.code] if stored.order in "<>" else ""
+        if stored.code not in ("f4", "f8") or stored.order not in ("<", ">"):
+            raise ValueError("it holds an array of something else than floating-point numbers")
         data = data.encode("latin1") if isinstance(data, str) else data
-        array = np.frombuffer(data, dtype=stored.order + name).reshape(shape, order="F" if by_columns else "C")
+        array = np.frombuffer(data, stored.order + stored.code).reshape(shape, order="F" if by_columns else "C")
         return torch.tensor(array.astype(np.float32))
 
 
@@ -155,7 +157,11 @@ def convert_published_oracle(source: str | Path, target: str | Path) -> None:
 
 
 def _torch_layout(arrays: list[Tensor]) -> dict[str, Tensor]:
-    """The keys of `torch.nn.LSTM`, which orders the gates i, f, g, o."""
+    """The arrays, in the order of `convert_published_oracle`, under torch's names; torch orders gates i, f, g, o.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
     embedding, *gates, output, output_bias = arrays
     (vocab_size, width), hidden = embedding.shape, len(output)
     expected = [(width, hidden), (hidden, hidden), (hidden,)] * 4 + [(hidden, vocab_size), (vocab_size,)]

@@ -57,7 +57,11 @@ def start_prompt(generator: PreTrainedModel, batch_size: int) -> LongTensor:
 
 
 def vocabulary_size(generator: PreTrainedModel) -> int:
-    """V, the number of token ids a generator can write."""
+    """V, the number of token ids a generator can write.
+
+    Raises:
+        ValueError: the config says none, as that of a model of more than text.
+    """
     size = getattr(generator.config, "vocab_size", None)
     if size is None:
         raise ValueError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import plain_paths
 import pytest
 import torch
 from conftest import BOS, EOS, PAD, VOCAB_SIZE
-from plain_paths import Decoder
 from transformers import (
     AutoModelForCausalLM,
     BambaConfig,
@@ -94,9 +94,10 @@ def rng() -> torch.Generator:
 
 def test_completions_go_on_as_if_everything_were_read_anew(generator, monkeypatch):
     samples = sample(generator, start_prompt(generator, 6), LENGTH, rng=rng())
-    cached = list(complete(generator, samples, rollouts=3, top_k=1, rng=rng(), max_rows=30))
-    monkeypatch.setattr(sampling, "_Decoder", Decoder)
-    anew = list(complete(generator, samples, rollouts=3, top_k=1, rng=rng(), max_rows=30))
+    cached = list(complete(generator, samples, rollouts=3, rng=rng(), max_rows=30))
+    # by its module: a name of this one would be switched to the fast path (`fast_paths`)
+    monkeypatch.setattr(sampling, "_Decoder", plain_paths.Decoder)
+    anew = list(complete(generator, samples, rollouts=3, rng=rng(), max_rows=30))
     assert sum(len(part.row) for part in cached) == 3 * int((samples.lengths - 1).sum())
     for one, other in zip(cached, anew, strict=True):
         assert one.samples.ids.equal(other.samples.ids) and one.samples.mask.equal(other.samples.mask)

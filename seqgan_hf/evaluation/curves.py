@@ -19,8 +19,8 @@ from .learning_curve import CURVES
 from .sweep import COLORS
 
 
-# What is drawn unless other metrics are asked for, and how panels are called.
-TITLES = CURVES | {"jsd_oracle": "JSD to the oracle"}  # drawn where nothing else is asked for
+# What is drawn unless other metrics are asked for, and how its panels are called; then how others are.
+TITLES = CURVES | {"jsd_oracle": "JSD to the oracle"}
 DIRECTIONS = {"kl_generator_oracle": "KL(generator, oracle)", "kl_oracle_generator": "KL(oracle, generator)"}
 UNITS = {"nll_": "nats per token", "kl_": "nats", "jsd_": "nats"}
 FORMATS = (".pdf", ".png", ".svg")
