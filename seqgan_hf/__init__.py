@@ -23,14 +23,21 @@ _HOMES = {
         "RNNGeneratorConfig",
         "RNNGeneratorForCausalLM",
     ],
-    "samples": ["Samples"],
-    "sampling": ["complete", "sample", "token_logprobs", "weighted_nll"],
-    "scoring": ["realness", "rewards"],
-    "oracle": ["OracleData", "build_oracle", "load_oracle"],
-    "data": ["Corpus", "DataError", "DataSource", "TextData"],
+    "samples": ["Completions", "Samples"],
+    "generation": ["complete", "realness", "rewards", "sample", "token_logprobs", "weighted_nll"],
+    "data": [
+        "Corpus",
+        "DataError",
+        "DataSource",
+        "GrammarData",
+        "IdsData",
+        "OracleData",
+        "TextData",
+        "build_oracle",
+        "load_oracle",
+    ],
     "objectives": ["MLE", "ConstantReward", "Loss", "Objective", "RandomReward", "Reinforce", "SeqGAN"],
-    "training_args": ["AdversarialTrainingArguments"],
-    "trainer": ["AdversarialTrainer"],
+    "training": ["AdversarialTrainer", "AdversarialTrainingArguments"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-from weakref import WeakKeyDictionary
-
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import BoolTensor, LongTensor, Tensor, distributed, nn
+from torch import BoolTensor, LongTensor, Tensor
 from torch.nn import functional as F
 
 
@@ -18,104 +11,9 @@ from torch.nn import functional as F
 CDF_BLOCKS = range(128, 31, -1)
 
 
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put models into eval mode (dropout off) and put every submodule's training flag back afterwards."""
-    flags = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def train_without_dropout(model: nn.Module) -> None:
-    """Put a model into training, but leave dropout off.
-
-    What reads its own flag for other ends stays in train mode, unless it drops something itself: recurrent layers,
-    whose backward pass cuDNN refuses in eval mode (so that one with `dropout` between its layers cannot be trained
-    there), and layers with gradient checkpointing.
-    """
-    model.eval()
-    for module in model.modules():
-        needs_flag = isinstance(module, nn.RNNBase) or getattr(module, "gradient_checkpointing", False)
-        drops = any("drop" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items())
-        if needs_flag and not drops:
-            module.training = True
-
-
-# For each model and task, the rows that turned out to fit into memory.
-_FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
-
-
-def fitting_rows(model: nn.Module, task: str, max_rows: int) -> int:
-    """How many rows to try at once: `max_rows`, or fewer where more have run out of memory before."""
-    return min(max_rows, _FITTING_ROWS.get(model, {}).get(task, max_rows))
-
-
-def fewer_rows(model: nn.Module, task: str, rows: int) -> int:
-    """Half of the `rows` that ran out of memory, remembered for the next time, with a warning."""
-    clear_device_cache(garbage_collection=True)
-    rows = max(1, rows // 2)
-    _FITTING_ROWS.setdefault(model, {})[task] = rows
-    warnings.warn(f"{task} ran out of memory; going on with {rows} rows at a time", stacklevel=3)
-    return rows
-
-
-def in_parts(
-    model: nn.Module, task: str, batch_size: int, max_rows: int, function: Callable[[slice], Any]
-) -> list[Any]:
-    """Apply a function to consecutive rows of a batch, as many at once as fit into memory.
-
-    Args:
-        model: what needs the memory.
-        task: what is done, for the warning and the memory of what fits.
-        batch_size: rows in all.
-        max_rows: at most so many at once; halved when they run out of memory, from then on.
-        function: takes the rows; its result must not depend on how they are cut.
-    """
-    rows, start, parts = fitting_rows(model, task, max_rows), 0, []
-    while start < batch_size:
-        part = slice(start, min(start + rows, batch_size))
-        try:
-            parts.append(function(part))
-        except RuntimeError as error:
-            if part.stop - start == 1 or not should_reduce_batch_size(error):
-                raise
-        else:
-            start = part.stop
-            continue
-        # outside the handler, since a caught error keeps the failed attempt's tensors alive
-        rows = fewer_rows(model, task, part.stop - start)
-    return parts
-
-
 def masked_mean(values: Tensor, mask: BoolTensor) -> Tensor:
     """Mean of the values where `mask` is true; both of shape (B, T) or (B,). Zero if nothing is counted."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-
-
-def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on each of them; of one process, the tensor itself. No gradient."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    total = values.detach().clone()
-    distributed.all_reduce(total)
-    return total
-
-
-def shared_mean(values: Tensor, mask: BoolTensor) -> Tensor:
-    """This process's share of the masked mean over the batches of all processes: the mean of the shares is that mean.
-
-    Args:
-        values: shape (B, T) or (B,).
-        mask: what counts, of the same shape.
-    """
-    processes = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-    counted = sum_over_processes(mask.sum()).clamp(min=1) / processes
-    return values.masked_fill(~mask, 0.0).sum() / counted
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -90,3 +90,17 @@ class Samples(NamedTuple):
             mask=torch.cat([right(part.mask, False) for part in parts]),
             prompt_mask=torch.cat([left(mask, False) for mask in masks]) if padded else None,
         )
+
+
+class Completions(NamedTuple):
+    """Completed sequences, each labelled with the prefix it grew from, so that a reward cannot lose its owner.
+
+    Attributes:
+        samples: K whole sequences: the first `prefix_length` tokens are given, the rest is drawn.
+        row: index of the sentence in the batch whose prefix was completed, shape (K,).
+        prefix_length: number of given tokens, from 1 to T-1, shape (K,).
+    """
+
+    samples: Samples
+    row: LongTensor
+    prefix_length: LongTensor

@@ -1,32 +1,15 @@
-"""Tiny models for contract tests: one of every kind, built in memory."""
+"""What all tests share: the switch of fast paths, one thread, and one fixture for every kind of tiny model."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from plain_paths import SETTINGS, fast_paths
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from seqgan_hf.models import (
-    CNNDiscriminatorConfig,
-    CNNDiscriminatorForSequenceClassification,
-    RNNDiscriminatorConfig,
-    RNNDiscriminatorForSequenceClassification,
-    RNNGeneratorConfig,
-    RNNGeneratorForCausalLM,
-)
+from tests.tools.plain_paths import SETTINGS, fast_paths
+from tests.tools.tiny import build_discriminator, build_generator
 
 
-VOCAB_SIZE = 13
-BOS, EOS, PAD = 0, 1, 2
 # Models of a few units are slower on two threads than on one.
 torch.set_num_threads(1)
 
@@ -44,48 +27,6 @@ def pytest_addoption(parser):
 def chosen_fast_paths(request):
     with fast_paths(request.config.getoption("--fast-paths")):
         yield
-
-
-def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny causal LM; `kind` is lstm, gru, gpt2 or llama."""
-    torch.manual_seed(seed)
-    tokens = {"vocab_size": vocab_size, "bos_token_id": BOS, "eos_token_id": eos, "pad_token_id": PAD}
-    if kind in ("lstm", "gru"):
-        config = RNNGeneratorConfig(
-            cell_type=kind, embedding_size=6, hidden_size=8, num_hidden_layers=2, initializer_range=0.6, **tokens
-        )
-        return RNNGeneratorForCausalLM(config)
-    if kind == "gpt2":
-        config = GPT2Config(n_positions=32, n_embd=8, n_layer=2, n_head=2, initializer_range=0.5, **tokens)
-        return GPT2LMHeadModel(config)
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(initializer_range=0.5, **sizes, **heads, **tokens))
-
-
-def build_discriminator(kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny sequence classifier; `kind` is cnn, rnn, per_token or bert."""
-    torch.manual_seed(seed)
-    tokens = {"vocab_size": vocab_size, "pad_token_id": PAD}
-    if kind == "cnn":
-        config = CNNDiscriminatorConfig(embedding_size=6, filter_sizes=[1, 2, 4], num_filters=[4, 4, 4], **tokens)
-        return CNNDiscriminatorForSequenceClassification(config)
-    if kind in ("rnn", "per_token"):
-        bidirectional = kind == "rnn"
-        config = RNNDiscriminatorConfig(
-            embedding_size=6, hidden_size=8, bidirectional=bidirectional, per_token=not bidirectional, **tokens
-        )
-        return RNNDiscriminatorForSequenceClassification(config)
-    config = BertConfig(
-        hidden_size=8,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        num_labels=2,
-        **tokens,
-    )
-    return BertForSequenceClassification(config)
 
 
 @pytest.fixture(params=["lstm", "gru", "gpt2", "llama"])

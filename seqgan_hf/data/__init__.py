@@ -5,6 +5,7 @@ from .corpus import Corpus, DataError, DataSource
 from .corpus_report import corpus_report
 from .grammar_data import GrammarData
 from .ids import IdsData
+from .oracle import OracleData, build_oracle, load_oracle
 from .text import TextData
 from .tokenization import TokenizerConfig, decode_batch, integer_tokenizer
 
@@ -15,6 +16,9 @@ __all__ = [
     "DataSource",
     "GrammarData",
     "IdsData",
+    "OracleData",
+    "build_oracle",
+    "load_oracle",
     "TextData",
     "TokenizerConfig",
     "corpus_report",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
-from ..grammar import english_grammar
 from .corpus import Corpus, DataError, DataSource
 from .encoding import Encoding, describe, encode_part, finish
+from .grammar import english_grammar
 from .splitting import check_seed, split
 from .tokenization import TokenizerConfig, build_tokenizer
 

@@ -26,18 +26,18 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .bleu import bleu
-from .copy_rate import copy_rate
-from .distinct import distinct
 from .encoders import TextEncoder, load_encoder
-from .frechet import frechet_embedding_distance
-from .grammar_acceptance import grammar_acceptance
-from .judge import judge
-from .language_model import lm_score, reverse_lm_score
-from .length import length_statistics
-from .mauve import mauve
-from .ms_jaccard import ms_jaccard
-from .self_bleu import self_bleu
+from .metrics.bleu import bleu
+from .metrics.copy_rate import copy_rate
+from .metrics.distinct import distinct
+from .metrics.frechet import frechet_embedding_distance
+from .metrics.grammar_acceptance import grammar_acceptance
+from .metrics.judge import judge
+from .metrics.language_model import lm_score, reverse_lm_score
+from .metrics.length import length_statistics
+from .metrics.mauve import mauve
+from .metrics.ms_jaccard import ms_jaccard
+from .metrics.self_bleu import self_bleu
 from .tokenization import import_by_path, tokenize
 
 

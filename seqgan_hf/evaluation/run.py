@@ -194,7 +194,7 @@ def _read_real(arguments: EvaluationArguments) -> tuple[list[str] | None, list[s
 
 def _evaluate_models(arguments: EvaluationArguments) -> list[Point]:
     """All generators at all temperatures; models are loaded one at a time."""
-    from .drawing import check_generator, load_generator  # transformers' models are heavy, and files alone need none
+    from .loading import check_generator, load_generator
 
     names = _distinct_names(arguments.model)
     for path in arguments.model:
@@ -220,8 +220,8 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point]:
     """One generator at all temperatures."""
-    from .drawing import draw_samples, encode_texts, likelihoods, load_oracle_generator, unknown_notes
-    from .nll import nll
+    from .likelihood import nll
+    from .loading import draw_samples, encode_texts, likelihoods, load_oracle_generator, unknown_notes
     from .text import decode
 
     references, train, notes = _read_real(arguments)
@@ -269,7 +269,7 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
 
 def _likelihood_results(values: dict[str, float], length: int, *drawn: float) -> dict[str, Result]:
     """Likelihoods and divergences with their intervals; the longest sample and `drawn` go into their signatures."""
-    from .nll import signature
+    from .likelihood import signature
 
     found = {}
     for name in [name for name in values if not name.endswith("_se")]:
@@ -280,7 +280,7 @@ def _likelihood_results(values: dict[str, float], length: int, *drawn: float) ->
 
 def _draw_held_out(oracle, generator, arguments: EvaluationArguments):
     """Text of the oracle on which nothing was trained: its own seed is far from those of training data."""
-    from ..oracle import draw
+    from ..data.oracle import draw
 
     length = arguments.max_new_tokens or generator.model.generation_config.max_new_tokens
     if length is None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .bleu import bleu, summarize
 from .catalog import METRICS, Measurement, Metric, Texts, TextSettings, get_metric
 from .confidence import STUDENT_T, Z, jackknife
-from .self_bleu import sentence_self_bleu
+from .metrics.bleu import bleu, summarize
+from .metrics.self_bleu import sentence_self_bleu
 
 
 Interval = tuple[float, float | None, float | None]  # value, low, high

@@ -20,8 +20,8 @@ import datasets
 import evaluate
 
 from ..evaluation.catalog import METRICS, Measurement, Texts, TextSettings
-from ..evaluation.drawing import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
-from ..evaluation.nll import nll
+from ..evaluation.likelihood import nll
+from ..evaluation.loading import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
 
 
 @dataclass

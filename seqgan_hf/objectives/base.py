@@ -10,10 +10,11 @@ from torch import LongTensor, Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..functional import masked_mean, shared_mean
+from ..functional import masked_mean
+from ..generation.sampling import sample
+from ..generation.verdicts import realness
 from ..samples import Samples
-from ..sampling import sample
-from ..scoring import realness
+from .statistics import shared_mean
 
 
 class Loss(NamedTuple):

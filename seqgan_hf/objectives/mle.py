@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..generation.likelihood import weighted_nll
+from ..generation.sampling import mix_in_own_tokens
 from ..samples import Samples
-from ..sampling import mix_in_own_tokens, weighted_nll
 from .base import Loss, Objective
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..functional import masked_mean, sum_over_processes
+from ..functional import masked_mean
+from ..generation.likelihood import weighted_nll
+from ..generation.verdicts import rewards
 from ..samples import Samples
-from ..sampling import weighted_nll
-from ..scoring import rewards
 from .base import Loss, Objective
+from .statistics import sum_over_processes
 
 
 Baseline = Literal["none", "moving_average", "batch", "leave_one_out"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..functional import in_parts
+from ..generation.memory import in_parts
+from ..generation.rollouts import complete
 from ..samples import Samples
-from ..sampling import complete
 from .reinforce import Baseline, Reinforce, sequence_rewards
 
 

@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 
-from .measuring import Rates, table
+from tests.benchmarks.measuring import Rates, table
 
 
 # What test_bench_training.py measured: size, step -> summary and turns.

@@ -1,6 +1,6 @@
 """How time and memory of rollout rewards grow with T, V, R and B, at the paper's other sizes: a CSV and a picture.
 
-    python tests/benchmarks/cost_growth.py --output cost_growth
+    python -m tests.benchmarks.cost_growth --output cost_growth
 
 writes `cost_growth.csv` and `cost_growth.png`, prints the fitted exponents, and exits with status 1 where the cost
 grows faster than it should. `--quick` takes small sizes, only to see that the command works: it judges nothing.
@@ -23,11 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
-if __package__ in (None, ""):
-    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
-from benchmarks.measuring import peak_memory
+from seqgan_hf.generation.sampling import sample
+from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
@@ -35,7 +32,7 @@ from seqgan_hf.models import (
     RNNGeneratorForCausalLM,
 )
 from seqgan_hf.objectives import SeqGAN
-from seqgan_hf.sampling import sample, start_prompt
+from tests.benchmarks.measuring import peak_memory
 
 
 SMALL_BUDGET = 2048  # rows that walk together

@@ -1,6 +1,6 @@
 """Time and peak memory of reading and tokenizing a corpus of random words.
 
-    python tests/benchmarks/measure_corpus.py word:1000000 word:5000000 bpe:1000000 unigram:1000000 char:1000000
+    python -m tests.benchmarks.measure_corpus word:1000000 word:5000000 bpe:1000000 unigram:1000000 char:1000000
 
 Every size runs in a process of its own, without a cache. Memory is what the process itself holds (`RssAnon`); pages of
 memory-mapped files, which the system takes back when it needs them, are not counted.

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from seqgan_hf.evaluation.bleu import bleu
-from seqgan_hf.evaluation.nll import nll
-from seqgan_hf.evaluation.self_bleu import self_bleu
+from seqgan_hf.evaluation.likelihood import nll
+from seqgan_hf.evaluation.metrics.bleu import bleu
+from seqgan_hf.evaluation.metrics.self_bleu import self_bleu
+from seqgan_hf.generation.sampling import sample
+from seqgan_hf.generation.verdicts import rewards
+from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
@@ -25,13 +28,10 @@ from seqgan_hf.models import (
 )
 from seqgan_hf.objectives import MLE, ConstantReward, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
-from seqgan_hf.sampling import sample, start_prompt
-from seqgan_hf.scoring import rewards
-from seqgan_hf.trainer import AdversarialTrainer
-from seqgan_hf.training_args import AdversarialTrainingArguments
-
-from . import plain
-from .measuring import Case, Part, Work
+from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training.trainer import AdversarialTrainer
+from tests.benchmarks import plain
+from tests.benchmarks.measuring import Case, Part, Work
 
 
 BATCH, ROLLOUTS, SEQUENCES, METRIC_TEXTS = 64, 16, 10_000, 10_000  # of whole steps

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, Features, List, Value
 
 from seqgan_hf.data import TextData, TokenizerConfig, materialize, to_samples
-from seqgan_hf.grammar import english_grammar
+from seqgan_hf.data.grammar import english_grammar
 
 
 LINES = 50_000

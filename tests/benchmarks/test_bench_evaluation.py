@@ -8,12 +8,11 @@ import random
 
 import pytest
 
-from seqgan_hf.evaluation.bleu import bleu
-from seqgan_hf.evaluation.judge import judge
-from seqgan_hf.evaluation.language_model import lm_score
-from seqgan_hf.evaluation.self_bleu import self_bleu
-
-from . import plain
+from seqgan_hf.evaluation.metrics.bleu import bleu
+from seqgan_hf.evaluation.metrics.judge import judge
+from seqgan_hf.evaluation.metrics.language_model import lm_score
+from seqgan_hf.evaluation.metrics.self_bleu import self_bleu
+from tests.benchmarks import plain
 
 
 def captions(seed, number):

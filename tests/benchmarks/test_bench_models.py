@@ -16,8 +16,7 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-
-from .plain import PlainDiscriminator
+from tests.benchmarks.plain import PlainDiscriminator
 
 
 VOCAB, LENGTH, BATCH = 5000, 20, 64

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import RESULTS
-from .measuring import Turn, measure_rates, summary, whole_seconds
-from .steps import OPERATIONS, SIZES, Size
+from tests.benchmarks.conftest import RESULTS
+from tests.benchmarks.measuring import Turn, measure_rates, summary, whole_seconds
+from tests.benchmarks.steps import OPERATIONS, SIZES, Size
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -19,8 +19,8 @@ Example, with a model that throws a fair coin:
 """
 
 from seqgan_hf import metrics
-from seqgan_hf.evaluation.drawing import encode_texts
-from seqgan_hf.evaluation.nll import divergences
+from seqgan_hf.evaluation.likelihood import divergences
+from seqgan_hf.evaluation.loading import encode_texts
 
 
 CITATION = """@inproceedings{yu2017seqgan,

@@ -1,0 +1,49 @@
+"""Mistakes that a user can mend: what was given, what is expected, what to do. The command line shows them in one line."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something in the user's settings, data or surroundings that has to be changed before this can work.
+
+    Its text is `problem: expected <expected>. <Fix>.`, in one line.
+
+    Args:
+        problem: what was given or found, with its value: `rollouts=0`.
+        expected: what belongs there: `at least 1 completion of each prefix`.
+        fix: what to do, as an order: `set objective.rollouts`.
+    """
+
+    def __init__(self, problem: str, expected: str | None = None, fix: str | None = None):
+        super().__init__(problem, expected, fix)
+        self.problem, self.expected, self.fix = problem, expected, fix
+
+    def __str__(self) -> str:
+        text = self.problem[:1].upper() + self.problem[1:] if self.expected is None else self.problem
+        text += f": expected {self.expected}" if self.expected else ""
+        text += f". {self.fix[:1].upper()}{self.fix[1:]}" if self.fix else ""
+        return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+class RecipeError(UserError):
+    """A recipe or a command line that cannot be read."""
+
+
+class DataError(UserError):
+    """Training or held-out data that cannot be used."""
+
+
+class RunFolderError(UserError):
+    """A run's folder that cannot be read, written, or replaced."""
+
+
+class TrainingError(UserError):
+    """A run that cannot go on."""
+
+
+class HubError(UserError):
+    """A run that cannot be shared."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional package that is not installed."""

@@ -1,0 +1,1 @@
+"""Text metrics: one pure function a file."""

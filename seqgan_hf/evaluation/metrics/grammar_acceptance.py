@@ -1,0 +1,40 @@
+"""Grammar acceptance: the share of samples that are right, where right can be decided.
+
+Kusner and Hernandez-Lobato (2016), https://arxiv.org/abs/1611.04051, measure text GANs on a context-free grammar in
+this way; Texygen (Zhu et al., 2018) has such a task too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..confidence import wilson
+
+
+def grammar_acceptance(sample_texts: Sequence[str], accepts: Callable[[str], bool]) -> dict[str, float]:
+    """Share of samples that a grammar, a parser or any other check accepts.
+
+    Exact about validity, blind to diversity: one valid text repeated scores 1.
+
+    Args:
+        sample_texts: generated texts.
+        accepts: says whether a text is valid.
+
+    Returns:
+        `grammar_acceptance` with its 95% interval `grammar_acceptance_low`, `grammar_acceptance_high` (Wilson).
+
+    Raises:
+        ValueError: no samples.
+
+    >>> grammar_acceptance(["1+1", "1+"], lambda text: text[-1:].isdigit())["grammar_acceptance"]
+    0.5
+    """
+    if not len(sample_texts):
+        raise ValueError("got 0 samples -> expected at least 1 sample -> give more samples")
+    accepted = sum(bool(accepts(text)) for text in sample_texts)
+    low, high = wilson(accepted, len(sample_texts))
+    return {
+        "grammar_acceptance": accepted / len(sample_texts),
+        "grammar_acceptance_low": low,
+        "grammar_acceptance_high": high,
+    }

@@ -1,0 +1,22 @@
+"""Everything a generator writes, and what is said of it: samples, rollouts, likelihoods, verdicts."""
+
+from .likelihood import sequence_logprobs, token_logprobs, weighted_nll
+from .rollouts import complete
+from .sampling import mix_in_own_tokens, sample
+from .verdicts import realness, rewards
+from .vocabulary import special_tokens, start_prompt, vocabulary_size
+
+
+__all__ = [
+    "complete",
+    "mix_in_own_tokens",
+    "realness",
+    "rewards",
+    "sample",
+    "sequence_logprobs",
+    "special_tokens",
+    "start_prompt",
+    "token_logprobs",
+    "vocabulary_size",
+    "weighted_nll",
+]

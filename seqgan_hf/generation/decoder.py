@@ -1,0 +1,172 @@
+"""A causal LM that writes many sequences at once, one token a step, on top of its cache."""
+
+from __future__ import annotations
+
+import inspect
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import LongTensor, Tensor, nn
+from torch.nn import functional as F
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
+
+from ..functional import block_rows, filter_logits, multiply, sample_categorical
+from ..samples import Samples
+from .modes import evaluating
+from .reserved_cache import reserve, select_rows
+from .vocabulary import vocabulary_size
+
+
+_HEADS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def has_plain_head(generator: PreTrainedModel) -> bool:
+    """Whether the logits are just `get_output_embeddings()` applied to the base model's last hidden state.
+
+    Some models scale, shift or cap their logits. So it is tried on two tokens, once a model, instead of assumed.
+    """
+    if generator not in _HEADS:
+        head, trunk = generator.get_output_embeddings(), generator.base_model
+        plain = isinstance(head, nn.Linear) and trunk is not generator
+        if plain:
+            ids = torch.tensor([[0, min(1, vocabulary_size(generator) - 1)]], device=generator.device)
+            with torch.no_grad(), evaluating(generator):
+                features = trunk(input_ids=ids, use_cache=False)[0]
+                logits = generator(input_ids=ids, use_cache=False).logits
+                plain = features.shape[-1] == head.in_features and torch.allclose(
+                    head(features).float(), logits.float(), rtol=1e-3, atol=1e-4
+                )
+        _HEADS[generator] = plain
+    return _HEADS[generator]
+
+
+# Devices that are spared the work at padding; on others, not to wait for a number of tokens is worth more.
+LEAVE_PADDING_OUT = {"cpu"}
+
+
+def is_plain_product(head: nn.Module) -> bool:
+    """Whether a head is a product with its own weight and nothing else: no hook, no offloading, no packed weight."""
+    if type(head) is not nn.Linear or head.weight.is_meta:
+        return False
+    return not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
+
+
+def head_logits(head: nn.Module, features: Tensor) -> Tensor:
+    """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt."""
+    if is_plain_product(head) and not torch.is_grad_enabled():
+        return multiply(features, head.weight, head.bias)
+    return head(features)
+
+
+def _row_bytes(state: Tensor) -> int:
+    return state[:1].numel() * state.element_size()
+
+
+def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTensor) -> Tensor:
+    return torch.cat([values if kept is None else values[kept], values[repeated]])
+
+
+def position_arguments(ids: LongTensor, mask: Tensor | None, start: int = 0) -> dict[str, Tensor]:
+    """The positions of tokens (B, K), behind `start` others, as `generate` numbers them: padding does not count.
+
+    They are said even where nothing is padded: some models count from zero in every call, cache or not.
+    """
+    if mask is not None:
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    else:
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device).expand_as(ids)
+    return {"position_ids": positions}
+
+
+class Decoder:
+    """A batch of sequences that grow together, one token a step, on top of the generator's cache.
+
+    All rows have the same number of tokens, so the caches of rows that began at different prefixes line up.
+    """
+
+    def __init__(self, generator: PreTrainedModel, samples: Samples):
+        self.plain_head = has_plain_head(generator)
+        self.model = generator.base_model if self.plain_head else generator
+        self.head = generator.get_output_embeddings() if self.plain_head else nn.Identity()
+        self.vocab_size = vocabulary_size(generator)
+        accepted = inspect.signature(generator.forward).parameters
+        self.accepts_positions = "position_ids" in accepted
+        # state space models of transformers, and some only, have a name of their own for it
+        self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
+        self.cache = None
+        self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
+        self.features = self._forward(samples.prompt)
+
+    def _forward(self, ids: LongTensor) -> Tensor:
+        start = 0 if self.cache is None else self.length
+        self.length = start + ids.shape[1]
+        arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
+        # a state space model reads a mask of the new tokens only, which are all real
+        if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
+            arguments["attention_mask"] = self.mask
+        output = self.model(input_ids=ids, use_cache=True, **{self.cache_name: self.cache}, **arguments)
+        cache = getattr(output, self.cache_name, None)
+        # a decoder that could attend to an encoder, but has none
+        self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        if not isinstance(self.cache, Cache):
+            raise ValueError(
+                f"got {type(self.model).__name__}, which returns no cache of transformers (`past_key_values`) -> "
+                "expected a causal LM with one -> use another architecture or set `use_cache=True` in its config"
+            )
+        return output[0][:, -1]
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Make room for so many rows of so many tokens, where that spares copies (`reserved_cache`)."""
+        reserve(self.cache, rows, length)
+
+    def feed(self, tokens: LongTensor) -> None:
+        """Append one token to every row, shape (N,)."""
+        if self.selected is not None:
+            select_rows(self.cache, *self.selected)
+            self.selected = None
+        if self.mask is not None:
+            self.mask = F.pad(self.mask, (0, 1), value=1)
+        self.features = self._forward(tokens[:, None])
+
+    def select(self, kept: LongTensor | None, repeated: LongTensor) -> None:
+        """Keep rows (K,), in ascending order (`None`: all), and append copies of rows (L,).
+
+        The cache follows when the next token is fed: after the last one it need not.
+        """
+        self.selected = len(self.features), kept, repeated
+        self.features = _keep_and_repeat(self.features, kept, repeated)
+        if self.mask is not None:
+            self.mask = _keep_and_repeat(self.mask, kept, repeated)
+
+    def draw(self, rows: slice, uniforms: Tensor, temperature: float, top_k: int, top_p: float) -> LongTensor:
+        """The next token of the given rows; logits are computed and used block by block while they are in the cache.
+
+        Args:
+            rows: K of the batch's rows.
+            uniforms: shape (K, 2).
+
+        Returns:
+            Token ids, shape (K,).
+        """
+        features = self.features[rows]
+        size = block_rows(self.vocab_size, features.device)
+        tokens = [
+            sample_categorical(filter_logits(head_logits(self.head, block), temperature, top_k, top_p), numbers)
+            for block, numbers in zip(features.split(size), uniforms.split(size), strict=True)
+        ]
+        return torch.cat(tokens) if tokens else torch.empty(0, dtype=torch.long, device=features.device)
+
+    def bytes_per_row(self, length: int) -> int:
+        """Memory of one row's cache once it holds `length` tokens: keys and values grow, recurrent states do not."""
+        total = 0
+        for layer in self.cache.layers:
+            for state in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+                if isinstance(state, Tensor):
+                    growth = length / max(1, layer.get_seq_length()) if state.dim() == 4 else 1
+                    total += int(_row_bytes(state) * growth)
+            for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+                total += sum(_row_bytes(state) for state in states.values() if state is not None)
+        beside = getattr(self.cache, "linear_cache", [])  # MiniMax's
+        total += sum(_row_bytes(state) for state in beside if isinstance(state, Tensor))
+        return max(1, total)

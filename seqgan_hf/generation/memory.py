@@ -1,0 +1,57 @@
+"""How many rows fit into memory: halved when a device runs out of it, and remembered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import nn
+
+
+# For each model and task, the rows that turned out to fit into memory.
+_FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
+
+
+def fitting_rows(model: nn.Module, task: str, max_rows: int) -> int:
+    """How many rows to try at once: `max_rows`, or fewer where more have run out of memory before."""
+    return min(max_rows, _FITTING_ROWS.get(model, {}).get(task, max_rows))
+
+
+def fewer_rows(model: nn.Module, task: str, rows: int) -> int:
+    """Half of the `rows` that ran out of memory, remembered for the next time, with a warning."""
+    clear_device_cache(garbage_collection=True)
+    rows = max(1, rows // 2)
+    _FITTING_ROWS.setdefault(model, {})[task] = rows
+    warnings.warn(f"{task} ran out of memory; going on with {rows} rows at a time", stacklevel=3)
+    return rows
+
+
+def in_parts(
+    model: nn.Module, task: str, batch_size: int, max_rows: int, function: Callable[[slice], Any]
+) -> list[Any]:
+    """Apply a function to consecutive rows of a batch, as many at once as fit into memory.
+
+    Args:
+        model: what needs the memory.
+        task: what is done, for the warning and the memory of what fits.
+        batch_size: rows in all.
+        max_rows: at most so many at once; halved when they run out of memory, from then on.
+        function: takes the rows; its result must not depend on how they are cut.
+    """
+    rows, start, parts = fitting_rows(model, task, max_rows), 0, []
+    while start < batch_size:
+        part = slice(start, min(start + rows, batch_size))
+        try:
+            parts.append(function(part))
+        except RuntimeError as error:
+            if part.stop - start == 1 or not should_reduce_batch_size(error):
+                raise
+        else:
+            start = part.stop
+            continue
+        # outside the handler, since a caught error keeps the failed attempt's tensors alive
+        rows = fewer_rows(model, task, part.stop - start)
+    return parts

@@ -1,0 +1,193 @@
+"""Monte Carlo rollouts: every prefix of every sequence, completed many times in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import LongTensor, Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ..samples import Completions, Samples
+from .decoder import Decoder
+from .memory import fewer_rows, fitting_rows
+from .modes import evaluating
+from .sampling import check_sampling, rows_that_fit, unfinished
+from .vocabulary import special_tokens
+
+
+class _Unit(NamedTuple):
+    """One rollout of the prefixes of one length: the rows that take part, and their random numbers."""
+
+    prefix_length: int
+    rows: LongTensor
+    uniforms: Tensor  # (K, T - prefix_length, 2)
+
+
+@torch.no_grad()
+def complete(
+    generator: PreTrainedModel,
+    samples: Samples,
+    rollouts: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    rng: torch.Generator | None = None,
+    max_rows: int | None = None,
+) -> Iterator[Completions]:
+    """Complete every proper prefix of every sequence `rollouts` times (Monte Carlo search, SeqGAN, section 3.1).
+
+    The walk is a staircase. It goes through the positions once; at position t the sequences whose first t tokens are
+    given join the batch, on copies of the cache that the sampled sequence had there, and every row of the batch takes
+    one step. That is T-1 steps in all, each on a large batch, and no prefix is ever computed twice. Prefixes that
+    already ended (EOS) have nothing to complete and take no part.
+
+    Args:
+        generator: the rollout policy: any causal LM with a cache; put into eval mode meanwhile.
+        samples: the sequences, shape (B, T).
+        rollouts: R, completions of each prefix, at least 1.
+        temperature, top_k, top_p: see `filter_logits`.
+        rng: source of the random numbers, on the generator's device.
+        max_rows: rows that walk together (but never fewer than one rollout of one prefix length, up to B rows);
+            chosen by the size of the cache by default. When a GPU runs out of memory it is halved, with a warning,
+            and stays so. It bounds memory and changes no result.
+
+    Yields:
+        Parts of the R x (T-1) x B completions, ordered by prefix length.
+    """
+    if rollouts < 1:
+        raise ValueError(f"got rollouts={rollouts} -> expected at least 1 completion of each prefix -> set `rollouts`")
+    check_sampling(samples.ids.shape[1], temperature, top_k, top_p)
+    with evaluating(generator):
+        if max_rows is None:
+            max_rows = rows_that_fit(generator, samples, samples.ids.shape[1])
+        max_rows = fitting_rows(generator, "rollouts", max_rows)
+        queue = _Units(samples, rollouts, rng)
+        while units := queue.take(max_rows):
+            rows = sum(len(unit.rows) for unit in units)
+            completions = None
+            try:
+                completions = _walk(generator, samples, units, temperature, top_k, top_p)
+            except RuntimeError as error:
+                if len(units) == 1 or not should_reduce_batch_size(error):
+                    raise
+            if completions is not None:
+                _WORK["rollouts"] += rows
+                yield completions
+                continue
+            # outside the handler, since a caught error keeps the failed walk's tensors alive
+            max_rows = fewer_rows(generator, "rollouts", rows)
+            queue.put_back(units)
+
+
+_WORK: Counter[str] = Counter()
+
+
+def rollouts_done() -> int:
+    """How many prefixes this process has completed so far, for reports of speed."""
+    return _WORK["rollouts"]
+
+
+class _Units:
+    """All the rollouts to do, in order of prefix length. Random numbers are drawn in that order, whatever the cut."""
+
+    def __init__(self, samples: Samples, rollouts: int, rng: torch.Generator | None):
+        self.length, self.rng, self.device = samples.ids.shape[1], rng, samples.ids.device
+        lengths = samples.lengths
+        # EOS is the last counted token: the prefix that contains it is the whole sequence, so it needs no completion
+        rows = [(t, (lengths > t).nonzero().squeeze(1)) for t in range(1, self.length)]
+        self.todo = deque((t, unfinished) for t, unfinished in rows if len(unfinished) for _ in range(rollouts))
+        self.returned: deque[_Unit] = deque()
+
+    def take(self, max_rows: int) -> list[_Unit]:
+        """The next units, at least one, of at most `max_rows` rows together; empty when all are done."""
+        units: list[_Unit] = []
+        total = 0
+        while self.returned or self.todo:
+            total += len(self.returned[0].rows if self.returned else self.todo[0][1])
+            if units and total > max_rows:
+                break
+            units.append(self.returned.popleft() if self.returned else self._draw(*self.todo.popleft()))
+        return units
+
+    def _draw(self, prefix_length: int, rows: LongTensor) -> _Unit:
+        shape = (len(rows), self.length - prefix_length, 2)
+        return _Unit(prefix_length, rows, torch.rand(shape, generator=self.rng, device=self.device))
+
+    def put_back(self, units: list[_Unit]) -> None:
+        """Units whose walk failed, with the random numbers they already have."""
+        self.returned.extendleft(reversed(units))
+
+
+def _walk(
+    generator: PreTrainedModel, samples: Samples, units: list[_Unit], temperature: float, top_k: int, top_p: float
+) -> Completions:
+    """One staircase over the given units.
+
+    The decoder's rows are the sampled sequences (as long as prefixes are still to be handed over), then the
+    completions that are being written, whose numbers `active` holds.
+    """
+    eos, pad = special_tokens(generator)
+    device, length = samples.ids.device, samples.ids.shape[1]
+    completions, uniforms = _given_prefixes(samples, units, pad)
+    ids, mask = completions.samples.ids, completions.samples.mask
+    joins = _joins(units)
+    first, last = units[0].prefix_length, units[-1].prefix_length
+
+    decoder = Decoder(generator, _with_prefix(samples, first))
+    decoder.reserve(samples.batch_size + len(ids), samples.prompt.shape[1] + length)
+    active = going = torch.empty(0, dtype=torch.long, device=device)
+    ends = torch.tensor(eos, dtype=torch.long, device=device)
+    main = torch.arange(samples.batch_size, device=device)
+    for position in range(first, length):  # tokens before `position` are fed, the one at `position` is drawn next
+        if position > first:
+            decoder.feed(torch.cat([samples.ids[: len(main), position - 1], ids[active, position - 1]]))
+        if position in joins or len(going) < len(active):
+            new = torch.arange(*joins.get(position, (0, 0)), device=device)
+            still_main = main if position < last else main[:0]
+            all_stay = position < last and len(going) == len(active)
+            kept = None if all_stay else torch.cat([still_main, len(main) + going])
+            decoder.select(kept, completions.row[new])
+            active, main = torch.cat([active[going], new]), still_main
+        if len(active) == 0 and position >= last:
+            break
+        drawn = decoder.draw(slice(len(main), None), uniforms[active, position], temperature, top_k, top_p)
+        ids[active, position] = drawn
+        mask[active, position] = True
+        going = unfinished(drawn, ends) if eos else torch.arange(len(active), device=device)
+    return completions
+
+
+def _given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Completions, Tensor]:
+    """Completions (K, T) that hold their prefixes and nothing else yet, and their random numbers, (K, T, 2)."""
+    row = torch.cat([unit.rows for unit in units])
+    prefix_length = torch.cat([torch.full_like(unit.rows, unit.prefix_length) for unit in units])
+    given = torch.arange(samples.ids.shape[1], device=row.device) < prefix_length[:, None]
+    whole = samples.select(row)._replace(ids=samples.ids[row].masked_fill(~given, pad), mask=given)
+    uniforms = torch.cat([F.pad(unit.uniforms, (0, 0, unit.prefix_length, 0)) for unit in units])
+    return Completions(whole, row, prefix_length), uniforms
+
+
+def _joins(units: list[_Unit]) -> dict[int, tuple[int, int]]:
+    """Which completions (first, past the last) join at which position: those whose prefix is fed by then."""
+    joins: dict[int, tuple[int, int]] = {}
+    end = 0
+    for unit in units:
+        start = joins.get(unit.prefix_length, (end, end))[0]
+        end += len(unit.rows)
+        joins[unit.prefix_length] = (start, end)
+    return joins
+
+
+def _with_prefix(samples: Samples, length: int) -> Samples:
+    """The first `length` tokens counted as part of the prompt."""
+    given = slice(0, length)
+    prompt_mask = samples.prompt_mask
+    if prompt_mask is not None:
+        prompt_mask = F.pad(prompt_mask, (0, length), value=True)
+    prompt = torch.cat([samples.prompt, samples.ids[:, given]], dim=1)
+    return Samples(prompt, samples.ids[:, length:], samples.mask[:, length:], prompt_mask)

@@ -1,0 +1,26 @@
+"""Means and sums over the batches of all processes."""
+
+from __future__ import annotations
+
+from torch import BoolTensor, Tensor, distributed
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, on each of them; of one process, the tensor itself. No gradient."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def shared_mean(values: Tensor, mask: BoolTensor) -> Tensor:
+    """This process's share of the masked mean over the batches of all processes: the mean of the shares is that mean.
+
+    Args:
+        values: shape (B, T) or (B,).
+        mask: what counts, of the same shape.
+    """
+    processes = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    counted = sum_over_processes(mask.sum()).clamp(min=1) / processes
+    return values.masked_fill(~mask, 0.0).sum() / counted

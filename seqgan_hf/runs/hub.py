@@ -1,0 +1,296 @@
+"""Share a run: its generator, discriminator, card and records, in one commit to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from tokenizers import processors
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from .card import PICTURE, discriminator_card, model_card, read_summary
+from .folder import RunFolder
+
+
+logger = logging.getLogger(__name__)
+
+DiscriminatorPlace = Literal["subfolder", "repository", "none"]
+# Files that run code when they are read: they are never uploaded.
+UPLOADED = {".safetensors", ".json", ".py", ".txt", ".md", ".png", ".model", ".jinja", ".yaml", ".jsonl"}
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts at a request
+PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may be well again in a moment
+# The base of all errors of the client's own HTTP library, whichever that is in the installed version.
+TransportError = HfHubHTTPError.__mro__[1]
+Answer = TypeVar("Answer")
+
+
+class HubError(ValueError):
+    """A run cannot be shared; the message names what was found, what is expected, and the remedy."""
+
+
+def classifier_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a discriminator: no start token, and the end token behind the text, where there is one.
+
+    So a text has the tokens that the discriminator saw in training (see `scoring.judged_tokens`).
+
+    Args:
+        tokenizer: of the generator; it is left as it is.
+        eos_token_id: ends the training sequences; `None` for sequences of fixed length.
+
+    Returns:
+        The tokenizer, or `None` for one that is written in Python: its special tokens cannot be changed from outside.
+    """
+    if not tokenizer.is_fast:
+        return None
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    if eos_token_id is None:
+        backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    else:
+        end = tokenizer.convert_ids_to_tokens(eos_token_id)
+        backend.post_processor = processors.TemplateProcessing(
+            single=["$A:0", f"{end}:0"],
+            pair=["$A:0", "$B:0", f"{end}:0"],
+            special_tokens=[{"id": end, "ids": [eos_token_id], "tokens": [end]}],
+        )
+    names = {role: getattr(tokenizer, role) for role in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=tokenizer.split_special_tokens,
+        model_input_names=["input_ids", "attention_mask"],
+        **{role: token for role, token in names.items() if token is not None},
+    )
+
+
+# --- Push ------------------------------------------------------------------------------------------------------------
+
+
+def open_repositories(
+    repo_id: str, discriminator: DiscriminatorPlace = "none", private: bool | None = None, token: str | None = None
+) -> list[str]:
+    """Make the repositories of a run, where they are not there; returns their whole names, `owner/name`.
+
+    Args:
+        repo_id: of the generator.
+        discriminator: "repository" if there is to be a second one.
+        private, token: see `push_run`.
+
+    Raises:
+        HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
+            cannot be reached. Of names and token this is said before anything is made.
+    """
+    names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
+    for name in names:
+        _check_repo_id(name)
+    if (token or get_token()) is None:
+        raise HubError(
+            "got no token for the Hub -> expected one with write access (https://huggingface.co/settings/tokens) -> "
+            "log in with `hf auth login`, or set the environment variable HF_TOKEN"
+        )
+    api = HfApi(token=token)
+    made = [
+        _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
+        for name in names
+    ]
+    for name in made if private else ():
+        if not _retrying(lambda name=name: api.repo_info(name).private, name):
+            raise HubError(
+                f"got private=true for {name!r}, which is there already and public -> expected a new repository or a "
+                "private one -> make it private in its settings on the Hub, or leave the option out"
+            )
+    return made
+
+
+def push_run(
+    folder: RunFolder,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    discriminator: DiscriminatorPlace = "subfolder",
+    license: str | None = None,
+    commit_message: str = "Upload a run of seqgan_hf",
+) -> str:
+    """Upload a finished run in one commit, so that an interrupted push leaves the repository as it was.
+
+    The generator lies at the root, with the card, `recipe.yaml`, `metrics.jsonl`, `samples.txt` and the learning
+    curve. Pushing again replaces these files and removes those of an earlier push that are none of this one, such as
+    a discriminator that has moved; others in the repository are left alone.
+
+    Args:
+        folder: of the run.
+        repo_id: `owner/name`, or `name` for the owner of the token.
+        private: make the repository private; one that is there already has to be. By default a new one is what the
+            account has chosen.
+        token: by default the one of `hf auth login` or HF_TOKEN.
+        discriminator: in the folder `discriminator` of the repository, in a repository of its own (named after the
+            generator's, with `-discriminator`), or not uploaded.
+        license: see `model_card.model_card`.
+        commit_message: of the commit.
+
+    Returns:
+        The address of the generator's repository.
+
+    Raises:
+        HubError: see `open_repositories`; or a file of the run must not be uploaded.
+        CardError: the run did not end.
+    """
+    if discriminator not in get_args(DiscriminatorPlace):
+        raise HubError(
+            f"got discriminator={discriminator!r} -> expected one of {', '.join(get_args(DiscriminatorPlace))} -> "
+            "choose one"
+        )
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
+        raise HubError(
+            f"got license={license!r} -> expected an identifier such as apache-2.0, mit or cc-by-4.0 -> see "
+            "https://huggingface.co/docs/hub/repositories-licenses"
+        )
+    summary = read_summary(folder)
+    place = discriminator if summary["discriminator"] else "none"
+    files = generator_files(folder, with_discriminator=place == "subfolder")
+    judge_files = _files(folder.own(folder.discriminator)) if place == "repository" else {}
+    repo_id, *judge_ids = open_repositories(repo_id, place, private, token)
+    for judge_id in judge_ids:
+        card = discriminator_card(folder, judge_id, repo_id, license)
+        _commit(judge_id, judge_files | {"README.md": str(card).encode()}, token, commit_message)
+    card = model_card(folder, repo_id, {"subfolder": None, "none": ""}.get(place, *judge_ids), license)
+    return _commit(repo_id, files | {"README.md": str(card).encode()}, token, commit_message)
+
+
+def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Path | bytes]:
+    """What a repository holds, by path in it; the card is not among them.
+
+    Raises:
+        HubError: a pickle, or a link, which could lead out of the folder.
+    """
+    files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
+    summary = read_summary(folder)
+    if summary["recipe"]:
+        files["recipe.yaml"] = summary["recipe"].encode()
+    files["metrics.jsonl"] = folder.own(folder.metrics)
+    samples = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
+    if samples.exists():
+        files["samples.txt"] = samples
+    if with_discriminator:
+        judge = _files(folder.own(folder.discriminator))
+        files |= {f"discriminator/{name}": path for name, path in judge.items()}
+        # transformers looks for the code of a model in a subfolder at the root of its repository
+        files |= {name: path for name, path in judge.items() if path.suffix == ".py"}
+    return files
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise HubError(
+                f"got the link {str(path)!r} among the files to upload -> expected plain files, as a link can lead "
+                "anywhere -> remove it"
+            )
+        if path.is_file() and path.suffix not in UPLOADED:
+            raise HubError(
+                f"got {str(path)!r} among the files to upload -> expected only files of the kinds "
+                f"{', '.join(sorted(UPLOADED))} (pickles run code where they are loaded) -> remove it"
+            )
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, message: str) -> str:
+    api = HfApi(token=token)
+
+    def commit() -> str:
+        operations: list[CommitOperationAdd | CommitOperationDelete]
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        operations += [CommitOperationDelete(name) for name in _outdated(api.list_repo_files(repo_id), files)]
+        return str(api.create_commit(repo_id, operations, commit_message=message).repo_url)
+
+    return _retrying(commit, repo_id)
+
+
+def _outdated(held: Iterable[str], files: Collection[str]) -> list[str]:
+    """Which of the files that a repository holds come from an earlier push, and would now say what is not so.
+
+    Args:
+        held: paths in the repository.
+        files: paths of this push.
+    """
+    held = list(held)
+    ours = {"recipe.yaml", "samples.txt", PICTURE}
+    code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
+    ours |= code | {name.removeprefix("discriminator/") for name in code}
+    weights = re.compile(r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+    of_judge = re.compile(r"discriminator/(config|tokenizer|tokenizer_config|special_tokens_map)\.json")
+    return [
+        name
+        for name in held
+        if name not in files and (name in ours or weights.fullmatch(name) or of_judge.fullmatch(name))
+    ]
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+        valid = bool(repo_id)
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise HubError(
+            f"got the repository {repo_id!r} -> expected `owner/name` or `name`, of at most 96 letters, digits, '-', "
+            "'_' and '.' -> choose such a name"
+        )
+
+
+def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
+    """The answer of a request to the Hub, tried again while the server or the connection fails."""
+    for wait in (*WAITS, None):
+        try:
+            return request()
+        # a RuntimeError is how the client reports that the store of large files failed
+        except (TransportError, ConnectionError, TimeoutError, RuntimeError) as error:
+            status = _status(error)
+            if status is not None and status not in PASSING:
+                raise _refused(status, error, repo_id) from error
+            if wait is None:
+                raise HubError(
+                    f"got no good answer from the Hub for {repo_id!r} ({_first_line(error)}), {len(WAITS) + 1} times "
+                    "-> expected it to answer -> check the connection and push again: nothing is lost and nothing is "
+                    "uploaded by half"
+                ) from error
+            logger.warning("The Hub failed (%s); trying again in %g s", _first_line(error), wait)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The status of the answer that an error comes from, however often it was wrapped; `None` if there was none."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    return None if error is None or error.response is None else error.response.status_code
+
+
+def _refused(status: int, error: Exception, repo_id: str) -> HubError:
+    if status in (401, 403, 404):
+        return HubError(
+            f"got the answer {status} from the Hub for {repo_id!r} -> expected a token that may write there -> log in "
+            "with `hf auth login` and a token with write access, or choose a repository of your own"
+        )
+    return HubError(
+        f"got the answer {status} from the Hub for {repo_id!r} ({_first_line(error)}) -> expected it to accept the "
+        "request -> see what it says"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

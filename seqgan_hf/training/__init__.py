@@ -1,0 +1,7 @@
+"""The adversarial trainer, and the parts that it is made of."""
+
+from .arguments import AdversarialTrainingArguments
+from .trainer import AdversarialTrainer, Interrupted
+
+
+__all__ = ["AdversarialTrainer", "AdversarialTrainingArguments", "Interrupted"]

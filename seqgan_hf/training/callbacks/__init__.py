@@ -1,0 +1,1 @@
+"""What only watches a run: bars, log lines, trackers, warnings, cards, pushes."""

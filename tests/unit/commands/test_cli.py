@@ -1,0 +1,527 @@
+"""Recipes and the command line: what works, and that mistakes are answered in one line without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM
+
+from seqgan_hf.commands.cli import main
+from seqgan_hf.commands.recipe import load_recipe, load_source
+from seqgan_hf.data.oracle import OracleData
+
+
+ROOT = Path(__file__).parents[3]
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ("oracle", "text"))
+TINY = {
+    "data.num_train": 64,
+    "data.num_eval": 32,
+    "data.vocab_size": 20,
+    "data.length": 6,
+    "generator.config.hidden_size": 8,
+    "generator.config.embedding_size": 8,
+    "training.per_device_train_batch_size": 32,
+    "training.discriminator_batch_size": 32,
+    "training.pretrain_epochs": 1,
+    "training.discriminator_pretrain_steps": 1,
+    "training.rounds": 2,
+    "training.generator_steps": 1,
+    "training.discriminator_steps": 1,
+    "training.discriminator_epochs": 1,
+    "training.num_fakes": 64,
+    "training.eval_samples": 16,
+    "training.eval_rounds": 2,
+    "training.disable_tqdm": "true",
+    "training.use_cpu": "true",
+}
+
+
+def options(settings: dict) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    words = "a the cat dog sits runs on under mat table".split()
+    text = "\n".join(" ".join(words[(i * j + j) % 10] for j in range(1, 3 + i % 5)) for i in range(80))
+    (tmp_path / "lines.txt").write_text(text + "\n", encoding="utf-8")
+    return tmp_path / "lines.txt"
+
+
+@pytest.fixture
+def language_model(tmp_path, lines) -> Path:
+    """A tiny model with its tokenizer, as if from the Hub."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
+
+    tokenizer = build_tokenizer(TokenizerConfig(level="word"), lambda: [lines.read_text().splitlines()])
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = GPT2Config(n_positions=64, n_embd=8, n_layer=1, n_head=2, vocab_size=len(tokenizer), **tokens)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
+    content = yaml.safe_load(recipe.read_text())
+    source = content["data"]["class_path"].rpartition(".")[2]
+    settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
+    if "pretrained" in content["generator"]:
+        settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
+    if source == "TextData":
+        settings |= {"data.train_file": lines, "data.eval_size": 10}
+    if source == "GrammarData":
+        settings |= {"data.num_train": 64, "data.num_eval": 32}
+    return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
+
+
+def quickstart(folder: Path, *more: str) -> list[str]:
+    return [*short_run(ROOT / "recipes/oracle/quickstart.yaml", folder, Path()), *more]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model):
+    places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
+    more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
+    assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
+    record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert record[0]["phase"] == "pretrain_generator"
+    header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
+    assert any("seqgan-hf train recipes/" in line for line in header)
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
+
+
+def test_no_recipe_is_forgotten():
+    """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
+    every = list((ROOT / "recipes").rglob("*.yaml"))
+    assert len(RECIPES) == 9 and len(every) == 18
+    assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
+
+
+def commands_of(path: Path) -> list[str]:
+    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "recipes/text/seqgan.yaml")
+    lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
+    return [line for line in lines if line.startswith("seqgan-hf train")]
+
+
+DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
+
+
+@pytest.mark.parametrize(
+    "command",
+    DATA_COMMANDS
+    + commands_of(ROOT / "recipes/text/grammar.yaml")
+    + commands_of(ROOT / "recipes/text/language_model.yaml")
+    + commands_of(ROOT / "docs/models.md"),
+)
+def test_commands_of_the_documents_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command)[2:]
+    recipe, _ = load_recipe(arguments)
+    for name, value in zip(arguments[1::2], arguments[2::2], strict=True):
+        if name.startswith("--data.") and name.count(".") == 1:
+            read = vars(recipe.data.init_args)[name.partition(".")[2]]
+            assert value == ("null" if read is None else str(read).lower() if isinstance(read, bool) else str(read))
+
+
+def test_every_text_recipe_takes_a_file(lines):
+    for name, options in {"grammar": ["--data", "TextData"], "image_coco": [], "quatrains": [], "seqgan": []}.items():
+        call = [*options, "--data.train_file", str(lines), "--data.eval_size", "5"]
+        source = load_source(str(ROOT / f"recipes/text/{name}.yaml"), call)
+        assert type(source).__name__ == "TextData" and len(source.load().eval) == 5
+
+
+def test_a_resolved_recipe_runs_again_to_the_same_end(tmp_path):
+    assert main(quickstart(tmp_path / "one")) == 0
+    again = ["train", str(tmp_path / "one" / "recipe.yaml"), "--training.output_dir", str(tmp_path / "two")]
+    assert main(again) == 0
+    files = [(tmp_path / name / "generator" / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_a_training_recipe_can_name_an_evaluation_recipe(tmp_path, lines):
+    """The report speaks of the finished generator beside the run's own held-out text, with the recipe's settings."""
+    evaluation = tmp_path / "mine.yaml"
+    evaluation.write_text("metrics: [bleu, copy_rate]\nnum_samples: 20\ntokenization: character\noutput: elsewhere\n")
+    run = tmp_path / "run"
+    more = {"evaluation.recipe": evaluation}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    signature = found["signatures"]["bleu_2"]
+    assert "samples:20|references:10|tokenization:character" in signature and found["nll_test"] > 0
+    held_out = (run / "evaluation" / "references.txt").read_text().splitlines()
+    train = (run / "evaluation" / "train.txt").read_text().splitlines()
+    assert len(held_out) == 10 and len(train) == 70
+    assert sorted(held_out + train) == sorted(lines.read_text().splitlines())
+    assert not Path("elsewhere").exists()
+    again = ["evaluate", str(evaluation), f"--model=[{run}]", f"--output={tmp_path / 'by_hand'}"]
+    real = [f"--{name}={run / 'evaluation' / name}.txt" for name in ("references", "train")]
+    assert main([*again, *real]) == 0
+    by_hand = json.loads((tmp_path / "by_hand" / "metrics.json").read_text())
+    assert by_hand["bleu_2"] == found["bleu_2"] and by_hand["nll_gen"] == found["nll_gen"]
+
+
+def test_a_run_on_synthetic_data_keeps_its_oracle_and_is_evaluated_with_it(tmp_path):
+    run = tmp_path / "run"
+    recipe = tmp_path / "oracle.yaml"
+    recipe.write_text("metrics: [distinct]\nnum_samples: 200\n")
+    assert main(quickstart(run, "--evaluation.recipe", str(recipe))) == 0
+    corpus = OracleData(vocab_size=20, length=6, num_train=64, num_eval=32).load()
+    saved = AutoModelForCausalLM.from_pretrained(run / "oracle").state_dict()
+    assert all(weight.equal(saved[name]) for name, weight in corpus.oracle.state_dict().items())
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert found["nll_oracle"] > found["real_text"]["nll_oracle"] > 0 and 0 < found["jsd_oracle"] < 0.7
+
+
+@pytest.mark.parametrize("mistake", ["metrics: [blue]", "tokenization: nltkk", "encoder: /no/such", "seed: -1"])
+def test_a_mistake_in_a_named_evaluation_recipe_is_met_before_training(mistake, tmp_path, lines, capsys):
+    (tmp_path / "e.yaml").write_text(mistake + "\n")
+    recipe = ROOT / "recipes/text/seqgan.yaml"
+    assert main(short_run(recipe, tmp_path / "run", lines, **{"evaluation.recipe": tmp_path / "e.yaml"})) == 1
+    assert mistake.split()[-1].strip("[]") in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_named_evaluation_recipe_knows_what_the_training_recipe_accepts(tmp_path):
+    (tmp_path / "e.yaml").write_text("metrics: [grammar]\nnum_samples: 20\n")
+    run = tmp_path / "run"
+    more = {"evaluation.recipe": tmp_path / "e.yaml"}
+    assert main(short_run(ROOT / "recipes/text/grammar.yaml", run, Path(), **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert "accepts:seqgan_hf.data.grammar.is_english_sentence" in found["signatures"]["grammar_acceptance"]
+    assert "max_new_tokens:" in found["signatures"]["grammar_acceptance"]
+
+
+def test_an_evaluation_recipe_for_a_generator_that_continues_prompts_is_refused_at_once(tmp_path, capsys):
+    (tmp_path / "e.yaml").write_text("metrics: [bleu]\n")
+    rows = [{"line": "the cat sat", "first": "a dog"} for _ in range(80)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = {"data.text_column": "line", "data.prompt_column": "first", "evaluation.recipe": tmp_path / "e.yaml"}
+    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", tmp_path / "rows.jsonl", **columns)
+    assert main(call) == 1
+    assert "got `evaluation.recipe` for data with prompts -> expected" in capsys.readouterr().err
+
+
+def test_generate_writes_samples(tmp_path, lines, capsys):
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines)) == 0
+    capsys.readouterr()
+    call = ["generate", str(tmp_path / "run"), "--num_samples", "3", "--seed", "1"]
+    assert main(call) == 0
+    first = capsys.readouterr().out
+    assert len(first.splitlines()) == 3
+    assert main([*call, "--output", str(tmp_path / "out.txt")]) == 0
+    assert (tmp_path / "out.txt").read_text() == first
+    assert main([*call, "--prompt", "the cat"]) == 0
+    texts = capsys.readouterr().out.splitlines()
+    assert all(text == "the cat" or text.startswith("the cat ") for text in texts)
+
+
+OWN_OBJECTIVE = '''
+from seqgan_hf import Loss, Reinforce
+
+
+class HalfReward(Reinforce):
+    """A user's own idea.
+
+    Args:
+        factor: of every reward.
+    """
+
+    def __init__(self, factor: float = 0.5):
+        super().__init__()
+        self.factor = factor
+
+    def action_values(self, generator, discriminator, samples):
+        return self.factor * super().action_values(generator, discriminator, samples)
+'''
+
+
+def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "my_ideas.py").write_text(OWN_OBJECTIVE)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = yaml.safe_load((ROOT / "recipes/oracle/quickstart.yaml").read_text())
+    recipe["objective"] = {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(short_run(tmp_path / "mine.yaml", tmp_path / "run", Path())) == 0
+    record = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert 0 < json.loads(record[-1])["reward"] < 0.25
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert resolved["objective"] == {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["--objective.rolouts", "4"],
+            "got the key 'rolouts' for SeqGAN -> expected one of rollouts, .* -> did you mean",
+        ),
+        (["--data.lenth", "4"], "got the key 'lenth' for OracleData -> expected one of vocab_size, length"),
+        (["--training.epoch", "4"], "got the key 'training.epoch' for the recipe -> expected one of training"),
+        (["--trainin.rounds", "4"], "got the key 'trainin.rounds' for the recipe -> expected one of data, "),
+        (
+            ["--generator.config.width", "4"],
+            "got the key 'width' for generator.config -> expected one of .*hidden_size",
+        ),
+        (["--training.rounds", "many"], "training.rounds.*Got value: many"),
+        (["--training.max_new_tokens", "0"], "got max_new_tokens=0 -> expected at least 1"),
+        (["--data.length", "0"], "got length=0 -> expected at least 1"),
+        (["--training.optim", "nope"], "got ValueError: nope is not a valid OptimizerNames"),
+        (["--generator.pretrained", "no/such"], "got generator.pretrained='no/such', which cannot be loaded"),
+        (["--data.hidden_size", "0"], "got hidden_size=0 -> expected"),
+        (["--objective", "my_plans.Mine"], "got class_path 'my_plans.Mine', whose module 'my_plans' .*PYTHONPATH=."),
+        (["--objective.rollouts", "0"], "got rollouts=0 -> expected at least 1 completion"),
+        (["--generator.config.hidden_size", "0"], "got hidden_size=0 -> expected"),
+        (
+            ["--generator.config.vocab_size", "3"],
+            "got a generator with a vocabulary of 3 -> expected at least the data's",
+        ),
+        (["--discriminator.config.vocab_size", "3"], "got a discriminator with a vocabulary of 3 -> expected"),
+        (["--generator.model_type", "elephant"], "got generator.model_type='elephant' -> expected an architecture"),
+        (["--generator.model_type", "no.such.Config"], "which cannot be imported .* -> expected the dotted path"),
+        (["--training.per_device_train_batch_size", "65"], "got 64 training sequences -> expected at least one batch"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_answered_in_one_line(changes, message, tmp_path, capsys):
+    assert main(quickstart(tmp_path / "run", *changes)) == 1
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error and error.startswith("seqgan-hf: ") and len(error.splitlines()) == 1
+    assert re.search(message, error), error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "missing.txt"),
+        (b"", "empty"),
+        (b"\n \n\n", "blank"),
+        (b"good line\n\xff\xfe\xfa bad\n", "line 2"),
+        (b"only one line\n", "held out|1 "),
+    ],
+)
+def test_bad_text_files_are_answered_in_one_line(content, message, tmp_path, capsys):
+    path = tmp_path / ("missing.txt" if content is None else "lines.txt")
+    if content is not None:
+        path.write_bytes(content)
+    call = ["train", str(ROOT / "recipes/text/seqgan.yaml"), "--data.train_file", str(path)]
+    assert main([*call, "--training.output_dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "Traceback" not in error and "->" in error and len(error.splitlines()) == 1
+    assert re.search(message, error), error
+
+
+def language_model_run(folder: Path, lines: Path, generator: Path, discriminator: Path, *more: str) -> list[str]:
+    places = {"data.tokenizer.pretrained": generator, "generator.pretrained": generator}
+    places["discriminator.pretrained"] = discriminator
+    return [*short_run(ROOT / "recipes/text/language_model.yaml", folder, lines, **places), *more]
+
+
+def test_a_discriminator_of_one_logit_goes_on_as_such(tmp_path, lines, language_model):
+    from transformers import AutoModelForSequenceClassification
+
+    one = ["--discriminator.config.num_labels", "1"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *one)) == 0
+    first = tmp_path / "run" / "discriminator"
+    assert main(language_model_run(tmp_path / "more", lines, language_model, first)) == 0
+    for folder in (first, tmp_path / "more" / "discriminator"):
+        assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == {0: "REAL"}
+
+
+@pytest.mark.parametrize("number", ["0", "3", "null", "[2]"])
+def test_other_numbers_of_labels_are_refused(tmp_path, lines, language_model, capsys, number):
+    more = ["--discriminator.config", f"{{num_labels: {number}}}"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *more)) == 1
+    assert "-> expected 2 (fake and real) or 1 (the logit of real)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_model):
+    from transformers import AutoConfig
+
+    more = ["--discriminator.config", "{id2label: {0: made, 1: found}}"]
+    assert main(language_model_run(tmp_path / "run", lines, language_model, language_model, *more)) == 0
+    config = AutoConfig.from_pretrained(tmp_path / "run" / "discriminator")
+    assert config.id2label == {0: "made", 1: "found"} and config.label2id == {"made": 0, "found": 1}
+
+
+def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
+    run = tmp_path / "runs" / "language-model"
+    assert main(language_model_run(run, lines, language_model, language_model)) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    found = names["realness"](completions=["a cat sits", "table runs a under", "the"], prompts=["", "", ""])
+    assert len(set(found)) == 3 and all(0 < value < 1 for value in found)
+
+
+def test_a_classifier_of_other_labels_is_refused(tmp_path, lines, language_model, capsys):
+    from transformers import AutoModelForSequenceClassification
+
+    three = AutoModelForSequenceClassification.from_pretrained(language_model, num_labels=3)
+    three.save_pretrained(tmp_path / "three")
+    capsys.readouterr()
+    assert main(language_model_run(tmp_path / "run", lines, language_model, tmp_path / "three")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("seqgan-hf: got discriminator.pretrained=") and "name the model that it was made" in error
+
+
+def test_a_recipe_cannot_say_whose_code_is_run(tmp_path, capsys):
+    """Not even through the settings of a pretrained model."""
+    assert main(quickstart(tmp_path / "run")) == 0
+    start = ["--generator.pretrained", str(tmp_path / "run" / "generator"), "--data.vocab_size", "20"]
+    recipe = yaml.safe_load((ROOT / "recipes/oracle/quickstart.yaml").read_text())
+    for key, value in {"trust_remote_code": True, "use_safetensors": False, "weights_only": False}.items():
+        recipe["generator"] = {"config": {key: value}}
+        (tmp_path / "evil.yaml").write_text(yaml.safe_dump(recipe))
+        call = short_run(tmp_path / "evil.yaml", tmp_path / "evil", Path())
+        del call[call.index("--generator.config.hidden_size") : call.index("--generator.config.hidden_size") + 4]
+        assert main([*call, *start]) == 1
+        assert f"got the key {key!r} for generator.config -> expected one of" in capsys.readouterr().err
+
+
+def test_pickled_weights_are_not_loaded(tmp_path, capsys):
+    import torch
+
+    assert main(quickstart(tmp_path / "run")) == 0
+    (tmp_path / "run" / "generator" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "run" / "generator" / "pytorch_model.bin")
+    assert main(["generate", str(tmp_path / "run")]) == 1
+    assert "can load nothing" in capsys.readouterr().err
+
+
+def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
+    assert main(quickstart(tmp_path / "run")) == 0
+    assert main(quickstart(tmp_path / "run")) == 1
+    assert "holds a run" in capsys.readouterr().err
+    (tmp_path / "file").write_text("a file where a folder is expected")
+    assert main(quickstart(tmp_path / "file" / "run")) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "message"),
+    [
+        ([], 2, ""),
+        (["--help"], 0, ""),
+        (["trian"], 2, "got the command 'trian' -> expected one of train"),
+        (["train"], 1, "got no recipe -> expected the path of one"),
+        (["train", "no/such.yaml"], 1, "no/such.yaml', which does not exist -> expected a YAML file -> "),
+        (
+            ["train", f"{ROOT}/recipes/evaluation/full.yaml"],
+            1,
+            "a recipe of `seqgan-hf evaluate` -> expected ",
+        ),
+        (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "a recipe of `seqgan-hf train` -> expected "),
+        (["generate", "no/such/model"], 1, "got model 'no/such/model', from which"),
+    ],
+)
+def test_wrong_calls(call, status, message, capsys):
+    assert main(call) == status
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+
+
+def test_print_config_shows_every_setting(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(quickstart(tmp_path / "run", "--print_config"))
+    assert exit.value.code in (0, None)
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["training"]["generator_learning_rate"] == 0.002 and shown["objective"]["init_args"]["rollouts"] == 8
+
+
+def test_the_command_line_and_the_package_import_nothing_heavy():
+    code = "import sys, seqgan_hf, seqgan_hf.commands.cli as cli; cli.main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--help"],  # little text: it stays in the buffer until the end
+        ["compare", "--help"],  # argparse ends the process
+        ["env"],  # more text than a pipe holds, in the middle of the command
+    ],
+)
+def test_a_reader_that_leaves_ends_a_command_silently(call):
+    """As with `seqgan-hf ... | head`."""
+    long = "cli._env = lambda arguments: print('line\\n' * 100_000)"
+    code = f"import sys; from seqgan_hf import cli; {long}; sys.exit(cli.main({call!r}))"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, env=buffered, **streams)
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(60) == 141
+    process.stderr.close()
+
+
+def test_other_broken_pipes_are_told(monkeypatch, capsys):
+    """One to a process or a server, for example."""
+
+    def command(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("seqgan_hf.commands.cli._env", command)
+    assert main(["env"]) == 1
+    assert "got BrokenPipeError" in capsys.readouterr().err
+
+
+def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    """Ctrl-C in a real process."""
+    import signal
+    import time
+
+    call = quickstart(tmp_path / "run", "--training.rounds", "100000", "--training.disable_tqdm", "false")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seqgan_hf", *call],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    record = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not (record.exists() and "adversarial" in record.read_text()):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
+    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/progress.json"))
+
+
+def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):
+    from importlib import metadata
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main(["env"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("torch", "transformers", "accelerate", "datasets", "huggingface_hub"):
+        assert f"{name} {metadata.version(name)}\n" in shown
+    for part in ("Python 3.", "GPUs: ", "CPU cores: ", "OMP_NUM_THREADS=7", "CUDA of torch: ", "distributed: gloo"):
+        assert part in shown, part
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_world_without_ranks_is_told_in_one_line(command, tmp_path, monkeypatch, capsys):
+    for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = quickstart(tmp_path / "run")[1:] if command == "train" else [str(tmp_path / "none.yaml")]
+    assert main([command, *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("seqgan-hf: got ")
+    assert command != "train" or "got WORLD_SIZE=2 and no RANK in the environment -> expected both" in line

@@ -1,0 +1,358 @@
+"""Sampling, rollouts and log-probabilities: one matrix over recurrent and attention models."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from itertools import product
+
+import pytest
+import torch
+from scipy import stats
+
+from seqgan_hf.generation import decoder as decoder_module
+from seqgan_hf.generation import likelihood, rollouts, sampling
+from seqgan_hf.generation.likelihood import token_logprobs, weighted_nll
+from seqgan_hf.generation.rollouts import complete
+from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
+from seqgan_hf.generation.vocabulary import start_prompt
+from seqgan_hf.samples import Samples
+from tests.tools.tiny import BOS, EOS, PAD, build_generator
+
+
+KINDS = ["lstm", "gru", "gpt2", "llama"]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def padded_prompts() -> tuple[torch.Tensor, torch.Tensor]:
+    prompt = torch.tensor([[PAD, PAD, BOS, 5], [BOS, 5, 6, 7], [PAD, PAD, PAD, BOS]])
+    return prompt, torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]], dtype=torch.bool)
+
+
+def exact_logprobs(generator, samples: Samples) -> torch.Tensor:
+    """Row by row, without padding, cache or blocks."""
+    rows = torch.zeros(samples.ids.shape)
+    for row in range(samples.batch_size):
+        prompt = samples.prompt[row][samples.attention_mask[row, : samples.prompt.shape[1]]]
+        ids = samples.ids[row][samples.mask[row]]
+        logits = generator(torch.cat([prompt, ids])[None]).logits[0, len(prompt) - 1 : -1]
+        rows[row, : len(ids)] = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)
+    return rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_samples_follow_the_models_distribution(kind, padded):
+    """Two tokens from every model: frequencies of all pairs against the exact probabilities, by chi-square."""
+    generator = build_generator(kind, eos=None, vocab_size=5).eval()
+    count = 20_000
+    prompt, mask = (torch.tensor([[PAD, BOS, 3]]), torch.tensor([[False, True, True]])) if padded else (None, None)
+    prompt = start_prompt(generator, count) if prompt is None else prompt.expand(count, -1)
+    mask = None if mask is None else mask.expand(count, -1)
+    drawn = sample(generator, prompt, 2, rng=seeded(1), prompt_mask=mask).ids
+    pairs = torch.tensor(list(product(range(5), repeat=2)))
+    row = Samples(prompt[:25], pairs, torch.ones_like(pairs, dtype=torch.bool), None if mask is None else mask[:25])
+    expected = exact_logprobs(generator, row).sum(1).exp().detach().double() * count
+    observed = torch.bincount(drawn[:, 0] * 5 + drawn[:, 1], minlength=25)
+    assert stats.chisquare(observed.numpy(), expected.numpy() * count / expected.sum().item()).pvalue > 1e-3
+
+
+def test_sequences_end_at_eos_and_are_padded_after_it(generator):
+    drawn = sample(generator, start_prompt(generator, 200), 9, rng=seeded(0))
+    for ids, mask in zip(drawn.ids.tolist(), drawn.mask, strict=True):
+        length = ids.index(EOS) + 1 if EOS in ids else len(ids)
+        assert mask.tolist() == [position < length for position in range(len(ids))]
+        assert all(token == PAD for token in ids[length:])
+    assert 1 < drawn.lengths.float().mean() < 9
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 1000])
+def test_the_memory_limit_changes_no_sample(generator, max_rows):
+    prompt, mask = padded_prompts()
+    expected = sample(generator, prompt, 8, rng=seeded(3), prompt_mask=mask)
+    limited = sample(generator, prompt, 8, rng=seeded(3), prompt_mask=mask, max_rows=max_rows)
+    assert torch.equal(expected.ids, limited.ids) and torch.equal(expected.mask, limited.mask)
+
+
+def test_sampling_options_are_honoured():
+    generator = build_generator("gpt2", eos=None)
+    prompt = start_prompt(generator, 500)
+    greedy = generator.eval().generate(prompt[:1], do_sample=False, max_new_tokens=4, min_new_tokens=4)[0, 1:]
+    for options in ({"top_k": 1}, {"temperature": 1e-4}, {"top_p": 1e-6}):
+        assert (sample(generator, prompt, 4, **options, rng=seeded(0)).ids == greedy).all(), options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_new_tokens", 0), ("temperature", 0.0), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5)]
+)
+def test_options_out_of_range_are_refused(name, value):
+    generator = build_generator("lstm")
+    with pytest.raises(ValueError, match=f"got {name}={value} -> expected"):
+        sample(generator, start_prompt(generator, 2), **({"max_new_tokens": 3} | {name: value}))
+
+
+def test_training_flags_and_gradients_are_left_as_they_were(generator):
+    generator.train()
+    drawn = sample(generator, start_prompt(generator, 4), 5)
+    assert all(module.training for module in generator.modules())
+    list(complete(generator, drawn, 2))
+    assert all(module.training for module in generator.modules())
+    assert all(parameter.grad is None for parameter in generator.parameters())
+
+
+# --- Rollouts --------------------------------------------------------------------------------------------------------
+
+
+def rollouts_of(generator, samples, rollouts, **options):
+    parts = list(complete(generator, samples, rollouts, **options))
+    whole = Samples.concatenate([part.samples for part in parts])
+    rows, lengths = (torch.cat([getattr(part, name) for part in parts]) for name in ("row", "prefix_length"))
+    return whole, rows, lengths
+
+
+def test_every_rollout_keeps_its_own_sentence_and_prefix(generator):
+    """Sentences are traced by their tokens: each completion must start with its own sentence's prefix."""
+    samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))
+    whole, rows, lengths = rollouts_of(generator, samples, rollouts=3, rng=seeded(1))
+    wanted = {(row, t): 3 for row in range(6) for t in range(1, int(samples.lengths[row]))}
+    found: dict[tuple[int, int], int] = {}
+    for ids, mask, row, t in zip(whole.ids, whole.mask, rows.tolist(), lengths.tolist(), strict=True):
+        found[row, t] = found.get((row, t), 0) + 1
+        assert torch.equal(ids[:t], samples.ids[row, :t]) and mask[:t].all()
+    assert found == wanted
+    for ids, mask in zip(whole.ids.tolist(), whole.mask.tolist(), strict=True):
+        length = ids.index(EOS) + 1 if EOS in ids else len(ids)
+        assert mask == [position < length for position in range(len(ids))]
+        assert all(token == PAD for token in ids[length:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_completions_follow_the_models_distribution(kind, padded):
+    """The last two tokens after every prefix, against their exact probabilities: the caches were the right ones."""
+    generator = build_generator(kind, eos=None, vocab_size=4).eval()
+    prompt, mask = (torch.tensor([[PAD, BOS], [BOS, 3]]), torch.tensor([[False, True], [True, True]]))
+    if not padded:
+        prompt, mask = prompt[:, 1:] * 0, None
+    samples = Samples(prompt, torch.tensor([[3, 1, 2], [0, 2, 2]]), torch.ones(2, 3, dtype=torch.bool), mask)
+    count = 8_000
+    whole, rows, lengths = rollouts_of(generator, samples, count, rng=seeded(5))
+    for row, t in product(range(2), (1, 2)):
+        mine = whole.ids[(rows == row) & (lengths == t)]
+        endings = torch.tensor(list(product(range(4), repeat=3 - t)))
+        ids = torch.cat([samples.ids[row, :t].expand(len(endings), -1), endings], dim=1)
+        case = samples.select(torch.full((len(ids),), row))._replace(ids=ids, mask=torch.ones_like(ids).bool())
+        expected = exact_logprobs(generator, case)[:, t:].sum(1).exp().detach().double()
+        weights = 4 ** torch.arange(2 - t, -1, -1)
+        observed = torch.bincount((mine[:, t:] * weights).sum(1), minlength=len(ids))
+        expected = expected / expected.sum() * count
+        assert stats.chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3, (row, t)
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 30])
+def test_the_row_budget_changes_no_rollout(generator, max_rows):
+    samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))
+    expected = rollouts_of(generator, samples, 3, rng=seeded(1))
+    limited = rollouts_of(generator, samples, 3, rng=seeded(1), max_rows=max_rows)
+    for ours, theirs in zip(limited, expected, strict=True):
+        assert all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_row_budget_is_kept(monkeypatch):
+    generator = build_generator("lstm", eos=None)
+    samples = sample(generator, start_prompt(generator, 4), 6, rng=seeded(0))
+    parts = list(complete(generator, samples, 5, max_rows=11))
+    assert max(len(part.row) for part in parts) == 8  # two rollouts of four rows: three would be too many
+
+
+def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch):
+    generator = build_generator("lstm")
+    samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))
+    expected = rollouts_of(generator, samples, 4, rng=seeded(1))
+    walk = rollouts._walk
+
+    def fails_on_large_batches(generator, samples, units, *options):
+        if sum(len(unit.rows) for unit in units) > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return walk(generator, samples, units, *options)
+
+    monkeypatch.setattr(rollouts, "_walk", fails_on_large_batches)
+    with pytest.warns(UserWarning, match="out of memory; going on with"):
+        limited = rollouts_of(generator, samples, 4, rng=seeded(1))
+    for ours, theirs in zip(limited, expected, strict=True):
+        assert all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    with warnings.catch_warnings():  # what fits is remembered
+        warnings.simplefilter("error")
+        rollouts_of(generator, samples, 4, rng=seeded(1))
+
+
+def test_out_of_memory_while_sampling_changes_nothing(monkeypatch):
+    generator = build_generator("lstm")
+    prompt = start_prompt(generator, 20)
+    expected = sample(generator, prompt, 7, rng=seeded(0))
+    sizes, write = [], sampling._sample_rows
+
+    def fails_on_large_batches(generator, start, *options):
+        sizes.append(start.batch_size)
+        if start.batch_size > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return write(generator, start, *options)
+
+    monkeypatch.setattr(sampling, "_sample_rows", fails_on_large_batches)
+    with pytest.warns(UserWarning, match="sampling ran out of memory; going on with 10 rows at a time"):
+        limited = sample(generator, prompt, 7, rng=seeded(0))
+    assert sizes == [20, 10, 5, 5, 5, 5]
+    assert torch.equal(expected.ids, limited.ids) and torch.equal(expected.mask, limited.mask)
+
+
+def test_other_errors_are_not_taken_for_memory():
+    generator = build_generator("lstm")
+    samples = sample(generator, start_prompt(generator, 6), 4, rng=seeded(0))
+    generator.config.vocab_size = 3  # ids beyond it cannot be embedded
+    generator.set_input_embeddings(torch.nn.Embedding(2, 6))
+    with pytest.raises(IndexError):
+        list(complete(generator, samples, 1))
+
+
+def test_sequences_that_ended_take_no_rollouts():
+    generator = build_generator("gpt2")
+    ids = torch.tensor([[EOS, PAD, PAD], [4, EOS, PAD]])
+    samples = Samples(start_prompt(generator, 2), ids, torch.tensor([[1, 0, 0], [1, 1, 0]]).bool())
+    _, rows, lengths = rollouts_of(generator, samples, 2)
+    assert rows.tolist() == [1, 1] and lengths.tolist() == [1, 1]
+    whole = samples.select(slice(0, 1))
+    assert list(complete(generator, whole, 2)) == []
+
+
+def test_rollouts_of_zero_are_refused():
+    generator = build_generator("lstm")
+    with pytest.raises(ValueError, match="got rollouts=0 -> expected at least 1"):
+        list(complete(generator, sample(generator, start_prompt(generator, 2), 3), 0))
+
+
+# --- Log-probabilities -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_logprobs_are_those_of_unpadded_rows(generator, padded, monkeypatch):
+    monkeypatch.setattr(likelihood, "block_rows", lambda vocab_size, device: 5)
+    generator.eval()
+    prompt, mask = padded_prompts() if padded else (start_prompt(generator, 3), None)
+    samples = sample(generator, prompt, 6, rng=seeded(2), prompt_mask=mask)
+    expected = exact_logprobs(generator, samples)
+    torch.testing.assert_close(token_logprobs(generator, samples), expected, rtol=1e-4, atol=1e-5)
+    weights = torch.randn(samples.ids.shape, generator=seeded(4))
+    loss, logprobs = weighted_nll(generator, samples, weights)
+    torch.testing.assert_close(logprobs, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, -(weights * expected).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_both_losses_have_the_gradient_of_the_plain_formula(generator, monkeypatch):
+    monkeypatch.setattr(likelihood, "block_rows", lambda vocab_size, device: 5)
+    generator.eval()
+    samples = sample(generator, start_prompt(generator, 4), 6, rng=seeded(2))
+    weights = torch.randn(samples.ids.shape, generator=seeded(4))
+    parameters = list(generator.parameters())
+
+    def gradient(loss):
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    plain = gradient(-(weights * exact_logprobs(generator, samples)).sum())
+    for loss in (-(weights * token_logprobs(generator, samples)).sum(), weighted_nll(generator, samples, weights)[0]):
+        for ours, theirs in zip(gradient(loss), plain, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_padding_has_no_influence_on_losses(generator):
+    """More padding, of any content, changes neither log-probabilities nor the loss."""
+    generator.eval()
+    samples = sample(generator, start_prompt(generator, 5), 6, rng=seeded(2))
+    noise = torch.randint(3, 13, (5, 3), generator=seeded(6))
+    wider = samples._replace(
+        ids=torch.cat([torch.where(samples.mask, samples.ids, 7), noise], dim=1),
+        mask=torch.cat([samples.mask, torch.zeros_like(noise, dtype=torch.bool)], dim=1),
+    )
+    ours, theirs = token_logprobs(generator, wider), token_logprobs(generator, samples)
+    torch.testing.assert_close(ours[:, :6], theirs)
+    assert (ours[:, 6:] == 0).all()
+    left, _ = weighted_nll(generator, wider, torch.ones(wider.ids.shape))
+    right, _ = weighted_nll(generator, samples, torch.ones(samples.ids.shape))
+    torch.testing.assert_close(left, right)
+
+
+def test_a_head_that_is_not_plain_is_not_bypassed():
+    """A model that caps its logits must be used through its own forward."""
+    capped = build_generator("lstm")
+    forward = capped.forward
+
+    def capping(*arguments, **options):
+        output = forward(*arguments, **options)
+        output.logits = torch.tanh(output.logits)
+        return output
+
+    capped.forward = capping
+    capped.eval()
+    assert not decoder_module.has_plain_head(capped)
+    samples = sample(capped, start_prompt(capped, 4), 5, rng=seeded(0))
+    torch.testing.assert_close(token_logprobs(capped, samples), exact_logprobs(capped, samples), rtol=1e-4, atol=1e-5)
+
+
+def triple_logits(head):
+    head.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+
+def triple_features(head):
+    head.register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+
+
+def replace_forward(head):
+    forward = head.forward
+    head.forward = lambda features: 3 * forward(features)
+
+
+@pytest.mark.parametrize("change", [triple_logits, triple_features, replace_forward])
+@pytest.mark.parametrize("tried_before", [False, True])
+def test_what_is_done_to_the_head_counts_everywhere(change, tried_before):
+    """Hooks, and a `forward` that was replaced, as offloading does: sampling and both losses go through them."""
+    generator = build_generator("gpt2", eos=None).eval()
+    if tried_before:
+        decoder_module.has_plain_head(generator)
+    change(generator.lm_head)
+    samples = sample(generator, start_prompt(generator, 4), 5, rng=seeded(0))
+    exact = exact_logprobs(generator, samples)
+    with torch.no_grad():
+        torch.testing.assert_close(token_logprobs(generator, samples), exact, rtol=1e-4, atol=1e-5)
+    loss, logprobs = weighted_nll(generator, samples, torch.ones(4, 5))
+    torch.testing.assert_close(logprobs, exact.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, -exact.sum(), rtol=1e-4, atol=1e-5)
+    plain = build_generator("gpt2", eos=None).eval()
+    tripled = sample(plain, start_prompt(plain, 4), 5, temperature=1 / 3, rng=seeded(0))
+    assert torch.equal(tripled.ids, samples.ids)
+
+
+def test_mixing_in_own_tokens_reaches_from_none_to_all():
+    generator = build_generator("lstm", eos=None)
+    samples = sample(generator, start_prompt(generator, 300), 6, rng=seeded(0))._replace(
+        ids=torch.randint(13, (300, 6), generator=seeded(9))
+    )
+    assert torch.equal(mix_in_own_tokens(generator, samples, 0.0), samples.ids)
+    half = mix_in_own_tokens(generator, samples, 0.5, rng=seeded(2))[:, :-1]
+    changed = (half != samples.ids[:, :-1]).float().mean()
+    assert 0.3 < changed < 0.55  # half of the tokens, some of which are replaced by themselves
+    own = mix_in_own_tokens(generator, samples, 1.0, rng=seeded(2))
+    likely = token_logprobs(generator.eval(), samples._replace(ids=own))[:, :-1].mean()
+    assert likely > token_logprobs(generator, samples)[:, :-1].mean() + 0.1
+
+
+def test_cache_size_bounds_the_rows_in_flight(monkeypatch):
+    """Keys and values grow with the length, recurrent states do not."""
+    for kind, grows in (("lstm", False), ("gpt2", True)):
+        generator = build_generator(kind)
+        decoder = decoder_module.Decoder(
+            generator, Samples(start_prompt(generator, 1), *[torch.zeros(1, 0).long()] * 2)
+        )
+        ratio = decoder.bytes_per_row(20) / decoder.bytes_per_row(1)
+        assert math.isclose(ratio, 20 if grows else 1)

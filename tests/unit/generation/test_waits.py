@@ -1,0 +1,172 @@
+"""Where the host waits for the device: counted on a CPU, by the operations that would make a GPU wait.
+
+`docs/performance.md` lists them. One too many inside a loop over tokens would cost more than the work between two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqgan_hf.generation import likelihood
+from seqgan_hf.generation.rollouts import complete
+from seqgan_hf.generation.sampling import sample
+from seqgan_hf.generation.verdicts import rewards
+from seqgan_hf.generation.vocabulary import start_prompt
+from seqgan_hf.objectives import MLE, SeqGAN
+from tests.tools.plain_paths import fast_paths
+from tests.tools.tiny import build_discriminator, build_generator
+
+
+LENGTH = 6
+
+
+@pytest.fixture(autouse=True)
+def as_shipped():
+    """The waits are those of the fast paths, whatever the suite runs with."""
+    with fast_paths("auto"):
+        yield
+
+
+# A number is read on the host; or a result's shape depends on values, which the host has to know.
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "repeat_interleave"}
+# Indexing with a mask asks for its `nonzero`, below where operations can be counted.
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+# Copies to the host: no operation at all where the device is the host.
+COPYING = {"cpu", "numpy", "tolist", "__array__"}
+
+
+class _Copies(TorchFunctionMode):
+    def __init__(self, counts: Counter):
+        super().__init__()
+        self.counts = counts
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        # by name: a device that is taken from another tensor is not meant to be the host, even if it is here
+        values = [*args[1:], *(kwargs or {}).values()]
+        to_host = name == "to" and any(isinstance(value, str) and value == "cpu" for value in values)
+        if name in COPYING or to_host:
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+class Waits(TorchDispatchMode):
+    """Counts by name the operations after which the host cannot go on before the device has finished."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+        self.copies = _Copies(self.counts)
+
+    def __enter__(self):
+        self.copies.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.copies.__exit__(*error)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = [index for index in args[1] if index is not None] if name in INDEXING else []
+        if name in WAITING or any(mask.dtype in (torch.bool, torch.uint8) for mask in masks):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def waits(run) -> Counter:
+    run()  # what is found out once a model has been found out
+    with Waits() as counted:
+        run()
+    return counted.counts
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda values: values.max().item(),
+        lambda values: bool(values.any()),
+        lambda values: values[values > 1],
+        lambda values: values.clone().__setitem__(values > 1, values[:1]),
+        lambda values: values.nonzero(),
+        lambda values: values.masked_select(values > 1),
+        lambda values: values.cpu(),
+        lambda values: values.to("cpu"),
+        lambda values: values.to(device="cpu"),
+        lambda values: values.tolist(),
+        lambda values: values.numpy(),
+        lambda values: torch.repeat_interleave(values),
+    ],
+)
+def test_a_wait_is_seen(run):
+    assert waits(lambda: run(torch.tensor([1, 2, 3]))).total() == 1
+
+
+def test_what_stays_on_the_device_is_no_wait():
+    values, rows = torch.tensor([1, 2, 3]), torch.tensor([0, 2])
+    assert waits(lambda: (values[rows], values.masked_fill(values > 1, 0), values.to(torch.float32).sum())) == {}
+
+
+def fixed_length(kind: str):
+    """Without a padding token, which GPT-2 in transformers looks for in every input, with a wait each time."""
+    generator = build_generator(kind, eos=None)
+    generator.config.pad_token_id = None
+    return generator
+
+
+def drawn(generator, count: int = 5):
+    return sample(generator, start_prompt(generator, count), LENGTH, rng=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [("lstm", 0), ("gpt2", 1)])
+def test_sequences_of_fixed_length_are_drawn_and_learned_without_a_wait(kind, allowed, monkeypatch):
+    """Attention models of transformers may look once a pass whether sequences are packed."""
+    monkeypatch.setattr(likelihood, "LEAVE_PADDING_OUT", set())  # as on an accelerator
+    generator = fixed_length(kind)
+    samples = drawn(generator)
+    assert waits(lambda: drawn(generator)) == {}
+    counts = waits(lambda: MLE().generator_loss(generator, None, samples, None).value.backward())
+    assert counts.total() <= allowed
+
+
+def test_sequences_that_end_are_waited_for_once_a_token():
+    """The rows that go on are counted, so that no step is spent on the others."""
+    generator = build_generator("lstm")
+    counts = waits(lambda: drawn(generator))
+    assert set(counts) <= {"nonzero"} and counts["nonzero"] <= LENGTH - 1
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_rollouts_wait_once_a_prefix_length_before_they_begin(kind):
+    """Whatever their number: the tokens of a completion need no wait."""
+    generator = fixed_length(kind)
+    samples = drawn(generator)
+    for rollouts in (1, 4):
+        assert waits(lambda n=rollouts: list(complete(generator, samples, n))) == {"nonzero": LENGTH - 1}
+
+
+@pytest.mark.parametrize("kind", ["rnn", "per_token"])
+def test_recurrent_discriminators_score_without_a_wait(kind):
+    discriminator, samples = build_discriminator(kind), drawn(build_generator("lstm"))
+    assert waits(lambda: rewards(discriminator, samples)) == {}
+
+
+def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding():
+    """Once a batch, and once more for the longest sequence where there is."""
+    discriminator = build_discriminator("cnn")
+    whole, padded = drawn(build_generator("lstm", eos=None)), drawn(build_generator("lstm"), 50)
+    assert waits(lambda: rewards(discriminator, whole)) == {"_local_scalar_dense": 1}
+    assert waits(lambda: rewards(discriminator, padded)) == {"_local_scalar_dense": 2}
+
+
+def test_a_generator_step_waits_for_nothing_but_these():
+    generator, discriminator = build_generator("lstm", eos=None), build_discriminator("cnn")
+    samples, objective = drawn(generator), SeqGAN(rollouts=2)
+    counts = waits(lambda: objective.generator_loss(generator, discriminator, samples, samples).value.backward())
+    assert counts["_local_scalar_dense"] == 2  # rollouts and whole sequences are scored
+    assert set(counts) == {"nonzero", "_local_scalar_dense"}

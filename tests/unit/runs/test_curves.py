@@ -1,0 +1,358 @@
+"""`seqgan-hf curves`: what is drawn where, what stands in the CSV, and that mistakes are answered in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+
+from seqgan_hf.commands.cli import main
+from seqgan_hf.runs.curves import read_points, write_curves
+
+
+ROOT = Path(__file__).parents[3]
+# Of the logs below: an epoch of pretraining, D's pretraining, a round.
+EPOCH, DISCRIMINATOR, ROUND = 10.0, 7.0, 5.0
+
+
+def write_run(folder: Path, epochs: int, rounds: int, shift: float = 0.0, start: str | None = None, **recipe) -> str:
+    """A log whose NLL_oracle is 10 - epoch, then 8 - round / 10 (plus `shift`); NLL_test only at even units."""
+    lines, seconds = [], 0.0
+    for epoch in range(1, epochs + 1):
+        seconds += EPOCH
+        line = {"phase": "pretrain_generator", "epoch": epoch, "seconds": seconds, "nll_train": 3.0}
+        lines.append(line | {"nll_oracle": 10 - epoch + shift, "nll_oracle_se": 0.25})
+    if rounds:
+        seconds += DISCRIMINATOR
+        lines.append({"phase": "pretrain_discriminator", "step": 1, "seconds": seconds, "nll_oracle": 99.0, "d": 1.0})
+    for round in range(1, rounds + 1):
+        seconds += ROUND
+        line = {"phase": "adversarial", "round": round, "seconds": seconds, "nll_oracle": 8 - round / 10 + shift}
+        lines.append(line | ({"nll_test": 4.0 + round} if round % 2 == 0 else {}))
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    training = {"seed": sum(map(ord, folder.name)), "output_dir": str(folder), "pretrain_epochs": epochs}
+    settings = {"generator": {"pretrained": start}, "objective": recipe, "training": training}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    return str(folder)
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """Figures in place of their files."""
+    kept: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **options: kept.append(figure))
+    return kept
+
+
+def numbers(path: Path) -> list[tuple]:
+    with path.open(newline="") as file:
+        return [tuple(row.values()) for row in csv.DictReader(file)]
+
+
+def drawn(figure: Figure, panel: int = 0) -> list[list[tuple[float, float]]]:
+    """Points of every line of a panel."""
+    return [[(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)] for line in figure.axes[panel].lines]
+
+
+def names(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_round_0_is_the_end_of_maximum_likelihood(tmp_path, figures):
+    run = write_run(tmp_path / "a", epochs=2, rounds=2)
+    said = write_curves([run], str(tmp_path / "out.png"))
+    assert said == f"picture: {tmp_path / 'out.png'}\nnumbers: {tmp_path / 'out.csv'} (4 rows)"
+    assert numbers(tmp_path / "out.csv") == [
+        ("a", "nll_oracle", "0", "8.0", "0.25", "1"),
+        ("a", "nll_oracle", "1", "7.9", "", "1"),
+        ("a", "nll_oracle", "2", "7.8", "", "1"),
+        ("a", "nll_test", "2", "6.0", "", "1"),
+    ]
+    assert drawn(figures[0])[0] == [(0, 8.0), (1, 7.9), (2, 7.8)]
+    assert [axes.get_title() for axes in figures[0].axes] == ["NLL_oracle (quality)", "NLL_test (coverage)"]
+    (bars,) = figures[0].axes[0].collections
+    assert bars.get_segments()[0].tolist() == [[0, 7.75], [0, 8.25]]
+
+
+def test_a_run_whose_pretraining_was_another_runs_begins_with_its_first_round(tmp_path, figures):
+    write_curves([write_run(tmp_path / "a", 0, 3, start="runs/mle/generator")], str(tmp_path / "out.png"))
+    assert drawn(figures[0])[0] == [(1, 7.9), (2, 7.8), (3, 7.7)]
+
+
+def test_runs_of_one_label_are_drawn_as_their_mean(tmp_path, figures):
+    runs = [write_run(tmp_path / f"s{seed}", 1, 2, shift) for seed, shift in enumerate((-0.3, 0.0, 0.3))]
+    runs.append(write_run(tmp_path / "control", 1, 2))
+    write_curves(runs, str(tmp_path / "out.png"), ["seqgan"] * 3 + ["control"], ["nll_oracle"])
+    assert names(figures[0]) == ["seqgan (3 seeds)", "control"]
+    rows = [row for row in numbers(tmp_path / "out.csv") if row[0] == "seqgan"]
+    # the deviation of -.3, 0 and .3 is .3
+    assert [(row[2], row[5]) for row in rows] == [("0", "3"), ("1", "3"), ("2", "3")]
+    for row, mean in zip(rows, (9.0, 7.9, 7.8), strict=True):
+        assert float(row[3]) == pytest.approx(mean) and float(row[4]) == pytest.approx(0.3 / 3**0.5)
+    band, bars = figures[0].axes[0].collections
+    assert isinstance(band, PolyCollection) and isinstance(bars, LineCollection)
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx(9.0 + 0.3 / 3**0.5)
+
+
+def test_without_labels_recipes_that_differ_in_seeds_are_one(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 1, 1) for name in ("gan-1", "gan-2")]
+    runs.append(write_run(tmp_path / "control", 1, 1, reward="constant"))
+    write_curves(runs, str(tmp_path / "out.png"))
+    assert names(figures[0]) == ["gan (2 seeds)", "control"]
+
+
+def test_where_a_seed_has_not_measured_no_mean_is_drawn_and_that_is_said(tmp_path, figures):
+    runs = [write_run(tmp_path / "a", 1, 4), write_run(tmp_path / "b", 1, 2), write_run(tmp_path / "c", 1, 1, n=1)]
+    said = write_curves(runs, str(tmp_path / "out.png"), ["x", "x", "y"])
+    assert drawn(figures[0])[0] == [(0, 9.0), (1, 7.9), (2, 7.8)]
+    assert "x: nll_oracle at 3 of 5 places, those which all of its 2 runs measured" in said.splitlines()
+    assert "y: nll_test was not measured by all of its runs, or not over rounds" in said.splitlines()
+
+
+def test_over_seconds_maximum_likelihood_that_goes_on_begins_where_the_rounds_do(tmp_path, figures):
+    runs = [write_run(tmp_path / "gan", 2, 2), write_run(tmp_path / "mle", 4, 0)]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
+    gan, mle = drawn(figures[0])
+    # the time of D's pretraining is the adversarial method's
+    assert gan == [(0, 8.0), (DISCRIMINATOR + ROUND, 7.9), (DISCRIMINATOR + 2 * ROUND, 7.8)]
+    assert mle == [(0, 8), (EPOCH, 7), (2 * EPOCH, 6)]
+
+
+def test_over_seconds_seeds_are_joined_by_round_and_stand_at_their_mean_time(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 1, 2) for name in ("a", "b")]
+    lines = [json.loads(line) for line in Path(runs[1], "metrics.jsonl").read_text().splitlines()]
+    slow = [json.dumps(line | {"seconds": 2 * line["seconds"]}) for line in lines]
+    Path(runs[1], "metrics.jsonl").write_text("\n".join(slow))
+    write_curves(runs, str(tmp_path / "out.png"), ["x", "x"], ["nll_oracle"], axis="seconds")
+    first = DISCRIMINATOR + ROUND
+    assert [x for x, _ in drawn(figures[0])[0]] == [0, 1.5 * first, 1.5 * (first + ROUND)]
+
+
+@pytest.mark.parametrize(("factor", "unit", "last"), [(1, "seconds", 17), (60, "minutes", 17), (3600, "hours", 17)])
+def test_long_times_are_drawn_in_longer_units_and_written_in_seconds(factor, unit, last, tmp_path, figures):
+    run = write_run(tmp_path / "a", 1, 2)
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    text = "\n".join(json.dumps(line | {"seconds": factor * line["seconds"]}) for line in lines)
+    Path(run, "metrics.jsonl").write_text(text)
+    write_curves([run], str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
+    assert drawn(figures[0])[0][-1][0] == last
+    assert figures[0].axes[0].get_xlabel() == f"{unit} since the shared maximum likelihood"
+    assert float(numbers(tmp_path / "out.csv")[-1][2]) == factor * last
+
+
+def test_over_seconds_who_began_from_the_same_weights_shares_their_beginning(tmp_path, figures):
+    """Both kinds of comparison in one picture: from fresh weights, and from those of a finished run."""
+    runs = [
+        write_run(tmp_path / "gan", 2, 1),
+        write_run(tmp_path / "mle", 3, 0),
+        write_run(tmp_path / "gan-from", 0, 1, start="runs/base/generator"),
+        write_run(tmp_path / "mle-from", 3, 0, start="runs/base/generator"),
+    ]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
+    xs = [[x for x, _ in line] for line in drawn(figures[0])]
+    assert xs == [[0, 12], [0, EPOCH], [12], [EPOCH, 2 * EPOCH, 3 * EPOCH]]
+
+
+def test_over_seconds_who_began_from_weights_of_its_own_is_timed_from_its_start(tmp_path, figures):
+    runs = [write_run(tmp_path / "gan", 2, 1), write_run(tmp_path / "tuned", 1, 0, start="gpt2")]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
+    assert [x for x, _ in drawn(figures[0])[1]] == [EPOCH]
+
+
+def test_over_seconds_maximum_likelihood_alone_is_timed_from_its_start(tmp_path, figures):
+    write_curves([write_run(tmp_path / "mle", 2, 0)], str(tmp_path / "out.png"), axis="seconds")
+    assert [x for x, _ in drawn(figures[0])[0]] == [EPOCH, 2 * EPOCH]
+
+
+def test_over_epochs_pretraining_comes_first_and_the_switch_is_marked(tmp_path, figures):
+    runs = [write_run(tmp_path / "gan", 2, 1), write_run(tmp_path / "mle", 3, 0)]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="epochs")
+    gan, mle, mark = drawn(figures[0])
+    assert gan == [(1, 9), (2, 8), (3, 7.9)] and mle == [(1, 9), (2, 8), (3, 7)]
+    assert [x for x, _ in mark] == [2, 2]
+
+
+def test_published_points_stand_beside_the_curves_unconnected(tmp_path, figures):
+    (tmp_path / "points.csv").write_text(
+        "round,metric,value,label\n0,nll_oracle,9.5,theirs\n50,nll_oracle,8.5,theirs\n1,nll_test,5,\n2,bleu_2,1,x\n"
+    )
+    run = write_run(tmp_path / "a", 1, 2)
+    said = write_curves([run], str(tmp_path / "out.png"), points=str(tmp_path / "points.csv"))
+    line, theirs = figures[0].axes[0].lines
+    assert theirs.get_linestyle() == "None" and theirs.get_marker() != "None" and line.get_linestyle() == "-"
+    assert drawn(figures[0])[1] == [(0, 9.5), (50, 8.5)] and drawn(figures[0], 1)[1] == [(1, 5)]
+    assert names(figures[0]) == ["a", "theirs", "points"]
+    assert ("theirs", "nll_oracle", "50", "8.5", "", "") in numbers(tmp_path / "out.csv")
+    assert said.splitlines()[-1].endswith("points.csv: points of bleu_2 are not drawn, as no panel shows it")
+
+
+def test_the_numbers_are_sorted(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 1, 12, kind=name) for name in ("b", "a")]
+    write_curves(runs, str(tmp_path / "out.png"))
+    keys = [(label, metric, float(x)) for label, metric, x, *_ in numbers(tmp_path / "out.csv")]
+    assert keys == sorted(keys) and len({key[:2] for key in keys}) == 4
+
+
+def test_the_originals_curve_is_there():
+    points = read_points(str(ROOT / "docs/figures/original_seqgan.csv"))
+    assert [(point.x, point.value) for point in points] == [
+        (0, 9.085),
+        (25, 8.939),
+        (50, 8.834),
+        (65, 8.778),
+        (150, 8.683),
+    ]
+    assert {(point.metric, point.label) for point in points} == {("nll_oracle", "original (its log)")}
+
+
+def test_odd_labels_are_shown_as_they_are(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 1, 1) for name in "abc"]
+    write_curves(runs, str(tmp_path / "out.png"), ["_hidden", "$5 and $6", "both"])
+    assert names(figures[0]) == [" _hidden", r"\$5 and \$6", "both"]
+    assert {row[0] for row in numbers(tmp_path / "out.csv")} == {"_hidden", "$5 and $6", "both"}
+
+
+def test_more_runs_than_colours_stay_apart(tmp_path, figures):
+    runs = [write_run(tmp_path / f"run{chr(97 + i)}", 1, 1, shift=i / 10, kind=i) for i in range(10)]
+    write_curves(runs, str(tmp_path / "out.png"), metrics=["nll_oracle"])
+    assert len({(line.get_color(), line.get_linestyle()) for line in figures[0].axes[0].lines}) == 10
+
+
+def test_a_long_legend_leaves_the_panels_their_room(tmp_path, figures):
+    runs = [write_run(tmp_path / f"run{chr(97 + i)}", 1, 1, kind=i) for i in range(12)]
+    labels = [f"an objective with quite a long name {i}" for i in range(12)]
+    write_curves(runs, str(tmp_path / "out.png"), labels, metrics=["nll_oracle"])
+    figures[0].draw_without_rendering()
+    assert figures[0].axes[0].get_window_extent().height / figures[0].dpi > 2.4
+
+
+@pytest.mark.parametrize(("panels", "grid"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3))])
+def test_panels_fill_their_rows(tmp_path, figures, panels, grid):
+    run = write_run(tmp_path / "a", 1, 0)
+    metrics = [f"metric_{index}" for index in range(panels)]
+    lines = [{"phase": "adversarial", "round": i, "seconds": 1.0, **dict.fromkeys(metrics, 1.0)} for i in (1, 2)]
+    Path(run, "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_curves([run], str(tmp_path / "out.png"), metrics=metrics)
+    assert figures[0].axes[0].get_gridspec().get_geometry() == grid
+
+
+def test_a_value_at_its_bound_is_drawn_flat(tmp_path, figures):
+    run = write_run(tmp_path / "a", 1, 0)
+    lines = [
+        {"phase": "adversarial", "round": i, "seconds": 1.0, "jsd_oracle": 0.6931471 + i * 1e-9} for i in (1, 2, 3)
+    ]
+    Path(run, "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_curves([run], str(tmp_path / "out.png"))
+    low, high = figures[0].axes[0].get_ylim()
+    assert high - low > 0.01
+
+
+def test_an_error_that_is_none_is_not_drawn(tmp_path):
+    run = write_run(tmp_path / "a", 1, 0)
+    line = {"phase": "adversarial", "round": 1, "seconds": 1.0, "nll_oracle": 9.0, "nll_oracle_se": -0.5}
+    Path(run, "metrics.jsonl").write_text(json.dumps(line))
+    for _ in range(2):  # its own numbers are written again
+        write_curves([run], str(tmp_path / "out.png"))
+    assert numbers(tmp_path / "out.csv") == [("a", "nll_oracle", "1", "9.0", "", "1")]
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])
+def test_pictures_are_written(suffix, tmp_path, capsys):
+    run = write_run(tmp_path / "a", 1, 2)
+    picture = tmp_path / f"picture.{suffix}"
+    assert main(["curves", run, "--output", str(picture)]) == 0
+    assert picture.stat().st_size > 5000 and (tmp_path / "picture.csv").exists()
+    assert capsys.readouterr().out.splitlines()[0] == f"picture: {picture}"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("no/such", "got 'no/such' without metrics.jsonl -> expected a run's folder"),
+        (".", "got '.' without metrics.jsonl -> expected a run's folder"),
+        (
+            "gan --metrics bleu_9",
+            "got metric 'bleu_9' -> expected one that a run measured .nll_train, nll_oracle, nll_test",
+        ),
+        ("gan --metrics d", "got no value of d to draw over rounds -> expected .* -> choose"),
+        (
+            "train_only --axis epochs",
+            "got runs that measured none of nll_oracle, .*one that a run measured .nll_train",
+        ),
+        ("gan mle --labels x", "got 1 labels for 2 runs -> expected one for each"),
+        ("gan gan", "got the run 'gan' twice -> expected different runs"),
+        ("gan other --labels x x", "got runs of 1 and 2 epochs of maximum likelihood as 'x' -> expected seeds"),
+        ("gan mle", "got mle without adversarial rounds -> expected some .* -> set --axis seconds"),
+        ("gan other mle --axis seconds", "got mle of 3 epochs .* begin after 1 and 2 -> expected one beginning"),
+        ("other short --axis seconds", "got short of 1 epochs .* begin after 2 -> expected .*at least as many"),
+        ("later mle --axis seconds", "got mle without rounds, which began afresh, .* -> expected a common beginning"),
+        ("timeless --axis seconds", "got a line of timeless without `seconds` -> expected a log with times"),
+        ("gan --output no/such/a.png", "got --output 'no/such/a.png' in a folder that does not exist -> expected"),
+        ("gan --output a.gif", "got --output 'a.gif' -> expected a file in .pdf, .png, .svg -> change"),
+        ("gan --output a", "got --output 'a' -> expected a file in .pdf, .png, .svg"),
+        ("gan --output folder.png", "got 'folder.png', which cannot be written"),
+        ("gan --points none.csv", "got points 'none.csv', which cannot be read .No such file.* -> expected a CSV"),
+        ("gan --points good.csv --axis epochs", "got --points, .* and --axis epochs -> expected --axis rounds"),
+        ("gan --output good.png", "beside which good.csv holds something else than drawn numbers -> expected a name"),
+        ("binary", "got 'binary/metrics.jsonl', which is not UTF-8 .* -> expected a run's log"),
+        ("gan --points good.csv --output good.png", "would be written over the points 'good.csv' -> expected another"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, units in {"gan": (1, 2), "other": (2, 2), "mle": (3, 0), "short": (1, 0), "timeless": (1, 1)}.items():
+        write_run(tmp_path / name, *units)
+    write_run(tmp_path / "later", 0, 2, start="runs/base/generator")
+    lines = [json.loads(line) for line in Path("timeless/metrics.jsonl").read_text().splitlines()]
+    Path("timeless/metrics.jsonl").write_text("\n".join(json.dumps(line | {"seconds": None}) for line in lines))
+    Path("train_only").mkdir()
+    Path("train_only/metrics.jsonl").write_text('{"phase": "pretrain_generator", "epoch": 1, "nll_train": 3.0}\n')
+    Path("good.csv").write_text("round,metric,value\n0,nll_oracle,9\n")
+    Path("binary").mkdir()
+    Path("binary/metrics.jsonl").write_bytes(b"\xff\xfe{}")
+    Path("folder.png").mkdir()
+    arguments = call.split() + ([] if "--output" in call else ["--output", "a.png"])
+    assert main(["curves", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("seqgan-hf: got ") and line.count(" -> ") == 2
+    assert re.search(message, line), line
+    assert not Path("a.png").exists() and Path("good.csv").read_text().startswith("round,")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "with the columns none -> expected round,metric,value and perhaps label"),
+        (b"round,value\n1,2\n", "with the columns round,value -> expected"),
+        (b"round,metric,value,colour\n1,a,2,red\n", "with the columns round,metric,value,colour -> expected"),
+        (b"round,metric,value,value\n1,a,2,3\n", "with the columns round,metric,value,value -> expected"),
+        (b"round,metric,value\n", "without a row -> expected one a point"),
+        (b"round,metric,value\n1,a,2\nten,a,2\n", "got row 3 of the points .*ten,a,2. -> expected round,metric,value"),
+        (b"round,metric,value\n1,a,nan\n", "got row 2 of"),
+        (b"round,metric,value\n-1,a,2\n", "got row 2 of"),
+        (b"round,metric,value\n1,,2\n", "got row 2 of"),
+        (b"round,metric,value\n1,a\n", "got row 2 of"),
+        (b"round,metric,value\n1,a,2,3\n", "got row 2 of"),
+        (b"round,metric,value\n1,\xff\xfe,2\n", "which cannot be read .*utf-8.* -> expected a CSV file in UTF-8"),
+    ],
+)
+def test_malformed_points_are_refused(content, message, tmp_path):
+    (tmp_path / "points.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_points(str(tmp_path / "points.csv"))
+    assert str(refused.value).count(" -> ") == 2 and len(str(refused.value).splitlines()) == 1
+
+
+def test_points_of_a_spreadsheet_are_read(tmp_path):
+    """With a byte order mark, carriage returns, other order of columns, spaces and blank lines."""
+    (tmp_path / "theirs.csv").write_bytes("\ufeffvalue, metric ,round\r\n9.5,nll_oracle, 3\r\n\r\n".encode())
+    (point,) = read_points(str(tmp_path / "theirs.csv"))
+    assert point[:4] == ("theirs", "nll_oracle", 3.0, 9.5) and point.n is None

@@ -1,0 +1,58 @@
+"""The benchmarks of every step run, and compute what their references compute; how fast is not asked here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
+from tests.benchmarks.measuring import Turn, measure_rates, peak_memory, summary, table, whole_seconds
+from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_step_runs_beside_its_reference(operation):
+    case = OPERATIONS[operation](SMALL)
+    case.check()
+    turn = Turn(measure_rates(), whole_seconds(case.ours), whole_seconds(case.plain))
+    row = summary(case, [turn])
+    assert row["ours"] > 0 and row["plain"] > 0 and row["floor"] > 0 and row["ours_peak"] > row["ours_added"] >= 0
+    assert len(table({operation: row})) == 3
+
+
+@pytest.mark.parametrize("size", [*SIZES, SMALL], ids=lambda size: size.name)
+def test_the_prefixes_that_stand_for_all_are_as_long_as_these(size):
+    assert sum(size.prefix_lengths) / len(size.prefix_lengths) == size.length / 2
+
+
+def test_work_is_that_of_the_paper():
+    """Floating-point operations counted by hand from the filters, and from 320,000 weights of the output layer."""
+    paper = SIZES[0]
+    assert paper.judge_work(1).flops == pytest.approx(27e6, rel=0.01)
+    head = 2 * 32 * 5000
+    assert paper.generator_work(1).flops == head + 2 * 4 * 32 * 64
+
+
+def test_peak_memory_sees_what_is_freed_before_the_end():
+    held = peak_memory(lambda: torch.ones(25_000_000).sum())[1]  # 95 MiB
+    assert 90 < held < 130
+
+
+def grown(panel, time, memory):
+    """Points of both budgets whose seconds and MiB follow the given functions of the value."""
+    lines = {}
+    for budget in ("default", "2048"):
+        sizes = [PAPER | panel.others | {panel.name: value} for value in panel.values]
+        values = zip(panel.values, sizes, strict=True)
+        lines[budget] = [Point(panel.label, v, budget, **s, seconds=time(v), added_mib=memory(v)) for v, s in values]
+    return lines
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.label)
+def test_growth_is_judged_by_its_exponent_and_by_the_budget(panel):
+    """A constant part does not hide the exponent of large values; a faster growth and unbounded memory are found."""
+    as_it_should = grown(panel, lambda v: v**panel.exponent + panel.values[0], lambda v: 300.0)
+    assert abs(exponent(as_it_should["default"]) - panel.exponent) < 0.1 and complaints(panel, as_it_should) == []
+    assert len(complaints(panel, grown(panel, lambda v: v ** (panel.exponent + 1), lambda v: 300.0))) == 2
+    leaking = complaints(panel, grown(panel, lambda v: v**panel.exponent, lambda v: 10.0 * v))
+    assert len(leaking) == panel.bounded and all("beyond the budget" in complaint for complaint in leaking)

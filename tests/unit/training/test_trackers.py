@@ -1,0 +1,185 @@
+"""What is reported of a run: speed, memory, time left; and that trackers receive the curves and the samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+
+import pytest
+import torch
+
+from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.objectives import SeqGAN
+from seqgan_hf.samples import Samples
+from seqgan_hf.training.progress import TIMINGS, Meter, log_line, rates
+from tests.runs.test_trainer import build
+from tests.tools import soak
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return OracleData(vocab_size=13, length=5, hidden_size=8, num_train=48, num_eval=20).load()
+
+
+def test_work_is_counted(corpus, tmp_path, monkeypatch):
+    trainer = build(corpus, tmp_path / "run", objective=SeqGAN(rollouts=3), rounds=1, discriminator_steps=1)
+    work, read = [], Meter.work
+
+    def recorded(meter):
+        work.append(read(meter))
+        return work[-1]
+
+    monkeypatch.setattr(Meter, "work", recorded)
+    trainer.train()
+    counted = [(own["sequences"], own["tokens"], own["rollouts"]) for own in work]
+    # 2 epochs of 48 sequences; 2 d-steps of 48 real and 48 generated; a g-step of 16, each 3 x 4 times completed
+    assert counted == [(48, 240, 0)] * 2 + [(96, 480, 0)] * 2 + [(112, 560, 192)]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert 0 < line["sequences_per_second"] * 4.9 < line["tokens_per_second"]
+        assert 0.05 < line["peak_memory_gib"] < 100
+        assert ("rollouts_per_second" in line) == (line["phase"] == "adversarial")
+    assert [line["phase_seconds_left"] > 0 for line in lines] == [True, False, True, False, False]
+    assert set(lines[-1]) & set(TIMINGS) == set(TIMINGS) - {"peak_gpu_memory_gib"}
+
+
+def test_evaluations_are_no_training_time(corpus, tmp_path, monkeypatch):
+    events, clock = [], Meter.resume_clock
+    trainer = build(corpus, tmp_path / "run", rounds=0, discriminator_pretrain_steps=0)
+    monkeypatch.setattr(trainer, "evaluate", lambda name: events.append("evaluation") or {})
+    monkeypatch.setattr(Meter, "resume_clock", lambda meter: events.append("clock") or clock(meter))
+    trainer.train()
+    assert events == ["evaluation", "clock"] * 2
+
+
+def test_rates_are_those_of_all_processes():
+    one = {"sequences": 30, "tokens": 100, "rollouts": 0, "seconds": 2.0, "peak_memory_gib": 1.0}
+    other = {"sequences": 50, "tokens": 100, "rollouts": 0, "seconds": 4.0, "peak_memory_gib": 0.5}
+    assert rates([one, other]) == {"sequences_per_second": 20.0, "tokens_per_second": 50.0, "peak_memory_gib": 1.0}
+
+
+def test_the_time_left_is_that_of_the_phase(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("seqgan_hf.training.progress.time.perf_counter", lambda: float(next(clock)))
+    meter = Meter(torch.device("cpu"))  # at 0
+    meter.begin("rounds", 4)  # at 10, resumed after four
+    assert meter.seconds_left(5, 8) == 30.0  # one unit in 10 s
+    meter.begin("rounds", 5)
+    assert meter.seconds_left(6, 8) == 20.0  # two units in 20 s
+    assert meter.seconds_left(8, 8) == 0.0
+
+
+def test_padding_is_not_counted():
+    meter = Meter(torch.device("cpu"))
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    meter.count(Samples(torch.zeros(2, 1).long(), mask.long(), mask))
+    work = meter.work()
+    assert (work["sequences"], work["tokens"]) == (2, 3)
+    assert meter.work()["sequences"] == 0
+
+
+def test_a_log_without_bars_has_few_lines(corpus, tmp_path, capsys, monkeypatch):
+    build(corpus, tmp_path / "run", pretrain_epochs=6).train()
+    lines = [line for line in capsys.readouterr().err.splitlines() if " left" in line]
+    # the first unit, and the end of each phase: the others come within the same seconds
+    assert [line.split(":")[1].strip() for line in lines] == [
+        "pretrain generator 1/6",
+        "pretrain generator 6/6",
+        "pretrain discriminator 2/2",
+        "adversarial 2/2",
+    ]
+    assert "nll_oracle" in lines[1] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
+    monkeypatch.setattr("seqgan_hf.training.trainer.LOG_SECONDS", 0.0)
+    build(corpus, tmp_path / "more", pretrain_epochs=6).train()
+    assert len([line for line in capsys.readouterr().err.splitlines() if " left" in line]) == 10
+
+
+def test_a_line_of_the_log():
+    metrics = {
+        "nll_test": 3.14159,
+        "sequences_per_second": 1234.5,
+        "peak_memory_gib": 0.5,
+        "phase_seconds_left": 3725.2,
+    }
+    line = log_line("adversarial", 3, 200, metrics, ("reward", "nll_test"))
+    assert line == "adversarial 3/200: nll_test 3.142; 1,234 sequences/s, 0.50 GiB, 1:02:05 left"
+
+
+# --- Trackers --------------------------------------------------------------------------------------------------------
+
+CURVES = ("nll_oracle", "nll_test", "reward", "discriminator_accuracy", "sequences_per_second", "peak_memory_gib")
+
+
+def written(folder) -> list[str]:
+    return (folder / "samples" / "adversarial-2.txt").read_text().splitlines()
+
+
+def test_tensorboard_receives_curves_and_samples(corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    build(corpus, tmp_path / "run", report_to="tensorboard").train()
+    (events,) = (tmp_path / "run" / "runs").rglob("events*")
+    accumulator = EventAccumulator(str(events.parent)).Reload()
+    scalars = accumulator.Tags()["scalars"]
+    assert {f"train/{name}" for name in CURVES} <= set(scalars)
+    steps = [event.step for event in accumulator.Scalars("train/nll_oracle")]
+    assert steps == [3, 6, 31, 44]
+    shown = accumulator.Tensors("samples/text_summary")
+    assert [event.step for event in shown] == steps
+    text = shown[-1].tensor_proto.string_val[0].decode()
+    assert [line.strip() for line in text.splitlines()] == written(tmp_path / "run")
+
+
+def test_wandb_receives_curves_and_samples_offline(corpus, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    build(corpus, tmp_path / "run", report_to="wandb").train()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (log,) = folder.glob("*.wandb")
+    record = log.read_bytes()
+    for name in CURVES:
+        assert f"train/{name}".encode() in record, name
+    tables = sorted(
+        (folder / "files" / "media" / "table").glob("samples*.json"), key=lambda path: path.stat().st_mtime
+    )
+    assert len(tables) == 4
+    rows = [row for (row,) in json.loads(tables[-1].read_text())["data"]]
+    assert rows == written(tmp_path / "run")
+
+
+def test_trackio_receives_curves_and_samples_offline(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    build(corpus, tmp_path / "run", report_to="trackio", project="seqgan-test").train()
+    (database,) = (tmp_path / "trackio").glob("seqgan-test*.db")
+    with sqlite3.connect(database) as connection:
+        rows = [json.loads(text) for (text,) in connection.execute("SELECT metrics FROM metrics ORDER BY id")]
+    names = {name for row in rows for name in row}
+    assert {f"train/{name}" for name in CURVES} <= names
+    tables = [row["samples"] for row in rows if "samples" in row]
+    assert len(tables) == 4
+    assert "_value" in tables[-1] or "file_path" in json.dumps(tables[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_soak_measures_what_a_run_holds(tmp_path):
+    """The hour itself is run by hand: tests/tools/soak.py."""
+    (tmp_path / "log.txt").write_text("x" * 2048)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "adversarial"}\n{"phase": "pretrain_generator"}\n')
+    before = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    with (tmp_path / "log.txt").open():
+        row = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    assert row["file_handles"] == before["file_handles"] + 1
+    assert (row["log_kib"], row["checkpoints_mib"], row["round"]) == (2.0, 3.0, 1)
+    assert 50 < row["memory_mib"] < 100_000 and set(row) == set(soak.COLUMNS[1:])
+    soak.draw([{"seconds": 10.0} | before, {"seconds": 20.0} | row], tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 5000
