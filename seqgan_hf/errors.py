@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend: what was given, what is expected, what to do. The command line shows them in one line."""
+"""Mistakes that a user can mend: what was given, what is expected, what to do."""
 
 from __future__ import annotations
 

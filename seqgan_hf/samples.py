@@ -9,6 +9,8 @@ import torch
 from torch import BoolTensor, FloatTensor, LongTensor, Tensor
 from torch.nn import functional as F
 
+from .errors import UserError
+
 
 class Samples(NamedTuple):
     """A batch of sequences: what was given (`prompt`) and what was written (`ids`).
@@ -72,9 +74,7 @@ class Samples(NamedTuple):
         prompt_width = max(part.prompt.shape[1] for part in parts)
         width = max(part.ids.shape[1] for part in parts)
         if any(part.soft is not None for part in parts):
-            raise ValueError(
-                "got samples with a soft relaxation -> expected token ids only -> drop `soft` before joining"
-            )
+            raise UserError("samples with a soft relaxation", "token ids only", "drop `soft` before joining")
         padded = any(part.prompt_mask is not None or part.prompt.shape[1] != prompt_width for part in parts)
 
         def left(field: Tensor, value: int | bool) -> Tensor:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from ..errors import UserError
+
 
 COMMANDS = {
     "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
@@ -60,7 +62,7 @@ def _main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"seqgan-hf: got the command {command!r} -> expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"seqgan-hf: unknown command {command!r}: expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     return _run(command, rest)
 
@@ -100,19 +102,18 @@ def _run(command: str, arguments: list[str]) -> int:
     return 0
 
 
-def for_the_user(error: Exception) -> str:
-    """The line of a message that was written for the user (got -> expected -> remedy), or what comes nearest to it.
+def for_the_user(error: BaseException) -> str:
+    """The line of a `UserError`, wherever in the chain of causes it is; of anything else, that it was not expected.
 
-    Libraries wrap such a line in lines of their own when a value is refused while they build an object.
+    Libraries wrap an error in one of their own when a value is refused while they build an object.
     """
-    for line in str(error).splitlines():
-        if " -> " in line:
-            return line[max(line.find("got "), 0) :].strip()
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__ or cause.__context__
     words = " ".join(str(error).split()) or "no message"
-    return (
-        f"got {type(error).__name__}: {words} -> expected no such thing -> if your settings are right this is a bug: "
-        "set SEQGAN_HF_TRACEBACK=1 to see where it happens"
-    )
+    return f"Unexpected {type(error).__name__}: {words}. Please report it; SEQGAN_HF_TRACEBACK=1 shows where."
 
 
 # Variables in which launchers tell a process its number.
@@ -126,12 +127,13 @@ def _launched() -> bool:
 
 def _train(arguments: list[str]) -> None:
     if _launched() and not any(name in os.environ for name in RANKS):
-        raise ValueError(
-            f"got WORLD_SIZE={os.environ['WORLD_SIZE']} and no RANK in the environment -> expected both, as launchers "
-            "set them -> start with `torchrun --nproc_per_node N -m seqgan_hf train RECIPE`, or unset WORLD_SIZE"
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} and no RANK in the environment",
+            "both, as launchers set them",
+            "start with `torchrun --nproc_per_node N -m seqgan_hf train RECIPE`, or unset WORLD_SIZE",
         )
     if not arguments:
-        raise ValueError("got no recipe -> expected the path of one -> for example recipes/oracle/quickstart.yaml")
+        raise UserError("no recipe", "the path of one", "for example recipes/oracle/quickstart.yaml")
     from .recipe import build_trainer, load_recipe
 
     recipe, text = load_recipe(arguments)
@@ -160,9 +162,7 @@ def _generate(arguments: list[str]) -> None:
     try:  # before any work is done
         file = sys.stdout if output is None else open(output, "w", encoding="utf-8")
     except OSError as error:
-        raise ValueError(
-            f"got --output {output!r} ({error.strerror}) -> expected a file to write -> change it"
-        ) from error
+        raise UserError(f"--output {output!r} ({error.strerror})", "a file to write", "change it") from error
     texts = generate_texts(load_generator(model, device), **options)
     print("\n".join(texts), file=file)
     if output is not None:
@@ -227,7 +227,7 @@ def _curves(arguments: list[str]) -> None:
 
 def _data(arguments: list[str]) -> None:
     if not arguments:
-        raise ValueError("got no corpus -> expected a recipe or a file -> for example seqgan-hf data lines.txt")
+        raise UserError("no corpus", "a recipe or a file", "for example seqgan-hf data lines.txt")
     parser = argparse.ArgumentParser(
         prog="seqgan-hf data", allow_abbrev=False, description="Report what a corpus holds."
     )

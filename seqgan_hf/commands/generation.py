@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator
 from ..generation.sampling import sample
 from ..generation.vocabulary import start_prompt
 from ..runs.folder import decode
-
-
-class GenerationError(ValueError):
-    """The generator cannot be used as asked; the message names what was found, what is expected, and the remedy."""
 
 
 def generate_texts(
@@ -35,23 +32,22 @@ def generate_texts(
         seed: the same seed gives the same texts.
 
     Raises:
-        GenerationError: a value is out of range.
+        UserError: a value is out of range.
     """
     model, tokenizer = generator.model, generator.tokenizer
     if num_samples < 1:
-        raise GenerationError(f"got num_samples={num_samples} -> expected at least 1 -> set --num_samples")
+        raise UserError(f"num_samples={num_samples}", "at least 1", "set --num_samples")
     length = model.generation_config.max_new_tokens if max_new_tokens is None else max_new_tokens
     if length is None:
-        raise GenerationError(
-            "got a generator that does not say how long its texts are -> expected a number of tokens -> set "
-            "--max_new_tokens"
+        raise UserError(
+            "a generator that does not say how long its texts are", "a number of tokens", "set --max_new_tokens"
         )
     start = start_prompt(model, num_samples)
     if prompt:
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(start.device)
         start = torch.cat([start, ids.long().expand(num_samples, -1)], dim=1)
     if seed is not None and not 0 <= seed < 2**63:
-        raise GenerationError(f"got seed={seed} -> expected a number from 0 to 2**63 - 1 -> set --seed")
+        raise UserError(f"seed={seed}", "a number from 0 to 2**63 - 1", "set --seed")
     rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)
     samples = sample(model, start, length, temperature, top_k, top_p, rng)
     if prompt:  # decoded as a whole, so that spaces between prompt and continuation come out right

@@ -28,6 +28,7 @@ from transformers import (
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus, DataSource, TextData, materialize
+from ..errors import RecipeError
 from ..evaluation.catalog import TextSettings
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.run import EvaluationArguments
@@ -36,10 +37,6 @@ from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
 from ..training.callbacks.recipe import EvaluateAtEnd, SaveOracle, arguments_of_evaluation
 from ..training.trainer import AdversarialTrainer
-
-
-class RecipeError(ValueError):
-    """A mistake in a recipe; the message names what was found, what is expected, and the remedy."""
 
 
 @dataclass
@@ -154,8 +151,9 @@ def _check_kind(arguments: list[str], command: str, other: str, keys_of_other: s
                 return
             if keys and keys <= keys_of_other:
                 raise RecipeError(
-                    f"got {path!r}, a recipe of `seqgan-hf {other}` -> expected one of `seqgan-hf {command}` -> run "
-                    f"`seqgan-hf {other} {path}`, or name another recipe"
+                    f"{path!r}, a recipe of `seqgan-hf {other}`",
+                    f"one of `seqgan-hf {command}`",
+                    f"run `seqgan-hf {other} {path}`, or name another recipe",
                 )
 
 
@@ -260,8 +258,9 @@ def load_source(corpus: str, overrides: list[str]) -> DataSource:
             arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text(encoding="utf-8"))["data"])]
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RecipeError(
-                f"got recipe {corpus!r}, whose section `data` cannot be read ({error!r}) -> expected a YAML file with "
-                "one -> check the path"
+                f"recipe {corpus!r}, whose section `data` cannot be read ({error!r})",
+                "a YAML file with one",
+                "check the path",
             ) from error
     else:
         arguments = ["--data", f"{TextData.__module__}.{TextData.__qualname__}", "--data.train_file", corpus]
@@ -337,8 +336,9 @@ def _labels(settings: DiscriminatorSettings) -> dict[str, Any]:
         number = 1 if saved == 1 else 2
     if number not in (1, 2):
         raise RecipeError(
-            f"got discriminator.config.num_labels={number} -> expected 2 (fake and real) or 1 (the logit of real) -> "
-            "set one of these, or leave it out"
+            f"discriminator.config.num_labels={number}",
+            "2 (fake and real) or 1 (the logit of real)",
+            "set one of these, or leave it out",
         )
     names = ["FAKE", "REAL"][-number:]
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
@@ -354,8 +354,9 @@ def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
 def _not_loaded(pretrained: str, section: str, error: Exception) -> RecipeError:
     why = " ".join(str(error).split())[:200]
     return RecipeError(
-        f"got {section}.pretrained={pretrained!r}, which cannot be loaded ({why}) -> expected a folder with a saved "
-        "model, or an id on the Hub -> check it"
+        f"{section}.pretrained={pretrained!r}, which cannot be loaded ({why})",
+        "a folder with a saved model, or an id on the Hub",
+        "check it",
     )
 
 
@@ -365,8 +366,9 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
     embedded = model.get_input_embeddings().weight.shape[0]
     if embedded < corpus.vocab_size:
         raise RecipeError(
-            f"got a {section} with a vocabulary of {embedded} -> expected at least the data's {corpus.vocab_size} -> "
-            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
+            f"a {section} with a vocabulary of {embedded}",
+            f"at least the data's {corpus.vocab_size}",
+            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data",
         )
     return model
 
@@ -389,9 +391,11 @@ def _pretrained_model(settings: Any, known: dict[str, Any], auto_class: Any, sec
         if "mismatched" not in str(error):
             raise
         raise RecipeError(
-            f"got {section}.pretrained={settings.pretrained!r}, whose weights have other shapes than its settings "
-            f"with {changes} -> expected the shapes that are saved -> change only what leaves them; a classifier "
-            "of other labels is no discriminator: name the model that it was made from"
+            f"{section}.pretrained={settings.pretrained!r}, whose weights have other shapes than its "
+            f"settings with {changes}",
+            "the shapes that are saved",
+            "change only what leaves them; a classifier of other labels is no discriminator: name "
+            "the model that it was made from",
         ) from error
 
 
@@ -414,8 +418,10 @@ def _new_model(settings: Any, known: dict[str, Any], auto_class: Any, section: s
         return auto_class.from_config(config)
     except (ValueError, TypeError) as error:
         raise RecipeError(
-            f"got {section}.model_type={settings.model_type!r} with {settings.config}, of which no model can be "
-            f"built ({str(error).splitlines()[0]}) -> expected {auto_class.__name__} to know it -> change them"
+            f"{section}.model_type={settings.model_type!r} with {settings.config}, of which no model "
+            f"can be built ({str(error).splitlines()[0]})",
+            f"{auto_class.__name__} to know it",
+            "change them",
         ) from error
 
 
@@ -431,14 +437,16 @@ def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise RecipeError(
-                f"got {section}.model_type={model_type!r}, which cannot be imported ({error}) -> expected the dotted "
-                "path of a configuration class -> check the path and that its module is on PYTHONPATH"
+                f"{section}.model_type={model_type!r}, which cannot be imported ({error})",
+                "the dotted path of a configuration class",
+                "check the path and that its module is on PYTHONPATH",
             ) from error
     try:
         return type(AutoConfig.for_model(model_type))
     except ValueError as error:
         raise RecipeError(
-            f"got {section}.model_type={model_type!r} -> expected an architecture that transformers knows, such as "
-            "rnn_generator, gpt2 or llama for a generator and cnn_discriminator, rnn_discriminator or bert for a "
-            "discriminator -> choose one, or give the dotted path of a configuration class"
+            f"{section}.model_type={model_type!r}",
+            "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a "
+            "generator and cnn_discriminator, rnn_discriminator or bert for a discriminator",
+            "choose one, or give the dotted path of a configuration class",
         ) from error

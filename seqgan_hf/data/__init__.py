@@ -1,7 +1,7 @@
 """Where sequences come from: text files, datasets, integer ids, a built-in grammar. See `docs/data.md`."""
 
 from .batches import materialize, stream_samples, to_samples
-from .corpus import Corpus, DataError, DataSource
+from .corpus import Corpus, DataSource
 from .corpus_report import corpus_report
 from .grammar_data import GrammarData
 from .ids import IdsData

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, IterableDataset
 
+from ..errors import DataError
 from ..samples import Samples
-from .corpus import DataError
 from .sources import reading_stream
 
 
@@ -44,11 +44,11 @@ def to_samples(
             there is no padding token.
     """
     if not rows:
-        raise DataError("got no row -> expected at least one -> look at the split and the filters")
+        raise DataError("no row", "at least one", "look at the split and the filters")
     if not isinstance(rows, Mapping):
         rows = {name: [row[name] for row in rows] for name in rows[0]}
     if "input_ids" not in rows:
-        raise DataError(f"got the columns {list(rows)} -> expected a column 'input_ids' -> give rows of a corpus")
+        raise DataError(f"the columns {list(rows)}", "a column 'input_ids'", "give rows of a corpus")
     columns = {}
     for name in ("input_ids", "prompt_ids"):
         if name in rows:
@@ -73,7 +73,7 @@ def materialize(
             token, or if the result would take more than 9 GiB.
     """
     if len(dataset) == 0:
-        raise DataError("got a dataset without rows -> expected at least one -> look at the split and the filters")
+        raise DataError("a dataset without rows", "at least one", "look at the split and the filters")
     table = dataset.with_format("arrow")[:]
     columns = {name: flat_lists(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
     return _padded(columns, bos_token_id, pad_token_id, max_length)
@@ -109,7 +109,7 @@ def _flat(rows: Sequence) -> np.ndarray:
 def flat_lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Values (number of tokens,) and lengths (number of rows,) of a column of lists."""
     if column.null_count:
-        raise DataError(f"got {column.null_count} rows without ids -> expected a list in every row -> remove them")
+        raise DataError(f"{column.null_count} rows without ids", "a list in every row", "remove them")
     values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return np.concatenate(values), np.concatenate(lengths).astype(np.int64)
@@ -121,13 +121,15 @@ def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_leng
     width = longest if max_length is None else max_length
     if longest > width:
         raise DataError(
-            f"got a row of {longest} tokens (row {int(lengths.argmax())}) -> expected at most {width} -> truncate or "
-            "drop it when loading"
+            f"a row of {longest} tokens (row {int(lengths.argmax())})",
+            f"at most {width}",
+            "truncate or drop it when loading",
         )
     if pad_token_id is None and bool((lengths != width).any()):
         raise DataError(
-            f"got rows of {int(lengths.min())} to {longest} tokens for a width of {width} -> expected one length, as "
-            "there is no padding token -> give a pad_token_id"
+            f"rows of {int(lengths.min())} to {longest} tokens for a width of {width}",
+            "one length, as there is no padding token",
+            "give a pad_token_id",
         )
     fill = 0 if pad_token_id is None else pad_token_id
     ids, mask = _place(values, lengths, width, fill, left=False)
@@ -143,8 +145,9 @@ def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left:
     """Lay flat values out as rows, shape (B, width) each: ids and a mask of the real ones."""
     if len(lengths) * width > LARGEST_TENSOR:
         raise DataError(
-            f"got {len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded "
-            "-> expected at most 9 GiB -> set a smaller max_length, or streaming=true"
+            f"{len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded",
+            "at most 9 GiB",
+            "set a smaller max_length, or streaming=true",
         )
     positions = np.arange(width)
     mask = positions >= (width - lengths)[:, None] if left else positions < lengths[:, None]

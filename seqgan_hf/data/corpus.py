@@ -48,7 +48,3 @@ class DataSource(ABC):
     @abstractmethod
     def load(self) -> Corpus:
         """Read, tokenize and split. Raises `DataError` with the file, the line and the remedy."""
-
-
-class DataError(ValueError):
-    """A mistake in the user's data; the message names what was found, what is expected, and the remedy."""

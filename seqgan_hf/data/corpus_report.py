@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from .corpus import Corpus, DataError, DataSource
+from ..errors import DataError
+from .corpus import Corpus, DataSource
 
 
 SPLIT_ROWS = {
@@ -53,8 +54,9 @@ def corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Pa
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"got the folder {str(folder)!r} for the report ({error.strerror}) -> expected a folder, or a path "
-            "for one -> set --output"
+            f"the folder {str(folder)!r} for the report ({error.strerror})",
+            "a folder, or a path for one",
+            "set --output",
         ) from error
     numbers = {"source": _source(source), **corpus.report}
     (folder / "corpus.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import Corpus, DataError
+from ..errors import DataError
+from .corpus import Corpus
 from .splitting import Part, check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
@@ -45,13 +46,11 @@ def check_lengths(max_length: int | None, max_prompt_length: int | None, too_lon
     """Raise a `DataError` for settings that no corpus can meet."""
     for name, value in (("max_length", max_length), ("max_prompt_length", max_prompt_length)):
         if value is not None and value < 1:
-            raise DataError(f"got {name}={value} -> expected at least 1, or none -> set it to a number of tokens")
+            raise DataError(f"{name}={value}", "at least 1, or none", "set it to a number of tokens")
     if too_long not in ("truncate", "drop"):
-        raise DataError(f"got too_long={too_long!r} -> expected 'truncate' or 'drop' -> choose one")
+        raise DataError(f"too_long={too_long!r}", "'truncate' or 'drop'", "choose one")
     if not 0.0 < eval_fraction < 1.0:
-        raise DataError(
-            f"got eval_fraction={eval_fraction} -> expected a share between 0 and 1 -> set 0.1, for example"
-        )
+        raise DataError(f"eval_fraction={eval_fraction}", "a share between 0 and 1", "set 0.1, for example")
 
 
 def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
@@ -149,8 +148,9 @@ def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | Non
         ]
         if short:
             raise DataError(
-                f"got a line of {short[0]} tokens and eos=false -> expected {fixed_length} tokens in every line, as "
-                f"nothing else ends them -> set eos=true, or max_length={min(short)} to cut all to this length"
+                f"a line of {short[0]} tokens and eos=false",
+                f"{fixed_length} tokens in every line, as nothing else ends them",
+                f"set eos=true, or max_length={min(short)} to cut all to this length",
             )
     return usable
 
@@ -179,8 +179,9 @@ def finish(corpus: Corpus, encoding: Encoding, too_long: str) -> Corpus:
         corpus.report.setdefault("lengths", {n: int(count) for n, count in enumerate(counts) if count and n})
         if corpus.report[name]["lines"] == 0:
             raise DataError(
-                f"got {len(rows)} {name} lines, none of 1 to {corpus.max_length} tokens -> expected at least one -> "
-                "raise max_length, or set too_long=truncate"
+                f"{len(rows)} {name} lines, none of 1 to {corpus.max_length} tokens",
+                "at least one",
+                "raise max_length, or set too_long=truncate",
             )
         if corpus.report[name]["lines"] < len(rows) or encoding.eos_token_id is None:
             longest = corpus.max_length if too_long == "drop" else None
@@ -244,8 +245,9 @@ def describe(corpus: Corpus, shown: list[dict[str, Any]]) -> Corpus:
     first = next(iter(corpus.train), None)
     if first is None:
         raise DataError(
-            f"got a stream without a line of 1 to {corpus.max_length} tokens -> expected at least one -> raise "
-            "max_length, or set too_long=truncate"
+            f"a stream without a line of 1 to {corpus.max_length} tokens",
+            "at least one",
+            "raise max_length, or set too_long=truncate",
         )
     row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
     ids = row["input_ids"]

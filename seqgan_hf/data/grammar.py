@@ -15,6 +15,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from ..errors import UserError
+
 
 END = ""  # stands for the end of the sentence among the words that may come next
 
@@ -34,14 +36,12 @@ class Grammar:
 
     def __init__(self, rules: Mapping[str, Mapping[str, float]], start: str = "SENTENCE"):
         if start not in rules:
-            raise ValueError(f"got start={start!r} -> expected one of the symbols {list(rules)} -> name one of these")
+            raise UserError(f"start={start!r}", f"one of the symbols {list(rules)}", "name one of these")
         self.start = start
         self.rules: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         for symbol, alternatives in rules.items():
             if not alternatives or not all(0 < weight < math.inf for weight in alternatives.values()):
-                raise ValueError(
-                    f"got rules {alternatives} for {symbol!r} -> expected positive, finite weights -> correct them"
-                )
+                raise UserError(f"rules {alternatives} for {symbol!r}", "positive, finite weights", "correct them")
             total = sum(alternatives.values())
             self.rules[symbol] = [(tuple(text.split()), weight / total) for text, weight in alternatives.items()]
         self.words = sorted({name for _, name in self._occurrences() if name not in self.rules})
@@ -50,9 +50,10 @@ class Grammar:
         self._first = self._first_words()
         growth = np.abs(np.linalg.eigvals(self._expected_symbols())).max()
         if growth >= 1:
-            raise ValueError(
-                f"got rules that expand {growth:.3f}-fold a step -> expected less than 1, or sentences never end -> "
-                "lower the weights of the recursive rules"
+            raise UserError(
+                f"rules that expand {growth:.3f}-fold a step",
+                "less than 1, or sentences never end",
+                "lower the weights of the recursive rules",
             )
         self._usable = self._rules_by_next_word()
 
@@ -117,9 +118,10 @@ class Grammar:
         """
         conflict = self.ll1_conflict()
         if conflict is not None:
-            raise ValueError(
-                f"got a grammar that may be ambiguous ({conflict}) -> expected an LL(1) grammar, whose sentences have "
-                "one derivation each -> rewrite these rules"
+            raise UserError(
+                f"a grammar that may be ambiguous ({conflict})",
+                "an LL(1) grammar, whose sentences have one derivation each",
+                "rewrite these rules",
             )
         return self._expected_total({s: -sum(p * math.log(p) for _, p in rules) for s, rules in self.rules.items()})
 
@@ -191,9 +193,8 @@ class Grammar:
 
         def visit(symbol: str) -> None:
             if symbol in open_symbols:
-                raise ValueError(
-                    f"got the symbol {symbol!r}, which can begin with itself -> expected no left recursion -> turn "
-                    "the rule around"
+                raise UserError(
+                    f"the symbol {symbol!r}, which can begin with itself", "no left recursion", "turn the rule around"
                 )
             if symbol in order:
                 return

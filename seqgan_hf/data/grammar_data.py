@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 
-from .corpus import Corpus, DataError, DataSource
+from ..errors import DataError
+from .corpus import Corpus, DataSource
 from .encoding import Encoding, describe, encode_part, finish
 from .grammar import english_grammar
 from .splitting import check_seed, split
@@ -27,9 +28,7 @@ class GrammarData(DataSource):
 
     def __init__(self, num_train: int = 10_000, num_eval: int = 2_000, seed: int = 0):
         if min(num_train, num_eval) < 1:
-            raise DataError(
-                f"got num_train={num_train} and num_eval={num_eval} -> expected at least 1 of each -> raise them"
-            )
+            raise DataError(f"num_train={num_train} and num_eval={num_eval}", "at least 1 of each", "raise them")
         check_seed(seed)
         self.num_train = num_train
         self.num_eval = num_eval

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ..errors import DataError
 from .batches import flat_lists
-from .corpus import Corpus, DataError, DataSource
+from .corpus import Corpus, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, finish
 from .sources import check_columns_differ, check_source, find_files, read_dataset, read_files
 from .splitting import SCAN_ROWS, check_nulls, check_seed, split
@@ -134,8 +135,9 @@ class IdsData(DataSource):
         """Check every id, and give the special tokens theirs."""
         if self.vocab_size is not None and not 1 <= self.vocab_size <= LARGEST_VOCABULARY:
             raise DataError(
-                f"got vocab_size={self.vocab_size} -> expected 1 to {LARGEST_VOCABULARY} -> set it to the largest id "
-                "plus one, or leave it out"
+                f"vocab_size={self.vocab_size}",
+                f"1 to {LARGEST_VOCABULARY}",
+                "set it to the largest id plus one, or leave it out",
             )
         largest = max(check_ids(rows, name, self.vocab_size, self.eos_token_id) for name, rows in named.items())
         words = self.vocab_size if self.vocab_size is not None else largest + 1
@@ -146,8 +148,9 @@ class IdsData(DataSource):
         for name, value in (("bos_token_id", self.bos_token_id), ("eos_token_id", self.eos_token_id)):
             if value is not None and not 0 <= value < words:
                 raise DataError(
-                    f"got {name}={value} -> expected an id of the data, 0 to {words - 1} -> correct it, raise "
-                    "vocab_size, or leave it out to get a new id"
+                    f"{name}={value}",
+                    f"an id of the data, 0 to {words - 1}",
+                    "correct it, raise vocab_size, or leave it out to get a new id",
                 )
         tokenizer = integer_tokenizer(words, bos, eos, pad)
         return {
@@ -171,17 +174,18 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
         preferred = [name for name in ("input_ids", "ids", *(usable if len(usable) == 1 else ())) if name in usable]
         if not preferred:
             shown = {name: str(types[name]) for name in usable or types}
-            raise DataError(f"got no ids_column, and columns {shown} -> expected one of lists of integers -> name it")
+            raise DataError(f"no ids_column, and columns {shown}", "one of lists of integers", "name it")
         ids_column = preferred[0]
     check_columns_differ(ids_column, prompt_column)
     renamed = {ids_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
     for column in renamed:
         if column not in types:
-            raise DataError(f"got column {column!r} -> expected one of {list(types)} -> name one of these")
+            raise DataError(f"column {column!r}", f"one of {list(types)}", "name one of these")
         if not _holds_ids(types[column]):
             raise DataError(
-                f"got column {column!r} of type {types[column]} -> expected lists of integers, or text with integers "
-                "separated by white space -> name another column, or use TextData for text"
+                f"column {column!r} of type {types[column]}",
+                "lists of integers, or text with integers separated by white space",
+                "name another column, or use TextData for text",
             )
     rows = rows.select_columns(list(renamed))
     rows = rows.rename_columns({old: new for old, new in renamed.items() if old != new})
@@ -212,8 +216,9 @@ def _parse(batch: dict[str, list], indices: list[int], column: str) -> dict[str,
             parsed.append(None if text is None else [_parsed(number) for number in text.split()])
         except ValueError as error:
             raise DataError(
-                f"got {text[:60]!r} in row {index} -> expected integers below 2**63, as digits 0 to 9 separated by "
-                "white space -> correct the row, or use TextData for text"
+                f"{text[:60]!r} in row {index}",
+                "integers below 2**63, as digits 0 to 9 separated by white space",
+                "correct the row, or use TextData for text",
             ) from error
     return {column: parsed}
 
@@ -240,16 +245,18 @@ def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: in
             if len(wrong):
                 remedy = "map the ids to 0, 1, 2, ..." if vocab_size is None else "correct the row or vocab_size"
                 raise DataError(
-                    f"got id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows -> expected 0 to "
-                    f"{limit - 1} -> {remedy}"
+                    f"id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows",
+                    f"0 to {limit - 1}",
+                    f"{remedy}",
                 )
             last = np.cumsum(lengths) - 1
             inside = np.flatnonzero(values == eos_token_id) if eos_token_id is not None and column == "text" else []
             early = np.setdiff1d(inside, last)
             if len(early):
                 raise DataError(
-                    f"got the end token {eos_token_id} inside row {row_of[early[0]]} of the {name} rows -> expected "
-                    "it at the end only -> split the row there, or leave eos_token_id out"
+                    f"the end token {eos_token_id} inside row {row_of[early[0]]} of the {name} rows",
+                    "it at the end only",
+                    "split the row there, or leave eos_token_id out",
                 )
             largest = max(largest, int(values.max()))
         start += table.num_rows

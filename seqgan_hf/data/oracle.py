@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import DataError
 from ..generation.sampling import sample
 from ..generation.vocabulary import start_prompt
 from ..models import RNNGeneratorConfig, RNNGeneratorForCausalLM
 from ..samples import Samples
-from .corpus import Corpus, DataError, DataSource
+from .corpus import Corpus, DataSource
 from .tokenization import integer_tokenizer
 
 
@@ -52,14 +53,16 @@ def load_oracle(path: str | Path) -> RNNGeneratorForCausalLM:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"got oracle file {str(path)!r}, which cannot be read ({error}) -> expected a safetensors file with an "
-            "LSTM's weights -> check the path, or leave it out to build an oracle from a seed"
+            f"oracle file {str(path)!r}, which cannot be read ({error})",
+            "a safetensors file with an LSTM's weights",
+            "check the path, or leave it out to build an oracle from a seed",
         ) from error
     missing = {"embed_tokens.weight", "lm_head.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0"} - set(weights)
     if missing:
         raise DataError(
-            f"got oracle file {str(path)!r} without {', '.join(sorted(missing))} -> expected the weights of an "
-            f"embedding, a torch.nn.LSTM and a linear layer -> rename its keys ({', '.join(sorted(weights))})"
+            f"oracle file {str(path)!r} without {', '.join(sorted(missing))}",
+            "the weights of an embedding, a torch.nn.LSTM and a linear layer",
+            f"rename its keys ({', '.join(sorted(weights))})",
         )
     vocab_size, embedding_size = weights["embed_tokens.weight"].shape
     oracle = build_oracle(vocab_size, embedding_size, weights["lm_head.weight"].shape[1])
@@ -143,15 +146,17 @@ def convert_published_oracle(source: str | Path, target: str | Path) -> None:
         weights = _torch_layout(arrays)
     except Exception as error:  # whatever a pickle that is none makes its reader do
         raise DataError(
-            f"got {str(source)!r}, which cannot be converted ({' '.join(str(error).split())}) -> expected "
-            "save/target_params_py3.pkl of the paper's code -> check the file"
+            f"{str(source)!r}, which cannot be converted ({' '.join(str(error).split())})",
+            "save/target_params_py3.pkl of the paper's code",
+            "check the file",
         ) from error
     try:
         save_file(weights, target)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"got the target {str(target)!r}, which cannot be written ({error}) -> expected a path in a folder that "
-            "exists -> name another"
+            f"the target {str(target)!r}, which cannot be written ({error})",
+            "a path in a folder that exists",
+            "name another",
         ) from error
 
 
@@ -216,7 +221,7 @@ class OracleData(DataSource):
         sizes = {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
         for name, value in (sizes | {"length": length, "num_train": num_train, "num_eval": num_eval}).items():
             if value < 1:
-                raise DataError(f"got {name}={value} -> expected at least 1 -> set `data.{name}`")
+                raise DataError(f"{name}={value}", "at least 1", f"set `data.{name}`")
         self.vocab_size, self.length = vocab_size, length
         self.embedding_size, self.hidden_size = embedding_size, hidden_size
         self.num_train, self.num_eval = num_train, num_eval

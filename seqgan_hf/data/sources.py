@@ -28,7 +28,7 @@ from datasets import (
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from .corpus import DataError
+from ..errors import DataError
 
 
 Rows = Dataset | IterableDataset
@@ -44,31 +44,33 @@ def check_source(
     """Raise a `DataError` unless training lines are named once, held-out lines at most once, and all of it is used."""
     if (train_file is None) == (dataset is None):
         raise DataError(
-            f"got train_file={train_file!r} and dataset={dataset!r} -> expected exactly one of them -> name your "
-            "data, and set the other to null where a recipe names it"
+            f"train_file={train_file!r} and dataset={dataset!r}",
+            "exactly one of them",
+            "name your data, and set the other to null where a recipe names it",
         )
     if eval_split is not None and (dataset is None or eval_file is not None):
         raise DataError(
-            f"got eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r} -> expected a "
-            "split of a dataset, or a file -> set one of eval_split and eval_file to null"
+            f"eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r}",
+            "a split of a dataset, or a file",
+            "set one of eval_split and eval_file to null",
         )
     if dataset is None and (dataset_config is not None or train_split != "train"):
         raise DataError(
-            f"got dataset_config={dataset_config!r} and train_split={train_split!r} with train_file={train_file!r} -> "
-            "expected them with a dataset only -> leave them out"
+            f"dataset_config={dataset_config!r} and train_split={train_split!r} with train_file={train_file!r}",
+            "them with a dataset only",
+            "leave them out",
         )
     if isinstance(dataset, str) and Path(dataset).is_file():
-        raise DataError(
-            f"got dataset={dataset!r}, which is a file -> expected a Hub id or a folder -> name it as train_file"
-        )
+        raise DataError(f"dataset={dataset!r}, which is a file", "a Hub id or a folder", "name it as train_file")
 
 
 def check_columns_differ(column: str, prompt_column: str | None) -> None:
     """Raise a `DataError` if sequence and prompt are one column."""
     if column == prompt_column:
         raise DataError(
-            f"got {column!r} as the column of sequences and as prompt_column -> expected two columns -> name another, "
-            "or leave prompt_column out"
+            f"{column!r} as the column of sequences and as prompt_column",
+            "two columns",
+            "name another, or leave prompt_column out",
         )
 
 
@@ -86,22 +88,24 @@ def find_files(files: str | list[str]) -> list[str]:
         matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
         if not matches:
             raise DataError(
-                f"got the file {name!r}, which does not exist (looked in {Path.cwd()}) -> expected a path or a "
-                "pattern such as 'data/*.txt' -> check the spelling"
+                f"the file {name!r}, which does not exist (looked in {Path.cwd()})",
+                "a path or a pattern such as 'data/*.txt'",
+                "check the spelling",
             )
         found.extend(matches)
     for path in found:
         if "://" not in path and Path(path).is_dir():
-            raise DataError(f"got the folder {path!r} as a file -> expected a file -> name it as `dataset` instead")
+            raise DataError(f"the folder {path!r} as a file", "a file", "name it as `dataset` instead")
         if "://" not in path and Path(path).stat().st_size == 0:
-            raise DataError(f"got the empty file {path!r} -> expected at least one line -> leave it out")
+            raise DataError(f"the empty file {path!r}", "at least one line", "leave it out")
         if _plain_suffix(path) in CONTAINERS:
             raise DataError(
-                f"got {path!r}, an archive or a document -> expected text, .csv, .tsv, .json, .jsonl or .parquet, "
-                "each perhaps compressed (.gz) -> unpack or export it"
+                f"{path!r}, an archive or a document",
+                "text, .csv, .tsv, .json, .jsonl or .parquet, each perhaps compressed (.gz)",
+                "unpack or export it",
             )
     if not found:
-        raise DataError("got an empty list of files -> expected at least one -> name a file")
+        raise DataError("an empty list of files", "at least one", "name a file")
     return found
 
 
@@ -116,12 +120,12 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
     """
     kinds = {_kind(path) for path in files}
     if len(kinds) > 1:
-        raise DataError(f"got files of several kinds, {sorted(kinds)} -> expected one kind -> convert the others")
+        raise DataError(f"files of several kinds, {sorted(kinds)}", "one kind", "convert the others")
     kind = kinds.pop()
     try:
         codecs.lookup(encoding)
     except LookupError as error:
-        raise DataError(f"got encoding={encoding!r} -> expected a codec of Python -> utf-8, for example") from error
+        raise DataError(f"encoding={encoding!r}", "a codec of Python", "utf-8, for example") from error
     if streaming or kind == "json":  # the latter are read as they are, the former would fail while training
         check_encoding(files, encoding)
     options: dict[str, Any] = {}
@@ -143,13 +147,12 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
     except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
         check_encoding(files, encoding)
         if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
-            raise DataError(
-                f"got {_listed(files)} without a line -> expected at least one -> name another file"
-            ) from error
+            raise DataError(f"{_listed(files)} without a line", "at least one", "name another file") from error
         expected, remedy = EXPECTED[kind]
         raise DataError(
-            f"got {_listed(files)}, which cannot be read as {kind} ({_cause(error)}) -> expected {expected} -> "
-            f"{remedy}, or give the file the ending of what it is"
+            f"{_listed(files)}, which cannot be read as {kind} ({_cause(error)})",
+            f"{expected}",
+            f"{remedy}, or give the file the ending of what it is",
         ) from error
 
 
@@ -172,12 +175,13 @@ def _check_header(path: str, options: dict[str, Any]) -> None:
     with fsspec.open(path, compression="infer") as file:
         first = pd.read_csv(file, nrows=1, **options)
     if first.empty:
-        raise DataError(f"got {path!r} with a header and no more -> expected at least one line -> leave it out")
+        raise DataError(f"{path!r} with a header and no more", "at least one line", "leave it out")
     if not isinstance(first.index, pd.RangeIndex):
         width, extra = len(first.columns), first.index.nlevels
         raise DataError(
-            f"got {width + extra} fields in the first line after the header of {path!r} -> expected {width}, the "
-            f"columns {list(first.columns)} -> {QUOTES}"
+            f"{width + extra} fields in the first line after the header of {path!r}",
+            f"{width}, the columns {list(first.columns)}",
+            f"{QUOTES}",
         )
 
 
@@ -225,9 +229,7 @@ def check_encoding(files: list[str], encoding: str) -> None:
                 for number, line in enumerate(file, start=1):
                     _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
         except (OSError, EOFError) as error:
-            raise DataError(
-                f"got {path!r}, which is damaged ({error}) -> expected a gzip file -> write it anew"
-            ) from error
+            raise DataError(f"{path!r}, which is damaged ({error})", "a gzip file", "write it anew") from error
 
 
 @contextmanager
@@ -243,8 +245,9 @@ def reading_stream() -> Iterator[None]:
         raise
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(
-            f"got a stream that cannot be read to its end ({_cause(error)}) -> expected rows like those before -> "
-            "correct the data; the file, where there is one, is named in the lines above"
+            f"a stream that cannot be read to its end ({_cause(error)})",
+            "rows like those before",
+            "correct the data; the file, where there is one, is named in the lines above",
         ) from error
 
 
@@ -262,8 +265,7 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
             else f", or name its encoding, e.g. encoding={'utf-16' if utf_16 else 'latin-1'}"
         )
         raise DataError(
-            f"got byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint}) -> expected UTF-8 -> convert "
-            f"the file{name}"
+            f"byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint})", "UTF-8", f"convert the file{name}"
         ) from error
 
 
@@ -278,8 +280,9 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
         if isinstance(name, (IterableDataset, IterableDatasetDict)):
             if not streaming:
                 raise DataError(
-                    f"got an {type(name).__name__} without streaming=true -> expected a Dataset, or streaming -> set "
-                    "streaming=true and a max_length, or make a Dataset of it"
+                    f"an {type(name).__name__} without streaming=true",
+                    "a Dataset, or streaming",
+                    "set streaming=true and a max_length, or make a Dataset of it",
                 )
             return _split_of(name, "the dataset", split)
         return _split_of(_streamed(name) if streaming else name, "the dataset", split)
@@ -298,14 +301,16 @@ def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: s
         raise DataError(_not_found(name)) from error
     except ConnectionError as error:
         raise DataError(
-            f"got dataset={name!r}, and the Hub could not be reached ({_cause(error)}) -> expected a network, or a "
-            f"local copy -> where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy "
-            "the folder here and set dataset=FOLDER"
+            f"dataset={name!r}, and the Hub could not be reached ({_cause(error)})",
+            "a network, or a local copy",
+            f"where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, "
+            "copy the folder here and set dataset=FOLDER",
         ) from error
     except (OSError, ValueError, RuntimeError, DatasetGenerationError) as error:  # RuntimeError: it is a script
         raise DataError(
-            f"got dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)}) -> "
-            "expected a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk -> correct it"
+            f"dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)})",
+            "a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk",
+            "correct it",
         ) from error
     return _split_of(dataset, name, split)
 
@@ -327,12 +332,13 @@ def _split_of(dataset, name: str, split: str) -> Rows:
     if not isinstance(dataset, dict):
         if split != "train":
             raise DataError(
-                f"got split={split!r} of {name!r}, which has no splits -> expected none to be named -> leave it out, "
-                "or give a DatasetDict"
+                f"split={split!r} of {name!r}, which has no splits",
+                "none to be named",
+                "leave it out, or give a DatasetDict",
             )
         return dataset
     if split not in dataset:
-        raise DataError(f"got split={split!r} of {name!r} -> expected one of {list(dataset)} -> name one of these")
+        raise DataError(f"split={split!r} of {name!r}", f"one of {list(dataset)}", "name one of these")
     return dataset[split]
 
 
@@ -348,22 +354,21 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
             rows = rows._resolve_features()
         features = rows.features
     if features is None:
-        raise DataError("got no row at all -> expected at least one line -> look at the file or split")
+        raise DataError("no row at all", "at least one line", "look at the file or split")
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
         if text_column is None:
-            raise DataError(
-                f"got no text_column -> expected one of the columns {strings or list(features)} -> name it"
-            )
+            raise DataError("no text_column", f"one of the columns {strings or list(features)}", "name it")
     check_columns_differ(text_column, prompt_column)
     for column in filter(None, (text_column, prompt_column)):
         if column not in features:
-            raise DataError(f"got column {column!r} -> expected one of {list(features)} -> name one of these")
+            raise DataError(f"column {column!r}", f"one of {list(features)}", "name one of these")
     if not _is_text(features[text_column]):
         raise DataError(
-            f"got column {text_column!r} of type {_type_name(features[text_column])} -> expected text -> name another "
-            "text_column, or use IdsData for columns of integer ids"
+            f"column {text_column!r} of type {_type_name(features[text_column])}",
+            "text",
+            "name another text_column, or use IdsData for columns of integer ids",
         )
     kept = {text_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
     rows = rows.select_columns(list(kept))
@@ -392,8 +397,7 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))
     raise DataError(
-        f"got a prompt column of type {_type_name(feature)} -> expected text, labels or integers -> name another "
-        "column"
+        f"a prompt column of type {_type_name(feature)}", "text, labels or integers", "name another column"
     )
 
 

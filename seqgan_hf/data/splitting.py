@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 
-from .corpus import DataError
+from ..errors import DataError
 
 
 SCAN_ROWS = 10_000
@@ -62,7 +62,7 @@ class Part:
 def check_seed(seed: int) -> None:
     """Raise a `DataError` for a seed that no random source takes."""
     if seed < 0:
-        raise DataError(f"got seed={seed} -> expected 0 or more -> set it so")
+        raise DataError(f"seed={seed}", "0 or more", "set it so")
 
 
 def split(
@@ -111,8 +111,9 @@ def _scan(rows: Dataset, name: str, deduplicate: bool, file) -> tuple[np.ndarray
     used = int(keep.sum())
     if used == 0:
         raise DataError(
-            f"got {len(rows)} {name} rows, {len(rows)} of them blank -> expected at least one with text -> look at "
-            "the file or split"
+            f"{len(rows)} {name} rows, {len(rows)} of them blank",
+            "at least one with text",
+            "look at the file or split",
         )
     repeated = _repeated(hashes, keep)
     duplicates = int(repeated.sum())
@@ -129,8 +130,9 @@ def check_nulls(table: pa.Table, name: str, start: int) -> None:
         if table[column].null_count:
             row = start + int(np.flatnonzero(table[column].is_null().to_numpy())[0])
             raise DataError(
-                f"got nothing (None or NaN) in row {row} of the {name} rows, column {column!r} -> expected a value in "
-                "every row -> remove the row or fill it"
+                f"nothing (None or NaN) in row {row} of the {name} rows, column {column!r}",
+                "a value in every row",
+                "remove the row or fill it",
             )
 
 
@@ -202,8 +204,9 @@ def _cut(keep: np.ndarray, fraction: float, size: int | None, seed: int) -> np.n
     wanted = max(1, round(rows * fraction)) if size is None else size
     if not 1 <= wanted < rows:
         raise DataError(
-            f"got {rows} lines to train on, of which {wanted} should be held out -> expected at least 1 line on each "
-            "side -> name an eval_file or eval_split, or set eval_size"
+            f"{rows} lines to train on, of which {wanted} should be held out",
+            "at least 1 line on each side",
+            "name an eval_file or eval_split, or set eval_size",
         )
     rng = np.random.default_rng(seed)
     cut = np.zeros(len(keep), dtype=bool)

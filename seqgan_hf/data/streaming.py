@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
-from .corpus import DataError
+from ..errors import DataError
 from .sources import reading_stream
 from .splitting import Part, check_nulls, is_blank
 
@@ -45,8 +45,9 @@ def split_stream(
         rest = next(iter(train), None)
     if len(lines) == 0 or rest is None:
         raise DataError(
-            f"got a stream of {len(lines)} held-out lines and no more -> expected at least one line to hold out and "
-            "one to train on -> set a smaller eval_size, or name an eval_file or eval_split"
+            f"a stream of {len(lines)} held-out lines and no more",
+            "at least one line to hold out and one to train on",
+            "set a smaller eval_size, or name an eval_file or eval_split",
         )
     # Lines are tokenized, and found too long, while training.
     unknown = ("read", "blank", "duplicates", "without_tokens", "dropped", "truncated", "lines")

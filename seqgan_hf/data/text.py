@@ -9,7 +9,8 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import Corpus, DataError, DataSource
+from ..errors import DataError
+from .corpus import Corpus, DataSource
 from .encoding import Encoding, check_lengths, describe, encode_part, encode_stream, finish
 from .sources import check_source, find_files, read_dataset, read_files, text_rows
 from .splitting import check_seed, split
@@ -120,8 +121,9 @@ class TextData(DataSource):
         """The same, without ever holding the training lines."""
         if self.max_length is None or self.deduplicate:
             raise DataError(
-                f"got streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate} -> expected "
-                "a max_length and no deduplication, as a stream is never seen as a whole -> set them so"
+                f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}",
+                "a max_length and no deduplication, as a stream is never seen as a whole",
+                "set them so",
             )
         train, held_out, report, batches = split_stream(*self._read(), self.eval_size, self.too_long)
         tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(batches()))

@@ -11,7 +11,7 @@ from typing import Literal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .corpus import DataError
+from ..errors import DataError
 
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -51,19 +51,19 @@ class TokenizerConfig:
 
     def __post_init__(self):
         if self.level not in TRAINERS:
-            raise DataError(f"got tokenizer level={self.level!r} -> expected one of {sorted(TRAINERS)} -> choose one")
+            raise DataError(f"tokenizer level={self.level!r}", f"one of {sorted(TRAINERS)}", "choose one")
         if self.min_count < 1:
-            raise DataError(f"got min_count={self.min_count} -> expected at least 1 -> 1 keeps every token")
+            raise DataError(f"min_count={self.min_count}", "at least 1", "1 keeps every token")
         smallest = 256 + 3 if self.level == "bpe" else 5
         if self.vocab_size is not None and self.vocab_size < smallest:
             raise DataError(
-                f"got vocab_size={self.vocab_size} -> expected at least {smallest} for level {self.level!r}, special "
-                "tokens included -> raise it"
+                f"vocab_size={self.vocab_size}",
+                f"at least {smallest} for level {self.level!r}, special tokens included",
+                "raise it",
             )
         if self.pretrained is None and self.pre_tokenizer != "WhitespaceSplit" and self.level != "word":
             raise DataError(
-                f"got pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r} -> expected it with words only "
-                "-> leave it out"
+                f"pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r}", "it with words only", "leave it out"
             )
 
 
@@ -93,8 +93,9 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     except TypeError:
         usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits, UnicodeScripts"
         raise DataError(
-            f"got pre_tokenizer={name!r} -> expected a class of tokenizers.pre_tokenizers that needs no argument -> "
-            f"for example one of {usable}"
+            f"pre_tokenizer={name!r}",
+            "a class of tokenizers.pre_tokenizers that needs no argument",
+            f"for example one of {usable}",
         ) from None
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])
@@ -182,16 +183,18 @@ def _few_characters(config: TokenizerConfig, batches: Iterable[list[str]]) -> It
     smallest = len(characters) + 5  # every character, the special tokens, and a piece of several characters
     if size < smallest:
         raise DataError(
-            f"got vocab_size={size} with level 'unigram' and {len(characters)} different characters -> expected at "
-            f"least {smallest}, as every character is a piece -> raise it, or use level bpe"
+            f"vocab_size={size} with level 'unigram' and {len(characters)} different characters",
+            f"at least {smallest}, as every character is a piece",
+            "raise it, or use level bpe",
         )
 
 
 def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
         raise DataError(
-            f"got min_count={config.min_count} with level 'unigram' -> expected 1, as pieces are chosen by likelihood "
-            "-> set vocab_size instead"
+            f"min_count={config.min_count} with level 'unigram'",
+            "1, as pieces are chosen by likelihood",
+            "set vocab_size instead",
         )
     learned = Tokenizer(models.Unigram())
     if config.lowercase:
@@ -295,16 +298,18 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"got tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)}) -> expected "
-            "a folder written by save_pretrained or a Hub id -> without a network, download it first with `hf "
-            f"download {name_or_path} --local-dir FOLDER` and name that folder"
+            f"tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)})",
+            "a folder written by save_pretrained or a Hub id",
+            f"without a network, download it first with `hf download {name_or_path} --local-dir "
+            "FOLDER` and name that folder",
         ) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token is None:
         raise DataError(
-            f"got the tokenizer {name_or_path!r} without an end token -> expected eos_token or sep_token -> set "
-            "tokenizer.eos_token and save it to a folder"
+            f"the tokenizer {name_or_path!r} without an end token",
+            "eos_token or sep_token",
+            "set tokenizer.eos_token and save it to a folder",
         )
     if tokenizer.bos_token is None:
         tokenizer.bos_token = tokenizer.cls_token or tokenizer.eos_token

@@ -26,6 +26,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..errors import UserError
 from .encoders import TextEncoder, load_encoder
 from .metrics.bleu import bleu
 from .metrics.copy_rate import copy_rate
@@ -104,9 +105,8 @@ def get_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if "." not in name:
-        raise ValueError(
-            f"got metric {name!r} -> expected one of {', '.join(METRICS)}, or the dotted path of a function -> "
-            "name one of these"
+        raise UserError(
+            f"metric {name!r}", f"one of {', '.join(METRICS)}, or the dotted path of a function", "name one of these"
         )
     function = import_by_path(name, "metric")
     unknown = [
@@ -115,9 +115,10 @@ def get_metric(name: str) -> Metric:
         if p.name not in INPUTS and p.default is inspect.Parameter.empty
     ]
     if unknown:
-        raise ValueError(
-            f"got metric {name!r} with the parameters {', '.join(unknown)} -> expected names out of "
-            f"{', '.join(INPUTS)} -> rename them"
+        raise UserError(
+            f"metric {name!r} with the parameters {', '.join(unknown)}",
+            f"names out of {', '.join(INPUTS)}",
+            "rename them",
         )
     return Metric(function, "real", {"function": name})
 
@@ -157,7 +158,7 @@ class Texts:
 
     def __init__(self, texts: Sequence[str], settings: TextSettings):
         if isinstance(texts, str):
-            raise TypeError(f"got the text {texts[:40]!r} -> expected a list of texts -> put it into a list")
+            raise UserError(f"the text {texts[:40]!r}", "a list of texts", "put it into a list")
         self.texts, self.settings = list(texts), settings
 
     def __len__(self) -> int:
@@ -217,7 +218,7 @@ class Measurement:
         """
         metric = get_metric(name)
         if missing := self.missing(metric):
-            raise ValueError(f"got metric {name!r} without {missing[0]} -> expected it -> give it, or drop the metric")
+            raise UserError(f"metric {name!r} without {missing[0]}", "it", "give it, or drop the metric")
         return metric.function(**{name: self._input(name) for name in metric.inputs})
 
     def _input(self, name: str):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import MissingExtraError, UserError
+
 
 TextEncoder = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, D)
 LONGEST_INPUT = 512  # tokens, for encoders whose tokenizer and configuration name no limit
@@ -30,9 +32,10 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
     try:
         return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"got encoder={name!r}, which cannot be loaded ({str(error).splitlines()[0]}) -> expected a folder with a "
-            "model, or an id on the Hub -> check it"
+        raise UserError(
+            f"encoder={name!r}, which cannot be loaded ({str(error).splitlines()[0]})",
+            "a folder with a model, or an id on the Hub",
+            "check it",
         ) from error
 
 
@@ -40,9 +43,10 @@ def _sentence_transformer(name: str, batch_size: int, device: str | torch.device
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ImportError(
-            f"got encoder={name!r} without sentence-transformers -> expected it to be installed -> "
-            'pip install "seqgan-hf[embeddings]"'
+        raise MissingExtraError(
+            f"encoder={name!r} without sentence-transformers",
+            "it to be installed",
+            'pip install "seqgan-hf[embeddings]"',
         ) from error
     model = SentenceTransformer(name, device=str(device))
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer
 from ..data.oracle import load_oracle
+from ..errors import UserError
 from ..generation.sampling import sample
 from ..generation.vocabulary import start_prompt
 from ..samples import Samples
@@ -65,9 +66,10 @@ def _load(kind: type, source: str):
         # weights as safetensors only: a pickle could run code; tokenizers take no notice
         return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"got model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]}) -> "
-            "expected a run's folder, a saved generator with its tokenizer, or an id on the Hub -> check the path"
+        raise UserError(
+            f"model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]})",
+            "a run's folder, a saved generator with its tokenizer, or an id on the Hub",
+            "check the path",
         ) from error
 
 
@@ -87,14 +89,14 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
         ValueError: the generator has no start token, or a text has no token at all and nothing to end it.
     """
     if isinstance(texts, str) or not len(texts):
-        raise ValueError(f"got {texts!r} -> expected a list of texts, at least one -> give them as a list")
+        raise UserError(f"{texts!r}", "a list of texts, at least one", "give them as a list")
     tokenizer, config = generator.tokenizer, generator.model.config
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
     if eos is not None:
         rows = [[*row, eos] for row in rows]
     if not all(rows):
-        raise ValueError("got a text without a token -> expected at least one token a text -> drop empty references")
+        raise UserError("a text without a token", "at least one token a text", "drop empty references")
     width = max(map(len, rows))
     pad = config.pad_token_id if config.pad_token_id is not None else 0
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
@@ -129,9 +131,11 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
     try:
         with torch.no_grad():
             if not torch.allclose(model(input_ids=probe).logits, expected, rtol=1e-3, atol=1e-4):
-                raise ValueError(
-                    f"got temperature={temperature} for {type(model).__name__}, which changes its logits after the "
-                    "output layer -> expected an architecture that does not -> evaluate it at temperature 1"
+                raise UserError(
+                    f"temperature={temperature} for {type(model).__name__}, which changes its logits after "
+                    "the output layer",
+                    "an architecture that does not",
+                    "evaluate it at temperature 1",
                 )
         yield
     finally:

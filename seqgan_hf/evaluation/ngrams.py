@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import UserError
+
 
 Text = Sequence[Hashable]  # one tokenized text: words, characters or token ids
 
@@ -55,11 +57,12 @@ def check_texts(name: str, texts: Sequence[Text], minimum: int = 1) -> None:
         TypeError: a text is a string (it would be read letter by letter).
     """
     if len(texts) < minimum:
-        raise ValueError(f"got {len(texts)} {name} -> expected at least {minimum} -> give more {name}")
+        raise UserError(f"{len(texts)} {name}", f"at least {minimum}", f"give more {name}")
     if isinstance(texts, str) or isinstance(texts[0], str):
-        raise TypeError(
-            f"got {name} that are not tokenized: {texts[0]!r:.60} -> expected a list of tokens for every text -> "
-            "pass them through `tokenize(texts)` first"
+        raise UserError(
+            f"{name} that are not tokenized: {texts[0]!r:.60}",
+            "a list of tokens for every text",
+            "pass them through `tokenize(texts)` first",
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import UserError
 from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
 from .report import as_result, write_json, write_report
 from .suite import Result, evaluate_measurement, evaluate_texts, find_flags, read_lines
@@ -74,16 +75,18 @@ class EvaluationArguments:
     def __post_init__(self):
         if bool(self.samples) == bool(self.model):
             given = "both" if self.samples else "neither"
-            raise ValueError(f"got {given} of samples and model -> expected one of them -> give a file or a generator")
+            raise UserError(f"{given} of samples and model", "one of them", "give a file or a generator")
         if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
-            raise ValueError(
-                "got samples with oracle, temperatures or num_samples -> expected these with a model that writes its "
-                "own samples -> give `model` or drop them"
+            raise UserError(
+                "samples with oracle, temperatures or num_samples",
+                "these with a model that writes its own samples",
+                "give `model` or drop them",
             )
         if not self.references and not self.oracle:
-            raise ValueError(
-                "got nothing real to compare with -> expected real text on which nothing was trained -> give "
-                "`references` (a file), or with a model `oracle`"
+            raise UserError(
+                "nothing real to compare with",
+                "real text on which nothing was trained",
+                "give `references` (a file), or with a model `oracle`",
             )
         self._check_values()
         self._check_names()
@@ -92,26 +95,25 @@ class EvaluationArguments:
         """Numbers that cannot be used, before any work is done."""
         usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
         if not usable or len(set(usable)) != len(self.temperatures):
-            raise ValueError(
-                f"got temperatures={self.temperatures} -> expected different finite numbers above 0 -> set 0.8,1.0"
-            )
+            raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
         for name in ("num_samples", "max_new_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"got {name}={getattr(self, name)} -> expected at least 1 -> set it, or leave it out")
+                raise UserError(f"{name}={getattr(self, name)}", "at least 1", "set it, or leave it out")
         if self.seed < 0:
-            raise ValueError(f"got seed={self.seed} -> expected at least 0 -> set e.g. 0")
+            raise UserError(f"seed={self.seed}", "at least 0", "set e.g. 0")
         try:
             torch.empty(0, device=self.resolved_device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"got device={self.device!r}, which cannot be used ({str(error).splitlines()[0]}) -> expected one "
-                "that torch knows and that is there -> set device=cpu, or leave it out"
+            raise UserError(
+                f"device={self.device!r}, which cannot be used ({str(error).splitlines()[0]})",
+                "one that torch knows and that is there",
+                "set device=cpu, or leave it out",
             ) from error
 
     def _check_names(self) -> None:
         """Metrics, tokenization and functions that are not there, before any work is done."""
         if self.metrics is not None and not self.metrics:
-            raise ValueError("got metrics=[] -> expected at least one -> name some, or leave it out for all")
+            raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
         for name in self.metrics or ():
             get_metric(name)
         tokenize([], self.tokenization)
@@ -122,9 +124,10 @@ class EvaluationArguments:
             and self.encoder.startswith(("/", "./", "../"))
             and not Path(self.encoder).exists()
         ):
-            raise ValueError(
-                f"got encoder={self.encoder!r}, which does not exist -> expected a folder with a model, or an id on "
-                "the Hub -> check the path"
+            raise UserError(
+                f"encoder={self.encoder!r}, which does not exist",
+                "a folder with a model, or an id on the Hub",
+                "check the path",
             )
 
     @property
@@ -153,9 +156,8 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"got output={arguments.output!r}, which cannot be written ({error.strerror}) -> expected a folder "
-            "-> name another"
+        raise UserError(
+            f"output={arguments.output!r}, which cannot be written ({error.strerror})", "a folder", "name another"
         ) from error
     if arguments.samples:
         texts, _ = read_lines(arguments.samples, "samples", blank=True)
@@ -215,7 +217,7 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise ValueError(f"got the same model twice in {list(paths)} -> expected different ones -> drop the repeated one")
+    raise UserError(f"the same model twice in {list(paths)}", "different ones", "drop the repeated one")
 
 
 def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point]:
@@ -231,9 +233,10 @@ def _evaluate_generator(generator, arguments: EvaluationArguments) -> list[Point
         held_out = encode_texts(generator, references)
         notes += unknown_notes(generator, held_out)
     elif oracle.config.vocab_size != vocab_size:
-        raise ValueError(
-            f"got an oracle of {oracle.config.vocab_size} tokens for a generator of {vocab_size} -> expected one "
-            "vocabulary -> give the oracle that wrote the generator's training data"
+        raise UserError(
+            f"an oracle of {oracle.config.vocab_size} tokens for a generator of {vocab_size}",
+            "one vocabulary",
+            "give the oracle that wrote the generator's training data",
         )
     else:
         held_out = _draw_held_out(oracle, generator, arguments)
@@ -284,9 +287,10 @@ def _draw_held_out(oracle, generator, arguments: EvaluationArguments):
 
     length = arguments.max_new_tokens or generator.model.generation_config.max_new_tokens
     if length is None:
-        raise ValueError(
-            "got an oracle without max_new_tokens -> expected the length of its sequences -> set max_new_tokens "
-            "(20 in the SeqGAN paper)"
+        raise UserError(
+            "an oracle without max_new_tokens",
+            "the length of its sequences",
+            "set max_new_tokens (20 in the SeqGAN paper)",
         )
     count = arguments.num_samples or LARGEST_SAMPLE
     return draw(oracle, count, length, seed=2**31 + arguments.seed)

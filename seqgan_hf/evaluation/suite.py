@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from .catalog import METRICS, Measurement, Metric, Texts, TextSettings, get_metric
 from .confidence import STUDENT_T, Z, jackknife
 from .metrics.bleu import bleu, summarize
@@ -235,7 +236,7 @@ def evaluate_texts(
         ValueError: no samples, an unknown metric, or one that needs what is not given.
     """
     if not len(samples):
-        raise ValueError("got 0 samples -> expected generated texts -> check the samples file or `num_samples`")
+        raise UserError("0 samples", "generated texts", "check the samples file or `num_samples`")
     settings = settings or TextSettings()
     real = [Texts(texts, settings) if texts is not None and len(texts) else None for texts in (references, train)]
     return evaluate_measurement(Measurement(Texts(samples, settings), *real, settings), metrics, {})
@@ -349,13 +350,12 @@ def read_lines(path: str, what: str, blank: bool = False) -> tuple[list[str], li
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"got {what}={path!r} ({error}) -> expected a UTF-8 text file, one text a line -> check the path, or "
-            "save it as UTF-8"
+        raise UserError(
+            f"{what}={path!r} ({error})", "a UTF-8 text file, one text a line", "check the path, or save it as UTF-8"
         ) from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
-        raise ValueError(f"got {what}={path!r} without a text -> expected one text a line -> check the file")
+        raise UserError(f"{what}={path!r} without a text", "one text a line", "check the file")
     dropped = len(lines) - len(kept)
     return kept, [f"{dropped} empty lines of {what} were left out"] if dropped else []

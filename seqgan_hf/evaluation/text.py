@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data import decode_batch
+from ..errors import UserError
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
 from .suite import signature
@@ -59,9 +60,7 @@ class TextEvaluator(Evaluator):
         empty = Measurement(Texts([], self.settings), self.references, self.train, self.settings)
         for name in self.metrics:
             if missing := empty.missing(get_metric(name)):
-                raise ValueError(
-                    f"got metric {name!r} without {missing[0]} -> expected it -> give it, or drop the metric"
-                )
+                raise UserError(f"metric {name!r} without {missing[0]}", "it", "give it, or drop the metric")
 
     @classmethod
     def from_corpus(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+from ..errors import MissingExtraError, UserError
+
 
 def treebank() -> Callable[[str], list[str]]:
     """Penn Treebank words as NLTK splits them; this is `nltk.word_tokenize(text, preserve_line=True)`.
@@ -19,9 +21,8 @@ def treebank() -> Callable[[str], list[str]]:
     try:
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError as error:
-        raise ImportError(
-            "got tokenization='treebank' without nltk -> expected nltk to be installed -> "
-            'pip install "seqgan-hf[evaluation]"'
+        raise MissingExtraError(
+            "tokenization='treebank' without nltk", "nltk to be installed", 'pip install "seqgan-hf[evaluation]"'
         ) from error
     return NLTKWordTokenizer().tokenize
 
@@ -43,8 +44,8 @@ def import_by_path(path: str, what: str) -> Callable:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"got {what} {path!r} ({error}) -> expected the dotted path of something importable -> check the spelling"
+        raise UserError(
+            f"{what} {path!r} ({error})", "the dotted path of something importable", "check the spelling"
         ) from error
 
 
@@ -68,14 +69,15 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
     [['白', '日', '依', '山', '尽']]
     """
     if isinstance(texts, str):
-        raise TypeError(f"got the string {texts[:60]!r} -> expected a list of texts -> put it into a list")
+        raise UserError(f"the string {texts[:60]!r}", "a list of texts", "put it into a list")
     if tokenization in TOKENIZATIONS:
         split = TOKENIZATIONS[tokenization]()
     elif "." in tokenization:
         split = import_by_path(tokenization, "tokenization")
     else:
-        raise ValueError(
-            f"got tokenization={tokenization!r} -> expected one of {', '.join(TOKENIZATIONS)} or the dotted path of a "
-            "function -> set one of these"
+        raise UserError(
+            f"tokenization={tokenization!r}",
+            f"one of {', '.join(TOKENIZATIONS)} or the dotted path of a function",
+            "set one of these",
         )
     return [split(text.lower() if lowercase else text) for text in texts]

@@ -10,6 +10,7 @@ from torch import LongTensor, Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
+from ..errors import UserError
 from ..functional import block_rows, filter_logits, multiply, sample_categorical
 from ..samples import Samples
 from .modes import evaluating
@@ -110,9 +111,10 @@ class Decoder:
         # a decoder that could attend to an encoder, but has none
         self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(self.cache, Cache):
-            raise ValueError(
-                f"got {type(self.model).__name__}, which returns no cache of transformers (`past_key_values`) -> "
-                "expected a causal LM with one -> use another architecture or set `use_cache=True` in its config"
+            raise UserError(
+                f"{type(self.model).__name__}, which returns no cache of transformers (`past_key_values`)",
+                "a causal LM with one",
+                "use another architecture or set `use_cache=True` in its config",
             )
         return output[0][:, -1]
 

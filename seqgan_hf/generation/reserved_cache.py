@@ -41,8 +41,8 @@ class ReservedLayer(DynamicLayer):
         reserved_rows, _, reserved_length, _ = self._memory[0].shape
         if rows > reserved_rows or length > reserved_length:
             raise IndexError(
-                f"got {rows} rows of {length} tokens -> expected at most {reserved_rows} rows of {reserved_length} "
-                "tokens -> reserve more"
+                f"{rows} rows of {length} tokens: expected at most {reserved_rows} rows of "
+                f"{reserved_length} tokens. Reserve more."
             )
         self.keys, self.values = (memory[:rows, :, :length] for memory in self._memory)
 

@@ -12,6 +12,7 @@ from torch import LongTensor, Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..samples import Completions, Samples
 from .decoder import Decoder
 from .memory import fewer_rows, fitting_rows
@@ -60,7 +61,7 @@ def complete(
         Parts of the R x (T-1) x B completions, ordered by prefix length.
     """
     if rollouts < 1:
-        raise ValueError(f"got rollouts={rollouts} -> expected at least 1 completion of each prefix -> set `rollouts`")
+        raise UserError(f"rollouts={rollouts}", "at least 1 completion of each prefix", "set `rollouts`")
     check_sampling(samples.ids.shape[1], temperature, top_k, top_p)
     with evaluating(generator):
         if max_rows is None:

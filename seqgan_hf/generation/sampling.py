@@ -6,6 +6,7 @@ import torch
 from torch import LongTensor, Tensor
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..samples import Samples
 from .decoder import Decoder
 from .memory import in_parts
@@ -74,7 +75,7 @@ def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: f
         ("top_p", top_p, 0 < top_p <= 1, "a probability in (0, 1]"),
     ):
         if not holds:
-            raise ValueError(f"got {name}={value} -> expected {expected} -> set `{name}` accordingly")
+            raise UserError(f"{name}={value}", f"{expected}", f"set `{name}` accordingly")
 
 
 def _sample_rows(

@@ -6,6 +6,7 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..samples import Samples
 from .memory import in_parts
 from .modes import evaluating
@@ -68,17 +69,19 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
         return logits[:, 1] - logits[:, 0]
     if logits.dim() == 2 and logits.shape[1] == 1:
         return logits[:, 0]
-    raise ValueError(
-        f"got logits of shape {tuple(logits.shape)} from {type(discriminator).__name__} -> expected (B, 2) with label "
-        "1 = real, (B, 1), or (B, T, 1) -> set `num_labels=2` in its config"
+    raise UserError(
+        f"logits of shape {tuple(logits.shape)} from {type(discriminator).__name__}",
+        "(B, 2) with label 1 = real, (B, 1), or (B, T, 1)",
+        "set `num_labels=2` in its config",
     )
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     if samples.prompt.shape[1] != 1:
-        raise ValueError(
-            f"got soft samples with prompts of {samples.prompt.shape[1]} tokens -> expected the start token only -> "
-            "use an objective that samples token ids for conditional generation"
+        raise UserError(
+            f"soft samples with prompts of {samples.prompt.shape[1]} tokens",
+            "the start token only",
+            "use an objective that samples token ids for conditional generation",
         )
     return samples.soft @ discriminator.get_input_embeddings().weight
 

@@ -6,6 +6,8 @@ import torch
 from torch import LongTensor
 from transformers import PreTrainedModel
 
+from ..errors import UserError
+
 
 def special_tokens(generator: PreTrainedModel) -> tuple[list[int], int]:
     """The token ids that end a sequence (none for sequences of fixed length) and the one that fills up after it."""
@@ -19,7 +21,7 @@ def start_prompt(generator: PreTrainedModel, batch_size: int) -> LongTensor:
     """Prompts of nothing but the start token, shape (B, 1)."""
     bos = generator.config.bos_token_id
     if bos is None:
-        raise ValueError("got a generator without `bos_token_id` -> expected a start token -> set it in its config")
+        raise UserError("a generator without `bos_token_id`", "a start token", "set it in its config")
     return torch.full((batch_size, 1), bos, dtype=torch.long, device=generator.device)
 
 
@@ -31,8 +33,9 @@ def vocabulary_size(generator: PreTrainedModel) -> int:
     """
     size = getattr(generator.config, "vocab_size", None)
     if size is None:
-        raise ValueError(
-            f"got {type(generator).__name__}, whose config has no `vocab_size` -> expected a causal LM over text "
-            "alone -> load the language model inside it, by the class for that (such as Gemma3ForCausalLM)"
+        raise UserError(
+            f"{type(generator).__name__}, whose config has no `vocab_size`",
+            "a causal LM over text alone",
+            "load the language model inside it, by the class for that (such as Gemma3ForCausalLM)",
         )
     return size

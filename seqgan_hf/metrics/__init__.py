@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import datasets
 import evaluate
 
+from ..errors import UserError
 from ..evaluation.catalog import METRICS, Measurement, Texts, TextSettings
 from ..evaluation.likelihood import nll
 from ..evaluation.loading import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
@@ -132,7 +133,7 @@ class LikelihoodMetric(SuiteMetric):
         """
         given = getattr(inputs, name)
         if given is None:
-            raise ValueError(f"got metric {self.metric!r} without `{name}` -> expected it -> give it to `compute`")
+            raise UserError(f"metric {self.metric!r} without `{name}`", "it", "give it to `compute`")
         if not isinstance(given, str):
             return given
         return load_generator(given, "cpu") if name == "model" else load_oracle_generator(given, "cpu")

@@ -21,7 +21,7 @@ LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
 
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
     if not condition:
-        raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
+        raise ValueError(f"{got}: expected {expected}. {remedy}.")
 
 
 @strict

@@ -26,7 +26,7 @@ NO_ROLLBACK = (
 
 def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
     if not condition:
-        raise ValueError(f"got {got} -> expected {expected} -> {remedy}")
+        raise ValueError(f"{got}: expected {expected}. {remedy}.")
 
 
 @strict

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..generation.likelihood import weighted_nll
 from ..generation.sampling import mix_in_own_tokens
 from ..samples import Samples
@@ -30,14 +31,16 @@ class MLE(Objective):
 
     def __init__(self, scheduled_sampling: float = 0.0, scheduled_sampling_steps: int = 10_000):
         if not 0 <= scheduled_sampling <= 1:
-            raise ValueError(
-                f"got scheduled_sampling={scheduled_sampling} -> expected a probability in [0, 1] -> "
-                "set it to 0 for plain maximum likelihood"
+            raise UserError(
+                f"scheduled_sampling={scheduled_sampling}",
+                "a probability in [0, 1]",
+                "set it to 0 for plain maximum likelihood",
             )
         if scheduled_sampling_steps < 1:
-            raise ValueError(
-                f"got scheduled_sampling_steps={scheduled_sampling_steps} -> expected at least 1 step -> set it to 1 "
-                "to begin with the full probability"
+            raise UserError(
+                f"scheduled_sampling_steps={scheduled_sampling_steps}",
+                "at least 1 step",
+                "set it to 1 to begin with the full probability",
             )
         self.scheduled_sampling = scheduled_sampling
         self.scheduled_sampling_steps = scheduled_sampling_steps

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.likelihood import weighted_nll
 from ..generation.verdicts import rewards
@@ -46,11 +47,9 @@ class Reinforce(Objective):
 
     def __init__(self, baseline: Baseline = "none", baseline_momentum: float = 0.9):
         if baseline not in BASELINES:
-            raise ValueError(f"got baseline={baseline!r} -> expected one of {', '.join(BASELINES)} -> choose one")
+            raise UserError(f"baseline={baseline!r}", f"one of {', '.join(BASELINES)}", "choose one")
         if not 0 <= baseline_momentum < 1:
-            raise ValueError(
-                f"got baseline_momentum={baseline_momentum} -> expected a share in [0, 1) -> 0 forgets the past"
-            )
+            raise UserError(f"baseline_momentum={baseline_momentum}", "a share in [0, 1)", "0 forgets the past")
         self.baseline = baseline
         self.baseline_momentum = baseline_momentum
         self.moving_average: Tensor | None = None  # (T,)

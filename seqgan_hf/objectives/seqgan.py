@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..generation.memory import in_parts
 from ..generation.rollouts import complete
 from ..samples import Samples
@@ -52,16 +53,15 @@ class SeqGAN(Reinforce):
     ):
         super().__init__(baseline, baseline_momentum)
         if rollouts < 1:
-            raise ValueError(
-                f"got rollouts={rollouts} -> expected at least 1 completion of each prefix -> set "
-                "`objective.rollouts` (16 in the paper), or use the objective Reinforce, which needs none"
+            raise UserError(
+                f"rollouts={rollouts}",
+                "at least 1 completion of each prefix",
+                "set `objective.rollouts` (16 in the paper), or use the objective Reinforce, which needs none",
             )
         if not 0 <= rollout_lag < 1:
-            raise ValueError(
-                f"got rollout_lag={rollout_lag} -> expected a share in [0, 1) -> 0 rolls out with the generator itself"
-            )
+            raise UserError(f"rollout_lag={rollout_lag}", "a share in [0, 1)", "0 rolls out with the generator itself")
         if max_rows is not None and max_rows < 1:
-            raise ValueError(f"got max_rows={max_rows} -> expected at least 1 row -> leave it out to have it chosen")
+            raise UserError(f"max_rows={max_rows}", "at least 1 row", "leave it out to have it chosen")
         self.rollouts = rollouts
         self.rollout_lag = rollout_lag
         self.max_rows = max_rows

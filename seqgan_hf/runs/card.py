@@ -18,6 +18,7 @@ from seqgan_hf import __version__
 
 from ..evaluation.report import format_value
 from .folder import RunFolder
+from ..errors import RunFolderError
 
 
 SHOWN_SAMPLES = 10
@@ -25,8 +26,6 @@ PICTURE = "learning_curve.png"
 LIBRARIES = ("torch", "transformers", "datasets", "tokenizers", "accelerate")
 
 
-class CardError(ValueError):
-    """No card can be written from this folder; the message says why and what to do."""
 
 
 # --- What a card needs to know of a run ------------------------------------------------------------------------------
@@ -125,7 +124,7 @@ def model_card(
         license: as the Hub names it (`apache-2.0`, ...); by default what the run was given, or none.
 
     Raises:
-        CardError: the run did not end.
+        RunFolderError: the run did not end.
     """
     summary = read_summary(folder)
     recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
@@ -173,11 +172,10 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
     """What the trainer recorded when the run ended."""
     summary = folder.read_summary()
     if summary is None or not folder.generator.is_dir():
-        raise CardError(
-            f"got {str(folder.path)!r} -> expected the folder of a run that has ended, with `generator` and "
-            f"`{folder.summary.name}` in it -> train to the end first, or resume with "
-            "--training.resume_from_checkpoint true"
-        )
+        raise RunFolderError(
+f"{str(folder.path)!r}",
+f"the folder of a run that has ended, with `generator` and `{folder.summary.name}` in it",
+"train to the end first, or resume with --training.resume_from_checkpoint true")
     return summary
 
 

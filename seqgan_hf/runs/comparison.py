@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ..evaluation.report import format_value
 from ..evaluation.sweep import COLORS
+from ..errors import UserError
 
 
 # Where the next line of `metrics.jsonl` stands; everything else in it is a metric.
@@ -126,27 +127,37 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        raise ValueError(f"got {str(folder)!r} without metrics.jsonl -> expected a run's folder -> check the path")
+        raise UserError(
+f"{str(folder)!r} without metrics.jsonl",
+"a run's folder",
+"check the path")
     lines = []
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"got {str(path)!r}, which is not UTF-8 ({error}) -> expected a run's log -> mend the file"
-        ) from error
+        raise UserError(
+f"{str(path)!r}, which is not UTF-8 ({error})",
+"a run's log",
+"mend the file") from error
     for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"got line {number} of {str(path)!r}, which is no JSON ({error}) -> expected one object a line -> "
-                "was the run cut off while writing? remove that line"
-            ) from error
+            raise UserError(
+f"line {number} of {str(path)!r}, which is no JSON ({error})",
+"one object a line",
+"was the run cut off while writing? remove that line") from error
         if not isinstance(line, dict):
-            raise ValueError(f"got line {number} of {str(path)!r} -> expected a JSON object a line -> mend the file")
+            raise UserError(
+f"line {number} of {str(path)!r}",
+"a JSON object a line",
+"mend the file")
         lines.append(line)
     if not lines:
-        raise ValueError(f"got {str(path)!r} without a line -> expected a run that has measured -> train it first")
+        raise UserError(
+f"{str(path)!r} without a line",
+"a run that has measured",
+"train it first")
     name = folder.resolve().name
     settings = _read_recipe(folder / "recipe.yaml")
     generator = settings.get("generator") if settings is not None else None
@@ -162,12 +173,16 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
-        raise ValueError(
-            f"got {str(path)!r}, which is no YAML ({why}) -> expected a recipe -> mend the file"
-        ) from error
+        raise UserError(
+f"{str(path)!r}, which is no YAML ({why})",
+"a recipe",
+"mend the file") from error
     if not isinstance(settings, dict):
         found = "is empty" if settings is None else f"holds a {type(settings).__name__}"
-        raise ValueError(f"got {str(path)!r}, which {found} -> expected a recipe, settings by name -> mend the file")
+        raise UserError(
+f"{str(path)!r}, which {found}",
+"a recipe, settings by name",
+"mend the file")
     return settings
 
 
@@ -214,14 +229,20 @@ def compare_runs(
         ValueError: no folder, a folder without a readable record, or a metric that no run has measured.
     """
     if not run_dirs:
-        raise ValueError("got no runs -> expected folders of runs -> name at least one")
+        raise UserError(
+"no runs",
+"folders of runs",
+"name at least one")
     runs = [read_run(folder) for folder in run_dirs]
     name_experiments(runs)
     chosen = list(metrics) if metrics else measured_metrics(runs)
     for metric in chosen:
         if all(run.last(metric) is None for run in runs):
             known = ", ".join(measured_metrics(runs)) or "none"
-            raise ValueError(f"got metric {metric!r} -> expected one that a run measured ({known}) -> check the name")
+            raise UserError(
+f"metric {metric!r}",
+f"one that a run measured ({known})",
+"check the name")
     rows: dict[str, tuple[list[str], dict]] = {}
     for experiment in dict.fromkeys(run.experiment for run in runs):
         members = [run for run in runs if run.experiment == experiment]

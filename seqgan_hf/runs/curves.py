@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from .comparison import Run, is_number, measured_metrics, name_experiments, read_run
 from .learning_curve import CURVES
 from ..evaluation.sweep import COLORS
+from ..errors import UserError
 
 
 # What is drawn unless other metrics are asked for, and how its panels are called; then how others are.
@@ -84,10 +85,10 @@ def write_curves(
     published = [] if points is None else read_points(points)
     panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
     if not panels:
-        raise ValueError(
-            f"got no value of {', '.join(chosen)} to draw over {axis} -> expected one measured there by all runs of a "
-            f"label -> choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)"
-        )
+        raise UserError(
+f"no value of {', '.join(chosen)} to draw over {axis}",
+"one measured there by all runs of a label",
+f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)")
     notes += [f"{metric}: nothing to draw over {axis}, so no panel" for metric in chosen if metric not in panels]
     for metric in dict.fromkeys(point.metric for point in published if point.metric not in panels):
         notes.append(f"{points}: points of {metric} are not drawn, as no panel shows it")
@@ -97,10 +98,10 @@ def write_curves(
         _draw(curves, published, panels, axis, _marks(runs, axis)).savefig(picture, dpi=150)
         count = _write_numbers([*(point for curve in curves.values() for point in curve), *published], numbers)
     except OSError as error:
-        raise ValueError(
-            f"got {str(error.filename or picture)!r}, which cannot be written ({error.strerror}) -> expected the "
-            "permission and the room to write -> name another --output"
-        ) from error
+        raise UserError(
+f"{str(error.filename or picture)!r}, which cannot be written ({error.strerror})",
+"the permission and the room to write",
+"name another --output") from error
     return "\n".join([f"picture: {picture}", f"numbers: {numbers} ({count} rows)", *notes])
 
 
@@ -118,22 +119,26 @@ def read_points(path: str) -> list[Point]:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"got points {path!r}, which cannot be read ({why}) -> expected a CSV file in UTF-8 -> check it"
-        ) from error
+        raise UserError(
+f"points {path!r}, which cannot be read ({why})",
+"a CSV file in UTF-8",
+"check it") from error
     columns = [name.strip() for name in rows[0]] if rows else []
     if not set(POINT_COLUMNS) <= set(columns) <= {*POINT_COLUMNS, "label"} or len(set(columns)) < len(columns):
-        raise ValueError(
-            f"got points {path!r} with the columns {','.join(columns) or 'none'} -> expected round,metric,value and "
-            "perhaps label -> name them in the first line"
-        )
+        raise UserError(
+f"points {path!r} with the columns {','.join(columns) or 'none'}",
+"round,metric,value and perhaps label",
+"name them in the first line")
     points = [
         _published(dict(zip(columns, (cell.strip() for cell in row), strict=False)), len(row), columns, path, number)
         for number, row in enumerate(rows[1:], start=2)
         if row
     ]
     if not points:
-        raise ValueError(f"got points {path!r} without a row -> expected one a point -> leave --points out")
+        raise UserError(
+f"points {path!r} without a row",
+"one a point",
+"leave --points out")
     return points
 
 
@@ -144,10 +149,10 @@ def _published(row: dict[str, str], cells: int, columns: list[str], path: str, n
     except (KeyError, ValueError):
         right = False
     if not right:
-        raise ValueError(
-            f"got row {number} of the points {path!r} ({','.join(row.values())}) -> expected {','.join(columns)}: a "
-            "round of at least 0, the name of a metric, a number -> mend that line"
-        )
+        raise UserError(
+f"row {number} of the points {path!r} ({','.join(row.values())})",
+f"{','.join(columns)}: a round of at least 0, the name of a metric, a number",
+"mend that line")
     return Point(row.get("label") or Path(path).stem, row["metric"], x, value)
 
 
@@ -157,37 +162,45 @@ def _published(row: dict[str, str], cells: int, columns: list[str], path: str, n
 def _checked_output(picture: Path, points: str | None) -> Path:
     """Refuse before any work what cannot be written, and what would be written over the points."""
     if picture.suffix.lower() not in FORMATS:
-        raise ValueError(f"got --output {str(picture)!r} -> expected a file in {', '.join(FORMATS)} -> change its end")
+        raise UserError(
+f"--output {str(picture)!r}",
+f"a file in {', '.join(FORMATS)}",
+"change its end")
     if not picture.parent.is_dir():
-        raise ValueError(
-            f"got --output {str(picture)!r} in a folder that does not exist -> expected one -> make it first"
-        )
+        raise UserError(
+f"--output {str(picture)!r} in a folder that does not exist",
+"one",
+"make it first")
     numbers = picture.with_suffix(".csv")
     if points is not None and numbers.resolve() == Path(points).resolve():
-        raise ValueError(
-            f"got --output {str(picture)!r}, whose numbers would be written over the points {points!r} -> expected "
-            "another name -> change --output"
-        )
+        raise UserError(
+f"--output {str(picture)!r}, whose numbers would be written over the points {points!r}",
+"another name",
+"change --output")
     head = ",".join(COLUMNS).encode()
     if numbers.is_file() and numbers.stat().st_size and numbers.read_bytes()[: len(head)] != head:
-        raise ValueError(
-            f"got --output {str(picture)!r}, beside which {numbers.name} holds something else than drawn numbers -> "
-            "expected a name of which nothing is lost -> change --output or move that file"
-        )
+        raise UserError(
+f"--output {str(picture)!r}, beside which {numbers.name} holds something else than drawn "
+"numbers",
+"a name of which nothing is lost",
+"change --output or move that file")
     return picture
 
 
 def _read_runs(folders: Sequence[str], labels: Sequence[str] | None) -> list[Run]:
     """Runs; those of one curve have one `experiment`, which is its label."""
     if labels is not None and len(labels) != len(folders):
-        raise ValueError(
-            f"got {len(labels)} labels for {len(folders)} runs -> expected one for each, in their order -> repeat a "
-            "label for the seeds of one thing"
-        )
+        raise UserError(
+f"{len(labels)} labels for {len(folders)} runs",
+"one for each, in their order",
+"repeat a label for the seeds of one thing")
     places = [Path(folder).resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
-            raise ValueError(f"got the run {folder!r} twice -> expected different runs -> leave one out")
+            raise UserError(
+f"the run {folder!r} twice",
+"different runs",
+"leave one out")
     runs = [read_run(folder) for folder in folders]
     if labels is None:
         name_experiments(runs)
@@ -196,10 +209,10 @@ def _read_runs(folders: Sequence[str], labels: Sequence[str] | None) -> list[Run
     for label, members in _by_label(runs).items():
         epochs = sorted({run.pretraining for run in members if run.rounds})
         if len(epochs) > 1:
-            raise ValueError(
-                f"got runs of {' and '.join(map(str, epochs))} epochs of maximum likelihood as {label!r} -> expected "
-                "seeds of one thing under one label -> give --labels that tell them apart"
-            )
+            raise UserError(
+f"runs of {' and '.join(map(str, epochs))} epochs of maximum likelihood as {label!r}",
+"seeds of one thing under one label",
+"give --labels that tell them apart")
     return runs
 
 
@@ -209,14 +222,16 @@ def _by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def _check_axis(runs: Sequence[Run], axis: str, points: str | None) -> None:
     if axis == "rounds" and (without := [run.name for run in runs if not run.rounds]):
-        raise ValueError(
-            f"got {', '.join(without)} without adversarial rounds -> expected some to draw over -> set --axis seconds "
-            "(beside maximum likelihood that goes on) or --axis epochs, or leave it out"
-        )
+        raise UserError(
+f"{', '.join(without)} without adversarial rounds",
+"some to draw over",
+"set --axis seconds (beside maximum likelihood that goes on) or --axis epochs, or leave "
+"it out")
     if axis != "rounds" and points is not None:
-        raise ValueError(
-            f"got --points, which are known by rounds, and --axis {axis} -> expected --axis rounds -> leave one out"
-        )
+        raise UserError(
+f"--points, which are known by rounds, and --axis {axis}",
+"--axis rounds",
+"leave one out")
 
 
 def _chosen_metrics(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
@@ -226,7 +241,10 @@ def _chosen_metrics(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[
     if unknown or not chosen:
         asked = f"got metric {unknown[0]!r}" if unknown else f"got runs that measured none of {', '.join(TITLES)}"
         known = ", ".join(measured) or "none"
-        raise ValueError(f"{asked} -> expected one that a run measured ({known}) -> name it with --metrics")
+        raise UserError(
+f"{asked}",
+f"one that a run measured ({known})",
+"name it with --metrics")
     return chosen
 
 
@@ -252,16 +270,16 @@ def shared_end(run: Run, runs: Sequence[Run]) -> float:
     elif run.start or not adversarial:
         epochs = {0}
     else:
-        raise ValueError(
-            f"got {run.name} without rounds, which began afresh, and no run with rounds that did -> expected a "
-            "common beginning from which to count seconds -> leave it out, or set --axis epochs"
-        )
+        raise UserError(
+f"{run.name} without rounds, which began afresh, and no run with rounds that did",
+"a common beginning from which to count seconds",
+"leave it out, or set --axis epochs")
     if len(epochs) > 1 or max(epochs) > run.pretraining:
-        raise ValueError(
-            f"got {run.name} of {run.pretraining} epochs without rounds beside runs whose rounds begin after "
-            f"{' and '.join(map(str, sorted(epochs)))} -> expected one beginning of the rounds, and at least as many "
-            "epochs -> leave it out, or set --axis epochs"
-        )
+        raise UserError(
+f"{run.name} of {run.pretraining} epochs without rounds beside runs whose rounds begin "
+f"after {' and '.join(map(str, sorted(epochs)))}",
+"one beginning of the rounds, and at least as many epochs",
+"leave it out, or set --axis epochs")
     (end,) = epochs
     times = [_seconds(line, run) for line in run.lines if _unit(line) == ("pretrain_generator", end)]
     return times[-1] if times else 0.0
@@ -275,9 +293,10 @@ def _unit(line: dict[str, Any]) -> tuple[str, int]:
 
 def _seconds(line: dict[str, Any], run: Run) -> float:
     if not is_number(line.get("seconds")):
-        raise ValueError(
-            f"got a line of {run.name} without `seconds` -> expected a log with times -> set --axis rounds or epochs"
-        )
+        raise UserError(
+f"a line of {run.name} without `seconds`",
+"a log with times",
+"set --axis rounds or epochs")
     return line["seconds"]
 
 

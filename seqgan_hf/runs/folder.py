@@ -14,14 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import decode_batch
 from ..samples import Samples
+from ..errors import RunFolderError
 
 
 # Sequences that are written as text at every evaluation.
 SHOWN_SAMPLES = 50
 
 
-class RunFolderError(ValueError):
-    """The folder cannot be used for this run; the message says why and what to do."""
 
 
 class RunFolder:
@@ -55,16 +54,16 @@ class RunFolder:
         held = [path for path in self._contents() if path.exists()]
         if held and not resuming and not overwrite:
             raise RunFolderError(
-                f"got output_dir={str(self.path)!r}, which holds a run ({', '.join(p.name for p in held)}) -> "
-                "expected a new folder -> set `training.output_dir`, or resume that run with "
-                "training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true"
-            )
+f"output_dir={str(self.path)!r}, which holds a run ({', '.join((p.name for p in held))})",
+"a new folder",
+"set `training.output_dir`, or resume that run with "
+"training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true")
         if held and overwrite and not self.metrics.exists():
             raise RunFolderError(
-                f"got training.overwrite_run=true and output_dir={str(self.path)!r}, which holds "
-                f"{', '.join(p.name for p in held)} but no run (no {self.metrics.name}) -> expected a run to replace "
-                "-> set `training.output_dir` to another folder, or remove these yourself"
-            )
+f"training.overwrite_run=true and output_dir={str(self.path)!r}, which holds "
+f"{', '.join((p.name for p in held))} but no run (no {self.metrics.name})",
+"a run to replace",
+"set `training.output_dir` to another folder, or remove these yourself")
         with self.permitted():
             if not resuming:
                 self._clear()
@@ -85,9 +84,9 @@ class RunFolder:
             yield
         except OSError as error:
             raise RunFolderError(
-                f"got output_dir={str(self.path)!r}, which cannot be written ({error.strerror}) -> expected a folder "
-                "with write permission -> set `training.output_dir`"
-            ) from error
+f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
+"a folder with write permission",
+"set `training.output_dir`") from error
 
     def _contents(self) -> list[Path]:
         return [
@@ -155,9 +154,9 @@ class RunFolder:
         """
         if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
             raise RunFolderError(
-                f"got {str(path)!r}, which is a link or leads out of the run's folder -> expected a file of the run "
-                "-> put the file itself there"
-            )
+f"{str(path)!r}, which is a link or leads out of the run's folder",
+"a file of the run",
+"put the file itself there")
         return path
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -191,10 +190,9 @@ def writable(path: Path) -> Iterator[None]:
             raise
         why = getattr(error, "strerror", None) or str(error).strip()
         raise RunFolderError(
-            f"got {str(path)!r}, which cannot be written ({why}) -> expected room on the disk and the "
-            "permission to write -> make room, and resume from the last checkpoint with "
-            "training.resume_from_checkpoint=true"
-        ) from error
+f"{str(path)!r}, which cannot be written ({why})",
+"room on the disk and the permission to write",
+"make room, and resume from the last checkpoint with training.resume_from_checkpoint=true") from error
 
 
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .card import PICTURE, discriminator_card, model_card, read_summary
 from .folder import RunFolder
+from ..errors import HubError, RunFolderError
 
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,6 @@ TransportError = HfHubHTTPError.__mro__[1]
 Answer = TypeVar("Answer")
 
 
-class HubError(ValueError):
-    """A run cannot be shared; the message names what was found, what is expected, and the remedy."""
 
 
 def classifier_tokenizer(
@@ -95,9 +94,9 @@ def open_repositories(
         _check_repo_id(name)
     if (token or get_token()) is None:
         raise HubError(
-            "got no token for the Hub -> expected one with write access (https://huggingface.co/settings/tokens) -> "
-            "log in with `hf auth login`, or set the environment variable HF_TOKEN"
-        )
+"no token for the Hub",
+"one with write access (https://huggingface.co/settings/tokens)",
+"log in with `hf auth login`, or set the environment variable HF_TOKEN")
     api = HfApi(token=token)
     made = [
         _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
@@ -106,9 +105,9 @@ def open_repositories(
     for name in made if private else ():
         if not _retrying(lambda name=name: api.repo_info(name).private, name):
             raise HubError(
-                f"got private=true for {name!r}, which is there already and public -> expected a new repository or a "
-                "private one -> make it private in its settings on the Hub, or leave the option out"
-            )
+f"private=true for {name!r}, which is there already and public",
+"a new repository or a private one",
+"make it private in its settings on the Hub, or leave the option out")
     return made
 
 
@@ -143,18 +142,18 @@ def push_run(
 
     Raises:
         HubError: see `open_repositories`; or a file of the run must not be uploaded.
-        CardError: the run did not end.
+        RunFolderError: the run did not end.
     """
     if discriminator not in get_args(DiscriminatorPlace):
         raise HubError(
-            f"got discriminator={discriminator!r} -> expected one of {', '.join(get_args(DiscriminatorPlace))} -> "
-            "choose one"
-        )
+f"discriminator={discriminator!r}",
+f"one of {', '.join(get_args(DiscriminatorPlace))}",
+"choose one")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
         raise HubError(
-            f"got license={license!r} -> expected an identifier such as apache-2.0, mit or cc-by-4.0 -> see "
-            "https://huggingface.co/docs/hub/repositories-licenses"
-        )
+f"license={license!r}",
+"an identifier such as apache-2.0, mit or cc-by-4.0",
+"see https://huggingface.co/docs/hub/repositories-licenses")
     summary = read_summary(folder)
     place = discriminator if summary["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
@@ -194,14 +193,15 @@ def _files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise HubError(
-                f"got the link {str(path)!r} among the files to upload -> expected plain files, as a link can lead "
-                "anywhere -> remove it"
-            )
+f"the link {str(path)!r} among the files to upload",
+"plain files, as a link can lead anywhere",
+"remove it")
         if path.is_file() and path.suffix not in UPLOADED:
             raise HubError(
-                f"got {str(path)!r} among the files to upload -> expected only files of the kinds "
-                f"{', '.join(sorted(UPLOADED))} (pickles run code where they are loaded) -> remove it"
-            )
+f"{str(path)!r} among the files to upload",
+f"only files of the kinds {', '.join(sorted(UPLOADED))} (pickles run code where they are "
+"loaded)",
+"remove it")
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = path
     return found
@@ -247,9 +247,9 @@ def _check_repo_id(repo_id: str) -> None:
         valid = False
     if not valid:
         raise HubError(
-            f"got the repository {repo_id!r} -> expected `owner/name` or `name`, of at most 96 letters, digits, '-', "
-            "'_' and '.' -> choose such a name"
-        )
+f"the repository {repo_id!r}",
+"`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'",
+"choose such a name")
 
 
 def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
@@ -264,10 +264,10 @@ def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
                 raise _refused(status, error, repo_id) from error
             if wait is None:
                 raise HubError(
-                    f"got no good answer from the Hub for {repo_id!r} ({_first_line(error)}), {len(WAITS) + 1} times "
-                    "-> expected it to answer -> check the connection and push again: nothing is lost and nothing is "
-                    "uploaded by half"
-                ) from error
+f"no good answer from the Hub for {repo_id!r} ({_first_line(error)}), {len(WAITS) + 1} "
+"times",
+"it to answer",
+"check the connection and push again: nothing is lost and nothing is uploaded by half") from error
             logger.warning("The Hub failed (%s); trying again in %g s", _first_line(error), wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
@@ -283,13 +283,14 @@ def _status(error: BaseException | None) -> int | None:
 def _refused(status: int, error: Exception, repo_id: str) -> HubError:
     if status in (401, 403, 404):
         return HubError(
-            f"got the answer {status} from the Hub for {repo_id!r} -> expected a token that may write there -> log in "
-            "with `hf auth login` and a token with write access, or choose a repository of your own"
-        )
+f"the answer {status} from the Hub for {repo_id!r}",
+"a token that may write there",
+"log in with `hf auth login` and a token with write access, or choose a repository of "
+"your own")
     return HubError(
-        f"got the answer {status} from the Hub for {repo_id!r} ({_first_line(error)}) -> expected it to accept the "
-        "request -> see what it says"
-    )
+f"the answer {status} from the Hub for {repo_id!r} ({_first_line(error)})",
+"it to accept the request",
+"see what it says")
 
 
 def _first_line(error: Exception) -> str:

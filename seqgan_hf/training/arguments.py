@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from transformers import TrainingArguments
 
+from ..errors import UserError
+
 
 # Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
 SUPPORTED_FIELDS = frozenset(
@@ -131,7 +133,7 @@ class AdversarialTrainingArguments(TrainingArguments):
             default = own.default_factory() if own.default is dataclasses.MISSING else own.default
             if own.name in inherited - SUPPORTED_FIELDS and value != default:
                 remedy = REMEDIES.get(own.name, "leave it out")
-                raise ValueError(f"got {own.name}={value!r} -> it has no meaning in adversarial training -> {remedy}")
+                raise UserError(f"{own.name}={value!r}: it has no meaning in adversarial training", None, f"{remedy}")
 
     def _check_ranges(self) -> None:
         at_least_one = ["per_device_train_batch_size", "gradient_accumulation_steps", "eval_samples"]
@@ -154,4 +156,4 @@ class AdversarialTrainingArguments(TrainingArguments):
             for name in names:
                 value = getattr(self, name)
                 if not holds(value):
-                    raise ValueError(f"got {name}={value} -> expected {expected} -> set `training.{name}` accordingly")
+                    raise UserError(f"{name}={value}", f"{expected}", f"set `training.{name}` accordingly")

@@ -11,7 +11,8 @@ import torch
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 
-from ..data import DataError, materialize, stream_samples
+from ..data import materialize, stream_samples
+from ..errors import DataError
 from ..samples import Samples
 from .processes import fingerprint
 
@@ -109,8 +110,9 @@ class StreamedData(TrainingData):
 
     def __len__(self) -> int:
         raise DataError(
-            "got a streamed corpus, whose length is not known -> expected a number of generated sequences -> set "
-            "`training.num_fakes`"
+            "a streamed corpus, whose length is not known",
+            "a number of generated sequences",
+            "set `training.num_fakes`",
         )
 
     def fingerprint(self) -> int:
@@ -138,8 +140,9 @@ def training_data(
     if isinstance(dataset, IterableDataset):
         if max_length is None:
             raise DataError(
-                "got a streamed corpus without a length -> expected the number of tokens to generate -> set "
-                "`training.max_new_tokens`"
+                "a streamed corpus without a length",
+                "the number of tokens to generate",
+                "set `training.max_new_tokens`",
             )
         return StreamedData(dataset, bos_token_id, pad_token_id, max_length, **place), max_length
     samples = dataset if isinstance(dataset, Samples) else materialize(dataset, bos_token_id, pad_token_id)

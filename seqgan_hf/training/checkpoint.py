@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ..runs.folder import RunFolderError
+from ..errors import RunFolderError
 
 
 PREFIX = "checkpoint-"
@@ -183,8 +183,9 @@ class CheckpointWriter:
                 f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start anew"
             )
             raise RunFolderError(
-                f"got {str(self.path)!r}, which cannot be written ({str(error).strip()}) -> expected room on the disk "
-                f"and the permission to write -> make room; {left}"
+                f"{str(self.path)!r}, which cannot be written ({str(error).strip()})",
+                "room on the disk and the permission to write",
+                f"make room; {left}",
             ) from error
 
 

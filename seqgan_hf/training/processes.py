@@ -11,15 +11,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
+from ..errors import TrainingError
+
 
 # Elements of a tensor that are fingerprinted together; it bounds memory.
 BLOCK = 2**20
 # What the messages of a lost connection have in common.
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message names what happened, what is expected, and the remedy."""
 
 
 def alone_by_mistake(accelerator: Accelerator) -> str | None:
@@ -73,8 +71,9 @@ def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
     every = gather_object([fingerprint])
     if len(set(every)) > 1:
         raise TrainingError(
-            "got other training data on other processes -> expected the same files and settings on all -> copy them "
-            "to every machine"
+            "other training data on other processes",
+            "the same files and settings on all",
+            "copy them to every machine",
         )
 
 
@@ -94,9 +93,10 @@ def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]
     ]
     if differ:
         raise TrainingError(
-            f"got other weights on other processes ({', '.join(differ[:3])}{', ...' if len(differ) > 3 else ''}) -> "
-            "expected the same on all, bit for bit -> let no callback or objective change weights on one process "
-            "only, and resume from the last checkpoint with resume_from_checkpoint=true"
+            f"other weights on other processes ({', '.join(differ[:3])}{(', ...' if len(differ) > 3 else '')})",
+            "the same on all, bit for bit",
+            "let no callback or objective change weights on one process only, and resume from the "
+            "last checkpoint with resume_from_checkpoint=true",
         )
 
 
@@ -150,9 +150,7 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed:
-        raise TrainingError(
-            "got an error on another process -> expected none on any -> see what that process says, and correct it"
-        )
+        raise TrainingError("an error on another process", "none on any", "see what that process says, and correct it")
 
 
 @contextmanager
@@ -169,6 +167,7 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         if accelerator.num_processes == 1 or not any(mark in words for mark in LOST):
             raise
         raise TrainingError(
-            f"got no answer from another of the {accelerator.num_processes} processes -> expected all to go on -> see "
-            "what that process said, and resume from the last checkpoint with resume_from_checkpoint=true"
+            f"no answer from another of the {accelerator.num_processes} processes",
+            "all to go on",
+            "see what that process said, and resume from the last checkpoint with resume_from_checkpoint=true",
         ) from error

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
-from ..data import DataError
+from ..errors import DataError, RunFolderError, TrainingError, UserError
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import HeldOutNLL
 from ..generation.modes import evaluating, train_without_dropout
@@ -33,7 +33,7 @@ from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import MLE, Loss, Objective
 from ..runs.card import describe_model, public_recipe, versions, write_card
-from ..runs.folder import SHOWN_SAMPLES, RunFolder, RunFolderError, decode, writable
+from ..runs.folder import SHOWN_SAMPLES, RunFolder, decode, writable
 from ..runs.hub import classifier_tokenizer, open_repositories, push_run
 from ..runs.learning_curve import plot_learning_curve
 from ..samples import Samples
@@ -55,7 +55,6 @@ from .checkpoint import (
     way_back,
 )
 from .processes import (
-    TrainingError,
     agreed,
     alone_by_mistake,
     any_process,
@@ -343,8 +342,9 @@ class AdversarialTrainer:
         self._warn(f"{message}; the step is left out")
         if self.bad_steps[name] >= MAX_BAD_STEPS:
             raise TrainingError(
-                f"{message}, {self.bad_steps[name]} times in a row -> expected finite numbers -> lower the learning "
-                f"rate or clip the gradient, and {way_back(self.folder.checkpoints)}"
+                f"{message}, {self.bad_steps[name]} times in a row",
+                "finite numbers",
+                f"lower the learning rate or clip the gradient, and {way_back(self.folder.checkpoints)}",
             )
 
     def _check_finite_weights(self) -> None:
@@ -358,9 +358,11 @@ class AdversarialTrainer:
         bad = [name for name, good in zip(named, finite, strict=True) if not good]
         if bad:
             raise TrainingError(
-                f"got weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
-                f"{self.state.global_step} -> expected finite numbers -> lower the learning rate or clip the "
-                f"gradient, and {way_back(self.folder.checkpoints)}; no checkpoint is made of them"
+                f"weights that are not finite ({', '.join(bad[:3])}{(', ...' if len(bad) > 3 else '')}) "
+                f"at step {self.state.global_step}",
+                "finite numbers",
+                f"lower the learning rate or clip the gradient, and {way_back(self.folder.checkpoints)}; "
+                "no checkpoint is made of them",
             )
 
     @contextmanager
@@ -383,9 +385,7 @@ class AdversarialTrainer:
     def _load_data(self, train_dataset, eval_dataset, evaluators: Iterable[Evaluator]) -> None:
         config = self.generator.config
         if config.bos_token_id is None:
-            raise ValueError(
-                "got a generator without `bos_token_id` -> expected a start token -> set it in its config"
-            )
+            raise UserError("a generator without `bos_token_id`", "a start token", "set it in its config")
         eos, pad = special_tokens(self.generator)
         pad_token_id = pad if eos or config.pad_token_id is not None else None
         place = (self.device, self.accelerator.process_index, self.accelerator.num_processes)
@@ -395,8 +395,9 @@ class AdversarialTrainer:
         batch = self.args.per_device_train_batch_size * self.accelerator.num_processes
         if isinstance(self.data, InMemoryData) and len(self.data) < batch:
             raise DataError(
-                f"got {len(self.data)} training sequences -> expected at least one batch of {batch} -> set a smaller "
-                "`training.per_device_train_batch_size`, or give more data"
+                f"{len(self.data)} training sequences",
+                f"at least one batch of {batch}",
+                "set a smaller `training.per_device_train_batch_size`, or give more data",
             )
         self.evaluators = list(evaluators)
         if eval_dataset is not None:
@@ -408,24 +409,23 @@ class AdversarialTrainer:
         if isinstance(self.data, InMemoryData):
             largest = int(self.data.samples.ids.max())
             if largest >= vocab_size:
-                raise ValueError(
-                    f"got token id {largest} in the training data -> expected ids below the generator's vocabulary of "
-                    f"{vocab_size} -> set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller "
-                    "tokenizer"
+                raise UserError(
+                    f"token id {largest} in the training data",
+                    f"ids below the generator's vocabulary of {vocab_size}",
+                    f"set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller tokenizer",
                 )
         self._check_length(self.generator, "generator")
         if not self.objective.adversarial:
             self.discriminator = None
             return
         if self.discriminator is None:
-            raise ValueError(
-                f"got no discriminator -> expected one for the objective {type(self.objective).__name__} -> pass one"
-            )
+            raise UserError("no discriminator", f"one for the objective {type(self.objective).__name__}", "pass one")
         judged = self.discriminator.get_input_embeddings().weight.shape[0]
         if judged < vocab_size:
-            raise ValueError(
-                f"got a discriminator that knows {judged} token ids -> expected the generator's {vocab_size} -> set "
-                f"`discriminator.config.vocab_size` to {vocab_size}"
+            raise UserError(
+                f"a discriminator that knows {judged} token ids",
+                f"the generator's {vocab_size}",
+                f"set `discriminator.config.vocab_size` to {vocab_size}",
             )
         self._check_length(self.discriminator, "discriminator")
         self.discriminator.to(self.device)
@@ -435,9 +435,10 @@ class AdversarialTrainer:
         longest = getattr(model.config, "max_position_embeddings", None)
         prompt = self.data.samples.prompt.shape[1] if isinstance(self.data, InMemoryData) else 1
         if longest is not None and prompt + self.max_new_tokens > longest:
-            raise ValueError(
-                f"got sequences of {prompt + self.max_new_tokens} tokens for a {name} of {longest} positions -> "
-                f"expected no more than these -> set `training.max_new_tokens`, or a longer `{name}.config`"
+            raise UserError(
+                f"sequences of {prompt + self.max_new_tokens} tokens for a {name} of {longest} positions",
+                "no more than these",
+                f"set `training.max_new_tokens`, or a longer `{name}.config`",
             )
 
     @property
@@ -514,9 +515,9 @@ class AdversarialTrainer:
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
             raise RunFolderError(
-                f"got checkpoint {str(path)!r}, which does not fit this run or is damaged ({_first_line(error)}"
-                f"{differ}) -> expected one of the same models and objective -> resume with the recipe that it was "
-                "made with, or name an older checkpoint"
+                f"checkpoint {str(path)!r}, which does not fit this run or is damaged ({_first_line(error)}{differ})",
+                "one of the same models and objective",
+                "resume with the recipe that it was made with, or name an older checkpoint",
             ) from error
         if self.accelerator.is_main_process:  # the course that the run took after this checkpoint is given up
             with self.folder.permitted():
@@ -734,9 +735,7 @@ class AdversarialTrainer:
         if name is None or not metrics:
             return
         if name not in metrics:
-            raise ValueError(
-                f"got metric_for_best_model={name!r} -> expected one of {', '.join(sorted(metrics))} -> choose one"
-            )
+            raise UserError(f"metric_for_best_model={name!r}", f"one of {', '.join(sorted(metrics))}", "choose one")
         value = metrics[name]
         better = (
             not self.best
@@ -827,16 +826,18 @@ class AdversarialTrainer:
             if (broken := fault(path)) is None:
                 return path
             raise RunFolderError(
-                f"got resume_from_checkpoint={named!r}, where {broken} -> expected a whole checkpoint -> give its "
-                "folder, or `true` for the newest whole one"
+                f"resume_from_checkpoint={named!r}, where {broken}",
+                "a whole checkpoint",
+                "give its folder, or `true` for the newest whole one",
             )
         for path in reversed(checkpoints(self.folder.checkpoints)):
             if (broken := fault(path)) is None:
                 return path
             self._warn(f"got a broken {path.name}: {broken} -> expected a whole one -> it is left out")
         raise RunFolderError(
-            f"got no whole checkpoint in {str(self.folder.checkpoints)!r} -> expected one to resume from -> check "
-            "`training.output_dir`, or start anew without resume_from_checkpoint"
+            f"no whole checkpoint in {str(self.folder.checkpoints)!r}",
+            "one to resume from",
+            "check `training.output_dir`, or start anew without resume_from_checkpoint",
         )
 
     def _load_checkpoint(self, path: Path) -> int:
@@ -931,7 +932,7 @@ class AdversarialTrainer:
 
         Raises:
             HubError: see `hub.push_run`.
-            CardError: the run did not end.
+            RunFolderError: the run did not end.
         """
         if not self.accelerator.is_main_process:
             return None

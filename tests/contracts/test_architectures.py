@@ -145,11 +145,11 @@ def test_the_memory_of_a_row_is_known(generator):
 @pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, no cache is asked for")
 def test_models_without_a_cache_are_refused():
     generator = AutoModelForCausalLM.from_config(OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, **TOKENS))
-    with pytest.raises(ValueError, match="got OpenAIGPTModel, which returns no cache .* -> expected .* -> use"):
+    with pytest.raises(ValueError, match="OpenAIGPTModel, which returns no cache .*: expected .*. Use"):
         sample(generator, start_prompt(generator, 2), LENGTH)
 
 
 def test_models_of_more_than_text_are_refused():
     model = SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace(vocab_size=VOCAB_SIZE)))
-    with pytest.raises(ValueError, match="whose config has no `vocab_size` -> expected a causal LM over text alone"):
+    with pytest.raises(ValueError, match="whose config has no `vocab_size`: expected a causal LM over text alone"):
         vocabulary_size(model)

@@ -352,15 +352,15 @@ def test_faults_of_one_process_end_all_of_them_in_a_clear_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="result-1"):  # process 1 has left
         on_two(_faults, tmp_path / "run")
     found, other = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2))
-    assert "got other weights on other processes (generator." in found["meddle"]
+    assert "other weights on other processes (generator." in found["meddle"]
     assert not (tmp_path / "run" / "meddle" / "checkpoints" / "checkpoint-3").exists()
-    assert "times in a row -> expected finite numbers" in found["nan"] and found["finite"]
-    assert "got an error on another process -> expected none" in found["full"]
+    assert "times in a row: expected finite numbers" in found["nan"] and found["finite"]
+    assert "an error on another process: expected none" in found["full"]
     assert "cannot be written ([Errno 28] No space left on device)" in other["full"]
     assert other["meddle"] == found["meddle"] and other["nan"] == found["nan"]
     assert found["left"] == 4, "a callback on one process ends all of them at the same step"
     assert found["alone"] is None
-    assert "got no answer from another of the 2 processes -> expected all to go on" in found["dead"]
+    assert "no answer from another of the 2 processes: expected all to go on" in found["dead"]
 
 
 def test_fingerprints_tell_tensors_apart():
@@ -395,7 +395,7 @@ def test_a_run_that_was_to_have_company_says_that_it_is_alone(environment, warne
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     trainer.train()
-    assert ("got 1 process -> expected" in capsys.readouterr().err) == warned
+    assert ("1 process. Expected" in capsys.readouterr().err) == warned
 
 
 DYING = '''

@@ -360,7 +360,7 @@ def test_no_checkpoint_is_made_of_weights_that_are_not_finite(corpus, tmp_path, 
     spoil = Spoil(step, model, bad, lost=tmp_path / "run" / "checkpoints" / "checkpoint-12" / "trainer.pt")
     quiet = {"eval_epochs": 0, "eval_rounds": 0}
     spoil.trainer = build(corpus, tmp_path / "run", callbacks=[spoil], save_every=1, **quiet)
-    with pytest.raises(TrainingError, match=rf"not finite \({model}\..* at step {step} -> .*, and {again}"):
+    with pytest.raises(TrainingError, match=rf"not finite \({model}\..* at step {step}. .*, and {again}"):
         spoil.trainer.train()
     kept = checkpoints(tmp_path / "run" / "checkpoints")
     assert f"checkpoint-{step}" not in [path.name for path in kept]
@@ -465,7 +465,7 @@ def test_text_batches_of_unequal_length_train(tmp_path):
 def test_a_folder_that_holds_another_run_is_not_touched(corpus, tmp_path):
     build(corpus, tmp_path / "run", rounds=0, discriminator_pretrain_steps=0).train()
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    with pytest.raises(RunFolderError, match="which holds a run .* -> expected a new folder -> set"):
+    with pytest.raises(RunFolderError, match="which holds a run .*: expected a new folder. Set"):
         build(corpus, tmp_path / "run").train()
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
     build(corpus, tmp_path / "run", overwrite_run=True, rounds=0, pretrain_epochs=1).train()
@@ -476,13 +476,13 @@ def test_nothing_but_a_run_is_ever_replaced(corpus, tmp_path):
     """Otherwise a stranger's recipe could name somebody's home."""
     (tmp_path / "home" / "figures").mkdir(parents=True)
     (tmp_path / "home" / "figures" / "mine.png").touch()
-    with pytest.raises(RunFolderError, match="which holds figures but no run .* -> expected a run to replace -> set"):
+    with pytest.raises(RunFolderError, match="which holds figures but no run .*: expected a run to replace. Set"):
         build(corpus, tmp_path / "home", overwrite_run=True).train()
     assert (tmp_path / "home" / "figures" / "mine.png").exists()
 
 
 def test_nothing_to_resume_from_is_said(corpus, tmp_path):
-    with pytest.raises(RunFolderError, match="got no whole checkpoint .* -> expected one to resume from"):
+    with pytest.raises(RunFolderError, match="no whole checkpoint .*: expected one to resume from"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
@@ -492,7 +492,7 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
         (
             {"per_device_train_batch_size": 64},
             DataError,
-            "got 48 training sequences -> expected at least one batch of 64",
+            "48 training sequences: expected at least one batch of 64",
         ),
         ({"generator": build_generator("gpt2", None), "max_new_tokens": 40}, ValueError, "generator of 32 positions"),
         (
@@ -500,7 +500,7 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
             ValueError,
             "expected ids below the generator's vocabulary of 5",
         ),
-        ({"discriminator": build_discriminator("cnn", 7)}, ValueError, "got a discriminator that knows 7 token ids"),
+        ({"discriminator": build_discriminator("cnn", 7)}, ValueError, "a discriminator that knows 7 token ids"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, message):
@@ -511,13 +511,13 @@ def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, mes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate": 1e-3}, "got learning_rate=0.001 -> it has no meaning .* -> set pretrain_learning_rate"),
-        ({"save_steps": 10}, "got save_steps=10 -> it has no meaning .* -> set save_every"),
-        ({"lr_scheduler_type": "cosine"}, "got lr_scheduler_type='cosine' -> it has no meaning"),
-        ({"max_new_tokens": 0}, "got max_new_tokens=0 -> expected at least 1"),
-        ({"rounds": -1}, "got rounds=-1 -> expected 0 or more"),
-        ({"discriminator_batch_size": 3}, "got discriminator_batch_size=3 -> expected an even number"),
-        ({"generator_learning_rate": 0.0}, "got generator_learning_rate=0.0 -> expected a positive number"),
+        ({"learning_rate": 1e-3}, "learning_rate=0.001. It has no meaning .*. Set pretrain_learning_rate"),
+        ({"save_steps": 10}, "save_steps=10. It has no meaning .*. Set save_every"),
+        ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine'. It has no meaning"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
+        ({"rounds": -1}, "rounds=-1: expected 0 or more"),
+        ({"discriminator_batch_size": 3}, "discriminator_batch_size=3: expected an even number"),
+        ({"generator_learning_rate": 0.0}, "generator_learning_rate=0.0: expected a positive number"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, message):

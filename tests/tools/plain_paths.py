@@ -166,7 +166,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     chosen = {fast: plain if setting == "off" and fast not in kept else fast for fast, plain in PLAIN.items()}
     if setting == "on":
         if modeling_cnn_discriminator._ONEDNN_LINEAR is None:
-            raise RuntimeError("got --fast-paths on -> expected a torch with oneDNN -> leave the option out")
+            raise RuntimeError("--fast-paths on: expected a torch with oneDNN. Leave the option out")
         chosen[BLOCK_ROWS] = a_few
     target = {id(path): chosen[fast] for fast, plain in PLAIN.items() for path in (fast, plain)}
     target[id(a_few)] = chosen[BLOCK_ROWS]

@@ -77,6 +77,6 @@ def _wait(pids: list[int], timeout: float) -> None:
                 os.kill(pid, 9)
                 os.waitpid(pid, 0)
             raise AssertionError(
-                f"got no end after {timeout} s -> expected one -> do the processes wait for each other?"
+                f"no end after {timeout} s: expected one. Do the processes wait for each other?"
             )
         time.sleep(0.01)

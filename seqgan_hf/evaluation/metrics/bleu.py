@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import UserError
 from ..ngrams import Text, check_texts, count_ngrams, encode
 
 
@@ -52,7 +53,7 @@ def scores_from_matches(
 
 def check_orders(orders: Sequence[int]) -> None:
     if not orders or min(orders) < 1:
-        raise ValueError(f"got orders={list(orders)} -> expected n-gram orders of at least 1 -> set e.g. (2, 3, 4, 5)")
+        raise UserError(f"orders={list(orders)}", "n-gram orders of at least 1", "set e.g. (2, 3, 4, 5)")
 
 
 def sentence_bleu(

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...errors import UserError
+
 
 def check_features(sample_features: np.ndarray, reference_features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 (N, D) and (M, D); raises `ValueError` where they cannot be compared."""
     ours, theirs = (np.asarray(features, np.float64) for features in (sample_features, reference_features))
     if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1] or min(len(ours), len(theirs)) < 2:
-        raise ValueError(
-            f"got features of shapes {ours.shape} and {theirs.shape} -> expected (N, D) and (M, D) with at least 2 "
-            "texts each -> encode more texts, with the same encoder"
+        raise UserError(
+            f"features of shapes {ours.shape} and {theirs.shape}",
+            "(N, D) and (M, D) with at least 2 texts each",
+            "encode more texts, with the same encoder",
         )
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        raise ValueError("got features that are not finite -> expected numbers -> check the encoder's output")
+        raise UserError("features that are not finite", "numbers", "check the encoder's output")
     return ours, theirs
 
 

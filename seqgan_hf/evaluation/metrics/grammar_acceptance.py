@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...errors import UserError
 from ..confidence import wilson
 
 
@@ -30,7 +31,7 @@ def grammar_acceptance(sample_texts: Sequence[str], accepts: Callable[[str], boo
     0.5
     """
     if not len(sample_texts):
-        raise ValueError("got 0 samples -> expected at least 1 sample -> give more samples")
+        raise UserError("0 samples", "at least 1 sample", "give more samples")
     accepted = sum(bool(accepts(text)) for text in sample_texts)
     low, high = wilson(accepted, len(sample_texts))
     return {

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import UserError
 from ..ngrams import EncodedTexts, Text, check_texts, encode, number_ngrams
 
 
@@ -55,7 +56,7 @@ def log_probabilities(texts: Sequence[Text], train: Sequence[Text], order: int =
     check_texts("texts", texts)
     check_texts("training texts", train)
     if order < 1:
-        raise ValueError(f"got order={order} -> expected an n-gram order of at least 1 -> set e.g. 5")
+        raise UserError(f"order={order}", "an n-gram order of at least 1", "set e.g. 5")
     framed = frame(encode([*train, *texts]))
     start_token = framed.vocab_size - 2
     first_query = int(framed.lengths[: len(train)].sum())

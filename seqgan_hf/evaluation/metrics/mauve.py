@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...errors import MissingExtraError
 from .frechet import check_features
 
 
@@ -37,8 +38,8 @@ def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int
     try:
         from mauve import compute_mauve
     except ImportError as error:
-        raise ImportError(
-            'got no mauve-text -> MAUVE is computed by its authors\' library -> pip install "seqgan-hf[mauve]"'
+        raise MissingExtraError(
+            "no mauve-text: MAUVE is computed by its authors' library", None, 'pip install "seqgan-hf[mauve]"'
         ) from error
     # With fewer texts than 39 a cluster faiss prints a warning of its own; the cluster number is the authors' rule.
     return {"mauve": float(compute_mauve(p_features=theirs, q_features=ours, seed=seed, verbose=False).mauve)}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import UserError
 from ..ngrams import Text, check_texts, count_ngrams, encode
 from .bleu import check_orders, scores_from_matches
 
@@ -48,7 +49,7 @@ def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4
         ValueError: fewer than two samples (a single one has no others), or an order below 1.
     """
     if len(samples) == 1:
-        raise ValueError("got 1 sample -> Self-BLEU compares a sample with the others -> give at least 2 samples")
+        raise UserError("1 sample: Self-BLEU compares a sample with the others", None, "give at least 2 samples")
     check_texts("samples", samples, minimum=2)
     check_orders(orders)
     encoded = encode(samples)

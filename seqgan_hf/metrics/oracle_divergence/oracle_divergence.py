@@ -19,6 +19,7 @@ Example, with a model that throws a fair coin:
 """
 
 from seqgan_hf import metrics
+from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.likelihood import divergences
 from seqgan_hf.evaluation.loading import encode_texts
 
@@ -40,8 +41,9 @@ class OracleDivergence(metrics.LikelihoodMetric):
         model, oracle = self.need("model", inputs), self.need("oracle", inputs)
         fake, real = (encode_texts(model, texts) for texts in (predictions, self.need("references", inputs)))
         if not fake.ids.equal(encode_texts(oracle, predictions).ids):
-            raise ValueError(
-                "got a model and an oracle that read one text as different tokens -> expected one vocabulary -> give "
-                "the oracle that wrote the model's training data"
+            raise UserError(
+                "a model and an oracle that read one text as different tokens",
+                "one vocabulary",
+                "give the oracle that wrote the model's training data",
             )
         return divergences(model.model, oracle.model, fake, real)

@@ -8,7 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from ...data import Corpus, DataError
+from ...data import Corpus
+from ...errors import DataError
 from ...evaluation.run import EvaluationArguments, run_evaluation
 from ...evaluation.text import decode_ids
 
@@ -81,8 +82,9 @@ def arguments_of_evaluation(settings: Any, corpus: Corpus, folder: Path) -> list
     """
     if "prompt_ids" in corpus.eval.column_names:
         raise DataError(
-            "got `evaluation.recipe` for data with prompts -> expected a generator that writes without one -> name "
-            "`evaluation.metrics` instead, which are measured with the training prompts"
+            "`evaluation.recipe` for data with prompts",
+            "a generator that writes without one",
+            "name `evaluation.metrics` instead, which are measured with the training prompts",
         )
     output = folder / "evaluation"
     if corpus.oracle is not None:

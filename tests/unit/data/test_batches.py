@@ -107,13 +107,13 @@ def test_many_rows_equal_the_slow_way():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: to_samples([{"input_ids": [1, 2, 3]}], corpus(), max_length=2), "got a row of 3 tokens .row 0."),
+        (lambda: to_samples([{"input_ids": [1, 2, 3]}], corpus(), max_length=2), "a row of 3 tokens .row 0."),
         (lambda: to_samples([{"input_ids": [1]}, {"input_ids": [1, 2]}], corpus(None)), "there is no padding token"),
         (lambda: to_samples([{"input_ids": [1]}], corpus(None), max_length=2), "give a pad_token_id"),
         (lambda: materialize(dataset([{"input_ids": [1]}]).select([]), BOS, PAD), "without rows"),
         (lambda: materialize(dataset([{"input_ids": [1]}]), BOS, PAD, max_length=2**31), "GiB when padded"),
-        (lambda: materialize(dataset([{"input_ids": [1]}, {"input_ids": None}]), BOS, PAD), "got 1 rows without ids"),
-        (lambda: to_samples([], corpus()), "got no row"),
+        (lambda: materialize(dataset([{"input_ids": [1]}, {"input_ids": None}]), BOS, PAD), "1 rows without ids"),
+        (lambda: to_samples([], corpus()), "no row"),
         (lambda: to_samples([{"text": "a"}], corpus()), "expected a column 'input_ids'"),
     ],
 )

@@ -194,7 +194,7 @@ def test_samples_are_the_same_for_the_same_generator_state(english):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"T": {"a": 1}}, "got start='S'"),
+        ({"T": {"a": 1}}, "start='S'"),
         ({"S": {"a": 0.0}}, "positive, finite weights"),
         ({"S": {"a": 1.0, "b": math.nan}}, "positive, finite weights"),
         ({"S": {"a": math.inf}}, "positive, finite weights"),

@@ -40,7 +40,7 @@ def test_fixed_length_with_the_start_token_of_the_paper():
     corpus = load(dataset=rows_of(ids=[[1, 2], [0, 3]]), eos=False, bos_token_id=0, vocab_size=10)
     assert (corpus.bos_token_id, corpus.eos_token_id, corpus.pad_token_id, corpus.vocab_size) == (0, None, None, 10)
     assert corpus.train["input_ids"][:] == [[1, 2], [0, 3]]
-    with pytest.raises(DataError, match="got a line of 1 tokens and eos=false"):
+    with pytest.raises(DataError, match="a line of 1 tokens and eos=false"):
         load(dataset=rows_of(ids=[[1, 2], [0]]), eos=False)
 
 
@@ -83,32 +83,32 @@ def test_deduplication_and_empty_rows():
 @pytest.mark.parametrize(
     ("columns", "arguments", "message"),
     [
-        ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "got id 9 in row 1 of the training rows -> expected 0 to 4"),
-        ({"ids": [[1, 2], [3, 5]]}, {"vocab_size": 5}, "got id 5 in row 1"),
-        ({"ids": [[1, 2], [3, -1]]}, {}, "got id -1 in row 1 .* expected 0 to 16777215"),
-        ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows -> expected 0 to "),
-        ({"ids": [[1, 2], [3, 2**24]]}, {}, "got id 16777216 in row 1 .* expected 0 to 16777215 -> map the ids"),
-        ({"ids": ["1 2", f"3 {2**63}"]}, {}, f"got '3 {2**63}' in row 1 -> expected integers below"),
-        ({"ids": ["1 2", f"3 {2**63}"]}, {"vocab_size": 9}, f"got '3 {2**63}' in row 1"),
-        ({"ids": ["1 2", "1_000"]}, {}, "got '1_000' in row 1"),
-        ({"ids": ["1 2", "\uff11\uff12"]}, {}, "got '\uff11\uff12' in row 1"),
-        ({"ids": ROWS}, {"vocab_size": 0}, "got vocab_size=0 -> expected 1 to"),
-        ({"ids": ROWS}, {"vocab_size": 2**24 + 1}, "got vocab_size=16777217"),
-        ({"ids": ROWS}, {"seed": -1}, "got seed=-1"),
+        ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "id 9 in row 1 of the training rows: expected 0 to 4"),
+        ({"ids": [[1, 2], [3, 5]]}, {"vocab_size": 5}, "id 5 in row 1"),
+        ({"ids": [[1, 2], [3, -1]]}, {}, "id -1 in row 1 .* expected 0 to 16777215"),
+        ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows: expected 0 to "),
+        ({"ids": [[1, 2], [3, 2**24]]}, {}, "id 16777216 in row 1 .* expected 0 to 16777215. Map the ids"),
+        ({"ids": ["1 2", f"3 {2**63}"]}, {}, f"'3 {2**63}' in row 1: expected integers below"),
+        ({"ids": ["1 2", f"3 {2**63}"]}, {"vocab_size": 9}, f"'3 {2**63}' in row 1"),
+        ({"ids": ["1 2", "1_000"]}, {}, "'1_000' in row 1"),
+        ({"ids": ["1 2", "\uff11\uff12"]}, {}, "'\uff11\uff12' in row 1"),
+        ({"ids": ROWS}, {"vocab_size": 0}, "vocab_size=0: expected 1 to"),
+        ({"ids": ROWS}, {"vocab_size": 2**24 + 1}, "vocab_size=16777217"),
+        ({"ids": ROWS}, {"seed": -1}, "seed=-1"),
         ({"ids": ROWS}, {"ids_column": "ids", "prompt_column": "ids"}, "expected two columns"),
-        ({"ids": [[1, 2], None]}, {}, "got nothing .* in row 1"),
+        ({"ids": [[1, 2], None]}, {}, "nothing .* in row 1"),
         ({"ids": [[1.5], [2.0]]}, {}, "lists of integers"),
-        ({"ids": [[1.5], [2.0]]}, {"ids_column": "ids"}, "got column 'ids' of type list<.*double>"),
+        ({"ids": [[1.5], [2.0]]}, {"ids_column": "ids"}, "column 'ids' of type list<.*double>"),
         ({"ids": [[1]], "other": [[2]], "third": ["x"]}, {"ids_column": "idz"}, r"\['ids', 'other', 'third'\]"),
-        ({"one": [[1]], "two": [[2]]}, {}, "got no ids_column"),
-        ({"ids": ["1 2", "3 x"]}, {}, "got '3 x' in row 1"),
-        ({"ids": ROWS}, {"bos_token_id": 5}, "got bos_token_id=5 -> expected an id of the data, 0 to 4"),
-        ({"ids": ROWS}, {"eos_token_id": -1}, "got eos_token_id=-1"),
-        ({"ids": ROWS}, {"max_length": 0}, "got max_length=0"),
+        ({"one": [[1]], "two": [[2]]}, {}, "no ids_column"),
+        ({"ids": ["1 2", "3 x"]}, {}, "'3 x' in row 1"),
+        ({"ids": ROWS}, {"bos_token_id": 5}, "bos_token_id=5: expected an id of the data, 0 to 4"),
+        ({"ids": ROWS}, {"eos_token_id": -1}, "eos_token_id=-1"),
+        ({"ids": ROWS}, {"max_length": 0}, "max_length=0"),
         (
             {"ids": ROWS, "p": [[1], [99], [2]]},
             {"ids_column": "ids", "prompt_column": "p", "vocab_size": 5},
-            "got id 99",
+            "id 99",
         ),
     ],
 )
@@ -124,12 +124,12 @@ def test_the_largest_id():
 def test_row_number_far_into_the_data():
     rows = [[1, 2]] * 25_000
     rows[23_456] = [1, 7]
-    with pytest.raises(DataError, match="got id 7 in row 23456 of the held-out rows"):
+    with pytest.raises(DataError, match="id 7 in row 23456 of the held-out rows"):
         good = Dataset.from_dict({"ids": [[1, 2]] * 3})
         load(dataset=DatasetDict(train=good, test=Dataset.from_dict({"ids": rows})), vocab_size=5)
 
 
 def test_empty_split():
     empty = Dataset.from_dict({"ids": []}, features=Features({"ids": List(Value("int64"))}))
-    with pytest.raises(DataError, match="got 0 training rows"):
+    with pytest.raises(DataError, match="0 training rows"):
         load(dataset=DatasetDict(train=empty, test=empty))

@@ -107,14 +107,14 @@ class MadeOfBytes:
 )
 def test_other_pickles_run_nothing_and_are_refused(tmp_path, content):
     (tmp_path / "params.pkl").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be converted .* -> expected save/target_params_py3.pkl"):
+    with pytest.raises(DataError, match="cannot be converted .*: expected save/target_params_py3.pkl"):
         convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
     assert not (tmp_path / "oracle.safetensors").exists()
 
 
 def test_a_converted_oracle_that_cannot_be_written(tmp_path):
     (tmp_path / "params.pkl").write_bytes(pickle.dumps(published_arrays()))
-    with pytest.raises(DataError, match="cannot be written .* -> expected a path in a folder that exists"):
+    with pytest.raises(DataError, match="cannot be written .*: expected a path in a folder that exists"):
         convert_published_oracle(tmp_path / "params.pkl", tmp_path / "missing" / "oracle.safetensors")
 
 
@@ -203,9 +203,9 @@ def test_files_that_are_no_oracle_are_refused(tmp_path):
         "text.safetensors": "cannot be read",
         "other.safetensors": "without embed_tokens.weight, lm_head.weight",
     }.items():
-        with pytest.raises(DataError, match=f"got oracle file .*{name}.*{reason}.* -> expected"):
+        with pytest.raises(DataError, match=f"oracle file .*{name}.*{reason}.*. Expected"):
             load_oracle(tmp_path / name)
-    with pytest.raises(DataError, match="got length=0 -> expected at least 1"):
+    with pytest.raises(DataError, match="length=0: expected at least 1"):
         OracleData(length=0)
 
 

@@ -90,7 +90,7 @@ def test_unigram_says_how_many_characters_there_are(lowercase):
     texts = ["".join(chr(0x4E00 + (7 * row + place) % 200) for place in range(24)) + "aA" for row in range(100)]
     characters = 200 + (1 if lowercase else 2) + 1  # the space in front is one
     for size in (50, characters + 4):
-        message = f"got vocab_size={size} with level 'unigram' and {characters} .* at least {characters + 5}"
+        message = f"vocab_size={size} with level 'unigram' and {characters} .* at least {characters + 5}"
         with pytest.raises(DataError, match=message):
             build("unigram", texts, vocab_size=size, lowercase=lowercase)
     assert len(build("unigram", texts, vocab_size=characters + 5, lowercase=lowercase)) == characters + 5
@@ -241,8 +241,8 @@ def test_lower_case_and_named_pre_tokenizer():
         ({"vocab_size": 4}, "at least 5"),
         ({"level": "bpe", "vocab_size": 100}, "at least 259"),
         ({"level": "char", "pre_tokenizer": "Whitespace"}, "with words only"),
-        ({"pre_tokenizer": "Klingon"}, "got pre_tokenizer='Klingon'"),
-        ({"pre_tokenizer": "Split"}, "got pre_tokenizer='Split'"),
+        ({"pre_tokenizer": "Klingon"}, "pre_tokenizer='Klingon'"),
+        ({"pre_tokenizer": "Split"}, "pre_tokenizer='Split'"),
         ({"level": "unigram", "min_count": 2}, "set vocab_size instead"),
     ],
 )

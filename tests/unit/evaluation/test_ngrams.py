@@ -148,15 +148,15 @@ def test_length_statistics():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bleu([], [["a"]]), "got 0 samples"),
-        (lambda: bleu([["a"]], []), "got 0 references"),
-        (lambda: bleu([["a"]], [["a"]], orders=[0]), r"got orders=\[0\]"),
-        (lambda: self_bleu([["a"]]), "got 1 sample -> Self-BLEU"),
-        (lambda: self_bleu([]), "got 0 samples"),
-        (lambda: distinct([]), "got 0 samples"),
-        (lambda: ms_jaccard([["a"]], []), "got 0 references"),
-        (lambda: copy_rate([["a"]], []), "got 0 training texts"),
-        (lambda: length_statistics([]), "got 0 samples"),
+        (lambda: bleu([], [["a"]]), "0 samples"),
+        (lambda: bleu([["a"]], []), "0 references"),
+        (lambda: bleu([["a"]], [["a"]], orders=[0]), r"orders=\[0\]"),
+        (lambda: self_bleu([["a"]]), "1 sample -> Self-BLEU"),
+        (lambda: self_bleu([]), "0 samples"),
+        (lambda: distinct([]), "0 samples"),
+        (lambda: ms_jaccard([["a"]], []), "0 references"),
+        (lambda: copy_rate([["a"]], []), "0 training texts"),
+        (lambda: length_statistics([]), "0 samples"),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy(call, message):

@@ -92,7 +92,7 @@ def test_whatever_happens_the_contents_are_those_of_the_cache_of_transformers(da
 def test_more_than_there_is_room_for_is_refused(do):
     cache = filled(3, 4)
     reserve(cache, 6, 6)
-    with pytest.raises(IndexError, match="got .* rows of .* tokens -> expected at most 6 rows of 6 tokens -> reserve"):
+    with pytest.raises(IndexError, match=".* rows of .* tokens: expected at most 6 rows of 6 tokens. Reserve"):
         do(cache)
 
 

@@ -90,7 +90,7 @@ def test_sampling_options_are_honoured():
 )
 def test_options_out_of_range_are_refused(name, value):
     generator = build_generator("lstm")
-    with pytest.raises(ValueError, match=f"got {name}={value} -> expected"):
+    with pytest.raises(ValueError, match=f"{name}={value}. Expected"):
         sample(generator, start_prompt(generator, 2), **({"max_new_tokens": 3} | {name: value}))
 
 
@@ -229,7 +229,7 @@ def test_sequences_that_ended_take_no_rollouts():
 
 def test_rollouts_of_zero_are_refused():
     generator = build_generator("lstm")
-    with pytest.raises(ValueError, match="got rollouts=0 -> expected at least 1"):
+    with pytest.raises(ValueError, match="rollouts=0: expected at least 1"):
         list(complete(generator, sample(generator, start_prompt(generator, 2), 3), 0))
 
 

@@ -121,7 +121,7 @@ def test_other_shapes_are_refused():
         def forward(self, input_ids, attention_mask):
             return SequenceClassifierOutput(logits=torch.zeros(len(input_ids), 3))
 
-    with pytest.raises(ValueError, match=r"got logits of shape \(3, 3\) from ThreeClasses -> expected \(B, 2\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(3, 3\) from ThreeClasses: expected \(B, 2\)"):
         realness(ThreeClasses(), batch())
 
 

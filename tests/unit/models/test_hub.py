@@ -178,7 +178,7 @@ THREE = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c":
 @pytest.mark.parametrize("options", [{"num_labels": 3}, {"num_labels": 0}, THREE])
 def test_a_discriminator_tells_real_from_fake_and_nothing_else(name, options, tmp_path):
     auto, model_class, config = MODELS[name]
-    message = "got num_labels=[03] -> expected 2 .0 = fake, 1 = real., or 1 .* -> leave num_labels and id2label out"
+    message = "num_labels=[03]: expected 2 .0 = fake, 1 = real., or 1 .*. Leave num_labels and id2label out"
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         config(**options)
     model_class(config()).save_pretrained(tmp_path)

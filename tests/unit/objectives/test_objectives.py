@@ -264,13 +264,13 @@ def test_controls_know_nothing_of_the_discriminator():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SeqGAN(rollouts=0), "got rollouts=0 -> expected at least 1"),
-        (lambda: SeqGAN(rollout_lag=1.0), "got rollout_lag=1.0 -> expected a share"),
-        (lambda: SeqGAN(max_rows=0), "got max_rows=0 -> expected at least 1"),
-        (lambda: Reinforce(baseline="mean"), "got baseline='mean' -> expected one of none, moving_average"),
-        (lambda: Reinforce(baseline_momentum=1.0), "got baseline_momentum=1.0 -> expected"),
-        (lambda: MLE(scheduled_sampling=2.0), "got scheduled_sampling=2.0 -> expected a probability"),
-        (lambda: MLE(scheduled_sampling_steps=0), "got scheduled_sampling_steps=0 -> expected at least 1"),
+        (lambda: SeqGAN(rollouts=0), "rollouts=0: expected at least 1"),
+        (lambda: SeqGAN(rollout_lag=1.0), "rollout_lag=1.0: expected a share"),
+        (lambda: SeqGAN(max_rows=0), "max_rows=0: expected at least 1"),
+        (lambda: Reinforce(baseline="mean"), "baseline='mean': expected one of none, moving_average"),
+        (lambda: Reinforce(baseline_momentum=1.0), "baseline_momentum=1.0. Expected"),
+        (lambda: MLE(scheduled_sampling=2.0), "scheduled_sampling=2.0: expected a probability"),
+        (lambda: MLE(scheduled_sampling_steps=0), "scheduled_sampling_steps=0: expected at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):
