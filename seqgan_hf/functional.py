@@ -1,6 +1,8 @@
-"""Functions on tensors: sampling from logits, masked reductions, losses; and how many rows fit into memory."""
+"""Tensor maths, nothing else: sampling from logits, masked means, returns, losses of a softmax over a linear layer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import BoolTensor, LongTensor, Tensor
@@ -14,6 +16,15 @@ CDF_BLOCKS = range(128, 31, -1)
 def masked_mean(values: Tensor, mask: BoolTensor) -> Tensor:
     """Mean of the values where `mask` is true; both of shape (B, T) or (B,). Zero if nothing is counted."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def discounted(rewards: Tensor, mask: BoolTensor, discount: float) -> Tensor:
+    """R_t = sum over s >= t of discount^(s-t) r_s, over the positions that `mask` counts; all of shape (B, T)."""
+    total, returns = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards)
+    for t in reversed(range(rewards.shape[1])):
+        total = (rewards[:, t] + discount * total).masked_fill(~mask[:, t], 0.0)
+        returns[:, t] = total
+    return returns
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -128,14 +139,9 @@ class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, weights):
         inputs = (hidden, weight, bias)
-        gradients = [
-            torch.zeros_like(tensor, dtype=torch.float32) if needed else None
-            for tensor, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
-        ]
+        gradients = _zero_gradients(inputs, ctx.needs_input_grad)
         log_probabilities = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        size = block_rows(len(weight), hidden.device)
-        for start in range(0, len(hidden), size):
-            rows = slice(start, start + size)
+        for rows in _blocks(hidden, weight):
             logits = multiply(hidden[rows], weight, bias).float()
             slope = logits.softmax(dim=-1)
             # the softmax of the largest logit is 1 / sum exp(logit - largest): no second pass of exponentials
@@ -144,23 +150,86 @@ class _LinearNLL(torch.autograd.Function):
             log_probabilities[rows] = logits.gather(1, target).squeeze(1) - log_normalizer
             # d loss / d logits = weight * (softmax - one-hot); the row's weight goes to the narrower factors below
             slope.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
-            _LinearNLL._accumulate(gradients, rows, slope, weights[rows], hidden, weight)
+            _accumulate(gradients, rows, slope, weights[rows], hidden, weight)
         ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
         ctx.mark_non_differentiable(log_probabilities)
         return -(log_probabilities * weights).sum(), log_probabilities
 
     @staticmethod
-    def _accumulate(gradients, rows, slope, weights, hidden, weight):
-        of_hidden, of_weight, of_bias = gradients
-        slope_as_weight = slope.to(weight.dtype)
-        if of_hidden is not None:
-            of_hidden[rows] = multiply(slope_as_weight, weight.T) * weights[:, None]
-        if of_weight is not None:
-            weighted = (hidden[rows] * weights[:, None]).to(weight.dtype)
-            of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
-        if of_bias is not None:
-            of_bias += weights.to(slope.dtype) @ slope
+    def backward(ctx, upstream, _):
+        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None
+
+
+Head = tuple[Tensor, Tensor, Tensor | None]  # inputs of a linear layer (N, H), its weight (V, H) and bias (V,)
+
+
+def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool = False) -> tuple[Tensor, Tensor]:
+    """Weighted KL divergence between two softmaxes over linear layers, without ever holding all logits.
+
+    KL(G || M), or KL(M || G) if `forward` (for distillation). Like `linear_nll` it computes the gradient together with
+    the loss: it goes to G only, and can be taken only once and only of the first result.
+
+    Args:
+        head: of G, which learns.
+        other: of M, over the same V tokens; its width may differ.
+        weights: one constant factor a row, shape (N,).
+        forward: whether M is the reference.
+
+    Returns:
+        The loss `sum_i weights_i * KL_i`, a differentiable scalar in nats; and the divergences, shape (N,), without
+        gradient.
+    """
+    return _LinearKL.apply(*head, other, weights, forward)
+
+
+class _LinearKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, other, weights, forward):
+        inputs = (hidden, weight, bias)
+        gradients = _zero_gradients(inputs, ctx.needs_input_grad)
+        divergences = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        for rows in _blocks(hidden, weight):
+            ours = multiply(hidden[rows], weight, bias).float().log_softmax(dim=-1)
+            theirs = multiply(other[0][rows], *other[1:]).float().log_softmax(dim=-1)
+            if forward:  # sum_v M log(M / G), whose derivative by the logits of G is G - M
+                expected = theirs.exp()
+                divergences[rows] = (expected * (theirs - ours)).sum(dim=-1)
+                slope = ours.exp() - expected
+            else:  # sum_v G q with q = log(G / M), whose derivative is G (q - <G, q>)
+                probabilities, ratio = ours.exp(), ours - theirs
+                divergences[rows] = (probabilities * ratio).sum(dim=-1)
+                slope = probabilities * (ratio - divergences[rows, None])
+            _accumulate(gradients, rows, slope, weights[rows], hidden, weight)
+        ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
+        ctx.mark_non_differentiable(divergences)
+        return (divergences * weights).sum(), divergences
 
     @staticmethod
     def backward(ctx, upstream, _):
-        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None
+        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None
+
+
+def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+    size = block_rows(len(weight), hidden.device)
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
+
+
+def _zero_gradients(inputs: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Sums of blocks begin in float32, whatever the inputs are in; none where no gradient is asked for."""
+    return [
+        torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and asked else None
+        for tensor, asked in zip(inputs, needed, strict=False)
+    ]
+
+
+def _accumulate(gradients, rows: slice, slope: Tensor, weights: Tensor, hidden: Tensor, weight: Tensor) -> None:
+    """Add a block's share to the gradients of inputs, weight and bias; `slope` (K, V): d loss / d logits of a row."""
+    of_hidden, of_weight, of_bias = gradients
+    slope_as_weight = slope.to(weight.dtype)
+    if of_hidden is not None:
+        of_hidden[rows] = multiply(slope_as_weight, weight.T) * weights[:, None]
+    if of_weight is not None:
+        weighted = (hidden[rows] * weights[:, None]).to(weight.dtype)
+        of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
+    if of_bias is not None:
+        of_bias += weights.to(slope.dtype) @ slope

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,8 @@ class Samples(NamedTuple):
         mask: true from the first token through EOS, shape (B, T).
         prompt_mask: true on real prompt tokens, shape (B, P); `None` means that no prompt is padded.
         soft: a differentiable relaxation of `ids`, shape (B, T, V), for pathwise objectives only.
+        logprobs: of each token under the policy that it was drawn from, in nats, shape (B, T).
+        advantages: what each token is credited with in a policy gradient, shape (B, T).
     """
 
     prompt: LongTensor
@@ -31,6 +33,8 @@ class Samples(NamedTuple):
     mask: BoolTensor
     prompt_mask: BoolTensor | None = None
     soft: FloatTensor | None = None
+    logprobs: FloatTensor | None = None
+    advantages: FloatTensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -52,7 +56,12 @@ class Samples(NamedTuple):
         """Number of real tokens of each continuation, EOS included, shape (B,)."""
         return self.mask.sum(dim=1)
 
-    def _map(self, function) -> Samples:
+    @property
+    def uncredited(self) -> Samples:
+        """The same sequences without `logprobs` and `advantages`."""
+        return self._replace(logprobs=None, advantages=None)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
         return Samples(*(None if field is None else function(field) for field in self))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Samples:
@@ -74,14 +83,22 @@ class Samples(NamedTuple):
         prompt_width = max(part.prompt.shape[1] for part in parts)
         width = max(part.ids.shape[1] for part in parts)
         if any(part.soft is not None for part in parts):
-            raise UserError("samples with a soft relaxation", "token ids only", "drop `soft` before joining")
+            raise UserError("samples with a soft relaxation", "token ids only", "drop `soft` before joining them")
         padded = any(part.prompt_mask is not None or part.prompt.shape[1] != prompt_width for part in parts)
 
         def left(field: Tensor, value: int | bool) -> Tensor:
             return F.pad(field, (prompt_width - field.shape[1], 0), value=value)
 
-        def right(field: Tensor, value: int | bool) -> Tensor:
+        def right(field: Tensor, value: float) -> Tensor:
             return F.pad(field, (0, width - field.shape[1]), value=value)
+
+        def optional(name: str) -> Tensor | None:
+            fields = [getattr(part, name) for part in parts]
+            if all(field is None for field in fields):
+                return None
+            if any(field is None for field in fields):
+                raise UserError(f"`{name}` in some of the samples only", "them in all or none", "fill in the others")
+            return torch.cat([right(field, 0.0) for field in fields])
 
         masks = [p.attention_mask[:, : p.prompt.shape[1]] for p in parts] if padded else []
         return Samples(
@@ -89,6 +106,8 @@ class Samples(NamedTuple):
             ids=torch.cat([right(part.ids, pad_token_id) for part in parts]),
             mask=torch.cat([right(part.mask, False) for part in parts]),
             prompt_mask=torch.cat([left(mask, False) for mask in masks]) if padded else None,
+            logprobs=optional("logprobs"),
+            advantages=optional("advantages"),
         )
 
 

@@ -1,6 +1,6 @@
 """Everything a generator writes, and what is said of it: samples, rollouts, likelihoods, verdicts."""
 
-from .likelihood import sequence_logprobs, token_logprobs, weighted_nll
+from .likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
 from .rollouts import complete
 from .sampling import mix_in_own_tokens, sample
 from .verdicts import realness, rewards
@@ -9,6 +9,7 @@ from .vocabulary import special_tokens, start_prompt, vocabulary_size
 
 __all__ = [
     "complete",
+    "full_kl",
     "mix_in_own_tokens",
     "realness",
     "rewards",

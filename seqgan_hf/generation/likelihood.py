@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ..functional import block_rows, linear_nll
+from ..functional import block_rows, linear_kl, linear_nll
 from ..samples import Samples
 from .decoder import LEAVE_PADDING_OUT, has_plain_head, head_logits, is_plain_product, position_arguments
 from .memory import in_parts
@@ -82,6 +82,43 @@ def weighted_nll(
     logprobs = -F.cross_entropy(logits, samples.ids.flatten(), reduction="none")
     logprobs = logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
     return -(weights * logprobs).sum(), logprobs.detach()
+
+
+def full_kl(
+    generator: PreTrainedModel, other: PreTrainedModel, samples: Samples, weights: Tensor, forward: bool = False
+) -> tuple[Tensor, Tensor]:
+    """sum over b, t of weights * KL(G_t || M_t), the divergence between two models' next-token distributions.
+
+    Over the whole vocabulary, at the prefixes of given sequences; no gradient flows through these or to `other`.
+
+    Args:
+        generator: G, which learns.
+        other: M, another causal LM over the same tokens; read in eval mode.
+        weights: constants, shape (B, T); positions where `samples.mask` is false count as zero.
+        forward: KL(M_t || G_t) instead, for distillation.
+
+    Returns:
+        The loss, a differentiable scalar in nats, and the divergences (B, T), without gradient, zero at padding.
+    """
+    features, head = _predictions(generator, samples, samples.ids)
+    with torch.no_grad(), evaluating(other):
+        other_features, other_head = _predictions(other, samples, samples.ids)
+    weights, flat = weights.detach().masked_fill(~samples.mask, 0.0).flatten(), features.flatten(0, 1)
+    if is_plain_product(head) and is_plain_product(other_head):
+        theirs = (other_features.flatten(0, 1), other_head.weight.detach(), _detached(other_head.bias))
+        loss, values = linear_kl((flat, head.weight, head.bias), theirs, weights, forward)
+    else:
+        ours = head(flat).float().log_softmax(dim=-1)
+        with torch.no_grad():
+            theirs = other_head(other_features.flatten(0, 1)).float().log_softmax(dim=-1)
+        first, second = (theirs, ours) if forward else (ours, theirs)
+        values = (first.exp() * (first - second)).sum(dim=-1)
+        loss = (weights * values).sum()
+    return loss, values.detach().view_as(samples.ids).masked_fill(~samples.mask, 0.0)
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
 
 
 # Sequences whose density is computed in one forward pass.

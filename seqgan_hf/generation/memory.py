@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
+
+logger = logging.getLogger(__name__)
 
 # For each model and task, the rows that turned out to fit into memory.
 _FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
@@ -25,7 +27,7 @@ def fewer_rows(model: nn.Module, task: str, rows: int) -> int:
     clear_device_cache(garbage_collection=True)
     rows = max(1, rows // 2)
     _FITTING_ROWS.setdefault(model, {})[task] = rows
-    warnings.warn(f"{task} ran out of memory; going on with {rows} rows at a time", stacklevel=3)
+    logger.warning("%s ran out of memory; going on with %d rows at a time", task, rows)
     return rows
 
 

@@ -42,10 +42,10 @@ def complete(
 ) -> Iterator[Completions]:
     """Complete every proper prefix of every sequence `rollouts` times (Monte Carlo search, SeqGAN, section 3.1).
 
-    The walk is a staircase. It goes through the positions once; at position t the sequences whose first t tokens are
-    given join the batch, on copies of the cache that the sampled sequence had there, and every row of the batch takes
-    one step. That is T-1 steps in all, each on a large batch, and no prefix is ever computed twice. Prefixes that
-    already ended (EOS) have nothing to complete and take no part.
+    All rollouts advance together, one token a step. The walk goes through the positions once; at position t the
+    sequences whose first t tokens are given join the batch, on copies of the cache that the sampled sequence had
+    there, and every row of the batch takes one step. That is T-1 steps in all, each on a large batch, and no prefix is
+    ever computed twice. Prefixes that already ended (EOS) have nothing to complete and take no part.
 
     Args:
         generator: the rollout policy: any causal LM with a cache; put into eval mode meanwhile.
@@ -63,6 +63,8 @@ def complete(
     if rollouts < 1:
         raise UserError(f"rollouts={rollouts}", "at least 1 completion of each prefix", "set `rollouts`")
     check_sampling(samples.ids.shape[1], temperature, top_k, top_p)
+    # completions are other sequences: what was computed for the given ones is not theirs
+    samples = samples.uncredited
     with evaluating(generator):
         if max_rows is None:
             max_rows = rows_that_fit(generator, samples, samples.ids.shape[1])
@@ -127,7 +129,7 @@ class _Units:
 def _walk(
     generator: PreTrainedModel, samples: Samples, units: list[_Unit], temperature: float, top_k: int, top_p: float
 ) -> Completions:
-    """One staircase over the given units.
+    """One walk over the given units.
 
     The decoder's rows are the sampled sequences (as long as prefixes are still to be handed over), then the
     completions that are being written, whose numbers `active` holds.

@@ -1,13 +1,17 @@
-"""The contract of an objective: what the generator is rewarded for, and how the gradient reaches it."""
+"""The contract of an objective: what the generator learns from, and how the gradient reaches it."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
 from ..functional import masked_mean
@@ -15,6 +19,10 @@ from ..generation.sampling import sample
 from ..generation.verdicts import realness
 from ..samples import Samples
 from .statistics import shared_mean
+
+
+Adversary = Literal["classifier", "language_model"]
+Phase = Literal["pretrain_generator", "pretrain_discriminator", "adversarial"]
 
 
 class Loss(NamedTuple):
@@ -28,48 +36,195 @@ class Loss(NamedTuple):
     """
 
     value: Tensor
-    metrics: dict[str, Tensor | float] = {}
+    metrics: Mapping[str, Tensor | float] = {}
     weight: Tensor | float = 1.0
 
 
+class Credit(NamedTuple):
+    """A batch of samples with what its tokens are credited with, and values to log once a batch.
+
+    Attributes:
+        samples: with `advantages`, and `logprobs` where the objective needs them.
+        metrics: see `Loss`.
+    """
+
+    samples: Samples
+    metrics: Mapping[str, Tensor | float] = {}
+
+
+class Copy(NamedTuple):
+    """A frozen model that begins as a copy of the generator, when the objective's own training begins.
+
+    Attributes:
+        decay: after every step of the generator the copy keeps this share of itself and takes the rest from the
+            generator (an exponential moving average); `None` leaves it as it is until `Models.refresh`.
+    """
+
+    decay: float | None = None
+
+
+class Turn(NamedTuple):
+    """A part of a run's schedule.
+
+    Attributes:
+        phase: what is trained.
+        units: epochs of the generator's pretraining, d-steps of the discriminator's, or adversarial rounds.
+        generator_steps, discriminator_steps: of each round.
+    """
+
+    phase: Phase
+    units: int
+    generator_steps: int = 0
+    discriminator_steps: int = 0
+
+
+class Models:
+    """The models that an objective is given: both players, and each declared copy by its name (`models["reference"]`).
+
+    Args:
+        generator: any causal LM.
+        discriminator: the trained opponent; `None` if the objective has none.
+        copies: what the objective declares; made by `begin`.
+    """
+
+    def __init__(
+        self,
+        generator: PreTrainedModel,
+        discriminator: PreTrainedModel | None = None,
+        copies: Mapping[str, Copy] | None = None,
+    ):
+        self.generator, self.discriminator = generator, discriminator
+        self._declared = dict(copies or {})
+        self._copies: dict[str, PreTrainedModel] = {}
+
+    def __getitem__(self, name: str) -> PreTrainedModel:
+        return self._copies[name]
+
+    def begin(self) -> None:
+        """Make the copies that are not there yet."""
+        for name in self._declared:
+            if name not in self._copies:
+                self._copies[name] = copy.deepcopy(self.generator).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the averaged copies towards the generator, which just stepped."""
+        for name, model in self._copies.items():
+            if (decay := self._declared[name].decay) is not None:
+                average = get_ema_multi_avg_fn(decay)
+                average(list(model.parameters()), list(self.generator.parameters()), None)
+
+    @torch.no_grad()
+    def refresh(self, name: str) -> None:
+        """Make a copy equal to the generator again."""
+        self._copies[name].load_state_dict(self.generator.state_dict())
+
+    def named(self) -> dict[str, PreTrainedModel]:
+        """All models that a checkpoint holds, by name."""
+        players = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: model for name, model in players.items() if model is not None} | self._copies
+
+
+@contextmanager
+def frozen(*models: nn.Module | None) -> Iterator[None]:
+    """No gradients for the parameters of these models; they still pass through them to what they read."""
+    chosen = [model for model in models if model is not None]
+    trainable = [parameter for model in chosen for parameter in model.parameters() if parameter.requires_grad]
+    _require_grad(trainable, False)
+    try:
+        yield
+    finally:
+        _require_grad(trainable, True)
+
+
+def _require_grad(parameters: Iterable[nn.Parameter], flag: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(flag)
+
+
 class Objective(ABC):
-    """One paper's way to train a generator against a discriminator.
+    """One paper's way to train a generator.
 
     The arguments of `__init__` are its configuration, nothing else is. An objective returns losses; only the trainer
-    steps optimizers. A subclass in your own file is named by its dotted path in a recipe.
+    steps optimizers. A subclass in your own file is named by its dotted path in a recipe. `docs/design.md` walks
+    through one step.
 
     Attributes:
         citation: BibTeX of the paper; it goes into the model card.
-        adversarial: whether it needs a discriminator and samples of the generator.
+        adversary: the trained opponent: a sequence classifier, a causal LM, or none.
+        draws: whether a generator step learns from samples of the generator. It is then without dropout, as the
+            samples were drawn; otherwise dropout is on.
+        paired: whether row i of the real and of the generated sequences continue the same prompt in discriminator
+            steps, too.
+        updates: generator steps on one batch of samples.
     """
 
     citation: ClassVar[str] = ""
-    adversarial: ClassVar[bool] = True
+    adversary: ClassVar[Adversary | None] = "classifier"
+    draws: ClassVar[bool] = True
+    paired: ClassVar[bool] = False
+    updates: int = 1
 
-    def sample(self, generator: PreTrainedModel, prompt: LongTensor, max_new_tokens: int, **options: Any) -> Samples:
-        """Draw the sequences that a generator step learns from; `options` are those of `sampling.sample`."""
-        return sample(generator, prompt, max_new_tokens, **options)
+    def copies(self) -> dict[str, Copy]:
+        """The frozen models that it needs beside the players, by name."""
+        return {}
+
+    def schedule(self, turns: list[Turn]) -> list[Turn]:
+        """The turns of a run, in order.
+
+        Args:
+            turns: those of the settings: the generator's pretraining, the discriminator's, adversarial rounds.
+        """
+        return turns
+
+    def sample(self, models: Models, real: Samples, max_new_tokens: int) -> Samples:
+        """Draw what a generator step learns from: by default a continuation of each of the B real prompts.
+
+        Args:
+            models: the players.
+            real: a batch of training sequences, shape (B, T).
+            max_new_tokens: the longest continuation.
+        """
+        return sample(models.generator, real.prompt, max_new_tokens, prompt_mask=real.prompt_mask)
+
+    def fakes(self, models: Models, prompts: Samples, max_new_tokens: int) -> Samples:
+        """Draw what the discriminator is shown as generated: by default what `sample` draws.
+
+        Args:
+            models: the players.
+            prompts: training sequences whose prompts are continued; if `paired`, row i answers row i.
+            max_new_tokens: the longest continuation.
+        """
+        return self.sample(models, prompts, max_new_tokens)
+
+    def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
+        """Credit the tokens of a batch, once, before its `updates`; called without autograd."""
+        return Credit(fake)
 
     @abstractmethod
-    def generator_loss(
-        self, generator: PreTrainedModel, discriminator: PreTrainedModel | None, real: Samples, fake: Samples | None
-    ) -> Loss:
+    def generator_loss(self, models: Models, real: Samples, fake: Samples | None) -> Loss:
         """The loss of one generator step.
 
         Args:
-            generator: in train mode.
-            discriminator: its parameters are frozen meanwhile; `None` if the objective is not adversarial.
-            real: a batch of training sequences.
-            fake: what `sample` gave; `None` if the objective is not adversarial.
+            models: the generator in train mode, without dropout if the objective `draws`; the parameters of the
+                discriminator are frozen meanwhile, and its dropout is off.
+            real: a batch of training sequences, shape (B, T).
+            fake: the samples of `credit`; `None` if the objective draws none.
         """
 
-    def discriminator_loss(self, discriminator: PreTrainedModel, real: Samples, fake: Samples) -> Loss:
+    def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """Cross-entropy of telling real from generated sequences: -E_real log D - E_G log(1 - D) (SeqGAN, eq. 5).
 
         The two expectations are averaged, not summed. A discriminator with a method `regularization` has its result
         added. Sequences of both kinds go through the model together.
+
+        Args:
+            models: the discriminator in train mode; the parameters of the generator are frozen meanwhile.
+            real: a batch of training sequences.
+            fake: as many rows of what `fakes` drew.
         """
-        both = Samples.concatenate([real, fake])
+        discriminator = models.discriminator
+        both = Samples.concatenate([real.uncredited, fake.uncredited])
         scores = realness(discriminator, both).float()
         counted = both.mask if scores.dim() == 2 else torch.ones_like(scores, dtype=torch.bool)
         of_real, of_fake = scores.split([real.batch_size, fake.batch_size])
@@ -86,11 +241,11 @@ class Objective(ABC):
             loss = loss + discriminator.regularization()
         return Loss(loss, metrics)
 
-    def after_generator_step(self, generator: PreTrainedModel) -> None:
-        """Called after every generator step, for policies that lag behind."""
+    def after_step(self, player: Literal["generator", "discriminator"], models: Models) -> None:
+        """Called after every step of a player; the copies have followed by then."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a checkpoint."""
+        """What must survive a checkpoint, of this process."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

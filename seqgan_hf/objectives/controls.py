@@ -1,17 +1,17 @@
-"""Controls: the same training with a reward that knows nothing. What they reach is not the discriminator's merit."""
+"""Controls: the same training with a reward that knows nothing. Gains they also show cannot be credited to D."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..samples import Samples
+from .base import Models
 from .reinforce import Baseline, Reinforce
 
 
 class ConstantReward(Reinforce):
-    """Every sequence earns the same: the generator is trained to repeat what it says anyway.
+    """Every sequence earns the same: the generator is trained to repeat what it says anyway. No discriminator.
 
     Args:
         reward: the reward of every token; 1 by default.
@@ -19,17 +19,20 @@ class ConstantReward(Reinforce):
         baseline_momentum: see `Reinforce`.
     """
 
+    adversary = None
+
     def __init__(self, reward: float = 1.0, baseline: Baseline = "none", baseline_momentum: float = 0.9):
         super().__init__(baseline, baseline_momentum)
-        self.reward = reward
+        self.constant = reward
 
-    def action_values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-        return torch.full_like(samples.ids, self.reward, dtype=torch.float32)
+    def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        return torch.full_like(samples.ids, self.constant, dtype=torch.float32)
 
 
 class RandomReward(Reinforce):
-    """Every sequence earns a number drawn uniformly from [0, 1), which is shared by its tokens."""
+    """Every sequence earns a number drawn uniformly from [0, 1), which is shared by its tokens. No discriminator."""
 
-    def action_values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-        drawn = torch.rand(samples.batch_size, 1, device=samples.ids.device)
-        return drawn.expand_as(samples.ids)
+    adversary = None
+
+    def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        return torch.rand(samples.batch_size, 1, device=samples.ids.device).expand_as(samples.ids)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..generation.likelihood import weighted_nll
 from ..generation.sampling import mix_in_own_tokens
 from ..samples import Samples
-from .base import Loss, Objective
+from .base import Loss, Models, Objective
 
 
 class MLE(Objective):
@@ -26,8 +25,8 @@ class MLE(Objective):
         Bengio et al., Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks, NeurIPS 2015.
     """
 
-    adversarial = False
-    citation = ""
+    adversary = None
+    draws = False
 
     def __init__(self, scheduled_sampling: float = 0.0, scheduled_sampling_steps: int = 10_000):
         if not 0 <= scheduled_sampling <= 1:
@@ -46,20 +45,18 @@ class MLE(Objective):
         self.scheduled_sampling_steps = scheduled_sampling_steps
         self.steps = 0
 
-    def generator_loss(
-        self, generator: PreTrainedModel, discriminator: PreTrainedModel | None, real: Samples, fake: Samples | None
-    ) -> Loss:
+    def generator_loss(self, models: Models, real: Samples, fake: None) -> Loss:
         """Mean of -log G over the batch's tokens, in nats."""
         read = None
         if self.scheduled_sampling:
             probability = self.scheduled_sampling * min(1.0, self.steps / self.scheduled_sampling_steps)
-            read = mix_in_own_tokens(generator, real, probability)
+            read = mix_in_own_tokens(models.generator, real, probability)
         tokens = real.mask.sum()
         weights = torch.full_like(real.ids, 1.0, dtype=torch.float32) / tokens
-        loss, _ = weighted_nll(generator, real, weights, read)
+        loss, _ = weighted_nll(models.generator, real, weights, read)
         return Loss(loss, {"nll_train": loss.detach()}, weight=tokens)
 
-    def after_generator_step(self, generator: PreTrainedModel) -> None:
+    def after_step(self, player: Literal["generator", "discriminator"], models: Models) -> None:
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:

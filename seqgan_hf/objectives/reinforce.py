@@ -1,4 +1,4 @@
-"""Policy gradient with one terminal reward per sequence, and the baselines that lower its variance."""
+"""Policy gradient: four hooks that most text GANs differ in, and the baselines that lower its variance."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..functional import masked_mean
-from ..generation.likelihood import weighted_nll
+from ..generation.likelihood import token_logprobs, weighted_nll
 from ..generation.verdicts import rewards
 from ..samples import Samples
-from .base import Loss, Objective
+from .base import Credit, Loss, Models, Objective
 from .statistics import sum_over_processes
 
 
@@ -24,7 +23,8 @@ BASELINES: tuple[str, ...] = ("none", "moving_average", "batch", "leave_one_out"
 class Reinforce(Objective):
     """REINFORCE: every token of a sequence is credited with D's verdict on the whole of it.
 
-    Subclasses change `action_values`, and nothing else, to spread that verdict over the tokens.
+    Subclasses override one or two of four hooks, in the order in which a batch goes through them: `reward`,
+    `action_values`, `advantages`, `token_weights`.
 
     Args:
         baseline: what is subtracted from the action values at each position, over the sequences that reach it:
@@ -54,25 +54,70 @@ class Reinforce(Objective):
         self.baseline_momentum = baseline_momentum
         self.moving_average: Tensor | None = None  # (T,)
 
-    def action_values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-        """Q(Y_1:t-1, y_t), the reward expected after token y_t, without gradient, shape (B, T)."""
-        return sequence_rewards(discriminator, samples)[:, None].expand_as(samples.ids)
+    # --- The four hooks ----------------------------------------------------------------------------------------------
 
-    def generator_loss(
-        self, generator: PreTrainedModel, discriminator: PreTrainedModel | None, real: Samples, fake: Samples | None
-    ) -> Loss:
-        """-sum_t E[log G(y_t | Y_1:t-1) (Q(Y_1:t-1, y_t) - b_t)] (SeqGAN, eq. 7): a sum over tokens, a mean over B."""
-        values = self.action_values(generator, discriminator, fake)
-        advantages = values - self._baseline(values, fake)
-        loss, logprobs = weighted_nll(generator, fake, advantages / fake.batch_size)
+    def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """What whole sequences earn: here D(Y), the probability of being real.
+
+        Row-wise: a reward depends on its own row of `samples` only, since rollouts are cut by memory.
+
+        Args:
+            models: the players.
+            samples: K sequences: those of the batch, or completions of their prefixes.
+            real: the batch of training sequences, for rewards that compare with real text.
+
+        Returns:
+            Shape (K,); or (K, T) where every token earns something.
+        """
+        return sequence_rewards(models, samples)
+
+    def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """Q(Y_1:t-1, y_t), the reward expected after token y_t, shape (B, T)."""
+        values = self.reward(models, samples, real)
+        return values if values.dim() == 2 else values[:, None].expand_as(samples.ids)
+
+    def advantages(self, values: Tensor, samples: Samples) -> Tensor:
+        """Q - b_t, with a baseline over the batches of all processes; of and to shape (B, T)."""
+        return values - self._baseline(values, samples)
+
+    def token_weights(self, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
+        """The factor of -log G(y_t | Y_1:t-1) in the loss: ratios, clipping and penalties go here.
+
+        Args:
+            advantages: shape (B, T).
+            logprobs: of the tokens under the generator as it is now, without gradient, shape (B, T).
+            samples: the batch; `samples.logprobs` are those under the policy that drew it.
+
+        Returns:
+            Constants, shape (B, T).
+        """
+        return advantages
+
+    # --- One batch ---------------------------------------------------------------------------------------------------
+
+    def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
+        """Advantages for a batch; with several updates the log-probabilities that its ratios are taken to, too."""
+        values = self.action_values(models, fake, real)
         last = values.gather(1, fake.lengths[:, None] - 1)
         metrics = {
             "reward": last.mean(),
             "reward_std": last.std(unbiased=False),
             "action_value": masked_mean(values, fake.mask),
-            "nll_policy": -masked_mean(logprobs, fake.mask),
         }
-        return Loss(loss, metrics)
+        fake = fake._replace(advantages=self.advantages(values, fake))
+        if self.updates > 1 and fake.logprobs is None:
+            fake = fake._replace(logprobs=token_logprobs(models.generator, fake))
+        return Credit(fake, metrics)
+
+    def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
+        """-sum_t E[log G(y_t | Y_1:t-1) (Q(Y_1:t-1, y_t) - b_t)] (SeqGAN, eq. 7): a sum over tokens, a mean over B."""
+        weights = fake.advantages
+        if type(self).token_weights is not Reinforce.token_weights:  # else a pass through the generator is spared
+            with torch.no_grad():
+                logprobs = token_logprobs(models.generator, fake)
+            weights = self.token_weights(fake.advantages, logprobs, fake)
+        loss, logprobs = weighted_nll(models.generator, fake, weights / fake.batch_size)
+        return Loss(loss, {"nll_policy": -masked_mean(logprobs, fake.mask)})
 
     def _baseline(self, values: Tensor, samples: Samples) -> Tensor:
         """b_t, broadcastable to (B, T), from the sequences of all processes."""
@@ -101,7 +146,11 @@ class Reinforce(Objective):
         self.moving_average = state["moving_average"]
 
 
-def sequence_rewards(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
+def sequence_rewards(models: Models, samples: Samples) -> Tensor:
     """D(Y) of whole sequences, shape (B,); of a discriminator that judges every token, its verdict at the last one."""
-    values = rewards(discriminator, samples)
+    return last_of(rewards(models.discriminator, samples), samples)
+
+
+def last_of(values: Tensor, samples: Samples) -> Tensor:
+    """Values of whole sequences (B,) as they are; of values a token (B, T), those of the last tokens."""
     return values if values.dim() == 1 else values.gather(1, samples.lengths[:, None] - 1).squeeze(1)

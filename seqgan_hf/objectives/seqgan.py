@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..generation.memory import in_parts
 from ..generation.rollouts import complete
 from ..samples import Samples
-from .reinforce import Baseline, Reinforce, sequence_rewards
+from .base import Copy, Models
+from .reinforce import Baseline, Reinforce, last_of
 
 
 class SeqGAN(Reinforce):
@@ -65,48 +62,26 @@ class SeqGAN(Reinforce):
         self.rollouts = rollouts
         self.rollout_lag = rollout_lag
         self.max_rows = max_rows
-        self.lagging: PreTrainedModel | None = None
-        self.restored_weights: dict[str, Tensor] | None = None
 
-    def action_values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-        """Q(Y_1:t-1, y_t): the mean of D over completions of Y_1:t, shape (B, T), zero at padding."""
+    def copies(self) -> dict[str, Copy]:
+        return {"rollout_policy": Copy(decay=self.rollout_lag)} if self.rollout_lag else {}
+
+    def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """Q(Y_1:t-1, y_t): the mean reward of completions of Y_1:t, shape (B, T), zero at padding."""
         rows = samples.batch_size
         at_once = min(self.max_rows or rows, rows)  # below that, every sequence has one completion in flight
         task = "rollouts of one prefix of every sequence"
         parts = in_parts(
-            generator, task, rows, at_once, lambda part: self._values(generator, discriminator, samples.select(part))
+            models.generator, task, rows, at_once, lambda part: self._values(models, samples.select(part), real)
         )
         return torch.cat(parts)
 
-    def _values(self, generator: PreTrainedModel, discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-        policy = self._rollout_policy(generator)
+    def _values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        policy = models["rollout_policy"] if self.rollout_lag else models.generator
         totals = torch.zeros_like(samples.ids, dtype=torch.float32)
         for completions in complete(policy, samples, self.rollouts, max_rows=self.max_rows):
-            rewards = sequence_rewards(discriminator, completions.samples)
+            rewards = last_of(self.reward(models, completions.samples, real), completions.samples)
             # the completions of Y_1:t value the action y_t, which stands in column t - 1
             totals.index_put_((completions.row, completions.prefix_length - 1), rewards, accumulate=True)
-        values = totals / self.rollouts
-        return values.scatter(1, samples.lengths[:, None] - 1, sequence_rewards(discriminator, samples)[:, None])
-
-    def _rollout_policy(self, generator: PreTrainedModel) -> PreTrainedModel:
-        if not self.rollout_lag:
-            return generator
-        if self.lagging is None:
-            self.lagging = copy.deepcopy(generator).requires_grad_(False)
-            if self.restored_weights is not None:
-                self.lagging.load_state_dict(self.restored_weights)
-        return self.lagging
-
-    @torch.no_grad()
-    def after_generator_step(self, generator: PreTrainedModel) -> None:
-        if self.rollout_lag:
-            for old, new in zip(self._rollout_policy(generator).parameters(), generator.parameters(), strict=True):
-                old.lerp_(new, 1 - self.rollout_lag)
-
-    def state_dict(self) -> dict[str, Any]:
-        lagging = self.restored_weights if self.lagging is None else self.lagging.state_dict()
-        return super().state_dict() | {"lagging": lagging}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.lagging, self.restored_weights = None, state["lagging"]
+        last = last_of(self.reward(models, samples, real), samples)
+        return (totals / self.rollouts).scatter(1, samples.lengths[:, None] - 1, last[:, None])

@@ -44,6 +44,14 @@ class TrainingData(ABC):
         """Epoch after epoch, each in an order of its own."""
         return chain.from_iterable(self.epoch((*seed, epoch), batch_size) for epoch in count())
 
+    def take(self, seed: tuple[int, ...], size: int) -> Samples:
+        """`size` sequences of this process's share; all of them again once they are used up."""
+        batches = self.endless(seed, size)
+        parts = [next(batches)]
+        while sum(part.batch_size for part in parts) < size:
+            parts.append(next(batches))
+        return Samples.concatenate(parts).select(slice(0, size))
+
 
 def seeded(seed: tuple[int, ...]) -> int:
     """One well-mixed number from several, for a generator of random numbers."""

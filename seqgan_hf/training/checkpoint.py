@@ -1,4 +1,8 @@
-"""Checkpoints of a run: written aside and renamed when whole, so that a kill leaves the last good one."""
+"""Checkpoints: the state of every part of a run, written aside and renamed when whole, so that a kill loses nothing.
+
+A part is anything with `state_dict` and `load_state_dict`. A new one is named where the trainer makes its parts;
+nothing here knows what they are.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +15,254 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
-from ..errors import RunFolderError
+from ..errors import RunFolderError, TrainingError
+from ..objectives import Models
+from .batches import seeded
+from .best import Best
+from .processes import agreed, alone_by_mistake, check_same_weights
+from .session import Session
 
 
 PREFIX = "checkpoint-"
-COMPLETE = "progress.json"  # written last
+COMPLETE = "complete.json"  # written last
 # Files without which nothing can be resumed from, as patterns.
-NEEDED = ("trainer.pt", "process-0.pt", "generator/*.safetensors")
+NEEDED = ("shared.pt", "process-0.pt", "generator/*.safetensors")
 # Endings of folders that are no checkpoints yet, or no more.
 PARTIAL, REPLACED, REMOVED = ".partial", ".replaced", ".removed"
 
 
-def rng_state() -> dict[str, Any]:
+class RandomState:
     """The state of every source of random numbers of this process, as tensors and plain values."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "accelerator": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
-    }
+
+    def state_dict(self) -> dict[str, Any]:
+        version, words, gauss = random.getstate()
+        name, keys, *rest = np.random.get_state()
+        return {
+            "python": [version, list(words), gauss],
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "torch": torch.get_rng_state(),
+            "accelerator": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state["torch"].cpu())
+        for cuda_state in state["accelerator"]:
+            torch.cuda.set_rng_state(cuda_state.cpu())
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Take back what `rng_state` gave."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    for cuda_state in state["accelerator"]:
-        torch.cuda.set_rng_state(cuda_state.cpu())
+class Part(Protocol):
+    """Something whose state survives a checkpoint; the state holds tensors and plain values only."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Checkpoints:
+    """Saves and loads the state of a run.
+
+    Args:
+        session: of the run.
+        models: each becomes a folder as `save_pretrained` writes it.
+        best: the best evaluation so far, whose checkpoint is never rotated away.
+        shared: parts whose state is the same on all processes, by name; saved once.
+        own: parts whose state may differ from process to process; saved by each.
+        fingerprint: of the training data, to tell whether a run goes on with others.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        models: Models,
+        best: Best,
+        shared: dict[str, Part],
+        own: dict[str, Part],
+        fingerprint: int,
+    ):
+        self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
+        self.shared = {"session": session, "best": best, **shared}
+        self.own = own | {"random": RandomState()}  # last, since loading the others may draw numbers
+
+    def save(self) -> Path:
+        """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder.
+
+        Raises:
+            TrainingError: the weights differ between processes, or are not finite.
+            RunFolderError: it cannot be written.
+        """
+        session = self.session
+        models = self.models.named()
+        check_same_weights(session.accelerator, models)
+        with agreed(session.accelerator):
+            check_finite_weights(models, session)
+        writer = CheckpointWriter(session.folder.checkpoints, f"{PREFIX}{session.state.global_step}")
+        self.best.name_checkpoint(writer.path.name)
+        for write in (self._write_shared, self._write_own, self._seal):
+            with agreed(session.accelerator), writer.clear_of_errors():
+                write(writer)
+        session.call("on_save")
+        return writer.path
+
+    def _write_shared(self, writer: CheckpointWriter) -> None:
+        if self.session.is_main:
+            writer.begin()
+            for name, model in self.models.named().items():
+                model.save_pretrained(writer.aside / name)
+            torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
+
+    def _write_own(self, writer: CheckpointWriter) -> None:
+        state = {name: part.state_dict() for name, part in self.own.items()}
+        torch.save(state, writer.aside / f"process-{self.session.accelerator.process_index}.pt")
+
+    def _seal(self, writer: CheckpointWriter) -> None:
+        session = self.session
+        if session.is_main:
+            facts = {"metrics_lines": session.folder.count_metrics(), "training_data": self.fingerprint}
+            writer.commit(
+                facts | {"processes": session.accelerator.num_processes, "models": list(self.models.named())}
+            )
+            rotate(session.folder.checkpoints, session.args.save_total_limit, keep=self.best.checkpoint)
+
+    def open_run(self) -> None:
+        """Make the run's folder ready, and go on from a checkpoint if the settings ask for it.
+
+        Raises:
+            RunFolderError: it holds another run, or there is nothing to resume from.
+        """
+        session, resumed = self.session, None
+        with agreed(session.accelerator):
+            if session.is_main:
+                if resuming := session.args.resume_from_checkpoint not in (None, False, "false", "False"):
+                    with session.folder.permitted():
+                        tidy(session.folder.checkpoints)
+                    resumed = self.find()
+                session.folder.open(resuming, session.args.overwrite_run)
+        if session.accelerator.num_processes > 1:
+            (resumed,) = broadcast_object_list([resumed])
+        if resumed is not None:
+            with agreed(session.accelerator):
+                self.resume(resumed)
+        if alone := alone_by_mistake(session.accelerator):
+            session.say("%s", alone)
+
+    def find(self) -> Path:
+        """The checkpoint that `resume_from_checkpoint` names, or the newest whole one.
+
+        Raises:
+            RunFolderError: there is none, or it is damaged.
+        """
+        named, folder = self.session.args.resume_from_checkpoint, self.session.folder.checkpoints
+        if named not in (True, "true", "True"):
+            path = Path(str(named))
+            if (broken := fault(path)) is None:
+                return path
+            raise RunFolderError(
+                f"resume_from_checkpoint={named!r} is no whole checkpoint ({broken})",
+                fix="give the folder of another one, or `true` for the newest whole one",
+            )
+        for path in reversed(checkpoints(folder)):
+            if (broken := fault(path)) is None:
+                return path
+            self.session.say("Skipping corrupt %s: %s", path.name, broken)
+        raise RunFolderError(
+            f"no whole checkpoint in {str(folder)!r} to resume from",
+            fix="check `training.output_dir`, or start anew without resume_from_checkpoint",
+        )
+
+    def resume(self, path: Path) -> None:
+        """Take back everything, and forget what the run did after this checkpoint.
+
+        Raises:
+            RunFolderError: it is of another run, or damaged.
+        """
+        session = self.session
+        differences = session.folder.recipe_differences(path)
+        for difference in differences:
+            session.say("The recipe differs from the checkpoint's: %s", difference)
+        try:
+            metrics_lines = self._load(path)
+        except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
+            differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
+            why = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+            raise RunFolderError(
+                f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})",
+                fix="resume with the recipe that it was made with, or name an older checkpoint",
+            ) from error
+        if session.is_main:
+            with session.folder.permitted():
+                later = remove_after(session.folder.checkpoints, session.state.global_step)
+            if later:
+                session.say("Going on from %s; removed later checkpoints: %s", path.name, ", ".join(later))
+            session.folder.truncate_metrics(metrics_lines)
+
+    def _load(self, path: Path) -> int:
+        """Load models and parts; returns how many lines of metrics had been written."""
+        session, facts = self.session, json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+        if not set(facts["models"]) <= set(self.models.named()):
+            self.models.begin()
+        models = self.models.named()
+        if list(models) != facts["models"]:
+            raise ValueError(f"it holds the models {', '.join(facts['models'])}, this run {', '.join(models)}")
+        for name, model in models.items():
+            load_weights(model, path / name)
+        _load_parts(self.shared, path / "shared.pt", session)
+        index, number, saved = session.accelerator.process_index, session.accelerator.num_processes, facts["processes"]
+        own = self.own if number == saved else {name: p for name, p in self.own.items() if name != "random"}
+        _load_parts(own, path / f"process-{min(index, saved - 1)}.pt", session)
+        if number != saved:
+            session.say(
+                "The checkpoint is of %d processes, this run has %d: it goes on with other batches and random numbers",
+                *(saved, number),
+            )
+            set_seed(seeded((session.args.seed, session.state.global_step, index)) % 2**32)
+        if facts["training_data"] != self.fingerprint:
+            session.say("The training data differ from those of the checkpoint; going on with the new ones")
+        return facts["metrics_lines"]
+
+
+def _load_parts(parts: dict[str, Part], path: Path, session: Session) -> None:
+    state = torch.load(path, map_location=session.device, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights that `save_pretrained` wrote into a model that exists."""
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+    model.load_state_dict(saved.state_dict())
+
+
+def check_finite_weights(models: dict[str, PreTrainedModel], session: Session) -> None:
+    """A checkpoint is something to go back to, so none is made of weights that went bad.
+
+    Raises:
+        TrainingError: names some of these parameters, and the checkpoint from before.
+    """
+    named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
+    finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
+    bad = [name for name, good in zip(named, finite, strict=True) if not good]
+    if bad:
+        raise TrainingError(
+            f"weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
+            f"{session.state.global_step}; no checkpoint is made of them",
+            fix=f"lower the learning rate or clip the gradient, and {way_back(session.folder.checkpoints)}",
+        )
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -183,9 +397,8 @@ class CheckpointWriter:
                 f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start anew"
             )
             raise RunFolderError(
-                f"{str(self.path)!r}, which cannot be written ({str(error).strip()})",
-                "room on the disk and the permission to write",
-                f"make room; {left}",
+                f"cannot write {str(self.path)!r} ({str(error).strip()})",
+                fix=f"make room on the disk, or check its permissions; {left}",
             ) from error
 
 

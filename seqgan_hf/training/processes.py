@@ -33,8 +33,8 @@ def alone_by_mistake(accelerator: Accelerator) -> str | None:
     if asked in (None, "1") and not (asked is None and by_accelerate):
         return None
     return (
-        f"got 1 process -> expected {asked or 'several'}, as the launcher was asked for -> on CPUs start them with "
-        "`torchrun --nproc_per_node 2 -m seqgan_hf train RECIPE` (`accelerate launch --cpu` starts one only)"
+        f"Running as 1 process, although the launcher was asked for {asked or 'several'}. On CPUs start them with "
+        "`torchrun --nproc_per_node 2 -m seqgan_hf train RECIPE`: `accelerate launch --cpu` starts one only"
     )
 
 
@@ -122,7 +122,9 @@ def average_gradients(accelerator: Accelerator, model: nn.Module, weights: Seque
     if accelerator.num_processes == 1:
         if len(weights) > 1:
             share = torch.as_tensor(weights[0] / sum(weights), device=accelerator.device)
-            torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], share)
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(share)
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]

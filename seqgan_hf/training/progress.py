@@ -1,18 +1,26 @@
-"""How fast a run is, how long it will take, and how much memory it has needed."""
+"""What a run reports: means of what happened in a unit, rates, and one line of the record."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
+from ..evaluation.record import Estimate
 from ..generation.rollouts import rollouts_done
+from ..objectives.base import Phase
 from ..samples import Samples
+from .session import Session
 
 
+# How a phase counts its units in the record.
+UNITS: dict[Phase, str] = {"pretrain_generator": "epoch", "pretrain_discriminator": "step", "adversarial": "round"}
 # Names of what is measured here; they differ between two runs that are equal otherwise.
 TIMINGS = (
     "sequences_per_second",
@@ -22,6 +30,83 @@ TIMINGS = (
     "peak_memory_gib",
     "peak_gpu_memory_gib",
 )
+
+
+class Progress:
+    """Collects metrics during a unit of work and reports their means when it is done.
+
+    Args:
+        session: of the run.
+    """
+
+    def __init__(self, session: Session):
+        self.session, self.meter = session, Meter(session.device)
+        self.position = "nothing done yet"  # where the run is, in words
+        self._collected: dict[str, list[Tensor | float]] = defaultdict(list)
+
+    def begin(self, phase: Phase, done: int) -> None:
+        """A unit of a phase begins, of which so many are done."""
+        self.position = f"{phase}, {UNITS[phase]} {done + 1}"
+        self.meter.begin(phase, done)
+
+    def add(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Values whose mean is logged when the unit is done; tensors stay on the device until then."""
+        for name, value in metrics.items():
+            self._collected[name].append(value)
+
+    def measure(self, done: int, total: int) -> dict[str, float]:
+        """Means and speed of the unit that was just done, the `done`th of `total`."""
+        values = self._means() | self._speed()
+        values["phase_seconds_left"] = round(self.meter.seconds_left(done, total), 3)
+        return values
+
+    def report(
+        self, phase: Phase, done: int, total: int, values: Mapping[str, float], results: Mapping[str, Estimate]
+    ) -> None:
+        """Write the line of a unit into metrics.jsonl and hand it to the callbacks.
+
+        Args:
+            phase, done, total: the unit.
+            values: of `measure`.
+            results: of an evaluation, if there was one.
+        """
+        session, unit = self.session, UNITS[phase]
+        metrics = {**values, **{name: result.value for name, result in results.items()}}
+        intervals = {name: [r.low, r.high] for name, r in results.items() if r.low is not None}
+        line = {"phase": phase, unit: done, "global_step": session.state.global_step}
+        line |= {"seconds": round(session.seconds, 3), **metrics}
+        session.state.epoch = float(done)
+        session.state.log_history.append(line)
+        if session.is_main:
+            session.folder.append_metrics(line | ({"intervals": intervals} if intervals else {}))
+        session.call("on_log", logs={f"{phase}/{unit}": done, f"{phase}/total": total, **metrics})
+        session.call("on_epoch_end")
+        self.meter.resume_clock()
+
+    def _means(self) -> dict[str, float]:
+        """The means of what was collected in a unit, over the processes that did."""
+        place = {"dtype": torch.float32, "device": self.session.device}
+        own = {
+            name: float(torch.stack([torch.as_tensor(value, **place) for value in values]).mean())
+            for name, values in self._collected.items()
+        }
+        self._collected.clear()
+        values: dict[str, list[float]] = defaultdict(list)
+        for name, value in sorted(item for means in self._of_all(own) for item in means.items()):
+            values[name].append(value)
+        return {name: sum(means) / len(means) for name, means in values.items()}
+
+    def _speed(self) -> dict[str, float]:
+        return rates(self._of_all(self.meter.work()))
+
+    def _of_all(self, own: dict[str, float]) -> list[dict[str, float]]:
+        return gather_object([own]) if self.session.accelerator.num_processes > 1 else [own]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: [float(value) for value in values] for name, values in self._collected.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._collected.update(state)
 
 
 class Meter:
@@ -94,20 +179,3 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         found["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return found
-
-
-def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float | Tensor], shown: tuple[str, ...]) -> str:
-    """One line for a log: where the run is, how well it does, how fast it is, how long it will take."""
-    values = [f"{name} {metrics[name]:.3f}" for name in shown if name in metrics]
-    speed = [
-        f"{metrics[f'{name}_per_second']:,.0f} {name}/s"
-        for name in ("sequences", "tokens", "rollouts")
-        if f"{name}_per_second" in metrics
-    ]
-    memory = [f"{metrics[name]:.2f} GiB{kind}" for name, kind in MEMORY.items() if name in metrics]
-    left = int(metrics["phase_seconds_left"])
-    clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
-    return f"{phase} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, clock])}"
-
-
-MEMORY = {"peak_memory_gib": "", "peak_gpu_memory_gib": " on the GPU"}

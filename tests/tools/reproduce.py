@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 
 ROOT = Path(__file__).parents[2]
-TIMES = ("seconds", "_per_second", "seconds_left", "memory_gib")
+# Endings of names: times, and errors, which the first edition logged as values of their own.
+LEFT_OUT = ("seconds", "_per_second", "seconds_left", "memory_gib", "_se", "_low", "_high", "intervals")
 SHORT = ["--training.rounds", "2", "--training.eval_samples", "200", "--training.disable_tqdm", "true"]
 TEXT = [
     *SHORT,
@@ -63,7 +64,7 @@ def hash_of_weights(folder: Path) -> str:
 
 def hash_of_metrics(path: Path) -> str:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    kept = [{key: value for key, value in line.items() if not key.endswith(TIMES)} for line in lines]
+    kept = [{key: value for key, value in line.items() if not key.endswith(LEFT_OUT)} for line in lines]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from transformers import TrainerCallback
+
+
+logger = logging.getLogger(__name__)
 
 FEW_DISTINCT = (
     "{name} fell to {value:.3f}, below {bound:.3f}: samples repeat one another (mode collapse). Try fewer generator "
@@ -15,8 +21,8 @@ ALIKE = (
     "steps a round or a lower generator learning rate, and compare with the value of real text"
 )
 SATURATED = (
-    "{name} has been {value:.3f} or so for {rounds} rounds: rewards are saturated, all samples are paid alike. Try a "
-    "weaker discriminator (fewer steps, more dropout), rewards by rank, or a baseline"
+    "{name} has been {value:.3f} or so for {rounds} rounds: rewards are saturated, every sample gets nearly "
+    "the same. Try a weaker discriminator (fewer steps, more dropout), rewards by rank, or a baseline"
 )
 GUESSES = (
     "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator guesses, its rewards are noise. Try "
@@ -29,8 +35,8 @@ WINS = (
 
 
 @dataclass
-class CollapseMonitor:
-    """Watches the metrics of each round and says when they look like mode collapse or a stuck game.
+class CollapseWarnings(TrainerCallback):
+    """Watches the metrics of each round and warns when they look like mode collapse or a stuck game.
 
     Each warning is given once and again only after the condition was gone. A metric that is not measured is not
     watched.
@@ -57,6 +63,12 @@ class CollapseMonitor:
     accuracy_margin: float = 0.01
     patience: int = 5
     _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+        if "adversarial/round" in logs:
+            for warning in self.update(logs):
+                if state.is_local_process_zero:
+                    logger.warning("%s", warning)
 
     def update(self, metrics: Mapping[str, float]) -> list[str]:
         """Look at one round.

@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import TrainerCallback
 
+from ..session import Session
 
-def log_samples(callbacks: Sequence[TrainerCallback], texts: Sequence[str], step: int) -> None:
-    """Show samples in every tracker that `report_to` names and that can show text.
+
+class TrackSamples(TrainerCallback):
+    """Shows samples in every tracker that `report_to` names and that can show text.
 
     Args:
-        callbacks: of the trainer; those of other trackers are passed over.
-        texts: the samples.
-        step: when they were drawn.
+        session: of the run; its callbacks of other kinds are passed over.
     """
-    for callback in callbacks:
-        log = {"TensorBoardCallback": _tensorboard, "WandbCallback": _wandb, "TrackioCallback": _trackio}.get(
-            type(callback).__name__
-        )
-        if log is not None:
-            log(callback, texts, step)
+
+    def __init__(self, session: Session):
+        self.session = session
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, texts: Sequence[str] = (), **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        for tracker in self.session.callbacks:
+            log = LOGS.get(type(tracker).__name__)
+            if log is not None:
+                log(tracker, texts, state.global_step)
 
 
-def _tensorboard(callback: TrainerCallback, texts: Sequence[str], step: int) -> None:
+def _tensorboard(callback: Any, texts: Sequence[str], step: int) -> None:
     if callback.tb_writer is not None:
         # Markdown: a block of code shows every space and no markup
         callback.tb_writer.add_text("samples", "\n".join(f"    {text}" for text in texts), step)
 
 
-def _wandb(callback: TrainerCallback, texts: Sequence[str], step: int) -> None:
-    table = callback._wandb.Table(columns=["sample"], data=[[text] for text in texts])
-    callback._wandb.log({"samples": table, "train/global_step": step})
+def _wandb(callback: Any, texts: Sequence[str], step: int) -> None:
+    import wandb
+
+    table = wandb.Table(columns=["sample"], data=[[text] for text in texts])
+    wandb.log({"samples": table, "train/global_step": step})
 
 
-def _trackio(callback: TrainerCallback, texts: Sequence[str], step: int) -> None:
+def _trackio(callback: Any, texts: Sequence[str], step: int) -> None:
     import pandas
+    import trackio
 
-    table = callback._trackio.Table(dataframe=pandas.DataFrame({"sample": list(texts)}))
-    callback._trackio.log({"samples": table, "train/global_step": step})
+    table = trackio.Table(dataframe=pandas.DataFrame({"sample": list(texts)}))
+    trackio.log({"samples": table, "train/global_step": step})
+
+
+LOGS = {"TensorBoardCallback": _tensorboard, "WandbCallback": _wandb, "TrackioCallback": _trackio}

@@ -1,0 +1,64 @@
+"""The card of a run that has ended, and its way to the Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ...runs.card import write_card
+from ...runs.folder import writable
+from ...runs.hub import open_repositories, push_run
+from ..processes import agreed
+from ..session import Session
+
+
+class ModelCard(TrainerCallback):
+    """Draws the learning curve and writes the card beside the generator."""
+
+    def __init__(self, session: Session):
+        self.session = session
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with agreed(self.session.accelerator):
+            if self.session.is_main:
+                with writable(self.session.folder.path):
+                    write_card(self.session.folder)
+
+
+class PushToHub(TrainerCallback):
+    """Uploads the finished run; the arguments `hub_*` say where and how.
+
+    Args:
+        session: of the run.
+        has_discriminator: whether the run trains one.
+    """
+
+    def __init__(self, session: Session, has_discriminator: bool):
+        self.session, self.has_discriminator = session, has_discriminator
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A missing token is said now, not hours later."""
+        with agreed(self.session.accelerator):
+            if self.session.is_main:
+                place = args.hub_discriminator if self.has_discriminator else "none"
+                open_repositories(self.session.hub_model_id, place, args.hub_private_repo, args.hub_token)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.push("End of training")
+
+    def push(self, commit_message: str) -> str | None:
+        """Upload from the main process; the address of the repository there, `None` elsewhere.
+
+        Raises:
+            HubError: see `hub.push_run`.
+            RunFolderError: the run did not end.
+        """
+        if not self.session.is_main:
+            return None
+        args = self.session.args
+        place = {"token": args.hub_token, "discriminator": args.hub_discriminator}
+        session = self.session
+        return push_run(
+            session.folder, session.hub_model_id, args.hub_private_repo, commit_message=commit_message, **place
+        )

@@ -1,0 +1,94 @@
+"""What is checked before a run begins: do models, data and objective fit together?"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from ..errors import DataError, UserError
+from ..generation.vocabulary import special_tokens, vocabulary_size
+from ..objectives import Objective
+from .batches import InMemoryData, TrainingData
+
+
+def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
+    """The start and the padding token of a generator; there is none of the latter for sequences of fixed length.
+
+    Raises:
+        UserError: it has no start token.
+    """
+    config = generator.config
+    if config.bos_token_id is None:
+        raise UserError("the generator has no `bos_token_id`", "a start token", "set it in its config")
+    eos, pad = special_tokens(generator)
+    return config.bos_token_id, pad if eos or config.pad_token_id is not None else None
+
+
+def check_enough_data(data: TrainingData, batch_size: int) -> None:
+    """Raise a DataError where there is not one batch of all processes."""
+    if isinstance(data, InMemoryData) and len(data) < batch_size:
+        raise DataError(
+            f"{len(data)} training sequences",
+            f"at least one batch of {batch_size}",
+            "set a smaller `training.per_device_train_batch_size`, or give more data",
+        )
+
+
+def check_models(
+    generator: PreTrainedModel,
+    discriminator: PreTrainedModel | None,
+    objective: Objective,
+    data: TrainingData,
+    max_new_tokens: int,
+) -> None:
+    """Whether both players know all tokens and positions of the data.
+
+    Raises:
+        UserError: they do not, or the objective needs a discriminator and there is none.
+    """
+    vocab_size = vocabulary_size(generator)
+    if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
+        raise UserError(
+            f"token id {largest} in the training data",
+            f"ids below the generator's vocabulary of {vocab_size}",
+            f"set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller tokenizer",
+        )
+    _check_length(generator, "generator", data, max_new_tokens)
+    if objective.adversary is None:
+        return
+    name = type(objective).__name__
+    if discriminator is None:
+        raise UserError(f"no discriminator for the objective {name}", f"a {objective.adversary}", "pass one")
+    if objective.adversary == "language_model" and not discriminator.can_generate():
+        raise UserError(
+            f"{type(discriminator).__name__} as the opponent of {name}", "a causal language model", "pass one"
+        )
+    embedded = discriminator.get_input_embeddings().weight.shape[0]
+    if embedded < vocab_size:
+        raise UserError(
+            f"the discriminator knows {embedded} token ids",
+            f"the generator's {vocab_size}",
+            f"set `discriminator.config.vocab_size` to {vocab_size}",
+        )
+    _check_length(discriminator, "discriminator", data, max_new_tokens)
+
+
+def check_pretraining(pretraining: Objective) -> None:
+    """Raise a UserError for an objective that needs more than the generator, as nothing else is there yet."""
+    if pretraining.adversary is not None or pretraining.copies():
+        raise UserError(
+            f"pretraining={type(pretraining).__name__}, which needs other models",
+            "an objective of the generator alone",
+            "name it as `objective`, or pretrain with MLE",
+        )
+
+
+def _check_length(model: PreTrainedModel, name: str, data: TrainingData, max_new_tokens: int) -> None:
+    """Models with a table of positions have a longest sequence."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    prompt = data.samples.prompt.shape[1] if isinstance(data, InMemoryData) else 1
+    if longest is not None and prompt + max_new_tokens > longest:
+        raise UserError(
+            f"sequences of {prompt + max_new_tokens} tokens for a {name} of {longest} positions",
+            "no more than these",
+            f"set `training.max_new_tokens`, or a longer `{name}.config`",
+        )

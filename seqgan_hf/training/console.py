@@ -1,0 +1,26 @@
+"""Where the messages of this package go."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tqdm.auto import tqdm
+
+
+class _ConsoleHandler(logging.Handler):
+    """Messages on standard error, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(f"seqgan-hf: {self.format(record)}", file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def show_log() -> None:
+    """Show the messages of this package on standard error, unless the program has set up logging by itself."""
+    logger = logging.getLogger("seqgan_hf")
+    if not logger.hasHandlers():
+        logger.addHandler(_ConsoleHandler())
+        logger.setLevel(logging.INFO)

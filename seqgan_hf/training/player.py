@@ -1,0 +1,108 @@
+"""A model with its optimizer: accumulate, average over batches and processes, clip, then step or skip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer
+
+from ..errors import TrainingError
+from ..objectives import Loss
+from .checkpoint import way_back
+from .processes import average_gradients
+from .progress import Progress
+from .session import Session
+
+
+# Steps of a model in a row that may be skipped, for bad losses or gradients, before the run gives up.
+MAX_BAD_STEPS = 5
+
+
+class Player:
+    """A model with its optimizer, Adam unless `args.optim` names another.
+
+    Args:
+        name: `generator` or `discriminator`, for logs.
+        model: what is trained.
+        learning_rate: of the optimizer.
+        max_norm: the total norm that gradients are clipped to; 0 does not clip.
+        session: of the run.
+        progress: where metrics go.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        learning_rate: float,
+        max_norm: float,
+        session: Session,
+        progress: Progress,
+    ):
+        self.name, self.model, self.max_norm = name, model, max_norm
+        self.session, self.progress = session, progress
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(session.args, model)
+        options["lr"] = learning_rate
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = kind(parameters, weight_decay=session.args.weight_decay, **options)
+        self.optimizer = session.accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.bad_steps = 0  # in a row
+        self._weights: list[Tensor | float] = []  # of the batches of a step
+
+    def backward(self, loss: Loss) -> None:
+        """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""
+        self._weights.append(loss.weight)
+        # 1, or NaN where the loss is not finite: the gradient then says so, on all processes, without another wait
+        finite = 1 + 0 * loss.value.detach()
+        self.session.accelerator.backward(loss.value * (finite * loss.weight / self._weights[0]))
+        self.progress.add(loss.metrics)
+
+    def step(self) -> bool:
+        """Average gradients over processes, clip them, and update.
+
+        Returns:
+            Whether it did: a step of bad numbers is skipped.
+
+        Raises:
+            TrainingError: too many in a row.
+        """
+        session, optimizer = self.session, self.optimizer
+        average_gradients(session.accelerator, self.model, self._weights)
+        self._weights.clear()
+        session.accelerator.unscale_gradients(optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        finite = bool(norm.isfinite())
+        if finite:
+            if self.max_norm:
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), self.max_norm, norm)
+            self.progress.add({f"{self.name}_grad_norm": norm})
+            self.bad_steps = 0
+        session.call("on_pre_optimizer_step")
+        if finite or session.accelerator.scaler is not None:  # a gradient scaler skips bad steps by itself
+            optimizer.step()
+        session.call("on_optimizer_step")
+        optimizer.zero_grad()
+        session.state.global_step += 1
+        session.call("on_step_end")
+        if not finite:
+            self._count_bad_step()
+        return finite
+
+    def _count_bad_step(self) -> None:
+        self.bad_steps += 1
+        self.progress.add({"bad_steps": 1.0})
+        where = f"{self.name} at step {self.session.state.global_step} ({self.progress.position})"
+        self.session.say("The loss or gradient of the %s is not finite; skipping this step", where)
+        if self.bad_steps >= MAX_BAD_STEPS:
+            raise TrainingError(
+                f"the loss or gradient of the {where} was not finite, {self.bad_steps} times in a row",
+                fix=f"lower the learning rate or clip the gradient, and {way_back(self.session.folder.checkpoints)}",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "bad_steps": self.bad_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bad_steps = state["bad_steps"]

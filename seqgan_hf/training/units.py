@@ -1,0 +1,117 @@
+"""Units of work, between two of which a run can be interrupted and resumed; signals; what all processes vote on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..objectives.base import Phase
+from .checkpoint import Checkpoints, checkpoints
+from .progress import UNITS, Progress
+from .session import Session
+
+
+class Interrupted(Exception):
+    """The user asked a run to end; a checkpoint has been saved."""
+
+
+class Units:
+    """Counts what is done: epochs, d-steps of the pretraining, rounds, and the steps within a round.
+
+    Args:
+        session: of the run.
+        progress: is told of each unit that begins.
+    """
+
+    def __init__(self, session: Session, progress: Progress):
+        self.session, self.progress = session, progress
+        self.checkpoints: Checkpoints | None = None
+        self.done = dict.fromkeys((*UNITS, "generator_steps", "discriminator_steps"), 0)
+        self._signal: int | None = None
+
+    def of(self, phase: Phase, total: int) -> Iterator[int]:
+        """What is still to do of `total` units of a phase; after each a checkpoint is saved if it is due."""
+        session = self.session
+        while self.done[phase] < total and not session.control.should_training_stop:
+            self.progress.begin(phase, self.done[phase])
+            session.call("on_epoch_begin")
+            yield self.done[phase]
+            self.done[phase] += 1
+            self._vote()
+            self.done["generator_steps"] = self.done["discriminator_steps"] = 0
+            self._save_if_due(self.done[phase], total)
+            self._stop_if_interrupted()
+
+    def within(self, name: str, total: int) -> Iterator[int]:
+        """What is still to do of `total` units inside a round; they begin anew with every round."""
+        while self.done[name] < total and not self.session.control.should_training_stop:
+            yield self.done[name]
+            self.done[name] += 1
+            self._vote()
+            self._stop_if_interrupted()
+
+    def _vote(self) -> None:
+        """Signals and callbacks may reach one process only."""
+        control = self.session.control
+        interrupted, control.should_training_stop, control.should_save = self.session.vote(
+            self._signal is not None, control.should_training_stop, control.should_save
+        )
+        if interrupted and self._signal is None:
+            self._signal = signal.SIGTERM
+
+    def _save_if_due(self, done: int, total: int) -> None:
+        control, every = self.session.control, self.session.args.save_every
+        due = done == total or (every and done % every == 0)
+        if due or control.should_save or control.should_training_stop:
+            control.should_save = False
+            self.checkpoints.save()
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        """End the run after the unit in progress, as if this signal had come."""
+        if self._signal is None:
+            self.session.say("%s", self._farewell())
+        self._signal = number
+
+    def _stop_if_interrupted(self) -> None:
+        if self._signal is not None:
+            path = self.checkpoints.save()
+            raise Interrupted(
+                f"Interrupted; a checkpoint is saved in {path}. To go on, run the same command with "
+                "--training.resume_from_checkpoint true."
+            )
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the run after the unit of work in progress; a second Ctrl-C ends it at once."""
+
+        def handle(number: int, frame: Any) -> None:
+            if number == self._signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.interrupt(number)  # launchers answer Ctrl-C with a SIGTERM of their own: that is no second one
+
+        try:
+            previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: signals are somebody else's
+            previous = {}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _farewell(self) -> str:
+        """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
+        kept = checkpoints(self.session.folder.checkpoints)  # their bytes are not read: a signal is answered at once
+        again = f"resume from {kept[-1].name}" if kept else "start anew, as there is no checkpoint yet"
+        return (
+            "Stopping after this unit (an epoch of pretraining, the g-steps of a round, a d-step) and saving a "
+            f"checkpoint; if it is killed before, {again}. Ctrl-C again stops now"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.done)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = dict(state)
