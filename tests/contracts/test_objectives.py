@@ -1,0 +1,168 @@
+"""One contract for every objective: every generator against every opponent, and expected gradients by enumeration.
+
+A new objective adds one row to `OBJECTIVES`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from seqgan_hf import objectives
+from seqgan_hf.generation.vocabulary import start_prompt
+from seqgan_hf.objectives import Models, Objective
+from seqgan_hf.samples import Samples
+from tests.tools.tables import SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences
+from tests.tools.tiny import build_discriminator, build_generator
+
+
+REINFORCE = (0.0685856, -0.0136128, -0.0549728)  # d loss / d logits of the first token, D of `TableJudge`
+ZERO = (0.0, 0.0, 0.0)
+
+
+class Row(NamedTuple):
+    """An objective in the tests.
+
+    Attributes:
+        opponents: kinds of tiny models that it can be trained against.
+        settings: of its constructor.
+        gradient: by the logits of the first token, exactly, at the uniform generator with `TableJudge`; `None` where
+            another test enumerates it.
+        exact: settings under which that gradient holds.
+    """
+
+    opponents: tuple[str, ...]
+    settings: dict = {}
+    gradient: tuple[float, float, float] | None = None
+    exact: dict = {}
+
+
+NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
+OBJECTIVES: dict[str, Row] = {
+    "MLE": Row(NONE),
+    "Reinforce": Row(CLASSIFIERS, {"baseline": "leave_one_out"}, REINFORCE),
+    "SeqGAN": Row(CLASSIFIERS, {"rollouts": 2, "rollout_lag": 0.5}),
+    "ConstantReward": Row(NONE, {}, ZERO),
+    "RandomReward": Row(NONE),
+}
+CASES = [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
+
+
+def build(name: str) -> Objective:
+    return getattr(objectives, name)(**OBJECTIVES[name].settings)
+
+
+def build_opponent(kind: str):
+    if kind == "none":
+        return None
+    return build_generator(kind, seed=1) if kind in ("lstm", "gpt2") else build_discriminator(kind)
+
+
+def step(objective: Objective, models: Models, real: Samples, length: int = 4) -> torch.Tensor:
+    """The loss of a generator step, as the trainer takes it."""
+    fake = None
+    if objective.draws:
+        with torch.no_grad():
+            fake = objective.credit(models, real, objective.sample(models, real, length)).samples
+    return objective.generator_loss(models, real, fake).value
+
+
+def test_every_objective_of_the_package_has_a_row():
+    base = {"Copy", "Credit", "Loss", "Models", "Objective", "Turn"}
+    assert set(objectives.__all__) - base == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
+)
+def test_every_objective_trains_every_generator_against_every_opponent(generator, name, kind):
+    objective = build(name)
+    models = Models(generator, build_opponent(kind), objective.copies())
+    assert (models.discriminator is None) == (objective.adversary is None)
+    models.begin()
+    torch.manual_seed(0)
+    real = objective.sample(models, Samples(start_prompt(generator, 3), *[torch.zeros(3, 0).long()] * 2), 4).uncredited
+    loss = step(objective, models, real)
+    loss.backward()
+    assert loss.shape == () and loss.isfinite()
+    assert all(parameter.grad is not None for parameter in generator.parameters() if parameter.requires_grad)
+    assert sum(float(parameter.grad.abs().sum()) for parameter in generator.parameters()) > 0
+    models.follow()
+    objective.after_step("generator", models)
+    if models.discriminator is None:
+        return
+    fake = objective.fakes(models, real, 4)
+    loss = objective.discriminator_loss(models, real, fake).value
+    loss.backward()
+    assert loss.shape == () and loss.isfinite()
+    moved = [p.grad for p in models.discriminator.parameters() if p.requires_grad and p.grad is not None]
+    assert sum(float(gradient.abs().sum()) for gradient in moved) > 0
+    objective.after_step("discriminator", models)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_takes_back_its_state(name):
+    objective, other = build(name), build(name)
+    generator = build_generator("lstm")
+    models = Models(generator, build_opponent(OBJECTIVES[name].opponents[0]), objective.copies())
+    models.begin()
+    torch.manual_seed(0)
+    real = objective.sample(models, Samples(start_prompt(generator, 3), *[torch.zeros(3, 0).long()] * 2), 4).uncredited
+    step(objective, models, real)
+    objective.after_step("generator", models)
+    other.load_state_dict(objective.state_dict())
+    torch.manual_seed(1)
+    first = step(objective, models, real)
+    torch.manual_seed(1)
+    assert torch.equal(first, step(other, models, real))
+
+
+# --- Expected gradients, exactly ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.gradient is not None])
+def test_the_expected_gradient_is_the_papers(name):
+    row, batch, generator = OBJECTIVES[name], all_sequences(), TableGenerator()
+    objective = getattr(objectives, name)(**row.exact)
+    models = Models(generator, TableJudge(per_token=row.opponents == ("per_token",)))
+    with torch.no_grad():
+        fake = objective.credit(models, batch, batch).samples
+    objective.generator_loss(models, batch, fake).value.backward()
+    torch.testing.assert_close(generator.table.grad[0], torch.tensor(row.gradient), rtol=0, atol=1e-6)
+
+
+def test_a_leave_one_out_baseline_only_scales_the_expected_gradient():
+    """A sequence is compared with the 26 others, each standing once in the batch: by 27 / 26."""
+    objective, batch, generator = objectives.Reinforce("leave_one_out"), all_sequences(), TableGenerator()
+    models = Models(generator, TableJudge())
+    fake = objective.credit(models, batch, batch).samples
+    objective.generator_loss(models, batch, fake).value.backward()
+    expected = torch.tensor(REINFORCE) * 27 / 26
+    torch.testing.assert_close(generator.table.grad[0], expected, rtol=0, atol=1e-6)
+
+
+def test_exact_action_values_have_the_gradient_of_whole_rewards(monkeypatch):
+    """Q as the mean of D over all completions, which rollouts estimate, in place of D(Y): the same expectation."""
+    judge, batch, generator = TableJudge(), all_sequences(), TableGenerator()
+
+    def mean_over_completions(row: torch.Tensor, t: int) -> torch.Tensor:
+        return judge(SEQUENCES[(SEQUENCES[:, :t] == row[:t]).all(dim=1)], None).logits.sigmoid().mean()
+
+    values = torch.stack([torch.stack([mean_over_completions(row, t) for t in (1, 2, 3)]) for row in SEQUENCES])
+    objective, models = objectives.SeqGAN(rollouts=1), Models(generator, judge)
+    monkeypatch.setattr(objective, "action_values", lambda models, samples, real: values)
+    objective.generator_loss(models, batch, objective.credit(models, batch, batch).samples).value.backward()
+    torch.testing.assert_close(generator.table.grad[0], torch.tensor(REINFORCE), rtol=0, atol=1e-6)
+
+
+def test_maximum_likelihood_at_the_uniform_generator():
+    """d NLL / d logits of the first token = G - p, whose marginal is that of p_i = (i + 1) / 378."""
+    generator, batch = TableGenerator(), all_sequences()
+    rows = torch.arange(27).repeat_interleave(torch.arange(1, 28))
+    objectives.MLE().generator_loss(Models(generator), batch.select(rows), None).value.backward()
+    marginal = torch.stack([(SEQUENCES[rows, 0] == token).float().mean() for token in range(V)])
+    torch.testing.assert_close(generator.table.grad[0] * T, 1 / 3 - marginal)
+    assert math.isclose(float(marginal.sum()), 1.0, rel_tol=1e-6)

@@ -1,0 +1,64 @@
+"""Enumerable toys: three tokens, three positions, 27 sequences, so that expectations are sums."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
+
+from seqgan_hf.samples import Samples
+from tests.tools.tiny import BOS
+
+
+V = T = 3
+SEQUENCES = torch.tensor(list(product(range(V), repeat=T)))  # 27, each once: a batch mean is an exact expectation
+PREFIXES = [prefix for length in range(T) for prefix in product(range(V), repeat=length)]
+
+
+class TableGenerator(torch.nn.Module):
+    """Logits (V,) of its own for each of the 13 prefixes; the start token before them is skipped."""
+
+    def __init__(self, logits: torch.Tensor | None = None):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(len(PREFIXES), V) if logits is None else logits)
+        self.config = type("Config", (), {"vocab_size": V, "eos_token_id": None, "pad_token_id": None})
+        self.device = torch.device("cpu")
+
+    @property
+    def base_model(self):
+        return self
+
+    def get_output_embeddings(self):
+        return None
+
+    def forward(self, input_ids, use_cache=False):
+        rows = [[PREFIXES.index(tuple(row[1 : end + 1])) for end in range(len(row))] for row in input_ids.tolist()]
+        return CausalLMOutput(logits=self.table[torch.tensor(rows)])
+
+    def probabilities(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of whole sequences, shape (B,)."""
+        start = torch.full((len(ids), 1), BOS)
+        logprobs = self.forward(torch.cat([start, ids[:, :-1]], dim=1)).logits.log_softmax(-1)
+        return logprobs.gather(2, ids[:, :, None]).squeeze(2).sum(1).exp()
+
+
+class TableJudge(torch.nn.Module):
+    """Log-odds of each of the 27 sequences; or, `per_token`, 0 at every token but the last."""
+
+    def __init__(self, per_token: bool = False):
+        super().__init__()
+        self.log_odds = torch.log(27 * torch.arange(1, 28) / 378)  # D* of p_i = (i + 1) / 378
+        self.per_token = per_token
+
+    def forward(self, input_ids, attention_mask):
+        verdict = self.log_odds[input_ids @ torch.tensor([9, 3, 1])]
+        if not self.per_token:
+            return SequenceClassifierOutput(logits=verdict[:, None])
+        logits = torch.zeros(*input_ids.shape, 1)
+        logits[:, -1, 0] = verdict
+        return SequenceClassifierOutput(logits=logits)
+
+
+def all_sequences() -> Samples:
+    return Samples(torch.full((27, 1), BOS), SEQUENCES, torch.ones_like(SEQUENCES, dtype=torch.bool))
