@@ -45,7 +45,7 @@ class RandomState:
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = random.getstate()
-        name, keys, *rest = np.random.get_state()
+        name, keys, *rest = np.random.get_state(legacy=True)
         return {
             "python": [version, list(words), gauss],
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
@@ -93,8 +93,8 @@ class Checkpoints:
         fingerprint: int,
     ):
         self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
-        self.shared = {"session": session, "best": best, **shared}
-        self.own = own | {"random": RandomState()}  # last, since loading the others may draw numbers
+        self.shared: dict[str, Part] = {"session": session, "best": best, **shared}
+        self.own: dict[str, Part] = {**own, "random": RandomState()}  # last, since loading the others may draw numbers
 
     def save(self) -> Path:
         """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder.

@@ -62,7 +62,7 @@ def check_models(
         raise UserError(
             f"{type(discriminator).__name__} as the opponent of {name}", "a causal language model", "pass one"
         )
-    embedded = discriminator.get_input_embeddings().weight.shape[0]
+    embedded = discriminator.get_input_embeddings().weight.size(0)
     if embedded < vocab_size:
         raise UserError(
             f"the discriminator knows {embedded} token ids",

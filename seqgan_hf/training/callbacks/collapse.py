@@ -64,7 +64,7 @@ class CollapseWarnings(TrainerCallback):
     patience: int = 5
     _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "adversarial/round" in logs:
             for warning in self.update(logs):
                 if state.is_local_process_zero:
