@@ -75,7 +75,11 @@ def make_parts(
     by_process: dict[str, Part] = {**objectives, "progress": progress}
     units.checkpoints = Checkpoints(session, models, best, shared, by_process, data.fingerprint())
     push = PushToHub(session, models.discriminator is not None)
-    watching: list[TrainerCallback] = [LogLines() if args.disable_tqdm else ProgressBar(), collapse, TrackSamples(session)]
+    watching: list[TrainerCallback] = [
+        LogLines() if args.disable_tqdm else ProgressBar(),
+        collapse,
+        TrackSamples(session),
+    ]
     watching += [ModelCard(session), *callbacks, *([push] if args.push_to_hub else [])]
     session.watch(watching, models.generator, tokenizer, players["generator"].optimizer)
     return Parts(players, progress, units, best, evaluation, units.checkpoints, push)
