@@ -99,7 +99,7 @@ class Evaluation:
             self.models.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask
         )
         if accelerator.num_processes > 1:
-            drawn = Samples(*(None if field is None else accelerator.gather(field) for field in drawn))
+            drawn = drawn.map(accelerator.gather)
         return drawn.select(slice(0, args.eval_samples))
 
     def _measure(self, samples: Samples) -> dict[str, Estimate]:

@@ -115,7 +115,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
     assert [getattr(*place) for place in places] == before
 
 
-def test_plain_rollouts_do_not_depend_on_the_staircase(monkeypatch):
+def test_plain_rollouts_do_not_depend_on_the_walk(monkeypatch):
     """The reference is one: it calls no fast path."""
 
     def fails(*arguments, **options):
