@@ -13,16 +13,13 @@ from ...errors import UserError
 
 
 def check_features(sample_features: np.ndarray, reference_features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 (N, D) and (M, D); raises `ValueError` where they cannot be compared."""
+    """Both as float64 (N, D) and (M, D); raises `UserError` where they cannot be compared."""
     ours, theirs = (np.asarray(features, np.float64) for features in (sample_features, reference_features))
     if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1] != theirs.shape[1] or min(len(ours), len(theirs)) < 2:
-        raise UserError(
-            f"features of shapes {ours.shape} and {theirs.shape}",
-            "(N, D) and (M, D) with at least 2 texts each",
-            "encode more texts, with the same encoder",
-        )
+        problem = f"features of shapes {ours.shape} and {theirs.shape}"
+        raise UserError(problem, "(N, D) and (M, D) of at least 2 texts each", "use one encoder and more texts")
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        raise UserError("features that are not finite", "numbers", "check the encoder's output")
+        raise UserError("features that are not finite", "finite numbers", "check the encoder's output")
     return ours, theirs
 
 
@@ -60,7 +57,7 @@ def frechet_embedding_distance(sample_features: np.ndarray, reference_features: 
         `fed`.
 
     Raises:
-        ValueError: fewer than two texts on a side, different dimensions, or features that are not finite.
+        UserError: fewer than two texts on a side, different dimensions, or features that are not finite.
 
     >>> import numpy as np
     >>> frechet_embedding_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))

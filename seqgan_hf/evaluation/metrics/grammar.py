@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...errors import UserError
-from ..confidence import wilson
+from ..record import Estimate
 
 
-def grammar_acceptance(sample_texts: Sequence[str], accepts: Callable[[str], bool]) -> dict[str, float]:
+def grammar_acceptance(sample_texts: Sequence[str], accepts: Callable[[str], bool]) -> dict[str, Estimate]:
     """Share of samples that a grammar, a parser or any other check accepts.
 
     Exact about validity, blind to diversity: one valid text repeated scores 1.
@@ -22,20 +22,15 @@ def grammar_acceptance(sample_texts: Sequence[str], accepts: Callable[[str], boo
         accepts: says whether a text is valid.
 
     Returns:
-        `grammar_acceptance` with its 95% interval `grammar_acceptance_low`, `grammar_acceptance_high` (Wilson).
+        `grammar_acceptance`.
 
     Raises:
-        ValueError: no samples.
+        UserError: no samples.
 
-    >>> grammar_acceptance(["1+1", "1+"], lambda text: text[-1:].isdigit())["grammar_acceptance"]
+    >>> grammar_acceptance(["1+1", "1+"], lambda text: text[-1:].isdigit())["grammar_acceptance"].value
     0.5
     """
     if not len(sample_texts):
         raise UserError("0 samples", "at least 1 sample", "give more samples")
     accepted = sum(bool(accepts(text)) for text in sample_texts)
-    low, high = wilson(accepted, len(sample_texts))
-    return {
-        "grammar_acceptance": accepted / len(sample_texts),
-        "grammar_acceptance_low": low,
-        "grammar_acceptance_high": high,
-    }
+    return {"grammar_acceptance": Estimate.of_share(accepted, len(sample_texts))}

@@ -15,22 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import UserError
-from ..ngrams import EncodedTexts, Text, check_texts, encode, number_ngrams
+from ..ngrams import Text, check_texts, encode, frame, number_ngrams
+from ..record import Estimate
 
 
 FALLBACK_DISCOUNTS = np.array([0.0, 0.5, 1.0, 1.5])  # KenLM's, for text too small or too regular to estimate them
-
-
-def frame(encoded: EncodedTexts) -> EncodedTexts:
-    """Put a start token (id `vocab_size`) before and an end token (id `vocab_size + 1`) behind every text."""
-    lengths = encoded.lengths + 2
-    ends = np.cumsum(lengths) - 1
-    tokens = np.empty(lengths.sum(), np.int64)
-    inside = np.ones(len(tokens), bool)
-    inside[ends] = inside[ends - lengths + 1] = False
-    tokens[inside] = encoded.tokens
-    tokens[ends], tokens[ends - lengths + 1] = encoded.vocab_size + 1, encoded.vocab_size
-    return EncodedTexts(tokens, lengths, encoded.vocab_size + 2)
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:
@@ -56,7 +45,7 @@ def log_probabilities(texts: Sequence[Text], train: Sequence[Text], order: int =
     check_texts("texts", texts)
     check_texts("training texts", train)
     if order < 1:
-        raise UserError(f"order={order}", "an n-gram order of at least 1", "set e.g. 5")
+        raise UserError(f"order={order}", "an n-gram order of at least 1", "use 5, for example")
     framed = frame(encode([*train, *texts]))
     start_token = framed.vocab_size - 2
     first_query = int(framed.lengths[: len(train)].sum())
@@ -123,7 +112,7 @@ def cross_entropy(texts: Sequence[Text], train: Sequence[Text], order: int = 5) 
     return float(mean), float(error)
 
 
-def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> dict[str, float]:
+def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> dict[str, Estimate]:
     """Cross-entropy of the samples under an n-gram model of the real training text: low is fluent.
 
     Blind to diversity: one likely sentence repeated scores best. Training data recited scores far below held-out text.
@@ -134,16 +123,15 @@ def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> 
         order: n of the n-gram model.
 
     Returns:
-        `lm_score` in nats per token, ends of texts counted, and `lm_score_se` over samples.
+        `lm_score` in nats per token, ends of texts counted.
 
     Raises:
-        ValueError: no samples, no training texts, or an order below 1.
+        UserError: no samples, no training texts, or an order below 1.
 
-    >>> round(lm_score([["a", "b"]], [["a", "b"], ["a", "b"]])["lm_score"], 3)
+    >>> round(lm_score([["a", "b"]], [["a", "b"], ["a", "b"]])["lm_score"].value, 3)
     0.225
     """
-    mean, error = cross_entropy(samples, train, order)
-    return {"lm_score": mean, "lm_score_se": error}
+    return {"lm_score": Estimate.from_error(*cross_entropy(samples, train, order))}
 
 
 def reverse_lm_score(samples: Sequence[Text], references: Sequence[Text], order: int = 5) -> dict[str, float]:
@@ -160,7 +148,7 @@ def reverse_lm_score(samples: Sequence[Text], references: Sequence[Text], order:
         `reverse_lm_score` in nats per token, ends of texts counted.
 
     Raises:
-        ValueError: no samples, no references, or an order below 1.
+        UserError: no samples, no references, or an order below 1.
 
     >>> round(reverse_lm_score([["a", "b"], ["a", "b"]], [["a", "b"]])["reverse_lm_score"], 3)
     0.225
