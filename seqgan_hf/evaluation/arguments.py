@@ -55,7 +55,7 @@ class SuiteSettings(TextSettings):
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            problem = f"device={self.device!r} cannot be used ({str(error).splitlines()[0]})"
+            problem = f"device {self.device!r} cannot be used ({str(error).splitlines()[0]})"
             raise UserError(problem, None, "set device=cpu, or leave it out") from error
         self._check_names()
 

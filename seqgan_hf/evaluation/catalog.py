@@ -69,8 +69,9 @@ class Metric:
 
     @property
     def inputs(self) -> list[str]:
-        """What the function is given, out of `INPUTS`."""
-        return [name for name in inspect.signature(self.function).parameters if name in INPUTS]
+        """What the function is given."""
+        known = INPUTS | LIKELIHOOD_INPUTS
+        return [name for name in inspect.signature(self.function).parameters if name in known]
 
     def uses(self, prefix: str) -> bool:
         """Whether an input begins with `sample` or `reference`."""
@@ -103,7 +104,10 @@ INPUTS = {
     "reference_features": f"a sentence encoder (`encoder`) and {_REFERENCES}",
     "accepts": "a function that says whether a text is valid (`accepts`)",
     "seed": "a seed (`seed`)",
-    "generator": "the generator (`model`)",  # these three are for likelihoods
+}
+# What only likelihoods are given; `samples` and `train` are then sequences of token ids.
+LIKELIHOOD_INPUTS = {
+    "generator": "the generator (`model`)",
     "oracle": "the oracle that wrote the data (`oracle`)",
     "held_out": _REFERENCES,
 }
@@ -208,8 +212,7 @@ class Measurement:
 
     def missing(self, metric: Metric) -> list[str]:
         """What the metric needs and does not have, in words."""
-        absent = {"generator", "oracle", "held_out"}
-        absent |= {name for name in ("train", "references") if getattr(self, name) is None}
+        absent = {name for name in ("train", "references") if getattr(self, name) is None}
         absent |= {"reference_texts", "reference_features"} if self.references is None else set()
         absent |= {"sample_features", "reference_features"} if self.settings.encoder is None else set()
         absent |= {"accepts"} if self.settings.accepts is None else set()

@@ -31,6 +31,8 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
     of_sentences = name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
     try:
         return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
+    except MissingExtraError:
+        raise
     except (OSError, ValueError) as error:
         problem = f"encoder={name!r} cannot be loaded ({str(error).splitlines()[0]})"
         raise UserError(problem, "a folder with a model, or an id on the Hub", "check the name") from error
@@ -40,7 +42,7 @@ def _sentence_transformer(name: str, batch_size: int, device: str | torch.device
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        problem, fix = f"encoder={name!r} needs sentence-transformers", 'pip install "seqgan-hf[embeddings]"'
+        problem, fix = f"encoder {name!r} needs sentence-transformers", 'run `pip install "seqgan-hf[embeddings]"`'
         raise MissingExtraError(problem, None, fix) from error
     model = SentenceTransformer(name, device=str(device))
 

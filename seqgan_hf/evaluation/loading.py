@@ -126,7 +126,7 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
         with torch.no_grad():
             if not torch.allclose(model(input_ids=probe).logits, expected, rtol=1e-3, atol=1e-4):
                 kind = type(model).__name__
-                problem = f"temperature={temperature}: {kind} changes its logits after the output layer"
+                problem = f"temperature {temperature} cannot be used: {kind} changes its logits after the output layer"
                 raise UserError(problem, None, "evaluate it at temperature 1")
         yield
     finally:

@@ -21,8 +21,8 @@ def treebank() -> Callable[[str], list[str]]:
     try:
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError as error:
-        fix = 'pip install "seqgan-hf[treebank]"'
-        raise MissingExtraError("tokenization='treebank' needs nltk", None, fix) from error
+        fix = 'run `pip install "seqgan-hf[treebank]"`'
+        raise MissingExtraError("tokenization 'treebank' needs nltk", None, fix) from error
     return NLTKWordTokenizer().tokenize
 
 

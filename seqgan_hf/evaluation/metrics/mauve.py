@@ -38,7 +38,7 @@ def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int
     try:
         from mauve import compute_mauve
     except ImportError as error:
-        problem, fix = "MAUVE needs its authors' library, mauve-text", 'pip install "seqgan-hf[mauve]"'
+        problem, fix = "MAUVE needs its authors' library, mauve-text", 'run `pip install "seqgan-hf[mauve]"`'
         raise MissingExtraError(problem, None, fix) from error
     # With fewer texts than 39 a cluster faiss prints a warning of its own; the cluster number is the authors' rule.
     return {"mauve": float(compute_mauve(p_features=theirs, q_features=ours, seed=seed, verbose=False).mauve)}

@@ -1,7 +1,5 @@
-"""The `evaluate` modules: loadable by path, offline, and equal to the plain functions they stand for."""
+"""The `evaluate` module: loadable by path, offline, and equal to the plain functions it stands for."""
 
-import doctest
-import importlib
 import os
 import subprocess
 import sys
@@ -12,26 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from seqgan_hf import metrics
+import seqgan_hf
 from seqgan_hf.data import TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.oracle import build_oracle, draw
-from seqgan_hf.data.tokenization import build_tokenizer
+from seqgan_hf.data.tokenization import build_tokenizer, decode
+from seqgan_hf.errors import UserError
+from seqgan_hf.evaluation import MODULE
 from seqgan_hf.evaluation.catalog import METRICS
-from seqgan_hf.evaluation.likelihood import divergences, nll
+from seqgan_hf.evaluation.likelihood import LIKELIHOODS, divergences, nll
 from seqgan_hf.evaluation.loading import LoadedGenerator
-from seqgan_hf.evaluation.text import decode
+from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.tokenization import tokenize
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
 
 
-FOLDER = Path(metrics.__file__).parent
 SAMPLES = ["a man rides a horse .", "a man rides a wave .", "", "two dogs run", "a man rides a horse ."]
 REFERENCES = ["a man rides a horse .", "a cat sleeps .", "two dogs run fast", "a man sits", "the sky is blue ."]
 TRAIN = ["a man rides a wave .", "the cat sits"]
-NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / f"{path.name}.py").exists())
-LIKELIHOODS = {
+NEEDS = {
     "nll_test": {"references", "model"},
     "nll_gen": {"train", "model"},
     "nll_div": {"predictions", "model"},
@@ -50,13 +48,21 @@ def compute(module):
     )
 
 
-def test_every_text_metric_has_a_module():
-    assert NAMES == sorted([*METRICS, *LIKELIHOODS])
+def plain(found):
+    """Values and intervals of what a metric's function returns, as a module gives them."""
+    estimates = {name: value for name, value in found.items() if isinstance(value, Estimate)}
+    intervals = {name: [e.low, e.high] for name, e in estimates.items() if e.low is not None}
+    values = {name: value.value if name in estimates else value for name, value in found.items()}
+    return values, intervals
+
+
+def test_likelihoods_are_known_to_this_test():
+    assert NEEDS.keys() == LIKELIHOODS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "mauve"])
 def test_module_equals_the_plain_function(name):
-    found = compute(evaluate.load(str(FOLDER / name)))
+    found = compute(evaluate.load(MODULE, name))
     inputs = {
         "samples": tokenize(SAMPLES),
         "references": tokenize(REFERENCES),
@@ -69,17 +75,24 @@ def test_module_equals_the_plain_function(name):
         "seed": 0,
     }
     expected = METRICS[name].function(**{key: inputs[key] for key in METRICS[name].inputs})
-    assert found == pytest.approx(expected, nan_ok=True) and found
+    values, intervals = plain(expected)
+    assert found.pop("intervals", {}) == intervals
+    assert found == pytest.approx(values, nan_ok=True) and found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_module_documents_itself_by_a_working_example(name):
-    module = importlib.import_module(f"seqgan_hf.metrics.{name}.{name}")
-    assert "Source:" in module.__doc__ and ">>> " in module.__doc__
-    if name == "mauve":
-        pytest.importorskip("mauve")
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
+@pytest.mark.parametrize("name", [*METRICS, *LIKELIHOODS])
+def test_module_documents_its_metric(name):
+    module = evaluate.load(MODULE, name)
+    assert module.name == name and len(module.description) > 60
+    assert module.citation.startswith("@") or name in ("copy_rate", "length")
+    for given in NEEDS.get(name, ()):
+        assert f"(`{given}`)" in module.inputs_description and f"(`{given}`)" in module.compute.__doc__
+
+
+@pytest.mark.parametrize("name", [None, "blue"])
+def test_an_unknown_metric_is_refused(name):
+    with pytest.raises(UserError, match=f"metric '{name or 'default'}': expected one of .*nll_test.*, bleu, "):
+        evaluate.load(MODULE, name)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def synthetic(tmp_path_factory):
     for name, model in (("oracle", oracle), ("generator", generator)):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    texts = {name: decode(tokenizer, rows) for name, rows in samples.items()}
+    texts = {name: decode(rows, tokenizer) for name, rows in samples.items()}
     return folder, oracle, generator, samples, texts
 
 
@@ -108,8 +121,8 @@ def compute_likelihood(name, synthetic, without=()):
         "model": str(folder / "generator"),
         "oracle": str(folder / "oracle"),
     }
-    kept = {key: value for key, value in given.items() if key in LIKELIHOODS[name] and key not in without}
-    return evaluate.load(str(FOLDER / name)).compute(**kept)
+    kept = {key: value for key, value in given.items() if key in NEEDS[name] and key not in without}
+    return evaluate.load(MODULE, name).compute(**kept)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -122,25 +135,26 @@ def test_likelihood_module_equals_the_plain_function(name, synthetic):
         "nll_oracle": lambda: nll(oracle, samples["fake"], "oracle"),
         "oracle_divergence": lambda: divergences(generator, oracle, samples["fake"], samples["real"]),
     }[name]()
-    assert compute_likelihood(name, synthetic) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    found = compute_likelihood(name, synthetic)
+    values, intervals = plain(expected)
+    for key, interval in found.pop("intervals").items():
+        assert interval == pytest.approx(intervals.pop(key), rel=1e-5, abs=1e-6)
+    assert found == pytest.approx(values, rel=1e-5, abs=1e-6) and not intervals
 
 
-@pytest.mark.parametrize(("name", "missing"), [(n, m) for n, needed in LIKELIHOODS.items() for m in sorted(needed)])
+@pytest.mark.parametrize(("name", "missing"), [(n, m) for n, needed in NEEDS.items() for m in sorted(needed)])
 def test_a_likelihood_without_an_input_names_it(name, missing, synthetic):
-    if missing == "predictions":
-        with pytest.raises(ValueError, match="add"):  # the message of `evaluate` itself
-            compute_likelihood(name, synthetic, without=[missing])
-    else:
-        with pytest.raises(ValueError, match=rf"metric '{name}' without `{missing}`: expected it -> "):
-            compute_likelihood(name, synthetic, without=[missing])
+    message = "add" if missing == "predictions" else rf"Metric '{name}' needs .*\(`{missing}`\)\. Give it to `compute`"
+    with pytest.raises(ValueError, match=message):  # without predictions, the message of `evaluate` itself
+        compute_likelihood(name, synthetic, without=[missing])
 
 
 def test_divergence_of_other_vocabularies_is_refused(synthetic):
     folder, _, _, _, texts = synthetic
     words = build_tokenizer(TokenizerConfig(level="word"), lambda: [texts["real"]])
     other = LoadedGenerator("other", build_oracle(len(words), 4, 4, seed=0), words)
-    module = evaluate.load(str(FOLDER / "oracle_divergence"))
-    with pytest.raises(ValueError, match="read one text as different tokens: expected one vocabulary -> "):
+    module = evaluate.load(MODULE, "oracle_divergence")
+    with pytest.raises(UserError, match="read the same text as different tokens: expected one vocabulary"):
         module.compute(
             predictions=texts["fake"], references=texts["real"], model=str(folder / "generator"), oracle=other
         )
@@ -148,7 +162,7 @@ def test_divergence_of_other_vocabularies_is_refused(synthetic):
 
 def test_likelihoods_can_be_combined_with_text_metrics(synthetic):
     folder, _, _, _, texts = synthetic
-    combined = evaluate.combine([str(FOLDER / name) for name in ("bleu", "nll_test", "nll_oracle")])
+    combined = evaluate.combine([evaluate.load(MODULE, name) for name in ("bleu", "nll_test", "nll_oracle")])
     result = combined.compute(
         predictions=texts["fake"],
         references=texts["real"],
@@ -160,15 +174,15 @@ def test_likelihoods_can_be_combined_with_text_metrics(synthetic):
 
 
 def test_modules_can_be_combined():
-    combined = evaluate.combine([str(FOLDER / name) for name in ("bleu", "self_bleu", "copy_rate")])
+    combined = evaluate.combine([evaluate.load(MODULE, name) for name in ("bleu", "self_bleu", "copy_rate")])
     result = combined.compute(predictions=SAMPLES, references=REFERENCES, train=TRAIN)
-    alone = evaluate.load(str(FOLDER / "bleu")).compute(predictions=SAMPLES, references=REFERENCES)
+    alone = evaluate.load(MODULE, "bleu").compute(predictions=SAMPLES, references=REFERENCES)
     assert result["bleu_2"] == alone["bleu_2"]
     assert {"bleu_5", "self_bleu_2", "copy_rate"} <= result.keys()
 
 
 def test_predictions_can_be_added_batch_by_batch():
-    module = evaluate.load(str(FOLDER / "self_bleu"))
+    module = evaluate.load(MODULE, "self_bleu")
     whole = module.compute(predictions=SAMPLES)
     module.add_batch(predictions=SAMPLES[:2])
     module.add_batch(predictions=SAMPLES[2:])
@@ -176,12 +190,12 @@ def test_predictions_can_be_added_batch_by_batch():
 
 
 def test_references_need_not_be_as_many_as_predictions():
-    module = evaluate.load(str(FOLDER / "bleu"))
+    module = evaluate.load(MODULE, "bleu")
     assert module.compute(predictions=SAMPLES, references=REFERENCES[:1])["bleu_2"] > 0
 
 
 def test_tokenization_is_the_callers_choice():
-    module = evaluate.load(str(FOLDER / "length"))
+    module = evaluate.load(MODULE, "length")
     assert module.compute(predictions=["白日依山尽"], tokenization="character")["length_mean"] == 5
 
 
@@ -196,15 +210,15 @@ def test_tokenization_is_the_callers_choice():
     ],
 )
 def test_a_missing_input_is_named(name, message):
-    module = evaluate.load(str(FOLDER / name))
-    with pytest.raises(ValueError, match=rf"metric '{name}' without .*{message}.* -> "):
+    module = evaluate.load(MODULE, name)
+    with pytest.raises(UserError, match=rf"Metric '{name}' needs .*\(`{message}`\)\. Give it"):
         module.compute(predictions=SAMPLES)
 
 
 def test_modules_load_without_network():
-    path = str(FOLDER / "distinct")
-    code = f"import evaluate; print(evaluate.load({path!r}).compute(predictions=['a a'])['distinct_1'])"
-    environment = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "PYTHONPATH": str(FOLDER.parents[1])}
+    code = f"import evaluate; print(evaluate.load({MODULE!r}, 'distinct').compute(predictions=['a a'])['distinct_1'])"
+    root = str(Path(seqgan_hf.__file__).parents[1])
+    environment = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "PYTHONPATH": root}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
     )
