@@ -20,9 +20,7 @@ class SuiteSettings(TextSettings):
     Attributes:
         metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
             BLEU, Self-BLEU, distinct-n and both LM scores).
-        tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function.
-        lowercase: fold case first.
-        encoder: sentence encoder for Frechet distance and MAUVE, an id or a path.
+        encoder: sentence encoder for `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
         max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else

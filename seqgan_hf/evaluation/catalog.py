@@ -70,8 +70,7 @@ class Metric:
     @property
     def inputs(self) -> list[str]:
         """What the function is given."""
-        known = INPUTS | LIKELIHOOD_INPUTS
-        return [name for name in inspect.signature(self.function).parameters if name in known]
+        return [name for name in inspect.signature(self.function).parameters if name in ALL_INPUTS]
 
     def uses(self, prefix: str) -> bool:
         """Whether an input begins with `sample` or `reference`."""
@@ -105,8 +104,8 @@ INPUTS = {
     "accepts": "a function that says whether a text is valid (`accepts`)",
     "seed": "a seed (`seed`)",
 }
-# What only likelihoods are given; `samples` and `train` are then sequences of token ids.
-LIKELIHOOD_INPUTS = {
+# With what only likelihoods are given; their `samples` and `train` are sequences of token ids.
+ALL_INPUTS = INPUTS | {
     "generator": "the generator (`model`)",
     "oracle": "the oracle that wrote the data (`oracle`)",
     "held_out": _REFERENCES,

@@ -38,22 +38,11 @@ import datasets
 import evaluate
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.evaluation.catalog import (
-    INPUTS,
-    LIKELIHOOD_INPUTS,
-    METRICS,
-    Measurement,
-    Texts,
-    TextSettings,
-    get_metric,
-)
+from seqgan_hf.evaluation.catalog import ALL_INPUTS, METRICS, Measurement, Texts, TextSettings, get_metric
 from seqgan_hf.evaluation.citations import CITATIONS
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS
 from seqgan_hf.evaluation.loading import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
 from seqgan_hf.evaluation.record import Estimate
-
-
-NEEDS = INPUTS | LIKELIHOOD_INPUTS
 
 
 class SuiteMetric(evaluate.Metric):
@@ -68,7 +57,7 @@ class SuiteMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=inspect.cleandoc(self.metric.function.__doc__ or ""),
             citation=CITATIONS.get(self.config_name, ""),
-            inputs_description=f"\nThis metric uses {', '.join(map(NEEDS.get, self.metric.inputs))}.",
+            inputs_description=f"\nThis metric uses {', '.join(map(ALL_INPUTS.get, self.metric.inputs))}.",
             features=datasets.Features({"predictions": datasets.Value("string")}),
             module_type="metric",
         )
@@ -134,7 +123,7 @@ class SuiteMetric(evaluate.Metric):
         for name in self.metric.inputs:
             value = given[name]
             if value is None:
-                raise UserError(f"metric {self.config_name!r} needs {NEEDS[name]}", None, "give it to `compute`")
+                raise UserError(f"metric {self.config_name!r} needs {ALL_INPUTS[name]}", None, "give it to `compute`")
             if name in ("generator", "oracle"):
                 load = load_generator if name == "generator" else load_oracle_generator
                 models[name] = load(value, "cpu") if isinstance(value, str) else value

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data.tokenization import one_line
 from .record import Estimate
 from .suite import Evaluation
 
@@ -73,23 +74,17 @@ def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> 
     lines += [f"- {flag}" for flag in evaluation.flags] or [
         "No value lies on the bad side of real text's by more than the confidence intervals."
     ]
-    lines += [
-        "",
-        "## Values",
-        "",
-        "With 95% confidence intervals over samples; the real texts are taken as fixed.",
-        "",
-    ]
+    intervals = "With 95% confidence intervals over samples; real texts are taken as fixed."
+    lines += ["", "## Values", "", intervals, ""]
     lines += ["| metric | samples | real text | good is |", "|---|---|---|---|"]
     for name, result in evaluation.results.items():
-        lines.append(
-            f"| {name} | {format_estimate(result)} | {format_estimate(result.real)} | {BETTER[result.better]} |"
-        )
+        ours, real = format_estimate(result), format_estimate(result.real)
+        lines.append(f"| {name} | {ours} | {real} | {BETTER[result.better]} |")
     lines += ["", *(f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in pictures), ""]
     if evaluation.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in evaluation.notes), ""]
     if evaluation.texts is not None:
-        shown = [text.replace("`", "'") or "(empty)" for text in evaluation.texts.texts[:SHOWN_TEXTS]]
+        shown = [one_line(text).replace("`", "'") or "(empty)" for text in evaluation.texts.texts[:SHOWN_TEXTS]]
         lines += [f"## The first {len(shown)} samples", "", "```text", *shown, "```", ""]
     lines += ["## Signatures", "", "Only values with equal signatures can be compared.", "", "```text"]
     lines += [f"{name}|{result.signature}" for name, result in evaluation.results.items()]

@@ -16,19 +16,10 @@ from ..data.oracle import draw
 from ..data.tokenization import decode
 from ..errors import UserError
 from ..samples import Samples
+from . import loading
 from .arguments import EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
 from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle
-from .loading import (
-    LoadedGenerator,
-    check_generator,
-    draw_samples,
-    encode_texts,
-    load_generator,
-    load_oracle_generator,
-    tempered,
-    unknown_notes,
-)
 from .report import write_json, write_report
 from .suite import evaluate_measurement, evaluate_texts, find_flags
 from .sweep import SWEEP_METRICS, Point, write_sweep
@@ -41,7 +32,7 @@ LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer refe
 
 
 def evaluate_generator(
-    generator: LoadedGenerator,
+    generator: loading.LoadedGenerator,
     settings: SuiteSettings,
     references: Sequence[str] | None = None,
     train: Sequence[str] | None = None,
@@ -68,7 +59,7 @@ def evaluate_generator(
         references = decode(held_out, generator.tokenizer)
     count = settings.num_samples or min(len(references), LARGEST_SAMPLE)
     length = settings.max_new_tokens or generator.model.generation_config.max_new_tokens or held_out.ids.shape[1]
-    learnt = encode_texts(generator, train) if train else None
+    learnt = loading.encode_texts(generator, train) if train else None
     metrics = settings.metrics
     if metrics is None and settings.sweeps:
         metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
@@ -76,10 +67,10 @@ def evaluate_generator(
     real_rows: dict = {}
     points = []
     for temperature in settings.temperatures:
-        samples, texts = draw_samples(generator, count, length, temperature, settings.seed)
+        samples, texts = loading.draw_samples(generator, count, length, temperature, settings.seed)
         drawn = f"temperature:{temperature:g}|max_new_tokens:{length}"
         given = {"generator": generator.model, "samples": samples, "held_out": held_out}
-        with tempered(generator.model, temperature):
+        with loading.tempered(generator.model, temperature):
             found = measure_likelihoods(
                 LIKELIHOODS, settings.seed, temperature, length, **given, train=learnt, oracle=oracle
             )
@@ -95,7 +86,7 @@ def evaluate_generator(
 
 
 def _held_out(
-    generator: LoadedGenerator,
+    generator: loading.LoadedGenerator,
     settings: SuiteSettings,
     references: Sequence[str] | None,
     oracle: PreTrainedModel | None,
@@ -111,8 +102,8 @@ def _held_out(
     if oracle is None:
         if not references:
             raise UserError("nothing real to compare with", "references or an oracle", "give one of them")
-        held_out = encode_texts(generator, references)
-        return held_out, unknown_notes(generator, held_out)
+        held_out = loading.encode_texts(generator, references)
+        return held_out, loading.unknown_notes(generator, held_out)
     length = settings.max_new_tokens or model.generation_config.max_new_tokens
     if length is None:
         fix = "set max_new_tokens (20 in the SeqGAN paper)"
@@ -169,17 +160,17 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     else:
         names = _distinct_names(arguments.model)
         for path in arguments.model:
-            check_generator(path)
+            loading.check_generator(path)
     references = read_lines(arguments.references, "references", notes) if arguments.references else None
     train = read_lines(arguments.train, "train", notes) if arguments.train else None
     if arguments.samples:
         evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments)
         evaluation.notes[:0] = notes
         return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
-    oracle = load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
+    oracle = loading.load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
     points = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
-        generator = replace(load_generator(path, arguments.device), name=name)
+        generator = replace(loading.load_generator(path, arguments.device), name=name)
         points += evaluate_generator(generator, arguments, references, train, oracle)
     for point in points:
         point.evaluation.notes[:0] = notes

@@ -11,10 +11,9 @@ import numpy as np
 
 from ..errors import UserError
 from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
-from .confidence import jackknife
 from .metrics.bleu import bleu, mean_bleu
 from .metrics.self_bleu import sentence_self_bleu
-from .record import Estimate, Result
+from .record import Estimate, Result, jackknife
 
 
 @dataclass
@@ -57,11 +56,11 @@ def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dic
     errors: dict[str, float] = {}
     if plain and jackknifed:
 
-        def without(rows: np.ndarray) -> dict[str, float]:
+        def part(rows: np.ndarray) -> dict[str, float]:
             found = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
             return {key: found[key] for key in plain}
 
-        errors = jackknife(without, len(measurement.samples), metric.groups, measurement.settings.seed)
+        errors = jackknife(part, len(measurement.samples), metric.groups, measurement.settings.seed)
     least, most = metric.bounds
     for key in plain:
         half, value = _half_width(errors.get(key), metric.groups), values[key]

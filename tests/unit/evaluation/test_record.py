@@ -9,10 +9,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqgan_hf.evaluation.confidence import jackknife
 from seqgan_hf.evaluation.metrics.distinct import distinct
 from seqgan_hf.evaluation.metrics.self_bleu import self_bleu
-from seqgan_hf.evaluation.record import Estimate, Result
+from seqgan_hf.evaluation.record import Estimate, Result, jackknife
 from seqgan_hf.evaluation.suite import evaluate_texts
 from tests.tools.small_language import random_texts, sentences
 
