@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import DataError
+from ..samples import Samples
 
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -344,6 +345,23 @@ def decode_batch(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> l
     if tokenizer.unk_token_id not in roles:
         hidden -= {tokenizer.unk_token_id}
     return tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
+    """Token ids of N texts as text, without special tokens but for the unknown one, and without the first space."""
+    # words carry the space before them, so that a continuation is apart from its prompt; lines of text begin without
+    return [text.removeprefix(" ") for text in decode_batch(tokenizer, rows)]
+
+
+def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
+    """Continuations as text, without special tokens, padding and the first space; ids if there is no tokenizer."""
+    rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
+    return [" ".join(map(str, row)) for row in rows] if tokenizer is None else decode_ids(tokenizer, rows)
+
+
+def one_line(text: str) -> str:
+    r"""Line breaks written out (`\n`), for files with one text a line."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
