@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import Namespace
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -34,14 +37,7 @@ from ..samples import Samples
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
-from .recipe import (
-    DiscriminatorSettings,
-    EvaluationSettings,
-    GeneratorSettings,
-    load_evaluation,
-    recipe_parser,
-    unknown_key,
-)
+from .recipe import EvaluationSettings, ModelSettings, load_evaluation, recipe_parser, unknown_key
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -127,14 +123,12 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
 # --- Models ----------------------------------------------------------------------------------------------------------
 
 
-def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:
+def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
     """A causal LM over the corpus's vocabulary."""
     return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "generator")
 
 
-def build_discriminator(
-    settings: DiscriminatorSettings, objective: Objective, corpus: Corpus
-) -> PreTrainedModel | None:
+def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
     """The opponent that the objective asks for, over the corpus's vocabulary; `None` if it asks for none.
 
     A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
@@ -147,21 +141,17 @@ def build_discriminator(
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
 
 
-def _language_model(corpus: Corpus) -> dict[str, int | None]:
+def _language_model(corpus: Corpus) -> dict[str, Any]:
     """What the data says about a causal LM."""
-    names = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
-    return {name: getattr(corpus, name) for name in names}
+    return {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
 
 
-def _labels(settings: DiscriminatorSettings) -> dict[str, Any]:
+def _labels(settings: ModelSettings) -> dict[str, Any]:
     """Names of the labels: those in the settings, or else FAKE and REAL, or REAL alone where one is asked or saved."""
     if "id2label" in settings.config:
         return {"label2id": {name: index for index, name in settings.config["id2label"].items()}}
-    if "num_labels" in settings.config:
-        number = settings.config["num_labels"]
-    else:
-        saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
-        number = 1 if saved == 1 else 2
+    saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
+    number = settings.config.get("num_labels", 1 if saved == 1 else 2)
     if number not in (1, 2):
         problem = f"discriminator.config.num_labels={number}"
         raise RecipeError(problem, "2 (fake and real) or 1 (the logit of real)", "set one of these, or leave it out")
@@ -169,7 +159,7 @@ def _labels(settings: DiscriminatorSettings) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
-def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
+def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
     embedded = model.get_input_embeddings().weight.shape[0]
@@ -182,32 +172,32 @@ def _build(settings: Any, known: dict[str, Any], auto_class: Any, corpus: Corpus
     return model
 
 
-def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
+@contextmanager
+def _loading(pretrained: str, section: str) -> Iterator[None]:
     try:
+        yield
+    except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
+        problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
+        raise RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it") from error
+
+
+def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
+    with _loading(pretrained, section):
         return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise _not_loaded(pretrained, section, error) from error
 
 
-def _not_loaded(pretrained: str, section: str, error: Exception) -> RecipeError:
-    problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
-    return RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it")
-
-
-def _pretrained_model(settings: Any, known: dict[str, Any], auto_class: Any, section: str) -> PreTrainedModel:
+def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
     config = _saved_config(settings.pretrained, section)
     for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
         if key not in config.to_dict().keys() | {"num_labels"}:
             raise unknown_key(key, sorted(config.to_dict()), f"{section}.config")
     changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
+    safely = {"trust_remote_code": False, "use_safetensors": True}
     try:
-        for key, value in changes.items():
-            setattr(config, key, value)
-        return auto_class.from_pretrained(
-            settings.pretrained, config=config, trust_remote_code=False, use_safetensors=True
-        )
-    except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
-        raise _not_loaded(settings.pretrained, section, error) from error
+        with _loading(settings.pretrained, section):
+            for key, value in changes.items():
+                setattr(config, key, value)
+            return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
@@ -218,7 +208,7 @@ def _pretrained_model(settings: Any, known: dict[str, Any], auto_class: Any, sec
         ) from error
 
 
-def _new_model(settings: Any, known: dict[str, Any], auto_class: Any, section: str) -> PreTrainedModel:
+def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
     config_class = _config_class(settings.model_type, section)
     inherited = inspect.signature(PreTrainedConfig.__init__).parameters.keys()
     own = inspect.signature(config_class.__init__).parameters.keys()
@@ -226,30 +216,23 @@ def _new_model(settings: Any, known: dict[str, Any], auto_class: Any, section: s
         if key not in own | inherited | {"num_labels"}:
             raise unknown_key(key, sorted(own - inherited - {"kwargs"}), f"{section}.config")
     try:
-        config = config_class(**(known | settings.config))
+        return auto_class.from_config(config_class(**(known | settings.config)))
     except StrictDataclassError as error:
-        words = " ".join(str(error.__cause__ or error).split())
-        raise RecipeError(f"invalid `{section}.config`: {words}") from error
-    try:
-        return auto_class.from_config(config)
+        raise RecipeError(f"invalid `{section}.config`: {' '.join(str(error.__cause__ or error).split())}") from error
     except (ValueError, TypeError) as error:
-        raise RecipeError(
-            f"no model can be built from {section}.model_type={settings.model_type!r} with {settings.config} "
-            f"({str(error).splitlines()[0]})",
-            f"an architecture that {auto_class.__name__} knows",
-            "change them",
-        ) from error
+        problem = f"no model can be built from {section}.model_type={settings.model_type!r} with {settings.config}"
+        expected = f"an architecture that {auto_class.__name__} knows"
+        raise RecipeError(f"{problem} ({str(error).splitlines()[0]})", expected, "change them") from error
 
 
 def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
     if "." in model_type:
         return import_by_path(model_type, f"{section}.model_type")
-    try:
-        return type(AutoConfig.for_model(model_type))
-    except ValueError as error:
+    if model_type not in CONFIG_MAPPING:
         raise RecipeError(
             f"{section}.model_type={model_type!r}",
             "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
             "cnn_discriminator, rnn_discriminator or bert for a discriminator",
             "choose one, or give the dotted path of a configuration class",
-        ) from error
+        )
+    return CONFIG_MAPPING[model_type]

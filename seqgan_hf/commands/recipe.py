@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import inspect
 import json
 import re
-from argparse import ArgumentError
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,33 +27,17 @@ from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
 
 
 @dataclass
-class GeneratorSettings:
-    """The generator: any causal LM.
+class ModelSettings:
+    """A generator (any causal LM), or its opponent: any sequence classifier, or a causal LM if the objective asks so.
 
     Args:
-        model_type: architecture, as `AutoConfig` knows it (`rnn_generator`, `gpt2`, `llama`, ...), or the dotted path
-            of a configuration class of your own, whose module registers it with the Auto classes.
+        model_type: architecture, as `AutoConfig` knows it (`rnn_generator`, `cnn_discriminator`, `gpt2`, `bert`, ...),
+            or the dotted path of a configuration class of your own, whose module registers it with the Auto classes.
         config: settings of that architecture. Vocabulary size and special tokens come from the data.
         pretrained: start from these weights instead: a folder, or an id on the Hub.
     """
 
     model_type: str = "rnn_generator"
-    config: dict[str, Any] = field(default_factory=dict)
-    pretrained: str | None = None
-
-
-@dataclass
-class DiscriminatorSettings:
-    """The discriminator: any sequence classifier, or a causal LM for an objective that asks for one.
-
-    Args:
-        model_type: architecture (`cnn_discriminator`, `rnn_discriminator`, `bert`, ...), or a dotted path, as for the
-            generator.
-        config: settings of that architecture. Vocabulary size and padding come from the data.
-        pretrained: start from these weights instead: a folder, or an id on the Hub.
-    """
-
-    model_type: str = "cnn_discriminator"
     config: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
 
@@ -90,18 +74,24 @@ NOT_IN_RECIPES = {"hub_token", "local_rank"}
 
 def recipe_parser() -> ArgumentParser:
     """The command line of `train`: a recipe, then overrides of any of its values."""
-    parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False, description="Train from a recipe.")
-    parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
+    parser = _parser("seqgan-hf train RECIPE", "Train from a recipe.")
     parser.add_subclass_arguments(DataSource, "data", required=True)
-    parser.add_class_arguments(GeneratorSettings, "generator")
-    parser.add_class_arguments(DiscriminatorSettings, "discriminator")
+    parser.add_class_arguments(ModelSettings, "generator")
+    parser.add_class_arguments(ModelSettings, "discriminator")
     parser.add_subclass_arguments(Objective, "objective", required=True)
     parser.add_subclass_arguments(Objective, "pretraining", required=False)
-    parser.set_defaults({"pretraining": {"class_path": f"{MLE.__module__}.{MLE.__qualname__}"}})
     parser.add_class_arguments(EvaluationSettings, "evaluation", skip={"seed", "device"})
     inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
     skip = (inherited - SUPPORTED_FIELDS) | NOT_IN_RECIPES
     parser.add_class_arguments(AdversarialTrainingArguments, "training", skip=skip)
+    parser.set_defaults({"pretraining": {"class_path": f"{MLE.__module__}.{MLE.__qualname__}"}})
+    parser.set_defaults({"discriminator.model_type": "cnn_discriminator"})
+    return parser
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=command, exit_on_error=False, description=description)
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
     return parser
 
 
@@ -133,9 +123,7 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
         RecipeError: as `load_recipe`.
         UserError: a value that cannot be used.
     """
-    description = "Measure samples or generators."
-    parser = ArgumentParser(prog="seqgan-hf evaluate", exit_on_error=False, description=description)
-    parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
+    parser = _parser("seqgan-hf evaluate", "Measure samples or generators.")
     parser.add_class_arguments(EvaluationArguments)
     parser.set_defaults(defaults)
     settings = vars(_parse(parser, _as_lists(arguments), "evaluate"))
@@ -145,20 +133,14 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
 
 def _as_lists(arguments: list[str]) -> list[str]:
     """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
-    result: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or name not in ("model", "temperatures", "metrics"):
-            result.append(argument)
-            continue
-        values = [value] if equals else []
-        while rest and not rest[0].startswith("--"):
-            values.append(rest.pop(0))
-        if values and not values[0].startswith("["):
-            parts = values if name == "model" else [part for value in values for part in value.split(",") if part]
-            values = [f"[{', '.join(parts)}]" if name == "temperatures" else json.dumps(parts)]
+    parser = argparse.ArgumentParser(prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False)
+    for name in ("model", "temperatures", "metrics"):
+        parser.add_argument(f"--{name}", nargs="+", default=argparse.SUPPRESS)
+    lists, result = parser.parse_known_args(arguments)
+    for name, values in vars(lists).items():
+        if not values[0].startswith("["):
+            parts = ",".join(value.strip(",") for value in values)
+            values = [json.dumps(values) if name == "model" else f"[{parts}]"]
         result.append(f"--{name}={' '.join(values)}")
     return result
 
@@ -193,7 +175,7 @@ def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namesp
         arguments = ["--config", *arguments]
     try:
         return parser.parse_args(arguments)
-    except (ArgumentError, UnicodeDecodeError) as error:
+    except (argparse.ArgumentError, UnicodeDecodeError) as error:
         _check_kind(arguments, command)
         raise explain(error, parser) from error
 
@@ -201,18 +183,16 @@ def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namesp
 def _check_kind(arguments: list[str], command: str) -> None:
     """Say so if a recipe is one of another command."""
     for path in arguments:
-        if Path(path).suffix in (".yaml", ".yml") and Path(path).is_file():
-            try:
-                keys = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-            except (OSError, TypeError, ValueError, yaml.YAMLError):
-                return
-            for other in KEYS.keys() - {command}:
-                if keys and keys <= KEYS[other]:
-                    raise RecipeError(
-                        f"{path!r} is a recipe of `seqgan-hf {other}`",
-                        f"one of `seqgan-hf {command}`",
-                        f"run `seqgan-hf {other} {path}`, or name another recipe",
-                    )
+        if not path.endswith((".yaml", ".yml")):
+            continue
+        try:
+            keys = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError, yaml.YAMLError):
+            continue
+        for other in KEYS.keys() - {command}:
+            if keys and keys <= KEYS[other]:
+                problem, expected = f"{path!r} is a recipe of `seqgan-hf {other}`", f"one of `seqgan-hf {command}`"
+                raise RecipeError(problem, expected, f"run `seqgan-hf {other} {path}`, or name another recipe")
 
 
 # What jsonargparse says of unknown keys.
