@@ -133,10 +133,13 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
 
 def _as_lists(arguments: list[str]) -> list[str]:
     """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
+    names = ("--model", "--temperatures", "--metrics")
     parser = argparse.ArgumentParser(prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False)
-    for name in ("model", "temperatures", "metrics"):
-        parser.add_argument(f"--{name}", nargs="+", default=argparse.SUPPRESS)
-    lists, result = parser.parse_known_args(arguments)
+    for name in names:
+        parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
+    # `--model=A B` as well
+    split = (argument.split("=", 1) if argument.split("=")[0] in names else [argument] for argument in arguments)
+    lists, result = parser.parse_known_args([part for parts in split for part in parts])
     for name, values in vars(lists).items():
         if not values[0].startswith("["):
             parts = ",".join(value.strip(",") for value in values)
