@@ -499,7 +499,7 @@ def test_a_reader_that_leaves_ends_a_command_silently(call):
     process.stderr.close()
 
 
-def test_other_broken_pipes_are_told(monkeypatch, capsys):
+def test_other_broken_pipes_are_reported(monkeypatch, capsys):
     """One to a process or a server, for example."""
 
     def command(arguments):
@@ -550,7 +550,7 @@ def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_world_without_ranks_is_told_in_one_line(command, tmp_path, monkeypatch, capsys):
+def test_a_world_without_ranks_is_reported_in_one_line(command, tmp_path, monkeypatch, capsys):
     for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
