@@ -156,7 +156,7 @@ def test_a_training_recipe_can_name_an_evaluation_recipe(tmp_path, lines, monkey
     run = tmp_path / "run"
     more = {"evaluation.recipe": evaluation}
     with monkeypatch.context() as patch:
-        patch.delattr("seqgan_hf.evaluation.run.load_generator")
+        patch.delattr("seqgan_hf.evaluation.loading.load_generator")
         assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
     found = json.loads((run / "evaluation" / "metrics.json").read_text())
     results = found["results"]
