@@ -78,7 +78,7 @@ def _run(command: str, arguments: list[str]) -> int:
     from transformers.utils import logging
 
     from ..training import Interrupted
-    from ..training.progress import show_log
+    from ..training.console import show_log
 
     show_log()
     # ours are shown; those for reading and writing small files would tear them up
