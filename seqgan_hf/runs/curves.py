@@ -224,7 +224,7 @@ def _chosen_metrics(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[
     chosen = list(dict.fromkeys(metrics or [name for name in TITLES if name in measured_metrics(runs)]))
     if not chosen:
         known = ", ".join(measured_metrics(runs)) or "nothing"
-        raise UserError(f"runs that measured none of {', '.join(TITLES)}, but {known}", fix="name --metrics")
+        raise UserError(f"the runs measured none of {', '.join(TITLES)}", fix=f"choose --metrics from {known}")
     check_measured(runs, chosen)
     return chosen
 
