@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from ..data import decode, one_line
+from ..data.tokenization import decode, one_line
 from ..evaluation.base import Evaluator
 from ..evaluation.record import Estimate
 from ..generation.modes import evaluating
