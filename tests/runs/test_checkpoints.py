@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tests.unit.commands.test_cli import quickstart
-from tests.runs.test_trainer import build, metrics, same, weights
+from seqgan_hf.commands.cli import main
 from transformers import TrainerCallback
 
-from seqgan_hf.commands.cli import main
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.runs.folder import RunFolder, RunFolderError
 from seqgan_hf.training import checkpoint as checkpointing
 from seqgan_hf.training.checkpoint import CheckpointWriter, checkpoints, fault, rng_state, set_rng_state, tidy
+from tests.runs.test_trainer import build, metrics, same, weights
+from tests.unit.commands.test_cli import quickstart
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

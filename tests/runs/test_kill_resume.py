@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+
 from tests.runs.test_processes import build, lines, same, weights
 from tests.tools.two_processes import forked, on_two
 

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 from transformers import TrainerCallback
-from tests.tools.two_processes import on_two
 
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
@@ -27,6 +25,8 @@ from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
 from seqgan_hf.training.progress import TIMINGS
 from seqgan_hf.training.trainer import AdversarialTrainer, Interrupted
+from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
 
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tools.tiny import build_discriminator, build_generator
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -29,6 +28,7 @@ from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints, fault
 from seqgan_hf.training.progress import TIMINGS
 from seqgan_hf.training.trainer import MAX_BAD_STEPS, AdversarialTrainer, Interrupted, TrainingError
+from tests.tools.tiny import build_discriminator, build_generator
 
 
 @pytest.fixture(scope="module")

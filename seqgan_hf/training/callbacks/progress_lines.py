@@ -68,6 +68,9 @@ class LogLines(TrainerCallback):
             self.logged = time.perf_counter()
             logger.info("%s", log_line(phase, done, total, logs))
 
+    def close(self) -> None:
+        """Nothing is left open."""
+
 
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float]) -> str:
     """One line for a log: where the run is, how well it does, how fast it is, how long it will take."""
