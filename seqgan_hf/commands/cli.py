@@ -234,11 +234,13 @@ def _data(arguments: list[str]) -> None:
     parser.add_argument("corpus", help="a recipe (.yaml), or a file of text")
     parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
     options, overrides = parser.parse_known_args(arguments)
-    from ..data.corpus_report import corpus_report
+    from ..data import corpus_report, write_corpus_report
     from .recipe import load_source
 
     source = load_source(options.corpus, overrides)
-    corpus_report(source.load(), source, options.output)
+    corpus = source.load()
+    write_corpus_report(corpus, source, options.output)
+    print(corpus_report(corpus, source))
 
 
 def _push(arguments: list[str]) -> None:
