@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
-from datasets import Dataset
+from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import Namespace
 from safetensors import SafetensorError
@@ -54,7 +54,9 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
-    held_out = materialize(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
+    held_out = corpus.eval
+    if not isinstance(held_out, Samples):
+        held_out = materialize(held_out, corpus.bos_token_id, corpus.pad_token_id)
     return AdversarialTrainer(
         generator,
         discriminator,
@@ -103,7 +105,7 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
         DataError: the generator continues prompts, which evaluation recipes do not give it.
         RecipeError: the evaluation recipe cannot be read.
     """
-    if "prompt_ids" in corpus.eval.column_names:
+    if corpus.conditional:
         raise DataError(
             "`evaluation.recipe` for data with prompts",
             "a generator that writes without one",
@@ -115,7 +117,7 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
         here["oracle"] = str(folder / "oracle")
     else:
         here["references"] = str(output / "references.txt")
-        if isinstance(corpus.train, Dataset):  # a stream would have to be read to its end
+        if not isinstance(corpus.train, IterableDataset):  # it would have to be read to its end
             here["train"] = str(output / "train.txt")
     return replace(load_evaluation([settings.recipe], **here), model=here["model"], output=str(output))
 

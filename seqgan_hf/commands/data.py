@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..data.corpus_report import corpus_report
+from ..data.corpus_report import corpus_report, write_corpus_report
 from ..errors import UserError
 from .recipe import load_source
 
@@ -19,4 +19,6 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
     options, overrides = parser.parse_known_args(arguments)
     source = load_source(options.corpus, overrides)
-    corpus_report(source.load(), source, options.output)
+    corpus = source.load()
+    write_corpus_report(corpus, source, options.output)
+    print(corpus_report(corpus, source))

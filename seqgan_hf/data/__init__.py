@@ -1,30 +1,32 @@
-"""Where sequences come from: text files, datasets, integer ids, a built-in grammar. See `docs/data.md`."""
+"""Where sequences come from: text files, datasets, integer ids, a built-in grammar, an oracle. See `docs/data.md`."""
 
 from .batches import materialize, stream_samples, to_samples
 from .corpus import Corpus, DataSource
-from .corpus_report import corpus_report
-from .grammar_data import GrammarData
+from .corpus_report import corpus_report, write_corpus_report
+from .grammar import GrammarData
 from .ids import IdsData
 from .oracle import OracleData, build_oracle, load_oracle
 from .text import TextData
-from .tokenization import TokenizerConfig, decode_batch, integer_tokenizer
+from .tokenization import TokenizerConfig, decode, decode_ids, integer_tokenizer, one_line
 
 
 __all__ = [
     "Corpus",
-    "DataError",
     "DataSource",
     "GrammarData",
     "IdsData",
     "OracleData",
-    "build_oracle",
-    "load_oracle",
     "TextData",
     "TokenizerConfig",
+    "build_oracle",
     "corpus_report",
-    "decode_batch",
+    "decode",
+    "decode_ids",
     "integer_tokenizer",
+    "load_oracle",
     "materialize",
+    "one_line",
     "stream_samples",
     "to_samples",
+    "write_corpus_report",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 
 from ..errors import DataError
 from ..samples import Samples
@@ -44,11 +45,11 @@ def to_samples(
             there is no padding token.
     """
     if not rows:
-        raise DataError("no row", "at least one", "look at the split and the filters")
+        raise DataError("no rows", "at least one", "check the split and the filters")
     if not isinstance(rows, Mapping):
         rows = {name: [row[name] for row in rows] for name in rows[0]}
     if "input_ids" not in rows:
-        raise DataError(f"the columns {list(rows)}", "a column 'input_ids'", "give rows of a corpus")
+        raise DataError(f"rows with the columns {list(rows)}", "a column 'input_ids'")
     columns = {}
     for name in ("input_ids", "prompt_ids"):
         if name in rows:
@@ -73,7 +74,7 @@ def materialize(
             token, or if the result would take more than 9 GiB.
     """
     if len(dataset) == 0:
-        raise DataError("a dataset without rows", "at least one", "look at the split and the filters")
+        raise DataError("a dataset without rows", "at least one", "check the split and the filters")
     table = dataset.with_format("arrow")[:]
     columns = {name: flat_lists(table[name]) for name in ("input_ids", "prompt_ids") if name in table.column_names}
     return _padded(columns, bos_token_id, pad_token_id, max_length)
@@ -120,17 +121,11 @@ def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_leng
     longest = int(lengths.max(initial=0))
     width = longest if max_length is None else max_length
     if longest > width:
-        raise DataError(
-            f"a row of {longest} tokens (row {int(lengths.argmax())})",
-            f"at most {width}",
-            "truncate or drop it when loading",
-        )
+        problem = f"a row of {longest} tokens (row {int(lengths.argmax())})"
+        raise DataError(problem, f"at most {width}", "truncate or drop it when loading")
     if pad_token_id is None and bool((lengths != width).any()):
-        raise DataError(
-            f"rows of {int(lengths.min())} to {longest} tokens for a width of {width}",
-            "one length, as there is no padding token",
-            "give a pad_token_id",
-        )
+        problem = f"rows of {int(lengths.min())} to {longest} tokens for a width of {width}"
+        raise DataError(problem, "one length, as there is no padding token", "give a pad_token_id")
     fill = 0 if pad_token_id is None else pad_token_id
     ids, mask = _place(values, lengths, width, fill, left=False)
     if "prompt_ids" not in columns:
@@ -141,14 +136,12 @@ def _padded(columns: dict, bos_token_id: int, pad_token_id: int | None, max_leng
     return Samples(prompt=prompt, ids=ids, mask=mask, prompt_mask=None if prompt_mask.all() else prompt_mask)
 
 
-def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left: bool):
+def _place(values: np.ndarray, lengths: np.ndarray, width: int, fill: int, left: bool) -> tuple[Tensor, Tensor]:
     """Lay flat values out as rows, shape (B, width) each: ids and a mask of the real ones."""
     if len(lengths) * width > LARGEST_TENSOR:
-        raise DataError(
-            f"{len(lengths)} rows of up to {width} tokens, {len(lengths) * width * 9 / 2**30:.0f} GiB when padded",
-            "at most 9 GiB",
-            "set a smaller max_length, or streaming=true",
-        )
+        size = len(lengths) * width * 9 / 2**30
+        problem = f"{len(lengths)} rows of up to {width} tokens, {size:.0f} GiB when padded"
+        raise DataError(problem, "at most 9 GiB", "set a smaller max_length, or streaming=true")
     positions = np.arange(width)
     mask = positions >= (width - lengths)[:, None] if left else positions < lengths[:, None]
     ids = np.full(mask.shape, fill, dtype=np.int64)

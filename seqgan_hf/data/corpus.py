@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..samples import Samples
+from .tokenization import decode, decode_ids
 
 
 if TYPE_CHECKING:
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corpus:
     """Tokenized sequences, ready for training: what every data source gives.
 
     Attributes:
         train: rows with `input_ids` (the sequence, EOS included where there is one, no start token, no padding) and,
-            for conditional generation, `prompt_ids` (start token and condition).
-        eval: held-out rows with the same columns.
+            for conditional generation, `prompt_ids` (start token and condition); or all of them as `Samples`.
+        eval: held-out sequences, likewise.
         vocab_size: number of token ids.
         max_length: T, the longest `input_ids` (EOS included) and the length to generate.
         bos_token_id: the start token, given to the generator before every sequence without `prompt_ids`.
@@ -30,8 +33,8 @@ class Corpus:
         report: what was read, dropped, truncated, repeated: for the log and the corpus report.
     """
 
-    train: Dataset | IterableDataset
-    eval: Dataset
+    train: Dataset | IterableDataset | Samples
+    eval: Dataset | Samples
     vocab_size: int
     max_length: int
     bos_token_id: int
@@ -41,10 +44,24 @@ class Corpus:
     oracle: PreTrainedModel | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether sequences continue prompts of their own."""
+        if isinstance(self.eval, Samples):
+            return self.eval.prompt.shape[1] > 1
+        return "prompt_ids" in self.eval.column_names
+
+    def texts(self, split: Literal["train", "eval"]) -> list[str]:
+        """The sequences of a split as the tokenizer writes them, without prompts; a stream is read to its end."""
+        rows = getattr(self, split)
+        if isinstance(rows, Samples):
+            return decode(rows, self.tokenizer)
+        return decode_ids(self.tokenizer, [ids for batch in rows.iter(1000) for ids in batch["input_ids"]])
+
 
 class DataSource(ABC):
     """A source of sequences. The arguments of `__init__` are its configuration, nothing else is."""
 
     @abstractmethod
     def load(self) -> Corpus:
-        """Read, tokenize and split. Raises `DataError` with the file, the line and the remedy."""
+        """Read, tokenize and split. Raises a `DataError` that names the file, the line and the remedy."""

@@ -35,37 +35,46 @@ SPLIT_ROWS = {
 MOST_BINS = 80  # each a whole number of tokens wide
 
 
-def corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Path) -> dict[str, Any]:
-    """Print what was read, and save it as `corpus.json`, `corpus.md` and `lengths.png`.
+def corpus_report(corpus: Corpus, source: DataSource | str) -> str:
+    """What was read, as a page of Markdown.
+
+    Args:
+        corpus: what a data source loaded.
+        source: the data source, or a name for it.
+
+    Raises:
+        DataError: if the source does not count what it reads.
+    """
+    return _page(_numbers(corpus, source))
+
+
+def write_corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Path) -> None:
+    """Save the report as `corpus.json`, `corpus.md` and `lengths.png`.
 
     Args:
         corpus: what a data source loaded.
         source: the data source, or a name for it.
         output_dir: a folder, made if need be.
 
-    Returns:
-        What `corpus.json` holds.
-
     Raises:
-        DataError: if there can be no such folder.
+        DataError: if there can be no such folder, or the source does not count what it reads.
     """
-    folder = Path(output_dir)
+    numbers, folder = _numbers(corpus, source), Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            f"the folder {str(folder)!r} for the report ({error.strerror})",
-            "a folder, or a path for one",
-            "set --output",
-        ) from error
-    numbers = {"source": _source(source), **corpus.report}
+        problem = f"the report cannot be written into {str(folder)!r} ({error.strerror})"
+        raise DataError(problem, "a folder, or a path for one", "set --output") from error
     (folder / "corpus.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = _page(numbers)
-    (folder / "corpus.md").write_text(page, encoding="utf-8")
-    if "lengths" in numbers:
-        draw_lengths(numbers["lengths"], corpus.max_length, folder / "lengths.png")
-    print(page)
-    return numbers
+    (folder / "corpus.md").write_text(_page(numbers), encoding="utf-8")
+    draw_lengths(numbers["lengths"], corpus.max_length).savefig(folder / "lengths.png", dpi=150)
+
+
+def _numbers(corpus: Corpus, source: DataSource | str) -> dict[str, Any]:
+    if "examples" not in corpus.report:
+        named = source if isinstance(source, str) else type(source).__name__
+        raise DataError(f"{named} does not count what it reads", "TextData, IdsData or GrammarData")
+    return {"source": _source(source), **corpus.report}
 
 
 def _source(source: DataSource | str) -> dict[str, Any]:
@@ -109,8 +118,8 @@ def _page(numbers: dict[str, Any]) -> str:
         lines.append(f"- grammar, {name}: {value:.4f}")
     lines += ["", "## Examples", "", "```text"]
     for row in numbers["examples"]:
-        text = _shortened(row["text"])
-        lines.append(f"{_shortened(row['prompt'])} => {text}" if "prompt" in row else text)
+        shown = [_shortened(row[name]) for name in ("prompt", "text", "ids") if name in row]
+        lines.append(" => ".join(shown))
     example = numbers["example"]
     shown = [f"{token!r}={number}" for token, number in zip(example["tokens"], example["input_ids"], strict=True)]
     lines += ["```", "", "The first training line as tokens:", "", "```text", _shortened(" ".join(shown), 2000)]
@@ -126,8 +135,13 @@ def _shortened(value: str | list[int], limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def draw_lengths(lengths: dict[int, int], max_length: int, path: Path) -> None:
-    """Histogram of the tokens a line, with the length that is generated, as a PNG."""
+def draw_lengths(lengths: dict[int, int], max_length: int) -> Figure:
+    """Histogram of the tokens a line, with the length that is generated.
+
+    Args:
+        lengths: how many lines have how many tokens.
+        max_length: T, the length to generate.
+    """
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
@@ -138,4 +152,4 @@ def draw_lengths(lengths: dict[int, int], max_length: int, path: Path) -> None:
         axes.axvline(max_length + 0.5, color="#c44e52", linestyle="--", label=f"length to generate: {max_length:,}")
         axes.set(xlabel="tokens a line, end token included", ylabel="training lines")
         axes.legend(frameon=False)
-        figure.savefig(path, dpi=150)
+    return figure

@@ -1,11 +1,11 @@
-"""From rows of text to rows of token ids, with the counts that the corpus report shows."""
+"""From rows of text or ids to a `Corpus`, with the counts that the corpus report shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
 from .corpus import Corpus
+from .sources import Rows
 from .splitting import Part, check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
@@ -25,7 +26,7 @@ COUNTS = ("length", "unknown", "prompt_length")
 
 @dataclass
 class Encoding:
-    """How a line becomes ids.
+    """How a row becomes ids.
 
     Attributes:
         tokenizer: of text; `None` for rows that are lists of ids already.
@@ -33,40 +34,32 @@ class Encoding:
         eos_token_id: put behind every sequence; `None` for sequences of fixed length.
         max_length: T, where sequences are cut; `None` cuts none.
         max_prompt_length: the last tokens of a prompt to keep; `None` keeps all.
+        too_long: whether to `truncate` or `drop` sequences of more than `max_length` tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase | None
     bos_token_id: int
     eos_token_id: int | None
-    max_length: int | None
-    max_prompt_length: int | None
-
-
-def check_lengths(max_length: int | None, max_prompt_length: int | None, too_long: str, eval_fraction: float) -> None:
-    """Raise a `DataError` for settings that no corpus can meet."""
-    for name, value in (("max_length", max_length), ("max_prompt_length", max_prompt_length)):
-        if value is not None and value < 1:
-            raise DataError(f"{name}={value}", "at least 1, or none", "set it to a number of tokens")
-    if too_long not in ("truncate", "drop"):
-        raise DataError(f"too_long={too_long!r}", "'truncate' or 'drop'", "choose one")
-    if not 0.0 < eval_fraction < 1.0:
-        raise DataError(f"eval_fraction={eval_fraction}", "a share between 0 and 1", "set 0.1, for example")
+    max_length: int | None = None
+    max_prompt_length: int | None = None
+    too_long: Literal["truncate", "drop"] = "truncate"
 
 
 def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
-    """Columns `text` and perhaps `prompt` to `input_ids` and perhaps `prompt_ids`, with counts beside them.
+    """Columns `text` or `ids`, and perhaps `prompt`, to `input_ids` and perhaps `prompt_ids`, with counts beside them.
 
     `length` is the number of tokens before cutting, the end token included, or 0 for a line without a token;
     `unknown` the number of unknown tokens among them; `prompt_length` the number of prompt tokens before cutting.
     """
     check_nulls(table, "training or held-out", 0)
-    texts = _token_lists(table["text"], encoding)
+    sequences = table["ids" if encoding.tokenizer is None else "text"]
+    rows = _token_lists(sequences, encoding)
     end = [] if encoding.eos_token_id is None else [encoding.eos_token_id]
-    lengths = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
+    lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
     columns = {
-        "input_ids": _list_array([(ids + end)[: encoding.max_length] for ids in texts]),
-        "length": pa.array(np.where(is_blank(table["text"]) | (lengths == 0), 0, lengths + len(end)), pa.int32()),
-        "unknown": pa.array(_unknown(texts, lengths, encoding.tokenizer), pa.int32()),
+        "input_ids": _list_array([(ids + end)[: encoding.max_length] for ids in rows]),
+        "length": pa.array(np.where(is_blank(sequences) | (lengths == 0), 0, lengths + len(end)), pa.int32()),
+        "unknown": pa.array(_unknown(rows, lengths, encoding.tokenizer), pa.int32()),
     }
     if "prompt" in table.column_names:
         prompts = _token_lists(table["prompt"], encoding)
@@ -125,7 +118,7 @@ def _encode_kept(table: pa.Table, indices: list[int], keep: np.ndarray, encoding
     return encode_table(table.filter(pa.array(keep[indices])), encoding)
 
 
-def encode_stream(rows: IterableDataset, encoding: Encoding, too_long: str) -> IterableDataset:
+def encode_stream(rows: IterableDataset, encoding: Encoding) -> IterableDataset:
     """Token ids while iterating; lines without a token, and, if asked, those that are too long, are left out."""
     encoded = rows.with_format("arrow").map(
         encode_table,
@@ -134,63 +127,102 @@ def encode_stream(rows: IterableDataset, encoding: Encoding, too_long: str) -> I
         remove_columns=rows.column_names,
         features=_features(rows.column_names),
     )
-    fixed_length = encoding.max_length if encoding.eos_token_id is None else None
-    settings = {"longest": encoding.max_length if too_long == "drop" else None, "fixed_length": fixed_length}
-    return _without_counts(encoded.with_format(None).filter(_usable, batched=True, fn_kwargs=settings))
+    return _without_counts(_choose(encoded.with_format(None), encoding, encoding.max_length))
+
+
+def _choose(rows: Rows, encoding: Encoding, max_length: int, **options: Any) -> Rows:
+    """Leave out rows without a token and, if asked, those that are too long."""
+    longest = max_length if encoding.too_long == "drop" else None
+    fixed_length = max_length if encoding.eos_token_id is None else None
+    limits = {"longest": longest, "fixed_length": fixed_length}
+    return rows.filter(_usable, batched=True, fn_kwargs=limits, **options)
 
 
 def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | None) -> list[bool]:
     """Which lines have a token and are not too long."""
     usable = [0 < length <= (longest or length) for length in batch["length"]]
     if fixed_length is not None:
-        short = [
-            length for length, used in zip(batch["length"], usable, strict=True) if used and length < fixed_length
-        ]
+        short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < fixed_length]
         if short:
             raise DataError(
-                f"a line of {short[0]} tokens and eos=false",
+                f"a line of {short[0]} tokens with eos=false",
                 f"{fixed_length} tokens in every line, as nothing else ends them",
                 f"set eos=true, or max_length={min(short)} to cut all to this length",
             )
     return usable
 
 
-def _without_counts(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+def _without_counts(rows: Rows) -> Rows:
     return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
 
 
-def finish(corpus: Corpus, encoding: Encoding, too_long: str) -> Corpus:
-    """Leave out what has no token or is too long, count, and fill in `max_length` and the report.
+def encode_corpus(
+    train: Part | IterableDataset,
+    held_out: Part,
+    report: dict[str, Any],
+    encoding: Encoding,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Corpus:
+    """Encode rows, leave out what has no token or is too long, and count.
 
     Args:
-        corpus: encoded rows with their counts beside them; the training rows may be a stream, left as it is.
-        encoding: how they were encoded.
-        too_long: `truncate` or `drop`.
+        train: rows to train on; a stream is encoded while it is read.
+        held_out: rows to hold out.
+        report: what was found when they were split; more is added to it.
+        encoding: how they are encoded.
+        tokenizer: writes ids as text; `None` takes that of `encoding`.
 
     Raises:
         DataError: if no line is left, or lengths differ although there is no end token.
     """
-    names = [name for name in ("train", "eval") if isinstance(getattr(corpus, name), Dataset)]
-    lengths = {name: _histogram(getattr(corpus, name), "length") for name in names}
-    corpus.max_length = encoding.max_length or max(1, *(len(counts) - 1 for counts in lengths.values()))
-    for name in names:
-        rows, counts = getattr(corpus, name), lengths[name]
-        corpus.report[name] |= _counts(rows, counts, corpus.max_length, too_long, encoding)
-        corpus.report.setdefault("lengths", {n: int(count) for n, count in enumerate(counts) if count and n})
-        if corpus.report[name]["lines"] == 0:
-            raise DataError(
-                f"{len(rows)} {name} lines, none of 1 to {corpus.max_length} tokens",
-                "at least one",
-                "raise max_length, or set too_long=truncate",
-            )
-        if corpus.report[name]["lines"] < len(rows) or encoding.eos_token_id is None:
-            longest = corpus.max_length if too_long == "drop" else None
-            fixed_length = corpus.max_length if encoding.eos_token_id is None else None
-            settings = {"longest": longest, "fixed_length": fixed_length}
-            rows = rows.filter(_usable, batched=True, fn_kwargs=settings, desc="Choosing lines")
-        setattr(corpus, name, _without_counts(rows))
-    corpus.report |= {"vocab_size": corpus.vocab_size, "max_length": corpus.max_length}
-    return corpus
+    tokenizer = tokenizer or encoding.tokenizer
+    streamed = isinstance(train, IterableDataset)
+    rows = {
+        "train": encode_stream(train, encoding) if streamed else encode_part(train, encoding),
+        "eval": encode_part(held_out, encoding),
+    }
+    lengths = {name: _histogram(part, "length") for name, part in rows.items() if isinstance(part, Dataset)}
+    max_length = encoding.max_length or max(1, *(len(counts) - 1 for counts in lengths.values()))
+    for name, counts in lengths.items():
+        report[name] |= _counts(rows[name], counts, max_length, encoding)
+        report.setdefault("lengths", {n: int(count) for n, count in enumerate(counts) if count and n})
+        if report[name]["lines"] == 0:
+            raise _no_lines(f"{len(rows[name])} {name} lines", max_length)
+        if report[name]["lines"] < len(rows[name]) or encoding.eos_token_id is None:
+            rows[name] = _choose(rows[name], encoding, max_length, desc="Choosing lines")
+        rows[name] = _without_counts(rows[name])
+    report |= {"vocab_size": len(tokenizer), "max_length": max_length}
+    first = next(iter(rows["train"]), None)
+    if first is None:
+        raise _no_lines("a stream of lines", max_length)
+    shown = (held_out if streamed else train).examples()
+    report |= _examples(first, shown, tokenizer)
+    return Corpus(
+        **rows,
+        vocab_size=len(tokenizer),
+        max_length=max_length,
+        bos_token_id=encoding.bos_token_id,
+        eos_token_id=encoding.eos_token_id,
+        pad_token_id=None if encoding.eos_token_id is None else tokenizer.pad_token_id,
+        tokenizer=tokenizer,
+        report=report,
+    )
+
+
+def _no_lines(found: str, max_length: int) -> DataError:
+    problem = f"{found}, none of 1 to {max_length} tokens"
+    return DataError(problem, "at least one", "raise max_length, or set too_long=truncate")
+
+
+def _examples(
+    first: dict[str, list], shown: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Examples, and one row as ids, as tokens and decoded, for the report; only the beginning of very long ones."""
+    row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
+    ids = row["input_ids"]
+    tokens = {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
+    examples = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
+    return {"examples": examples, "example": row | tokens}
 
 
 def _histogram(rows: Dataset, column: str) -> np.ndarray:
@@ -207,21 +239,22 @@ def _quantile(counts: np.ndarray, share: float) -> int:
     return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 
-def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, too_long: str, encoding: Encoding) -> dict[str, Any]:
+def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encoding) -> dict[str, Any]:
     """What is said of one split in the report; `lengths` counts the lines of 0, 1, ... tokens."""
     with_tokens = np.where(np.arange(len(lengths)) > 0, lengths, 0)
     over = int(lengths[max_length + 1 :].sum())
     kept = np.zeros(max_length + 1, dtype=np.int64)
     kept[: len(lengths)] = with_tokens[: max_length + 1]
-    kept[max_length] += over if too_long == "truncate" else 0
+    truncated, dropped = (over, 0) if encoding.too_long == "truncate" else (0, over)
+    kept[max_length] += truncated
     lines, tokens = int(kept.sum()), int(kept @ np.arange(len(kept)))
     ends = int(with_tokens.sum()) if encoding.eos_token_id is not None else 0
     words = int(lengths @ np.arange(len(lengths))) - ends
     counts = {
         "lines": lines,
         "without_tokens": int(lengths[0]),
-        "truncated": over if too_long == "truncate" else 0,
-        "dropped": over if too_long == "drop" else 0,
+        "truncated": truncated,
+        "dropped": dropped,
         "tokens": tokens,
         "coverage": 1.0 - (pc.sum(rows.data.column("unknown")).as_py() or 0) / max(words, 1),
         "length_mean": tokens / max(lines, 1),
@@ -234,26 +267,3 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, too_long: str, 
         limit = encoding.max_prompt_length or len(prompts)
         counts |= {"prompt_longest": len(prompts) - 1, "truncated_prompts": int(prompts[limit + 1 :].sum())}
     return counts
-
-
-def describe(corpus: Corpus, shown: list[dict[str, Any]]) -> Corpus:
-    """Put examples, and one row as ids, as tokens and decoded, into the report; only the beginning of very long ones.
-
-    Raises:
-        DataError: if a stream has no row to train on.
-    """
-    first = next(iter(corpus.train), None)
-    if first is None:
-        raise DataError(
-            f"a stream without a line of 1 to {corpus.max_length} tokens",
-            "at least one",
-            "raise max_length, or set too_long=truncate",
-        )
-    row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
-    ids = row["input_ids"]
-    corpus.report["examples"] = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
-    corpus.report["example"] = row | {
-        "tokens": corpus.tokenizer.convert_ids_to_tokens(ids),
-        "decoded": corpus.tokenizer.decode(ids),
-    }
-    return corpus

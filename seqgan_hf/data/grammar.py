@@ -2,7 +2,8 @@
 
 A generator that was trained on sentences of a grammar can be judged without doubt: a sentence is accepted or not, its
 true probability is known, and no model can reach a lower mean negative log-likelihood than the grammar's entropy.
-`ENGLISH_RULES` write English-like sentences, and are few enough to be read here.
+`ENGLISH_RULES` write English-like sentences, and are few enough to be read here. `GrammarData` is a corpus of them,
+which needs no download.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate
 
 import numpy as np
+from datasets import Dataset
 
-from ..errors import UserError
+from ..errors import DataError, UserError
+from .corpus import Corpus, DataSource
+from .encoding import Encoding, encode_corpus
+from .splitting import check_seed, split
+from .tokenization import TokenizerConfig, build_tokenizer
 
 
 END = ""  # stands for the end of the sentence among the words that may come next
@@ -30,18 +37,18 @@ class Grammar:
         start: the symbol of a whole sentence.
 
     Raises:
-        ValueError: if a weight is not positive and finite, a symbol can begin with itself, or sentences would be
+        UserError: if a weight is not positive and finite, a symbol can begin with itself, or sentences would be
             infinitely long on average.
     """
 
     def __init__(self, rules: Mapping[str, Mapping[str, float]], start: str = "SENTENCE"):
         if start not in rules:
-            raise UserError(f"start={start!r}", f"one of the symbols {list(rules)}", "name one of these")
+            raise UserError(f"start={start!r}", f"one of the symbols {list(rules)}")
         self.start = start
         self.rules: dict[str, list[tuple[tuple[str, ...], float]]] = {}
         for symbol, alternatives in rules.items():
             if not alternatives or not all(0 < weight < math.inf for weight in alternatives.values()):
-                raise UserError(f"rules {alternatives} for {symbol!r}", "positive, finite weights", "correct them")
+                raise UserError(f"rules {alternatives} for {symbol!r}", "positive, finite weights")
             total = sum(alternatives.values())
             self.rules[symbol] = [(tuple(text.split()), weight / total) for text, weight in alternatives.items()]
         self.words = sorted({name for _, name in self._occurrences() if name not in self.rules})
@@ -50,11 +57,8 @@ class Grammar:
         self._first = self._first_words()
         growth = np.abs(np.linalg.eigvals(self._expected_symbols())).max()
         if growth >= 1:
-            raise UserError(
-                f"rules that expand {growth:.3f}-fold a step",
-                "less than 1, or sentences never end",
-                "lower the weights of the recursive rules",
-            )
+            problem, expected = f"rules that expand {growth:.3f}-fold a step", "less than 1, or sentences never end"
+            raise UserError(problem, expected, "lower the weights of the recursive rules")
         self._usable = self._rules_by_next_word()
 
     def _occurrences(self):
@@ -114,15 +118,13 @@ class Grammar:
         that of the sentences because no sentence has two derivations.
 
         Raises:
-            ValueError: if the grammar is not LL(1), so that sentences may have several derivations.
+            UserError: if the grammar is not LL(1), so that sentences may have several derivations.
         """
         conflict = self.ll1_conflict()
         if conflict is not None:
-            raise UserError(
-                f"a grammar that may be ambiguous ({conflict})",
-                "an LL(1) grammar, whose sentences have one derivation each",
-                "rewrite these rules",
-            )
+            problem = f"a grammar that may be ambiguous ({conflict})"
+            expected = "an LL(1) grammar, whose sentences have one derivation each"
+            raise UserError(problem, expected, "rewrite these rules")
         return self._expected_total({s: -sum(p * math.log(p) for _, p in rules) for s, rules in self.rules.items()})
 
     def mean_length(self) -> float:
@@ -193,9 +195,8 @@ class Grammar:
 
         def visit(symbol: str) -> None:
             if symbol in open_symbols:
-                raise UserError(
-                    f"the symbol {symbol!r}, which can begin with itself", "no left recursion", "turn the rule around"
-                )
+                problem = f"the symbol {symbol!r} can begin with itself"
+                raise UserError(problem, "no left recursion", "turn the rule around")
             if symbol in order:
                 return
             open_symbols.append(symbol)
@@ -342,16 +343,50 @@ ENGLISH_RULES: dict[str, dict[str, float]] = {
 }
 
 
+@cache
 def english_grammar() -> Grammar:
     """The built-in grammar of English-like sentences, such as "the old dogs near a house sleep ."."""
     return Grammar(ENGLISH_RULES)
 
 
-@cache
-def _english() -> Grammar:
-    return english_grammar()
-
-
 def is_english_sentence(text: str) -> bool:
     """Whether the built-in grammar accepts a text; as a dotted path, the `accepts` of the metric `grammar`."""
-    return _english().accepts(text)
+    return english_grammar().accepts(text)
+
+
+@dataclass
+class GrammarData(DataSource):
+    """Sentences drawn from `english_grammar()`, word by word.
+
+    The report gives the grammar's entropy, in nats a sentence: no generator can have a lower mean negative
+    log-likelihood on held-out sentences than this, but for chance. Equal sentences are kept, as they belong to the
+    distribution.
+
+    Args:
+        num_train: sentences to train on.
+        num_eval: held-out sentences, drawn independently.
+        seed: of the draws.
+    """
+
+    num_train: int = 10_000
+    num_eval: int = 2_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.num_train, self.num_eval) < 1:
+            raise DataError(f"num_train={self.num_train} and num_eval={self.num_eval}", "at least 1 of each")
+        check_seed(self.seed)
+
+    def load(self) -> Corpus:
+        """Draw the sentences; every word of the grammar is in the vocabulary, drawn or not."""
+        grammar = english_grammar()
+        rng = np.random.default_rng(self.seed)
+        rows = [
+            Dataset.from_dict({"text": [grammar.sample(rng) for _ in range(count)]})
+            for count in (self.num_train, self.num_eval)
+        ]
+        train, held_out, report = split(*rows, deduplicate=False, eval_fraction=0.1, eval_size=None, seed=self.seed)
+        report["grammar"] = {"entropy": grammar.entropy(), "mean_length": grammar.mean_length()}
+        tokenizer = build_tokenizer(TokenizerConfig(), lambda: [grammar.words])
+        encoding = Encoding(tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id)
+        return encode_corpus(train, held_out, report, encoding)

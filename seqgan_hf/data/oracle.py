@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,18 +54,16 @@ def load_oracle(path: str | Path) -> RNNGeneratorForCausalLM:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"oracle file {str(path)!r}, which cannot be read ({error})",
+        problem, expected = (
+            f"oracle file {str(path)!r} cannot be read ({error})",
             "a safetensors file with an LSTM's weights",
-            "check the path, or leave it out to build an oracle from a seed",
-        ) from error
+        )
+        raise DataError(problem, expected, "check the path, or leave it out to build an oracle from a seed") from error
     missing = {"embed_tokens.weight", "lm_head.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0"} - set(weights)
     if missing:
-        raise DataError(
-            f"oracle file {str(path)!r} without {', '.join(sorted(missing))}",
-            "the weights of an embedding, a torch.nn.LSTM and a linear layer",
-            f"rename its keys ({', '.join(sorted(weights))})",
-        )
+        problem = f"oracle file {str(path)!r} without {', '.join(sorted(missing))}"
+        expected = "the weights of an embedding, a torch.nn.LSTM and a linear layer"
+        raise DataError(problem, expected, f"rename its keys ({', '.join(sorted(weights))})")
     vocab_size, embedding_size = weights["embed_tokens.weight"].shape
     oracle = build_oracle(vocab_size, embedding_size, weights["lm_head.weight"].shape[1])
     oracle.load_state_dict({_our_name(name): weight for name, weight in weights.items()})
@@ -81,27 +81,27 @@ def _our_name(name: str) -> str:
 class _StoredType:
     """Stands in for a NumPy dtype while a pickle is read."""
 
-    def __init__(self, code, *_):
+    def __init__(self, code: str, *_: Any):
         self.code, self.order = code, "<"
 
-    def __setstate__(self, state) -> None:
+    def __setstate__(self, state: tuple) -> None:
         self.order = state[1]
 
 
 class _StoredArray:
     """Stands in for a NumPy array while a pickle is read: its shape, type and bytes, of which nothing is made yet."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: Any):
         self.state = None
 
-    def __setstate__(self, state) -> None:
+    def __setstate__(self, state: tuple) -> None:
         self.state = state
 
     def tensor(self) -> Tensor:
         """The array in float32; errors of any kind where the pickle stored something else."""
         _, shape, stored, by_columns, data = self.state
         if stored.code not in ("f4", "f8") or stored.order not in ("<", ">"):
-            raise ValueError("it holds an array of something else than floating-point numbers")
+            raise ValueError("it holds an array that is not of floating-point numbers")
         data = data.encode("latin1") if isinstance(data, str) else data
         array = np.frombuffer(data, stored.order + stored.code).reshape(shape, order="F" if by_columns else "C")
         return torch.tensor(array.astype(np.float32))
@@ -122,14 +122,14 @@ class _ArraysOnly(pickle.Unpickler):
         ("_codecs", "encode"): _stored_bytes,
     }
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.STAND_INS:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array")
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not an array")
         return self.STAND_INS[module, name]
 
 
 def convert_published_oracle(source: str | Path, target: str | Path) -> None:
-    """Make the oracle of the paper's code a safetensors file for `load_oracle`.
+    """Convert the oracle of the paper's code to a safetensors file for `load_oracle`.
 
     Args:
         source: `save/target_params_py3.pkl` of github LantaoYu/SeqGAN: a list of the embeddings (V, E); for input
@@ -144,20 +144,14 @@ def convert_published_oracle(source: str | Path, target: str | Path) -> None:
         with open(source, "rb") as file:
             arrays = [array.tensor() for array in _ArraysOnly(file, encoding="latin1").load()]
         weights = _torch_layout(arrays)
-    except Exception as error:  # whatever a pickle that is none makes its reader do
-        raise DataError(
-            f"{str(source)!r}, which cannot be converted ({' '.join(str(error).split())})",
-            "save/target_params_py3.pkl of the paper's code",
-            "check the file",
-        ) from error
+    except Exception as error:  # a file that is not a pickle makes its reader raise anything
+        problem = f"{str(source)!r} cannot be converted ({' '.join(str(error).split())})"
+        raise DataError(problem, "save/target_params_py3.pkl of the paper's code") from error
     try:
         save_file(weights, target)
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"the target {str(target)!r}, which cannot be written ({error})",
-            "a path in a folder that exists",
-            "name another",
-        ) from error
+        problem = f"the target {str(target)!r} cannot be written ({error})"
+        raise DataError(problem, "a path in a folder that exists") from error
 
 
 def _torch_layout(arrays: list[Tensor]) -> dict[str, Tensor]:
@@ -171,7 +165,7 @@ def _torch_layout(arrays: list[Tensor]) -> dict[str, Tensor]:
     expected = [(width, hidden), (hidden, hidden), (hidden,)] * 4 + [(hidden, vocab_size), (vocab_size,)]
     found = [tuple(array.shape) for array in arrays[1:]]
     if found != expected:
-        raise ValueError(f"it holds arrays of the shapes {found} behind the embeddings, not {expected}")
+        raise ValueError(f"it holds arrays of the shapes {found} after the embeddings, not {expected}")
     (w_i, u_i, b_i), (w_f, u_f, b_f), (w_o, u_o, b_o), (w_c, u_c, b_c) = zip(*[iter(gates)] * 3, strict=True)
     weights = {
         "embed_tokens.weight": embedding,
@@ -191,6 +185,7 @@ def draw(oracle: PreTrainedModel, count: int, length: int, seed: int) -> Samples
     return sample(oracle, start_prompt(oracle, count), length, rng=rng)
 
 
+@dataclass
 class OracleData(DataSource):
     """Data drawn from an oracle: training and held-out sequences of fixed length, and the oracle to measure with.
 
@@ -206,40 +201,30 @@ class OracleData(DataSource):
         oracle_path: load the oracle from this safetensors file instead of building one.
     """
 
-    def __init__(
-        self,
-        vocab_size: int = 5000,
-        length: int = 20,
-        embedding_size: int = 32,
-        hidden_size: int = 32,
-        num_train: int = 10_000,
-        num_eval: int = 2_000,
-        oracle_seed: int = 0,
-        data_seed: int = 1,
-        oracle_path: str | None = None,
-    ):
-        sizes = {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
-        for name, value in (sizes | {"length": length, "num_train": num_train, "num_eval": num_eval}).items():
-            if value < 1:
-                raise DataError(f"{name}={value}", "at least 1", f"set `data.{name}`")
-        self.vocab_size, self.length = vocab_size, length
-        self.embedding_size, self.hidden_size = embedding_size, hidden_size
-        self.num_train, self.num_eval = num_train, num_eval
-        self.oracle_seed, self.data_seed, self.oracle_path = oracle_seed, data_seed, oracle_path
+    vocab_size: int = 5000
+    length: int = 20
+    embedding_size: int = 32
+    hidden_size: int = 32
+    num_train: int = 10_000
+    num_eval: int = 2_000
+    oracle_seed: int = 0
+    data_seed: int = 1
+    oracle_path: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "embedding_size", "hidden_size", "length", "num_train", "num_eval"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name}={getattr(self, name)}", "at least 1", f"set `data.{name}`")
 
     def load(self) -> Corpus:
+        """Build or load the oracle, and draw from it; the sequences stay the `Samples` that they are drawn as."""
         if self.oracle_path is None:
             oracle = build_oracle(self.vocab_size, self.embedding_size, self.hidden_size, self.oracle_seed)
         else:
             oracle = load_oracle(self.oracle_path)
-        from datasets import Dataset
-
-        def rows(count: int, seed: int) -> Dataset:
-            return Dataset.from_dict({"input_ids": draw(oracle, count, self.length, seed).ids.numpy()})
-
         return Corpus(
-            train=rows(self.num_train, self.data_seed),
-            eval=rows(self.num_eval, self.data_seed + 1),
+            train=draw(oracle, self.num_train, self.length, self.data_seed),
+            eval=draw(oracle, self.num_eval, self.length, self.data_seed + 1),
             vocab_size=oracle.config.vocab_size,
             max_length=self.length,
             bos_token_id=START_TOKEN,

@@ -38,42 +38,6 @@ COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xlsx", ".docx", ".pdf"}
 
 
-def check_source(
-    train_file: Any, eval_file: Any, dataset: Any, dataset_config: str | None, train_split: str, eval_split: str | None
-) -> None:
-    """Raise a `DataError` unless training lines are named once, held-out lines at most once, and all of it is used."""
-    if (train_file is None) == (dataset is None):
-        raise DataError(
-            f"train_file={train_file!r} and dataset={dataset!r}",
-            "exactly one of them",
-            "name your data, and set the other to null where a recipe names it",
-        )
-    if eval_split is not None and (dataset is None or eval_file is not None):
-        raise DataError(
-            f"eval_split={eval_split!r} with train_file={train_file!r} and eval_file={eval_file!r}",
-            "a split of a dataset, or a file",
-            "set one of eval_split and eval_file to null",
-        )
-    if dataset is None and (dataset_config is not None or train_split != "train"):
-        raise DataError(
-            f"dataset_config={dataset_config!r} and train_split={train_split!r} with train_file={train_file!r}",
-            "them with a dataset only",
-            "leave them out",
-        )
-    if isinstance(dataset, str) and Path(dataset).is_file():
-        raise DataError(f"dataset={dataset!r}, which is a file", "a Hub id or a folder", "name it as train_file")
-
-
-def check_columns_differ(column: str, prompt_column: str | None) -> None:
-    """Raise a `DataError` if sequence and prompt are one column."""
-    if column == prompt_column:
-        raise DataError(
-            f"{column!r} as the column of sequences and as prompt_column",
-            "two columns",
-            "name another, or leave prompt_column out",
-        )
-
-
 def find_files(files: str | list[str]) -> list[str]:
     """Expand patterns such as `data/*.txt`; addresses with a scheme (`https://`) are left as they are.
 
@@ -87,25 +51,19 @@ def find_files(files: str | list[str]) -> list[str]:
             continue
         matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
         if not matches:
-            raise DataError(
-                f"the file {name!r}, which does not exist (looked in {Path.cwd()})",
-                "a path or a pattern such as 'data/*.txt'",
-                "check the spelling",
-            )
+            problem = f"the file {name!r} does not exist in {Path.cwd()}"
+            raise DataError(problem, "a path or a pattern such as 'data/*.txt'", "check the spelling")
         found.extend(matches)
     for path in found:
         if "://" not in path and Path(path).is_dir():
-            raise DataError(f"the folder {path!r} as a file", "a file", "name it as `dataset` instead")
+            raise DataError(f"{path!r} is a folder", "a file", "name it as `dataset` instead")
         if "://" not in path and Path(path).stat().st_size == 0:
-            raise DataError(f"the empty file {path!r}", "at least one line", "leave it out")
+            raise DataError(f"the file {path!r} is empty", "at least one line", "leave it out")
         if _plain_suffix(path) in CONTAINERS:
-            raise DataError(
-                f"{path!r}, an archive or a document",
-                "text, .csv, .tsv, .json, .jsonl or .parquet, each perhaps compressed (.gz)",
-                "unpack or export it",
-            )
+            expected = "text, .csv, .tsv, .json, .jsonl or .parquet, each perhaps compressed (.gz)"
+            raise DataError(f"{path!r} is an archive or a document", expected, "unpack or export it")
     if not found:
-        raise DataError("an empty list of files", "at least one", "name a file")
+        raise DataError("an empty list of files", "at least one file")
     return found
 
 
@@ -125,8 +83,8 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
     try:
         codecs.lookup(encoding)
     except LookupError as error:
-        raise DataError(f"encoding={encoding!r}", "a codec of Python", "utf-8, for example") from error
-    if streaming or kind == "json":  # the latter are read as they are, the former would fail while training
+        raise DataError(f"encoding={encoding!r}", "one that Python knows, such as utf-8") from error
+    if streaming or kind == "json":  # a stream would fail while training; JSON with other bytes would be read
         check_encoding(files, encoding)
     options: dict[str, Any] = {}
     if kind in ("text", "csv", "tsv"):
@@ -147,13 +105,10 @@ def read_files(files: list[str], text_columns: list[str], encoding: str, streami
     except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
         check_encoding(files, encoding)
         if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
-            raise DataError(f"{_listed(files)} without a line", "at least one", "name another file") from error
-        expected, remedy = EXPECTED[kind]
-        raise DataError(
-            f"{_listed(files)}, which cannot be read as {kind} ({_cause(error)})",
-            f"{expected}",
-            f"{remedy}, or give the file the ending of what it is",
-        ) from error
+            raise DataError(f"no line in {_listed(files)}", "at least one", "name another file") from error
+        expected, fix = EXPECTED[kind]
+        problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"
+        raise DataError(problem, expected, f"{fix}, or give the file the ending of what it is") from error
 
 
 QUOTES = "put quotes around text that holds the separator"
@@ -175,14 +130,11 @@ def _check_header(path: str, options: dict[str, Any]) -> None:
     with fsspec.open(path, compression="infer") as file:
         first = pd.read_csv(file, nrows=1, **options)
     if first.empty:
-        raise DataError(f"{path!r} with a header and no more", "at least one line", "leave it out")
+        raise DataError(f"{path!r} has only a header", "at least one line after it", "leave it out")
     if not isinstance(first.index, pd.RangeIndex):
         width, extra = len(first.columns), first.index.nlevels
-        raise DataError(
-            f"{width + extra} fields in the first line after the header of {path!r}",
-            f"{width}, the columns {list(first.columns)}",
-            f"{QUOTES}",
-        )
+        problem = f"{width + extra} fields in the first line after the header of {path!r}"
+        raise DataError(problem, f"{width}, the columns {list(first.columns)}", QUOTES)
 
 
 def _holds_no_row(files: list[str], kind: str) -> bool:
@@ -229,12 +181,12 @@ def check_encoding(files: list[str], encoding: str) -> None:
                 for number, line in enumerate(file, start=1):
                     _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
         except (OSError, EOFError) as error:
-            raise DataError(f"{path!r}, which is damaged ({error})", "a gzip file", "write it anew") from error
+            raise DataError(f"{path!r} is damaged ({error})", "a whole gzip file", "compress it again") from error
 
 
 @contextmanager
 def reading_stream() -> Iterator[None]:
-    """Say in one line that a stream cannot be read any further.
+    """Explain in one line why a stream cannot be read any further.
 
     Raises:
         DataError: instead of what the reader of the files raises.
@@ -244,11 +196,9 @@ def reading_stream() -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError, DatasetGenerationError) as error:
-        raise DataError(
-            f"a stream that cannot be read to its end ({_cause(error)})",
-            "rows like those before",
-            "correct the data; the file, where there is one, is named in the lines above",
-        ) from error
+        problem = f"the stream cannot be read to its end ({_cause(error)})"
+        fix = "correct the data; the file, where there is one, is named in the lines above"
+        raise DataError(problem, "rows like those before", fix) from error
 
 
 def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
@@ -259,87 +209,83 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
     except UnicodeDecodeError as error:
         utf_16 = line[:2] in (b"\xff\xfe", b"\xfe\xff")
         hint = "UTF-16" if utf_16 else "another encoding or no text at all"
-        name = (
-            ""
-            if _kind(path) == "json"
-            else f", or name its encoding, e.g. encoding={'utf-16' if utf_16 else 'latin-1'}"
-        )
-        raise DataError(
-            f"byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint})", "UTF-8", f"convert the file{name}"
-        ) from error
+        problem = f"byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint})"
+        name = "" if _kind(path) == "json" else f", or set encoding={'utf-16' if utf_16 else 'latin-1'}, for example"
+        raise DataError(problem, "UTF-8", f"convert the file{name}") from error
 
 
-def read_dataset(name: str | Dataset | DatasetDict, config: str | None, split: str, streaming: bool) -> Rows:
+def read_dataset(
+    dataset: str | Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
+    config: str | None,
+    split: str,
+    streaming: bool,
+) -> Rows:
     """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
     Raises:
         DataError: if it cannot be found or reached, or has no such configuration or split, or is a stream and must not
             be one.
     """
-    if not isinstance(name, str):
-        if isinstance(name, (IterableDataset, IterableDatasetDict)):
-            if not streaming:
-                raise DataError(
-                    f"an {type(name).__name__} without streaming=true",
-                    "a Dataset, or streaming",
-                    "set streaming=true and a max_length, or make a Dataset of it",
-                )
-            return _split_of(name, "the dataset", split)
-        return _split_of(_streamed(name) if streaming else name, "the dataset", split)
+    rows = _load(dataset, config, streaming) if isinstance(dataset, str) else dataset
+    name = repr(dataset) if isinstance(dataset, str) else "the dataset"
+    if isinstance(rows, dict):
+        if split not in rows:
+            raise DataError(f"split={split!r} of {name}", f"one of {list(rows)}")
+        rows = rows[split]
+    elif split != "train":
+        fix = "leave it out, or give a DatasetDict"
+        raise DataError(f"split={split!r} of {name}, which has no splits", "no split", fix)
+    if isinstance(rows, Dataset):
+        return rows.to_iterable_dataset() if streaming else rows
+    if not streaming:
+        raise DataError("an iterable dataset without streaming=true", "a Dataset, or streaming and a max_length")
+    return rows
+
+
+def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict | IterableDatasetDict:
+    """A dataset of the Hub or of a folder."""
     folder = Path(name)
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise DataError(_not_found(name))
-    saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
+        raise _not_found(name)
     try:
-        if saved:
-            dataset = load_from_disk(name)
-            if streaming:
-                dataset = _streamed(dataset)
-        else:
-            dataset = load_dataset(name, config, streaming=streaming)
+        if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            return load_from_disk(name)
+        return load_dataset(name, config, streaming=streaming)
     except (DatasetNotFoundError, FileNotFoundError) as error:
-        raise DataError(_not_found(name)) from error
+        raise _not_found(name) from error
     except ConnectionError as error:
         raise DataError(
-            f"dataset={name!r}, and the Hub could not be reached ({_cause(error)})",
+            f"the Hub could not be reached for dataset={name!r} ({_cause(error)})",
             "a network, or a local copy",
-            f"where there is one, run `hf download {name} --repo-type dataset --local-dir FOLDER`, "
-            "copy the folder here and set dataset=FOLDER",
+            f"where there is a network, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy the "
+            "folder here and set dataset=FOLDER",
         ) from error
     except (OSError, ValueError, RuntimeError, DatasetGenerationError) as error:  # RuntimeError: it is a script
-        raise DataError(
-            f"dataset={name!r} with dataset_config={config!r}, which cannot be loaded ({_cause(error)})",
-            "a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk",
-            "correct it",
-        ) from error
-    return _split_of(dataset, name, split)
+        problem = f"dataset={name!r} with dataset_config={config!r} cannot be loaded ({_cause(error)})"
+        expected = "a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk"
+        raise DataError(problem, expected) from error
 
 
-def _not_found(name: str) -> str:
-    return (
-        f"got dataset={name!r}, which is neither a folder here nor a dataset that the Hub shows you -> expected a Hub "
-        "id or a folder -> check the spelling, or run `hf auth login` if it is private"
-    )
+def _not_found(name: str) -> DataError:
+    problem = f"dataset={name!r} is neither a folder here nor a dataset that the Hub shows you"
+    fix = "check the spelling, or run `hf auth login` if it is private"
+    return DataError(problem, "a Hub id or a folder", fix)
 
 
-def _streamed(dataset: Dataset | DatasetDict):
-    if isinstance(dataset, Dataset):
-        return dataset.to_iterable_dataset()
-    return IterableDatasetDict({name: rows.to_iterable_dataset() for name, rows in dataset.items()})
+def keep_columns(rows: Rows, renamed: dict[str, str], prompt_column: str | None) -> Rows:
+    """The columns to be `renamed`, and the prompts, if any, as column `prompt`.
 
-
-def _split_of(dataset, name: str, split: str) -> Rows:
-    if not isinstance(dataset, dict):
-        if split != "train":
-            raise DataError(
-                f"split={split!r} of {name!r}, which has no splits",
-                "none to be named",
-                "leave it out, or give a DatasetDict",
-            )
-        return dataset
-    if split not in dataset:
-        raise DataError(f"split={split!r} of {name!r}", f"one of {list(dataset)}", "name one of these")
-    return dataset[split]
+    Raises:
+        DataError: if a column does not exist or is named twice.
+    """
+    if prompt_column in renamed:
+        expected = "two different columns"
+        raise DataError(f"{prompt_column!r} as sequence and as prompt_column", expected, "leave prompt_column out")
+    renamed = renamed | ({prompt_column: "prompt"} if prompt_column else {})
+    for column in renamed:
+        if column not in rows.column_names:
+            raise DataError(f"no column {column!r}", f"one of {rows.column_names}")
+    return rows.select_columns(list(renamed)).rename_columns({old: new for old, new in renamed.items() if old != new})
 
 
 def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) -> Rows:
@@ -348,47 +294,37 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     Raises:
         DataError: if a column does not exist (the message names those that do), is named twice or holds no text.
     """
-    features = rows.features
-    if features is None:  # a stream that has to be read to be known
+    if rows.features is None:  # a stream that has to be read to be known
         with reading_stream():
-            rows = rows._resolve_features()
-        features = rows.features
-    if features is None:
-        raise DataError("no row at all", "at least one line", "look at the file or split")
+            rows = rows.cast(Dataset.from_list(list(rows.take(5))).features)
+    features = rows.features
+    if not features:
+        raise DataError("a file or split without rows", "at least one line")
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
         if text_column is None:
             raise DataError("no text_column", f"one of the columns {strings or list(features)}", "name it")
-    check_columns_differ(text_column, prompt_column)
-    for column in filter(None, (text_column, prompt_column)):
-        if column not in features:
-            raise DataError(f"column {column!r}", f"one of {list(features)}", "name one of these")
+    rows = keep_columns(rows, {text_column: "text"}, prompt_column)
     if not _is_text(features[text_column]):
-        raise DataError(
-            f"column {text_column!r} of type {_type_name(features[text_column])}",
-            "text",
-            "name another text_column, or use IdsData for columns of integer ids",
-        )
-    kept = {text_column: "text"} | ({prompt_column: "prompt"} if prompt_column else {})
-    rows = rows.select_columns(list(kept))
-    rows = rows.rename_columns({old: new for old, new in kept.items() if old != new})
+        problem = f"column {text_column!r} of type {_type_name(features[text_column])}"
+        raise DataError(problem, "text", "name another text_column, or use IdsData for columns of integer ids")
     if prompt_column:
         rows = _prompt_as_text(rows, features[prompt_column])
     if isinstance(rows, IterableDataset):  # a stream may take a run of missing values for another type
-        rows = rows.cast(Features({column: Value("string") for column in kept.values()}))
+        rows = rows.cast(Features(dict.fromkeys(rows.column_names, Value("string"))))
     return rows
 
 
-def _is_text(feature) -> bool:
+def _is_text(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
-def _type_name(feature) -> str:
+def _type_name(feature: Any) -> str:
     return getattr(feature, "dtype", None) or type(feature).__name__
 
 
-def _prompt_as_text(rows: Rows, feature) -> Rows:
+def _prompt_as_text(rows: Rows, feature: Any) -> Rows:
     if _is_text(feature):
         return rows
     if isinstance(feature, ClassLabel):
@@ -396,9 +332,7 @@ def _prompt_as_text(rows: Rows, feature) -> Rows:
         return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=features)
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))
-    raise DataError(
-        f"a prompt column of type {_type_name(feature)}", "text, labels or integers", "name another column"
-    )
+    raise DataError(f"prompt_column of type {_type_name(feature)}", "text, labels or integers")
 
 
 def _label_names(batch: dict, names: list[str]) -> dict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ class Part:
 def check_seed(seed: int) -> None:
     """Raise a `DataError` for a seed that no random source takes."""
     if seed < 0:
-        raise DataError(f"seed={seed}", "0 or more", "set it so")
+        raise DataError(f"seed={seed}", "0 or more")
 
 
 def split(
@@ -97,7 +97,9 @@ def split(
     return *parts, report
 
 
-def _scan(rows: Dataset, name: str, deduplicate: bool, file) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+def _scan(
+    rows: Dataset, name: str, deduplicate: bool, file: IO[bytes]
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """One pass: a hash of every row, which rows to keep, shape (N,) each, and what was counted."""
     keep = np.zeros(len(rows), dtype=bool)
     hashes = np.memmap(file, dtype=np.uint64, mode="w+", shape=(max(len(rows), 1),))
@@ -110,11 +112,8 @@ def _scan(rows: Dataset, name: str, deduplicate: bool, file) -> tuple[np.ndarray
         start = stop
     used = int(keep.sum())
     if used == 0:
-        raise DataError(
-            f"{len(rows)} {name} rows, {len(rows)} of them blank",
-            "at least one with text",
-            "look at the file or split",
-        )
+        problem = f"{len(rows)} {name} rows, {len(rows)} of them blank"
+        raise DataError(problem, "at least one that is not", "check the file or split")
     repeated = _repeated(hashes, keep)
     duplicates = int(repeated.sum())
     if deduplicate:
@@ -129,11 +128,8 @@ def check_nulls(table: pa.Table, name: str, start: int) -> None:
     for column in table.column_names:
         if table[column].null_count:
             row = start + int(np.flatnonzero(table[column].is_null().to_numpy())[0])
-            raise DataError(
-                f"nothing (None or NaN) in row {row} of the {name} rows, column {column!r}",
-                "a value in every row",
-                "remove the row or fill it",
-            )
+            problem = f"no value (None or NaN) in row {row} of the {name} rows, column {column!r}"
+            raise DataError(problem, "a value in every row", "remove the row or fill it")
 
 
 def is_blank(column: pa.ChunkedArray) -> np.ndarray:
@@ -203,11 +199,8 @@ def _cut(keep: np.ndarray, fraction: float, size: int | None, seed: int) -> np.n
     rows = int(keep.sum())
     wanted = max(1, round(rows * fraction)) if size is None else size
     if not 1 <= wanted < rows:
-        raise DataError(
-            f"{rows} lines to train on, of which {wanted} should be held out",
-            "at least 1 line on each side",
-            "name an eval_file or eval_split, or set eval_size",
-        )
+        problem = f"{rows} lines to train on, of which {wanted} should be held out"
+        raise DataError(problem, "at least 1 line on each side", "name an eval_file or eval_split, or set eval_size")
     rng = np.random.default_rng(seed)
     cut = np.zeros(len(keep), dtype=bool)
     starts = np.arange(0, len(keep), BLOCK)

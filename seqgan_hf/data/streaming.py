@@ -19,7 +19,7 @@ EVAL_SIZE = 1000
 
 
 def split_stream(
-    rows: IterableDataset, held_out: IterableDataset | None, eval_size: int | None, too_long: str
+    rows: IterableDataset, held_out: IterableDataset | None = None, *, eval_size: int | None, too_long: str
 ) -> tuple[IterableDataset, Part, dict[str, Any], Callable[[], Iterator[pa.Table]]]:
     """Hold out the first lines of a stream, unless held-out lines are given.
 
@@ -44,11 +44,9 @@ def split_stream(
         lines = Dataset.from_list(list(held_out.with_format(None)))
         rest = next(iter(train), None)
     if len(lines) == 0 or rest is None:
-        raise DataError(
-            f"a stream of {len(lines)} held-out lines and no more",
-            "at least one line to hold out and one to train on",
-            "set a smaller eval_size, or name an eval_file or eval_split",
-        )
+        problem = f"a stream of only {len(lines)} held-out lines"
+        expected = "at least one line to hold out and one to train on"
+        raise DataError(problem, expected, "set a smaller eval_size, or name an eval_file or eval_split")
     # Lines are tokenized, and found too long, while training.
     unknown = ("read", "blank", "duplicates", "without_tokens", "dropped", "truncated", "lines")
     counts = dict.fromkeys(unknown)

@@ -50,22 +50,18 @@ class TokenizerConfig:
     lowercase: bool = False
     pre_tokenizer: str = "WhitespaceSplit"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.level not in TRAINERS:
-            raise DataError(f"tokenizer level={self.level!r}", f"one of {sorted(TRAINERS)}", "choose one")
+            raise DataError(f"tokenizer level={self.level!r}", f"one of {sorted(TRAINERS)}")
         if self.min_count < 1:
-            raise DataError(f"min_count={self.min_count}", "at least 1", "1 keeps every token")
+            raise DataError(f"min_count={self.min_count}", "at least 1, which keeps every token")
         smallest = 256 + 3 if self.level == "bpe" else 5
         if self.vocab_size is not None and self.vocab_size < smallest:
-            raise DataError(
-                f"vocab_size={self.vocab_size}",
-                f"at least {smallest} for level {self.level!r}, special tokens included",
-                "raise it",
-            )
+            expected = f"at least {smallest} for level {self.level!r}, special tokens included"
+            raise DataError(f"vocab_size={self.vocab_size}", expected)
         if self.pretrained is None and self.pre_tokenizer != "WhitespaceSplit" and self.level != "word":
-            raise DataError(
-                f"pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r}", "it with words only", "leave it out"
-            )
+            problem = f"pre_tokenizer={self.pre_tokenizer!r} with level {self.level!r}"
+            raise DataError(problem, "it only with level 'word'", "leave it out")
 
 
 def build_tokenizer(config: TokenizerConfig, batches: TextBatches) -> PreTrainedTokenizerBase:
@@ -84,7 +80,10 @@ def build_tokenizer(config: TokenizerConfig, batches: TextBatches) -> PreTrained
     if config.pretrained is not None:
         return load_tokenizer(config.pretrained)
     tokenizer = TRAINERS[config.level](config, batches)
-    return _wrap(tokenizer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return _wrap(tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS)
 
 
 def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
@@ -92,12 +91,9 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     try:
         named = [] if name == "WhitespaceSplit" else [splitter()]
     except TypeError:
-        usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits, UnicodeScripts"
-        raise DataError(
-            f"pre_tokenizer={name!r}",
-            "a class of tokenizers.pre_tokenizers that needs no argument",
-            f"for example one of {usable}",
-        ) from None
+        usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts"
+        expected = "a class of tokenizers.pre_tokenizers that needs no argument"
+        raise DataError(f"pre_tokenizer={name!r}", expected, f"choose {usable}, for example") from None
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])
 
@@ -113,19 +109,24 @@ def _numbered(tokens: Iterable[str], config: TokenizerConfig, unknown: str) -> d
     return vocabulary
 
 
-def _word_tokenizer(vocabulary: dict[str, int], splitter: pre_tokenizers.PreTokenizer) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPACE + UNK))
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.decoder = decoders.Fuse()
+def _tokenizer(
+    model: models.Model,
+    lowercase: bool = False,
+    pre_tokenizer: pre_tokenizers.PreTokenizer | None = None,
+    decoder: decoders.Decoder | None = None,
+) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    if pre_tokenizer is not None:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.decoder = decoder or decoders.Fuse()
     return tokenizer
 
 
 def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     splitter = _word_splitter(config.pre_tokenizer)
-    counter = Tokenizer(models.WordLevel({}, unk_token=UNK))
-    counter.pre_tokenizer = splitter
-    if config.lowercase:
-        counter.normalizer = normalizers.Lowercase()
+    counter = _tokenizer(models.WordLevel({}, unk_token=UNK), config.lowercase, splitter)
     trainer = trainers.WordLevelTrainer(
         vocab_size=config.vocab_size or NO_LIMIT,
         min_frequency=config.min_count,
@@ -135,10 +136,7 @@ def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     counter.train_from_iterator(batches(), trainer)
     counted = counter.get_vocab()
     vocabulary = _numbered(sorted(counted, key=counted.get), config, unknown=SPACE + UNK)
-    tokenizer = _word_tokenizer(vocabulary, splitter)
-    if config.lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
-    return tokenizer
+    return _tokenizer(models.WordLevel(vocabulary, unk_token=SPACE + UNK), config.lowercase, splitter)
 
 
 def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
@@ -149,21 +147,14 @@ def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenize
     kept = sorted((c for c, count in counts.items() if count >= config.min_count), key=lambda c: (-counts[c], c))
     # Byte-pair encoding without a single merge splits into characters, twice as fast as a regular expression does.
     model = models.BPE(vocab=_numbered(kept, config, unknown=UNK), merges=[], unk_token=UNK, fuse_unk=False)
-    tokenizer = Tokenizer(model)
-    if config.lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.decoder = decoders.Fuse()
-    return tokenizer
+    return _tokenizer(model, config.lowercase)
 
 
 def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    if config.lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.FixedLength(LONGEST_WORD)]
     )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _tokenizer(models.BPE(), config.lowercase, splitter, decoders.ByteLevel())
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
         min_frequency=config.min_count,
@@ -183,41 +174,26 @@ def _few_characters(config: TokenizerConfig, batches: Iterable[list[str]]) -> It
         yield texts
     smallest = len(characters) + 5  # every character, the special tokens, and a piece of several characters
     if size < smallest:
-        raise DataError(
-            f"vocab_size={size} with level 'unigram' and {len(characters)} different characters",
-            f"at least {smallest}, as every character is a piece",
-            "raise it, or use level bpe",
-        )
+        problem = f"vocab_size={size} with level 'unigram' and {len(characters)} different characters"
+        raise DataError(problem, f"at least {smallest}, as every character is a piece", "raise it, or use level bpe")
 
 
 def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
-        raise DataError(
-            f"min_count={config.min_count} with level 'unigram'",
-            "1, as pieces are chosen by likelihood",
-            "set vocab_size instead",
-        )
-    learned = Tokenizer(models.Unigram())
-    if config.lowercase:
-        learned.normalizer = normalizers.Lowercase()
+        problem = f"min_count={config.min_count} with level 'unigram'"
+        raise DataError(problem, "1, as pieces are chosen by likelihood", "set vocab_size instead")
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
-    learned.pre_tokenizer = pre_tokenizers.Sequence([mark, pre_tokenizers.FixedLength(LONGEST_WORD)])
-    trainer = trainers.UnigramTrainer(
-        vocab_size=(config.vocab_size or SUBWORD_VOCAB_SIZE) - 3,
-        special_tokens=[UNK],
-        unk_token=UNK,
-        show_progress=False,
-    )
+    splitter = pre_tokenizers.Sequence([mark, pre_tokenizers.FixedLength(LONGEST_WORD)])
+    learned = _tokenizer(models.Unigram(), config.lowercase, splitter)
+    size = (config.vocab_size or SUBWORD_VOCAB_SIZE) - 3
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=[UNK], unk_token=UNK, show_progress=False)
     learned.train_from_iterator(_few_characters(config, batches()), trainer)
     # Training ends with the same pieces every time, but in another order: sorted, each keeps its id. A special token
     # that is written in the corpus may have become a piece, which would then end sequences: shorter ones spell it.
     trained = json.loads(learned.to_str())["model"]["vocab"]
     pieces = sorted((piece, score) for piece, score in trained if piece not in (PAD, BOS, EOS))
     unknown = [piece for piece, _ in pieces].index(UNK)
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown))
-    tokenizer.normalizer = learned.normalizer
-    tokenizer.pre_tokenizer = learned.pre_tokenizer
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer = _tokenizer(models.Unigram(pieces, unk_id=unknown), config.lowercase, splitter)
     # Outside the model: pieces are looked for in the text, and an "<eos>" written there would become the end token.
     tokenizer.add_special_tokens([PAD, BOS, EOS])
     return tokenizer
@@ -226,20 +202,15 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
 TRAINERS = {"word": _train_words, "char": _train_characters, "bpe": _train_bpe, "unigram": _train_unigram}
 
 
-def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    bos_token_id = tokenizer.token_to_id(BOS)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_token_id)]
-    )
+def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
+    """For transformers. <unk> is not declared: decoding without special tokens would delete the unknown words."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,  # <unk> is not declared: decoding without special tokens would delete the unknown words
         padding_side="left",
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
         model_input_names=["input_ids", "attention_mask"],
+        **special,
     )
 
 
@@ -266,24 +237,15 @@ def integer_tokenizer(
         if token_id is not None and token_id >= vocab_size:
             names.setdefault(token_id, name)
     vocabulary = {SPACE + str(number): number for number in range(vocab_size)}
-    vocabulary.update({name: token_id for token_id, name in names.items()})
+    vocabulary |= {name: token_id for token_id, name in names.items()}
     model = models.WordLevel(vocabulary, unk_token=SPACE + "0")
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = _word_splitter("WhitespaceSplit")
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer = _tokenizer(model, pre_tokenizer=_word_splitter("WhitespaceSplit"))
     start = tokenizer.id_to_token(bos_token_id)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[f"{start}:0", "$A:0"], special_tokens=[{"id": start, "ids": [bos_token_id], "tokens": [start]}]
     )
     special = {"bos_token": bos_token_id, "eos_token": eos_token_id, "pad_token": pad_token_id}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,
-        model_input_names=["input_ids", "attention_mask"],
-        **{role: names[token_id] for role, token_id in special.items() if token_id in names},
-    )
+    return _wrap(tokenizer, **{role: names[token_id] for role, token_id in special.items() if token_id in names})
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
@@ -298,29 +260,22 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"tokenizer.pretrained={name_or_path!r}, which could not be loaded ({_first_line(error)})",
+            f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})",
             "a folder written by save_pretrained or a Hub id",
-            f"without a network, download it first with `hf download {name_or_path} --local-dir "
-            "FOLDER` and name that folder",
+            f"without a network, run `hf download {name_or_path} --local-dir FOLDER` first and name that folder",
         ) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token is None:
-        raise DataError(
-            f"the tokenizer {name_or_path!r} without an end token",
-            "eos_token or sep_token",
-            "set tokenizer.eos_token and save it to a folder",
-        )
+        problem = f"the tokenizer {name_or_path!r} without an end token"
+        raise DataError(problem, "eos_token or sep_token", "set tokenizer.eos_token and save it to a folder")
     if tokenizer.bos_token is None:
         tokenizer.bos_token = tokenizer.cls_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -334,34 +289,34 @@ def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[l
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def decode_batch(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
-    """Token ids of N texts as text, without special tokens but for the unknown one: what was not known stays visible.
-
-    A tokenizer may use its unknown token as start, end or padding token as well (GPT-2): then it is left out.
-    """
-    declared = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    roles = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    hidden = declared | set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id not in roles:
-        hidden -= {tokenizer.unk_token_id}
-    return tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
-
-
-def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
-    """Token ids of N texts as text, without special tokens but for the unknown one, and without the first space."""
-    # words carry the space before them, so that a continuation is apart from its prompt; lines of text begin without
-    return [text.removeprefix(" ") for text in decode_batch(tokenizer, rows)]
-
-
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Continuations as text, without special tokens, padding and the first space; ids if there is no tokenizer."""
+    """The text of every continuation, without special tokens, padding and the space that its first token carries.
+
+    Nothing else is changed or stripped. Without a tokenizer, the ids, separated by spaces.
+    """
     rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
     return [" ".join(map(str, row)) for row in rows] if tokenizer is None else decode_ids(tokenizer, rows)
 
 
+def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> list[str]:
+    """Token ids as text, without special tokens but for the unknown one, and without the space of the first token.
+
+    What was not known stays visible, unless the unknown token is start, end or padding token as well (GPT-2).
+    """
+    hidden = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    hidden |= set(tokenizer.all_special_ids)
+    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        hidden -= {tokenizer.unk_token_id}
+    texts = tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
+    return [text.removeprefix(SPACE) for text in texts]
+
+
 def one_line(text: str) -> str:
-    r"""Line breaks written out (`\n`), for files with one text a line."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    r"""A text without line breaks of any kind, which are written out (`\n`): for files of one text a line."""
+    return text.translate(_LINE_BREAKS)
+
+
+_LINE_BREAKS = str.maketrans({c: repr(c)[1:-1] for c in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"})
 
 
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data.tokenization import decode, decode_ids
+from ..data.tokenization import decode
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
 from .record import Estimate
@@ -55,10 +55,9 @@ class TextEvaluator(Evaluator):
         cls, corpus: Corpus, metrics: Sequence[str] = DEFAULT_METRICS, settings: TextSettings | None = None
     ) -> TextEvaluator:
         """Held-out rows as references, training rows as training texts, both written by the corpus's tokenizer."""
-        tokenizer, train = corpus.tokenizer, None
-        if any("train" in get_metric(name).inputs for name in metrics):
-            train = decode_ids(tokenizer, list(corpus.train["input_ids"]))
-        return cls(tokenizer, decode_ids(tokenizer, list(corpus.eval["input_ids"])), train, metrics, settings)
+        needs_train = any("train" in get_metric(name).inputs for name in metrics)
+        train = corpus.texts("train") if needs_train else None
+        return cls(corpus.tokenizer, corpus.texts("eval"), train, metrics, settings)
 
     def _measurement(self, texts: list[str]) -> Measurement:
         samples = Texts(texts, self.settings)

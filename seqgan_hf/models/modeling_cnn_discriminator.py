@@ -6,9 +6,10 @@ The file is complete in itself: it is copied beside the weights, so that a model
 where this package is not installed.
 """
 
+from typing import Any
+
 import torch
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
@@ -19,11 +20,6 @@ from transformers.utils import can_return_tuple
 
 
 LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
-
-
-def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"{got}: expected {expected}. {remedy}.")
 
 
 @strict
@@ -66,59 +62,52 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
     pad_token_id: int | None = None
     id2label: dict[int, str] | dict[str, str] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
         if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
             self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
         super().__post_init__(**kwargs)
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size"):
             value = getattr(self, name)
-            _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
-    def validate_labels(self):
-        _require(
-            self.num_labels in (1, 2),
-            f"num_labels={self.num_labels}",
-            "2 (0 = fake, 1 = real), or 1 (one logit, of real)",
-            "leave num_labels and id2label out, or set num_labels=1",
-        )
+    def validate_labels(self) -> None:
+        if self.num_labels not in (1, 2):
+            raise ValueError(
+                f"num_labels={self.num_labels}: expected 2 (0 = fake, 1 = real), or 1 (one logit, of real). "
+                "Leave num_labels and id2label out, or set num_labels=1."
+            )
 
-    def validate_special_tokens(self):
-        token = self.pad_token_id
-        _require(
-            token is None or 0 <= token < self.vocab_size,
-            f"pad_token_id={token} with vocab_size={self.vocab_size}",
-            "a token id from 0 to vocab_size - 1, or None",
-            "change pad_token_id or raise vocab_size",
-        )
+    def validate_special_tokens(self) -> None:
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}: expected a token id from 0 to "
+                "vocab_size - 1, or None. Change pad_token_id or raise vocab_size."
+            )
 
-    def validate_filters(self):
+    def validate_filters(self) -> None:
         for name in ("filter_sizes", "num_filters"):
             values = getattr(self, name)
-            _require(
-                len(values) > 0 and min(values) >= 1,
-                f"{name}={values}",
-                "one or more integers of at least 1",
-                f"list at least one such number in {name}",
+            if len(values) == 0 or min(values) < 1:
+                raise ValueError(f"{name}={values}: expected one or more integers of at least 1.")
+        if len(self.filter_sizes) != len(self.num_filters):
+            raise ValueError(
+                f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values) and num_filters="
+                f"{self.num_filters} ({len(self.num_filters)} values): expected one number of feature maps for each "
+                "filter width. Give both lists the same length."
             )
-        _require(
-            len(self.filter_sizes) == len(self.num_filters),
-            f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values) and "
-            f"num_filters={self.num_filters} ({len(self.num_filters)} values)",
-            "one number of feature maps for each filter width",
-            "give both lists the same length",
-        )
 
-    def validate_ranges(self):
-        _require(
-            0 <= self.dropout < 1, f"dropout={self.dropout}", "a probability in [0, 1)", "set dropout=0.0 for none"
-        )
-        _require(self.l2_output >= 0, f"l2_output={self.l2_output}", "a number >= 0", "set l2_output=0.0 for none")
+    def validate_ranges(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
+        if not self.l2_output >= 0:
+            raise ValueError(f"l2_output={self.l2_output}: expected a number >= 0. Set l2_output=0.0 for none.")
         for name in ("embedding_range", "initializer_range"):
-            value = getattr(self, name)
-            _require(value > 0, f"{name}={value}", "a number greater than 0", f"leave {name} out for the paper's")
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name}={value}: expected a number greater than 0. Leave it out for the paper's.")
 
 
 class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
@@ -162,26 +151,9 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             init.constant_(module.bias, self.config.initial_bias)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> PreTrainedModel:
         """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, **{"use_safetensors": True} | kwargs)
-
-    def push_to_hub(self, *args, **kwargs) -> str:
-        """As everywhere in transformers; where nobody is logged in, the error says how to.
-
-        Raises:
-            PermissionError: the Hub does not accept the token, or there is none.
-        """
-        try:
-            return super().push_to_hub(*args, **kwargs)
-        except HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) != 401:
-                raise
-            raise PermissionError(
-                "got the answer 401 from the Hub -> expected a token with write access "
-                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
-                "variable HF_TOKEN"
-            ) from error
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     def regularization(self) -> Tensor:
         """The L2 penalty on the output layer, l2_output * (|W|^2 + |b|^2) / 2: a scalar to add to the loss."""
@@ -215,12 +187,8 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        _require(
-            (input_ids is None) != (inputs_embeds is None),
-            "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
-            "exactly one of them",
-            "pass token ids (B, T) or embeddings (B, T, E)",
-        )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         lengths = None
         if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):

@@ -4,9 +4,10 @@ The file is complete in itself: it is copied beside the weights, so that a model
 where this package is not installed.
 """
 
+from typing import Any
+
 import torch
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -17,11 +18,6 @@ from transformers.utils import can_return_tuple
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
-
-
-def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"{got}: expected {expected}. {remedy}.")
 
 
 @strict
@@ -62,57 +58,46 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
     pad_token_id: int | None = None
     id2label: dict[int, str] | dict[str, str] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
             self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
         super().__post_init__(**kwargs)
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             value = getattr(self, name)
-            _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
-    def validate_labels(self):
-        _require(
-            self.num_labels in (1, 2),
-            f"num_labels={self.num_labels}",
-            "2 (0 = fake, 1 = real), or 1 (one logit, of real)",
-            "leave num_labels and id2label out, or set num_labels=1",
-        )
+    def validate_labels(self) -> None:
+        if self.num_labels not in (1, 2):
+            raise ValueError(
+                f"num_labels={self.num_labels}: expected 2 (0 = fake, 1 = real), or 1 (one logit, of real). "
+                "Leave num_labels and id2label out, or set num_labels=1."
+            )
 
-    def validate_special_tokens(self):
-        token = self.pad_token_id
-        _require(
-            token is None or 0 <= token < self.vocab_size,
-            f"pad_token_id={token} with vocab_size={self.vocab_size}",
-            "a token id from 0 to vocab_size - 1, or None",
-            "change pad_token_id or raise vocab_size",
-        )
+    def validate_special_tokens(self) -> None:
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}: expected a token id from 0 to "
+                "vocab_size - 1, or None. Change pad_token_id or raise vocab_size."
+            )
 
-    def validate_cell(self):
-        _require(
-            self.cell_type in CELLS,
-            f"cell_type={self.cell_type!r}",
-            f"one of {', '.join(CELLS)}",
-            "set cell_type to one of them",
-        )
-        _require(
-            not (self.per_token and self.bidirectional),
-            "per_token=True with bidirectional=True",
-            "a unidirectional network, because a bidirectional state has seen the tokens after the one it scores",
-            "set bidirectional=False, or per_token=False for one score a sequence",
-        )
+    def validate_cell(self) -> None:
+        if self.cell_type not in CELLS:
+            raise ValueError(f"cell_type={self.cell_type!r}: expected one of {', '.join(CELLS)}.")
+        if self.per_token and self.bidirectional:
+            raise ValueError(
+                "per_token=True with bidirectional=True: expected a unidirectional network, because a bidirectional "
+                "state has seen the tokens after the one it scores. Set bidirectional=False, or per_token=False for "
+                "one score a sequence."
+            )
 
-    def validate_ranges(self):
-        _require(
-            0 <= self.dropout < 1, f"dropout={self.dropout}", "a probability in [0, 1)", "set dropout=0.0 for none"
-        )
-        _require(
-            self.initializer_range > 0,
-            f"initializer_range={self.initializer_range}",
-            "a number greater than 0",
-            "leave initializer_range out for 0.1",
-        )
+    def validate_ranges(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
+        if not self.initializer_range > 0:
+            raise ValueError(f"initializer_range={self.initializer_range}: expected a number greater than 0.")
 
 
 class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
@@ -156,26 +141,9 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
             super()._init_weights(module)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> PreTrainedModel:
         """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, **{"use_safetensors": True} | kwargs)
-
-    def push_to_hub(self, *args, **kwargs) -> str:
-        """As everywhere in transformers; where nobody is logged in, the error says how to.
-
-        Raises:
-            PermissionError: the Hub does not accept the token, or there is none.
-        """
-        try:
-            return super().push_to_hub(*args, **kwargs)
-        except HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) != 401:
-                raise
-            raise PermissionError(
-                "got the answer 401 from the Hub -> expected a token with write access "
-                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
-                "variable HF_TOKEN"
-            ) from error
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -203,12 +171,8 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        _require(
-            (input_ids is None) != (inputs_embeds is None),
-            "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
-            "exactly one of them",
-            "pass token ids (B, T) or embeddings (B, T, E)",
-        )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
         if attention_mask is not None:

@@ -4,29 +4,25 @@ The file is complete in itself: it is copied beside the weights, so that a model
 where this package is not installed.
 """
 
+from typing import Any
+
 import torch
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 INITIALIZERS = ("normal", "uniform")
 NO_ROLLBACK = (
-    "got a recurrent generator in assisted decoding -> expected a model whose cache can be cut back to the accepted "
-    "tokens, which a recurrent state cannot -> leave out `assistant_model` and `prompt_lookup_num_tokens`"
+    "a recurrent generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
+    "which a recurrent state cannot. Leave out `assistant_model` and `prompt_lookup_num_tokens`."
 )
-
-
-def _require(condition: bool, got: str, expected: str, remedy: str) -> None:
-    if not condition:
-        raise ValueError(f"{got}: expected {expected}. {remedy}.")
 
 
 @strict
@@ -74,45 +70,39 @@ class RNNGeneratorConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             value = getattr(self, name)
-            _require(value >= 1, f"{name}={value}", "an integer of at least 1", f"set {name} to 1 or more")
-        _require(
-            not self.tie_word_embeddings or self.embedding_size == self.hidden_size,
-            f"tie_word_embeddings=True with embedding_size={self.embedding_size} and hidden_size={self.hidden_size}",
-            "embedding_size == hidden_size, because one matrix serves as embeddings and as output layer",
-            "make the two sizes equal or set tie_word_embeddings=False",
-        )
-
-    def validate_choices(self):
-        for name, allowed in (("cell_type", tuple(CELLS)), ("initializer", INITIALIZERS)):
-            value = getattr(self, name)
-            _require(
-                value in allowed, f"{name}={value!r}", f"one of {', '.join(allowed)}", f"set {name} to one of them"
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
+        if self.tie_word_embeddings and self.embedding_size != self.hidden_size:
+            raise ValueError(
+                f"tie_word_embeddings=True with embedding_size={self.embedding_size} and hidden_size="
+                f"{self.hidden_size}: expected two equal sizes, because one matrix is both embeddings and output "
+                "layer. Make them equal or set tie_word_embeddings=False."
             )
 
-    def validate_ranges(self):
-        _require(
-            0 <= self.dropout < 1, f"dropout={self.dropout}", "a probability in [0, 1)", "set dropout=0.0 for none"
-        )
-        _require(
-            self.initializer_range > 0,
-            f"initializer_range={self.initializer_range}",
-            "a number greater than 0",
-            "set initializer_range=0.1 for the paper's",
-        )
+    def validate_choices(self) -> None:
+        for name, allowed in (("cell_type", tuple(CELLS)), ("initializer", INITIALIZERS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}.")
 
-    def validate_special_tokens(self):
+    def validate_ranges(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
+        if not self.initializer_range > 0:
+            raise ValueError(f"initializer_range={self.initializer_range}: expected a number greater than 0.")
+
+    def validate_special_tokens(self) -> None:
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
             for token in value if isinstance(value, list) else [value]:
-                _require(
-                    token is None or 0 <= token < self.vocab_size,
-                    f"{name}={value} with vocab_size={self.vocab_size}",
-                    "a token id from 0 to vocab_size - 1, or None",
-                    f"change {name} or raise vocab_size",
-                )
+                if token is not None and not 0 <= token < self.vocab_size:
+                    raise ValueError(
+                        f"{name}={value} with vocab_size={self.vocab_size}: expected a token id from 0 to "
+                        f"vocab_size - 1, or None. Change {name} or raise vocab_size."
+                    )
 
 
 class RNNCacheLayer(CacheLayerMixin):
@@ -149,7 +139,7 @@ class RNNCacheLayer(CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cumulative_length + query_length, 0
 
-    def crop(self, *args, **kwargs) -> None:
+    def crop(self, *args: Any, **kwargs: Any) -> None:
         """Refused: the states before the last one are gone.
 
         Raises:
@@ -196,26 +186,9 @@ class RNNGeneratorPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -width, width)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> PreTrainedModel:
         """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, **{"use_safetensors": True} | kwargs)
-
-    def push_to_hub(self, *args, **kwargs) -> str:
-        """As everywhere in transformers; where nobody is logged in, the error says how to.
-
-        Raises:
-            PermissionError: the Hub does not accept the token, or there is none.
-        """
-        try:
-            return super().push_to_hub(*args, **kwargs)
-        except HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) != 401:
-                raise
-            raise PermissionError(
-                "got the answer 401 from the Hub -> expected a token with write access "
-                "(https://huggingface.co/settings/tokens) -> log in with `hf auth login`, or set the environment "
-                "variable HF_TOKEN"
-            ) from error
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
 
 class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
@@ -244,7 +217,7 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the recurrence.
 
@@ -265,18 +238,11 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`; a cache of another kind.
         """
-        _require(
-            (input_ids is None) != (inputs_embeds is None),
-            "both input_ids and inputs_embeds" if input_ids is not None else "neither input_ids nor inputs_embeds",
-            "exactly one of them",
-            "pass token ids (B, T) or embeddings (B, T, E)",
-        )
-        _require(
-            past_key_values is None or isinstance(past_key_values, RNNCache),
-            f"past_key_values of type {type(past_key_values).__name__}",
-            "the RNNCache that an earlier call returned, or None",
-            "leave it out: the first call makes one",
-        )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
+        if not isinstance(past_key_values, RNNCache | None):
+            kind = type(past_key_values).__name__
+            raise ValueError(f"past_key_values of type {kind}: expected the RNNCache that an earlier call returned.")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
@@ -304,7 +270,7 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
     def _run_layer(
         self, layer: nn.RNNBase, inputs: Tensor, mask: Tensor | None, cache: RNNCacheLayer | None
     ) -> Tensor:
-        """One layer over (B, T, E) from the cached state, which is brought up to date -> outputs (B, T, H)."""
+        """Outputs (B, T, H) of one layer over (B, T, E) from the cached state, which is brought up to date."""
         is_lstm = self.config.cell_type == "lstm"
         if cache is not None and cache.is_initialized:
             h, c = cache.keys, cache.values
@@ -363,7 +329,9 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
         self.post_init()
 
-    def generate(self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs):
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Tensor | ModelOutput:
         """As `GenerationMixin.generate`.
 
         Raises:
@@ -384,7 +352,7 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Next-token logits.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from ...data import Corpus
-from ...data.tokenization import decode_ids, one_line
+from ...data.tokenization import one_line
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, load_oracle_generator
 from ...evaluation.run import evaluate_generator, read_lines, write_evaluation
@@ -37,8 +36,8 @@ class EvaluateAtEnd(TrainerCallback):
             return
         self.output.mkdir(exist_ok=True)
         notes: list[str] = []
-        references = self._texts("references", self.corpus.eval, notes)
-        train = self._texts("train", self.corpus.train, notes)
+        references = self._texts("references", "eval", notes)
+        train = self._texts("train", "train", notes)
         generator = LoadedGenerator(self.output.resolve().parent.name, model, self.corpus.tokenizer)
         with evaluating(model):
             points = evaluate_generator(generator, self.settings, references, train, self._oracle(model))
@@ -46,14 +45,14 @@ class EvaluateAtEnd(TrainerCallback):
             point.evaluation.notes[:0] = notes
         write_evaluation(points, self.output, asdict(self.settings))
 
-    def _texts(self, name: str, rows: Dataset, notes: list[str]) -> list[str] | None:
+    def _texts(self, name: str, split: Literal["train", "eval"], notes: list[str]) -> list[str] | None:
         """Real texts: the run's own, which are also written to a file, or those of a file that the recipe names."""
         path = getattr(self.settings, name)
         if path is None:
             return None
         if Path(path) != self.output / f"{name}.txt":
             return read_lines(path, name, notes)
-        texts = decode_ids(self.corpus.tokenizer, list(rows["input_ids"]))
+        texts = self.corpus.texts(split)
         Path(path).write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")
         return [text for text in texts if text.strip()]  # as from a file
 

@@ -7,7 +7,8 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqgan_hf.data import Corpus, DataError, materialize, stream_samples, to_samples
+from seqgan_hf.data import Corpus, materialize, stream_samples, to_samples
+from seqgan_hf.errors import DataError
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.batches import StreamedData
 
@@ -109,11 +110,11 @@ def test_many_rows_equal_the_slow_way():
     [
         (lambda: to_samples([{"input_ids": [1, 2, 3]}], corpus(), max_length=2), "a row of 3 tokens .row 0."),
         (lambda: to_samples([{"input_ids": [1]}, {"input_ids": [1, 2]}], corpus(None)), "there is no padding token"),
-        (lambda: to_samples([{"input_ids": [1]}], corpus(None), max_length=2), "give a pad_token_id"),
+        (lambda: to_samples([{"input_ids": [1]}], corpus(None), max_length=2), "Give a pad_token_id"),
         (lambda: materialize(dataset([{"input_ids": [1]}]).select([]), BOS, PAD), "without rows"),
         (lambda: materialize(dataset([{"input_ids": [1]}]), BOS, PAD, max_length=2**31), "GiB when padded"),
         (lambda: materialize(dataset([{"input_ids": [1]}, {"input_ids": None}]), BOS, PAD), "1 rows without ids"),
-        (lambda: to_samples([], corpus()), "no row"),
+        (lambda: to_samples([], corpus()), "no rows"),
         (lambda: to_samples([{"text": "a"}], corpus()), "expected a column 'input_ids'"),
     ],
 )

@@ -28,7 +28,8 @@ configs:
 """
 CLIENT = """
 import json, sys
-from seqgan_hf.data import DataError, TextData
+from seqgan_hf.data import TextData
+from seqgan_hf.errors import DataError
 
 answers = []
 for arguments in json.loads(sys.argv[1]):

@@ -4,7 +4,8 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from seqgan_hf.data import DataError, IdsData, materialize
+from seqgan_hf.data import IdsData, materialize
+from seqgan_hf.errors import DataError
 
 
 ROWS = [[3, 1, 2], [0, 0], [4]]
@@ -40,7 +41,7 @@ def test_fixed_length_with_the_start_token_of_the_paper():
     corpus = load(dataset=rows_of(ids=[[1, 2], [0, 3]]), eos=False, bos_token_id=0, vocab_size=10)
     assert (corpus.bos_token_id, corpus.eos_token_id, corpus.pad_token_id, corpus.vocab_size) == (0, None, None, 10)
     assert corpus.train["input_ids"][:] == [[1, 2], [0, 3]]
-    with pytest.raises(DataError, match="a line of 1 tokens and eos=false"):
+    with pytest.raises(DataError, match="a line of 1 tokens with eos=false"):
         load(dataset=rows_of(ids=[[1, 2], [0]]), eos=False)
 
 
@@ -85,9 +86,9 @@ def test_deduplication_and_empty_rows():
     [
         ({"ids": [[1, 2], [3, 9]]}, {"vocab_size": 5}, "id 9 in row 1 of the training rows: expected 0 to 4"),
         ({"ids": [[1, 2], [3, 5]]}, {"vocab_size": 5}, "id 5 in row 1"),
-        ({"ids": [[1, 2], [3, -1]]}, {}, "id -1 in row 1 .* expected 0 to 16777215"),
+        ({"ids": [[1, 2], [3, -1]]}, {}, "id -1 in row 1 .*: expected 0 to 16777215"),
         ({"ids": [[1, 2], [3, None]]}, {}, "in row 1 of the training rows: expected 0 to "),
-        ({"ids": [[1, 2], [3, 2**24]]}, {}, "id 16777216 in row 1 .* expected 0 to 16777215. Map the ids"),
+        ({"ids": [[1, 2], [3, 2**24]]}, {}, "id 16777216 in row 1 .*: expected 0 to 16777215. Map the ids"),
         ({"ids": ["1 2", f"3 {2**63}"]}, {}, f"'3 {2**63}' in row 1: expected integers below"),
         ({"ids": ["1 2", f"3 {2**63}"]}, {"vocab_size": 9}, f"'3 {2**63}' in row 1"),
         ({"ids": ["1 2", "1_000"]}, {}, "'1_000' in row 1"),
@@ -95,8 +96,8 @@ def test_deduplication_and_empty_rows():
         ({"ids": ROWS}, {"vocab_size": 0}, "vocab_size=0: expected 1 to"),
         ({"ids": ROWS}, {"vocab_size": 2**24 + 1}, "vocab_size=16777217"),
         ({"ids": ROWS}, {"seed": -1}, "seed=-1"),
-        ({"ids": ROWS}, {"ids_column": "ids", "prompt_column": "ids"}, "expected two columns"),
-        ({"ids": [[1, 2], None]}, {}, "nothing .* in row 1"),
+        ({"ids": ROWS}, {"ids_column": "ids", "prompt_column": "ids"}, "expected two different columns"),
+        ({"ids": [[1, 2], None]}, {}, "no value .* in row 1"),
         ({"ids": [[1.5], [2.0]]}, {}, "lists of integers"),
         ({"ids": [[1.5], [2.0]]}, {"ids_column": "ids"}, "column 'ids' of type list<.*double>"),
         ({"ids": [[1]], "other": [[2]], "third": ["x"]}, {"ids_column": "idz"}, r"\['ids', 'other', 'third'\]"),

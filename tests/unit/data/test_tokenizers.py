@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
-from seqgan_hf.data import DataError, TokenizerConfig, integer_tokenizer
+from seqgan_hf.data import TokenizerConfig, decode, decode_ids, integer_tokenizer, one_line
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch, load_tokenizer, unknown_token_id
-from seqgan_hf.evaluation.text import decode, decode_ids
-from seqgan_hf.runs import folder as run_folder
+from seqgan_hf.errors import DataError
 from seqgan_hf.samples import Samples
 
 
@@ -34,7 +33,9 @@ def build(level: str, texts: list[str] = TEXTS, **arguments):
 
 @pytest.fixture(scope="module", params=LEVELS)
 def tokenizer(request):
-    return build(request.param)
+    made = build(request.param)
+    made.level = request.param
+    return made
 
 
 def decoded(tokenizer, text: str) -> str:
@@ -116,10 +117,52 @@ def test_declared_unknown_words_stay_visible_wherever_samples_are_written(tmp_pa
     tokenizer = load_tokenizer(str(tmp_path))
     row = [2, *encode_batch(tokenizer, ["a zebra cat"])[0], 6, 3, 0]
     samples = Samples(torch.tensor([[2]]), torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))
-    assert decode_ids(tokenizer, [row]) == decode(tokenizer, samples) == ["a [UNK] cat"]
-    assert run_folder.decode(samples, tokenizer) == ["a [UNK] cat"]
+    assert decode_ids(tokenizer, [row]) == decode(samples, tokenizer) == ["a [UNK] cat"]
     tokenizer.eos_token = "[UNK]"
     assert decode_ids(tokenizer, [[4, 1, 5, 1]]) == ["a cat"]
+
+
+def padded(rows: list[list[int]], pad: int) -> Samples:
+    """Rows as samples; the first has more padding than it needs."""
+    width = max(map(len, rows)) + 1
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    return Samples(
+        torch.zeros(len(rows), 1).long(), ids, torch.arange(width) < torch.tensor([*map(len, rows)])[:, None]
+    )
+
+
+def test_samples_are_decoded_without_the_first_space_and_nothing_else(tokenizer):
+    """At every level: end token and padding vanish, the space in front goes once, all other white space stays."""
+    texts = ["a man life", "床 前", "the <eos> stands", ""]
+    ends = [tokenizer.eos_token_id]
+    rows = [ids + ends for ids in encode_batch(tokenizer, texts)]
+    assert decode(padded(rows, tokenizer.pad_token_id), tokenizer) == decode_ids(tokenizer, rows) == texts
+    first = [row[:-1] for row in rows]  # cut off before the end token
+    assert decode(padded(first, tokenizer.pad_token_id), tokenizer) == texts
+    assert decode(padded([tokenizer("a man")["input_ids"]], tokenizer.pad_token_id), tokenizer) == ["a man"]
+    text = "  a\n man\t life "
+    [kept] = decode(padded(encode_batch(tokenizer, [text]), tokenizer.pad_token_id), tokenizer)
+    expected = {
+        "word": "a man life",  # white space between words counts as one space
+        "bpe": text[1:],
+        "char": " a<unk> man<unk> life ",  # line break and tab are no character of the corpus
+    }
+    if tokenizer.level != "unigram":
+        assert kept == expected[tokenizer.level]
+    else:
+        assert kept.startswith(" a") and kept.endswith("life ")
+
+
+def test_samples_without_a_tokenizer_are_written_as_ids():
+    assert decode(padded([[3, 0, 17], [], [5]], pad=9), None) == ["3 0 17", "", "5"]
+    assert decode(padded([[3, 0, 17], [5]], pad=0), integer_tokenizer(20)) == ["3 0 17", "5"]
+
+
+def test_one_line_has_no_line_break_of_any_kind():
+    text = "a\nb\r\nc\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\u2028j\u2029k \t\\n é"
+    assert len(one_line(text).splitlines()) == 1
+    assert one_line("a\nb\r c") == "a\\nb\\r c"
+    assert one_line(" a \t é\\n ") == " a \t é\\n "
 
 
 def test_every_unknown_character_is_counted():
@@ -240,10 +283,10 @@ def test_lower_case_and_named_pre_tokenizer():
         ({"min_count": 0}, "min_count=0"),
         ({"vocab_size": 4}, "at least 5"),
         ({"level": "bpe", "vocab_size": 100}, "at least 259"),
-        ({"level": "char", "pre_tokenizer": "Whitespace"}, "with words only"),
+        ({"level": "char", "pre_tokenizer": "Whitespace"}, "only with level 'word'"),
         ({"pre_tokenizer": "Klingon"}, "pre_tokenizer='Klingon'"),
         ({"pre_tokenizer": "Split"}, "pre_tokenizer='Split'"),
-        ({"level": "unigram", "min_count": 2}, "set vocab_size instead"),
+        ({"level": "unigram", "min_count": 2}, "Set vocab_size instead"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
 
@@ -405,3 +406,8 @@ def test_configuration_mistakes_name_field_value_and_remedy(settings, words):
 def test_exactly_one_kind_of_input(inputs):
     with pytest.raises(ValueError, match="exactly one"):
         make()(**inputs)
+
+
+def test_a_cache_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the RNNCache"):
+        make()(tokens(1, 2), past_key_values=DynamicCache())
