@@ -437,7 +437,7 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
     assert "holds a run" in capsys.readouterr().err
     (tmp_path / "file").write_text("a file where a folder is expected")
     assert main(quickstart(tmp_path / "file" / "run")) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    assert "Cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
