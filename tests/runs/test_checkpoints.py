@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from seqgan_hf.commands import main
 from transformers import TrainerCallback
 
-from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.commands import main
 from seqgan_hf.runs.folder import RunFolder, RunFolderError
 from seqgan_hf.training import checkpoint as checkpointing
 from seqgan_hf.training.checkpoint import CheckpointWriter, RandomState, checkpoints, fault, tidy
@@ -167,9 +166,7 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
             calls += 1
             if calls == moment:
                 if function is removing:  # half of it is gone
-                    next((path for path in Path(arguments[0]).glob("shared.pt")), Path("none")).unlink(
-                        missing_ok=True
-                    )
+                    next((path for path in Path(arguments[0]).glob("shared.pt")), Path("none")).unlink(missing_ok=True)
                 raise Killed
             return function(*arguments, **options)
 
@@ -279,7 +276,9 @@ def test_a_full_disk_at_the_very_end(owner, name, whole, corpus, tmp_path, monke
     """Only the results are to be written: the run is done, and resuming it writes them."""
     shutil.copytree(whole[0], tmp_path / "run")
     trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
-    target = {"model": trainer.models.discriminator, "tokenizer": trainer.tokenizer, "folder": trainer.session.folder}[owner]
+    target = {"model": trainer.models.discriminator, "tokenizer": trainer.tokenizer, "folder": trainer.session.folder}[
+        owner
+    ]
     error = {
         "model": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         "tokenizer": Exception("No space left on device (os error 28)"),

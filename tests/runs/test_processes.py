@@ -21,12 +21,12 @@ from seqgan_hf.evaluation.likelihood import OracleNLL
 from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
 from seqgan_hf.runs.folder import RunFolderError
 from seqgan_hf.samples import Samples
-from seqgan_hf.training.arguments import AdversarialTrainingArguments
-from seqgan_hf.training.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
 from seqgan_hf.training import AdversarialTrainer, Interrupted
+from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.player import Player
+from seqgan_hf.training.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
 from tests.tools.small_runs import metrics, same, text, weights
-from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from tests.tools.tiny import EOS, build_discriminator, build_generator
 from tests.tools.two_processes import on_two
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from copy import deepcopy
 from pathlib import Path
@@ -17,18 +16,14 @@ from transformers import (
     pipeline,
 )
 
-from seqgan_hf.data import DataError
-from seqgan_hf.data.oracle import OracleData
-from seqgan_hf.evaluation.likelihood import OracleNLL
+from seqgan_hf.errors import DataError, TrainingError
 from seqgan_hf.functional import masked_mean
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.objectives import MLE, ConstantReward, Loss, Reinforce, SeqGAN
 from seqgan_hf.runs.folder import RunFolderError
+from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints, fault
-from seqgan_hf.training.progress import TIMINGS
-from seqgan_hf.errors import TrainingError
-from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.player import MAX_BAD_STEPS
 from tests.tools.small_runs import SHORT, build, metrics, same, small_corpus, weights
 from tests.tools.tiny import build_discriminator, build_generator
@@ -57,7 +52,9 @@ def test_a_run_goes_through_the_phases_and_leaves_models_that_anyone_can_load(co
     discriminator = AutoModelForSequenceClassification.from_pretrained(run / "discriminator")
     players = [*trainer.models.generator.parameters(), *trainer.models.discriminator.parameters()]
     assert same([*generator.parameters(), *discriminator.parameters()], players)
-    assert (run / "generator" / "learning_curve.png").read_bytes() == (run / "figures" / "learning_curve.png").read_bytes()
+    assert (run / "generator" / "learning_curve.png").read_bytes() == (
+        run / "figures" / "learning_curve.png"
+    ).read_bytes()
     assert len((run / "samples" / "adversarial-2.txt").read_text().splitlines()) == 20
     text = pipeline("text-generation", model=str(run / "generator"))("", num_return_sequences=2)
     assert all(len(row["generated_text"].split()) == 5 for row in text)
@@ -108,7 +105,8 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, tm
 
 
 @pytest.mark.parametrize(
-    ("step", "again", "saved"), [(2, "start anew, as there is no checkpoint yet", 3), (9, "resume from checkpoint-6", 12)]
+    ("step", "again", "saved"),
+    [(2, "start anew, as there is no checkpoint yet", 3), (9, "resume from checkpoint-6", 12)],
 )
 def test_a_signal_is_answered_with_what_holds_if_the_run_is_killed_before_its_unit_ends(
     corpus, tmp_path, caplog, step, again, saved
@@ -237,7 +235,9 @@ def test_steps_with_bad_numbers_are_skipped_and_end_the_run(corpus, tmp_path, ca
     with pytest.raises(TrainingError, match=f"{MAX_BAD_STEPS} times in a row.* resume from checkpoint-18"):
         trainer.train()
     assert all(parameter.isfinite().all() for parameter in trainer.models.generator.parameters())
-    message = "The loss or gradient of the generator at step 21 (adversarial, round 1) is not finite; skipping this step"
+    message = (
+        "The loss or gradient of the generator at step 21 (adversarial, round 1) is not finite; skipping this step"
+    )
     assert message in caplog.messages
     assert fault(checkpoints(tmp_path / "run" / "checkpoints")[-1]) is None, "there is one to go back to"
 
@@ -438,7 +438,7 @@ def test_nothing_but_a_run_is_ever_replaced(corpus, tmp_path):
 
 
 def test_nothing_to_resume_from_is_said(corpus, tmp_path):
-    with pytest.raises(RunFolderError, match="no whole checkpoint in .* to resume from"):
+    with pytest.raises(RunFolderError, match="No whole checkpoint in .* to resume from"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
@@ -450,13 +450,21 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
             DataError,
             "48 training sequences: expected at least one batch of 64",
         ),
-        ({"generator": build_generator("gpt2", None), "max_new_tokens": 40}, ValueError, "the generator has 32 positions"),
+        (
+            {"generator": build_generator("gpt2", None), "max_new_tokens": 40},
+            ValueError,
+            "the generator has 32 positions",
+        ),
         (
             {"generator": build_generator("lstm", None, 5)},
             ValueError,
             "expected ids below 5",
         ),
-        ({"discriminator": build_discriminator("cnn", 7)}, ValueError, "the discriminator knows 7 token ids: expected 13"),
+        (
+            {"discriminator": build_discriminator("cnn", 7)},
+            ValueError,
+            "the discriminator knows 7 token ids: expected 13",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, message):
@@ -467,9 +475,9 @@ def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, mes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate": 1e-3}, "learning_rate=0.001. It has no meaning .*. Set pretrain_learning_rate"),
-        ({"save_steps": 10}, "save_steps=10. It has no meaning .*. Set save_every"),
-        ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine'. It has no meaning"),
+        ({"learning_rate": 1e-3}, "learning_rate=0.001: it has no meaning .*. Set pretrain_learning_rate"),
+        ({"save_steps": 10}, "save_steps=10: it has no meaning .*. Set save_every"),
+        ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine': it has no meaning"),
         ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
         ({"rounds": -1}, "rounds=-1: expected 0 or more"),
         ({"discriminator_batch_size": 3}, "discriminator_batch_size=3: expected an even number"),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+import yaml
 
 from seqgan_hf.data import Corpus, OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
@@ -16,6 +17,7 @@ from seqgan_hf.training.progress import TIMINGS
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
 
+ROOT = Path(__file__).parents[2]
 SHORT = {
     "per_device_train_batch_size": 16,
     "discriminator_batch_size": 16,
@@ -76,3 +78,49 @@ def metrics(folder: Path) -> list[dict]:
     """The record of a run without times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in ("seconds", *TIMINGS)} for line in lines]
+
+
+# --- By the command line ---------------------------------------------------------------------------------------------
+
+TINY = {
+    "data.num_train": 64,
+    "data.num_eval": 32,
+    "data.vocab_size": 20,
+    "data.length": 6,
+    "generator.config.hidden_size": 8,
+    "generator.config.embedding_size": 8,
+    "training.per_device_train_batch_size": 32,
+    "training.discriminator_batch_size": 32,
+    "training.pretrain_epochs": 1,
+    "training.discriminator_pretrain_steps": 1,
+    "training.rounds": 2,
+    "training.generator_steps": 1,
+    "training.discriminator_steps": 1,
+    "training.discriminator_epochs": 1,
+    "training.num_fakes": 64,
+    "training.eval_samples": 16,
+    "training.eval_rounds": 2,
+    "training.disable_tqdm": "true",
+    "training.use_cpu": "true",
+}
+
+
+def options(settings: dict) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
+    content = yaml.safe_load(recipe.read_text())
+    source = content["data"]["class_path"].rpartition(".")[2]
+    settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
+    if "pretrained" in content["generator"]:
+        settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
+    if source == "TextData":
+        settings |= {"data.train_file": lines, "data.eval_size": 10}
+    if source == "GrammarData":
+        settings |= {"data.num_train": 64, "data.num_eval": 32}
+    return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
+
+
+def quickstart(folder: Path, *more: str) -> list[str]:
+    return [*short_run(ROOT / "recipes/oracle/quickstart.yaml", folder, Path()), *more]

@@ -17,35 +17,11 @@ from transformers import AutoModelForCausalLM
 from seqgan_hf.commands import main
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data.oracle import OracleData
+from tests.tools.small_runs import quickstart, short_run
 
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ("oracle", "text"))
-TINY = {
-    "data.num_train": 64,
-    "data.num_eval": 32,
-    "data.vocab_size": 20,
-    "data.length": 6,
-    "generator.config.hidden_size": 8,
-    "generator.config.embedding_size": 8,
-    "training.per_device_train_batch_size": 32,
-    "training.discriminator_batch_size": 32,
-    "training.pretrain_epochs": 1,
-    "training.discriminator_pretrain_steps": 1,
-    "training.rounds": 2,
-    "training.generator_steps": 1,
-    "training.discriminator_steps": 1,
-    "training.discriminator_epochs": 1,
-    "training.num_fakes": 64,
-    "training.eval_samples": 16,
-    "training.eval_rounds": 2,
-    "training.disable_tqdm": "true",
-    "training.use_cpu": "true",
-}
-
-
-def options(settings: dict) -> list[str]:
-    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 @pytest.fixture
@@ -71,23 +47,6 @@ def language_model(tmp_path, lines) -> Path:
     return tmp_path / "lm"
 
 
-def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
-    content = yaml.safe_load(recipe.read_text())
-    source = content["data"]["class_path"].rpartition(".")[2]
-    settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
-    if "pretrained" in content["generator"]:
-        settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
-    if source == "TextData":
-        settings |= {"data.train_file": lines, "data.eval_size": 10}
-    if source == "GrammarData":
-        settings |= {"data.num_train": 64, "data.num_eval": 32}
-    return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
-
-
-def quickstart(folder: Path, *more: str) -> list[str]:
-    return [*short_run(ROOT / "recipes/oracle/quickstart.yaml", folder, Path()), *more]
-
-
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model):
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
@@ -104,7 +63,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 9 and len(every) == 18
+    assert len(RECIPES) == 11 and len(every) == 20
     assert {path.parent.name for path in every} == {"oracle", "text", "evaluation", "accelerate"}
 
 
