@@ -335,7 +335,7 @@ def test_faults_of_one_process_end_all_of_them_in_a_clear_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="result-1"):  # process 1 has left
         on_two(_faults, tmp_path / "run")
     found, other = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2))
-    assert "model weights differ between processes (generator." in found["meddle"]
+    assert "Model weights differ between processes (generator." in found["meddle"]
     assert not (tmp_path / "run" / "meddle" / "checkpoints" / "checkpoint-3").exists()
     assert "times in a row. Lower the learning rate" in found["nan"] and found["finite"]
     assert "Another process failed. See what it says." in found["full"]
