@@ -87,7 +87,9 @@ def write_curves(
     _check_axis(runs, axis, points)
     chosen = _chosen_metrics(runs, metrics)
     curves, notes = _curves(runs, chosen, axis)
-    published = [] if points is None else read_points(points)
+    published: Curves = {}
+    for point in [] if points is None else read_points(points):
+        published.setdefault((point.label, point.metric), []).append(point)
     panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
     if not panels:
         raise UserError(
@@ -96,11 +98,11 @@ def write_curves(
             f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)",
         )
     notes += [f"{metric}: nothing to draw over {axis}, so no panel" for metric in chosen if metric not in panels]
-    for metric in dict.fromkeys(point.metric for point in published if point.metric not in panels):
+    for metric in dict.fromkeys(metric for _, metric in published if metric not in panels):
         notes.append(f"{points}: points of {metric} are not drawn, as no panel shows it")
-    published = [point for point in published if point.metric in panels]
     numbers = picture.with_suffix(".csv")
-    rows = [*(point for curve in curves.values() for point in curve), *published]
+    drawn = [*curves.values(), *(found for (_, metric), found in published.items() if metric in panels)]
+    rows = [point for curve in drawn for point in curve]
     try:
         _draw(curves, published, panels, axis, _start_of_rounds(runs, axis)).savefig(picture, dpi=150)
         _write_numbers(rows, numbers)
@@ -119,7 +121,7 @@ def draw_runs(runs: Sequence[Run], path: Path, metrics: Iterable[str] = tuple(TI
     curves, _ = _curves(runs, list(metrics), "epochs")
     panels = [metric for metric in metrics if any(name == metric and len(c) > 1 for (_, name), c in curves.items())]
     if panels:
-        _draw(curves, (), panels[:9], "epochs", _start_of_rounds(runs, "epochs")).savefig(path, dpi=150)
+        _draw(curves, {}, panels[:9], "epochs", _start_of_rounds(runs, "epochs")).savefig(path, dpi=150)
     return bool(panels)
 
 
@@ -349,7 +351,7 @@ def _time_unit(seconds: float) -> tuple[str, float]:
 
 
 def _draw(
-    curves: Curves, published: Sequence[Point], panels: Sequence[str], axis: str, start_of_rounds: float | None
+    curves: Curves, published: Curves, panels: Sequence[str], axis: str, start_of_rounds: float | None
 ) -> Figure:
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
@@ -362,18 +364,15 @@ def _draw(
         "seconds": f"{time} since the shared pretraining",
         "epochs": "epochs of pretraining, then rounds",
     }[axis]
-    styles = {label: index for index, label in enumerate(dict.fromkeys(label for label, _ in curves))}
-    sources = {label: index for index, label in enumerate(dict.fromkeys(point.label for point in published))}
-    handles: dict[tuple[str, str], Any] = {}
+    handles: dict[tuple[bool, str], Any] = {}
     for index, metric in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for (label, name), curve in curves.items():
-            if name == metric:
-                handles["run", _name(label, curve[0].n)] = _draw_curve(axes, curve, styles[label], scale)
-        for label, number in sources.items():
-            own = [point for point in published if (point.label, point.metric) == (label, metric)]
-            if own:
-                handles["point", _name(label)] = _draw_published(axes, own, number)
+        for draw, series in ((_draw_curve, curves), (_draw_published, published)):
+            styles = list(dict.fromkeys(label for label, _ in series))
+            for (label, name), points in series.items():
+                if name == metric:
+                    legend = (draw is _draw_curve, _name(label, points[0].n))
+                    handles[legend] = draw(axes, points, styles.index(label), scale)
         if start_of_rounds:
             axes.axvline(start_of_rounds, color="grey", linestyle="--", linewidth=1, zorder=1)
         axes.xaxis.get_major_locator().set_params(integer=axis != "seconds")
@@ -420,11 +419,10 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
     return line
 
 
-def _draw_published(axes: Axes, points: Sequence[Point], number: int) -> Any:
-    marker = "DsP^v*X"[number % 7]
+def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: float) -> Any:
     style = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "#222222", "markeredgewidth": 1.2}
-    xs, ys = [point.x for point in points], [point.value for point in points]
-    (marks,) = axes.plot(xs, ys, linestyle="none", marker=marker, zorder=4, **style)
+    xs, values = [point.x / scale for point in points], [point.value for point in points]
+    (marks,) = axes.plot(xs, values, linestyle="none", marker="DsP^v*X"[number % 7], zorder=4, **style)
     return marks
 
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
@@ -89,7 +89,11 @@ def open_repositories(
     """
     names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
     for name in names:
-        _check_repo_id(name)
+        try:
+            validate_repo_id(name or "/")  # which takes an empty name
+        except HFValidationError as error:
+            expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
+            raise HubError(f"the repository name {name!r}", expected) from error
     if (token or get_token()) is None:
         raise HubError(
             "no token for the Hub",
@@ -97,12 +101,9 @@ def open_repositories(
             "log in with `hf auth login`, or set the environment variable HF_TOKEN",
         )
     api = HfApi(token=token)
-    made = [
-        _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
-        for name in names
-    ]
+    made = [_retrying(name, api.create_repo, private=private, exist_ok=True).repo_id for name in names]
     for name in made if private else ():
-        if not _retrying(lambda name=name: api.repo_info(name).private, name):
+        if not _retrying(name, api.repo_info).private:
             raise HubError(
                 f"{name!r} exists already and is public, but private=true",
                 fix="make it private in its settings on the Hub, choose a new name, or leave the option out",
@@ -199,13 +200,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, message: str) -> str:
     api = HfApi(token=token)
 
-    def commit() -> str:
+    def commit(repo_id: str) -> str:
         operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in _outdated(api.list_repo_files(repo_id), files)]
         return str(api.create_commit(repo_id, operations, commit_message=message).repo_url)
 
-    return _retrying(commit, repo_id)
+    return _retrying(repo_id, commit)
 
 
 def _outdated(held: list[str], files: Collection[str]) -> list[str]:
@@ -224,26 +225,15 @@ def _outdated(held: list[str], files: Collection[str]) -> list[str]:
     return [name for name in held if name not in files and (name in ours or written.fullmatch(name))]
 
 
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-        valid = bool(repo_id)
-    except HFValidationError:
-        valid = False
-    if not valid:
-        expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
-        raise HubError(f"the repository name {repo_id!r}", expected)
-
-
-def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
-    """The answer of a request to the Hub, tried again while the server or the connection fails.
+def _retrying(repo_id: str, request: Callable[..., Answer], **options: Any) -> Answer:
+    """The answer to a request that concerns a repository, tried again while the server or the connection fails.
 
     Raises:
         HubError: the Hub refuses, or has failed too often.
     """
     for wait in (*WAITS, None):
         try:
-            return request()
+            return request(repo_id, **options)
         except BROKEN as error:
             status, why = _status(error), (str(error).strip() or type(error).__name__).splitlines()[0]
             if wait is None or status not in (None, *PASSING):
