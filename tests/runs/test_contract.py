@@ -1,4 +1,4 @@
-"""What the trainer promises to objectives: copies, samples, pairs, schedules, hooks; and that a resume keeps them."""
+"""What the trainer promises to objectives: samples, pairs, schedules, hooks and opponents, kept through a resume."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from seqgan_hf.errors import UserError
 from seqgan_hf.objectives import MLE, ConstantReward, Copy, CoT, Loss, Reinforce, Turn
 from seqgan_hf.samples import Samples
-from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
+from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints
-from tests.tools.small_runs import SHORT, StopAfter, TwoCopies, build, kept_twice, metrics, same, small_corpus, weights
+from tests.tools.small_runs import (
+    BRIEF,
+    SHORT,
+    build,
+    cut_and_resumed,
+    finished,
+    metrics,
+    parameters,
+    same,
+    small_corpus,
+    weights,
+)
 from tests.tools.tiny import BOS, build_discriminator, build_generator
-
-
-# One unit of each phase; nothing is measured.
-BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "rounds": 1, "eval_epochs": 0, "eval_rounds": 0}
 
 
 @pytest.fixture(scope="module")
@@ -27,107 +34,10 @@ def corpus():
     return small_corpus()
 
 
-def parameters(model) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in model.parameters()]
-
-
 def numbered(count: int, start: int = 0) -> Samples:
     """Sequences of 5 tokens, each another: the digits of its number."""
     digits = torch.tensor([[3 + number // 10, 3 + number % 10, 3, 3, 3] for number in range(start, start + count)])
     return Samples(torch.full((count, 1), BOS), digits, torch.ones_like(digits, dtype=torch.bool))
-
-
-def finished(make, corpus, folder, **settings) -> AdversarialTrainer:
-    """A run to its end; `make` gives the objective and models of one."""
-    trainer = build(corpus, folder, **make(), **settings)
-    trainer.train()
-    return trainer
-
-
-def cut_and_resumed(make, corpus, folder, step: int, **settings) -> tuple[AdversarialTrainer, AdversarialTrainer]:
-    """The same run, interrupted after `step` optimizer steps, and resumed to its end."""
-    stop = StopAfter(step)
-    stop.trainer = build(corpus, folder, callbacks=[stop], **make(), **settings)
-    with pytest.raises(Interrupted):
-        stop.trainer.train()
-    torch.manual_seed(123)  # resuming must not depend on what happened since
-    return stop.trainer, finished(make, corpus, folder, resume_from_checkpoint=True, **settings)
-
-
-# --- Copies ----------------------------------------------------------------------------------------------------------
-
-
-class Recorded(TwoCopies):
-    """Keeps the weights of the generator and of its copies, before the first g-step and after each."""
-
-    def __init__(self):
-        super().__init__()
-        self.generators, self.averages, self.snapshots = [], [], []
-
-    def record(self, models):
-        self.generators.append(parameters(models.generator))
-        self.averages.append(parameters(models["rollout_policy"]))
-        self.snapshots.append(parameters(models["snapshot"]))
-
-    def credit(self, models, real, fake):
-        if not self.generators:
-            self.record(models)
-        return super().credit(models, real, fake)
-
-    def after_step(self, player, models):
-        super().after_step(player, models)
-        self.record(models)
-
-
-def test_copies_begin_as_the_pretrained_generator_and_follow_or_wait(corpus, tmp_path):
-    objective = Recorded()
-    settings = BRIEF | {"discriminator_pretrain_steps": 0, "discriminator_steps": 0, "generator_steps": 3}
-    trainer = build(corpus, tmp_path / "run", objective, **settings)
-    start = parameters(trainer.models.generator)
-    trainer.train()
-    generators, averages, snapshots = objective.generators, objective.averages, objective.snapshots
-    assert len(generators) == 4 and not same(start, generators[0]) and not same(generators[2], generators[3])
-    assert same(averages[0], generators[0]) and same(snapshots[0], generators[0])
-    for step in (1, 2, 3):
-        for old, now, found in zip(averages[step - 1], generators[step], averages[step], strict=True):
-            torch.testing.assert_close((old + now) / 2, found)
-    assert (
-        same(snapshots[1], generators[0]) and same(snapshots[2], generators[2]) and same(snapshots[3], generators[2])
-    )
-
-
-def test_copies_are_in_a_checkpoint_once_and_come_back_from_the_middle_of_a_round(corpus, tmp_path):
-    # 9 steps of pretraining; then rounds of 3 g-steps and 2 d-steps of 6: step 13 is in the first d-step
-    settings = BRIEF | {"rounds": 2, "generator_steps": 3, "discriminator_steps": 2}
-    whole = finished(lambda: {"objective": TwoCopies()}, corpus, tmp_path / "whole", **settings)
-    cut, resumed = cut_and_resumed(lambda: {"objective": TwoCopies()}, corpus, tmp_path / "cut", 13, **settings)
-    assert (cut.parts.units.done["adversarial"], cut.parts.units.done["discriminator_steps"]) == (0, 1)
-    assert same(weights(whole), weights(resumed)) and metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
-    players = ["generator", "discriminator", "rollout_policy", "snapshot"]
-    assert list(whole.models.named()) == players, "`weights` holds the copies"
-    path = checkpoints(tmp_path / "cut" / "checkpoints")[-1]
-    assert {folder.name for folder in path.iterdir() if folder.is_dir()} == set(players)
-    assert not kept_twice(path, "rollout_policy", "snapshot")
-
-
-def test_a_checkpoint_gives_its_copies_back_before_a_step_is_taken(corpus, tmp_path):
-    settings = BRIEF | {"generator_steps": 3}
-    first = build(corpus, tmp_path / "run", TwoCopies(), **settings)
-    first.train()
-    again = build(corpus, tmp_path / "run", TwoCopies(), resume_from_checkpoint=True, **settings)
-    again.parts.checkpoints.open_run()
-    assert same(weights(first), weights(again)) and again.objective.steps == 3
-    assert not any(p.requires_grad for name in again.objective.copies() for p in again.models[name].parameters())
-
-
-@pytest.mark.parametrize("name", ["generator", "discriminator"])
-def test_a_copy_cannot_take_a_players_name(corpus, tmp_path, name):
-    class Greedy(Reinforce):
-        def copies(self):
-            return {name: Copy()}
-
-    with pytest.raises(UserError, match=f"a copy named '{name}'"):
-        build(corpus, tmp_path / "run", Greedy())
 
 
 # --- Samples and updates ---------------------------------------------------------------------------------------------
@@ -216,6 +126,45 @@ def test_the_discriminator_is_shown_what_the_objective_draws_and_nothing_else(co
     for epoch in (objective.shown[:3], objective.shown[3:]):
         assert sorted(torch.cat(epoch).tolist()) == objective.given.ids.tolist()
     assert not torch.equal(objective.shown[0], objective.shown[3]), "another order in every epoch"
+
+
+class Orders(Reinforce):
+    """Keeps the training sequences in the order in which they come: of d-steps and of g-steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.orders = []
+
+    def fakes(self, models, prompts, max_new_tokens):
+        self.orders.append(prompts.ids)
+        return super().fakes(models, prompts, max_new_tokens)
+
+    def generator_loss(self, models, real, fake):
+        self.orders.append(real.ids)
+        return super().generator_loss(models, real, fake)
+
+
+class PretrainingOrders(MLE):
+    """The same of pretraining."""
+
+    def __init__(self):
+        super().__init__()
+        self.orders = []
+
+    def generator_loss(self, models, real, fake):
+        self.orders.append(real.ids)
+        return super().generator_loss(models, real, fake)
+
+
+def test_no_unit_repeats_the_order_of_another(corpus, tmp_path):
+    settings = BRIEF | {"pretrain_epochs": 2, "discriminator_pretrain_steps": 2, "rounds": 2, "discriminator_steps": 2}
+    args = AdversarialTrainingArguments(output_dir=str(tmp_path / "run"), **(SHORT | settings))
+    objective, pretraining = Orders(), PretrainingOrders()
+    models = (build_generator("lstm", eos=None), build_discriminator("cnn"))
+    AdversarialTrainer(*models, objective, args, corpus.train, pretraining=pretraining).train()
+    orders = objective.orders + [torch.cat(pretraining.orders[epoch : epoch + 3]) for epoch in (0, 3)]
+    assert sorted(map(len, orders)) == [16] * 2 + [48] * 8
+    assert len({str(order[:16].tolist()) for order in orders}) == 10
 
 
 # --- Pairs -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints, fault
 from seqgan_hf.training.player import MAX_BAD_STEPS
-from tests.tools.small_runs import SHORT, StopAfter, build, metrics, same, small_corpus, weights
+from tests.tools.small_runs import SHORT, build, cut_and_resumed, metrics, same, small_corpus, weights
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -88,13 +88,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(corpus, whole, tmp_path):
 @pytest.mark.parametrize("step", [2, 9, 19, 25, 33])
 def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, whole, tmp_path, step):
     """Interrupted in every phase: pretraining of G and of D, a g-step, the first and the second d-step of a round."""
-    stop = StopAfter(step)
-    stop.trainer = build(corpus, tmp_path / "cut", callbacks=[stop])
-    with pytest.raises(Interrupted, match="resume_from_checkpoint true"):
-        stop.trainer.train()
-    torch.manual_seed(123)  # resuming must not depend on what happened since
-    resumed = build(corpus, tmp_path / "cut", resume_from_checkpoint=True)
-    resumed.train()
+    _, resumed = cut_and_resumed(dict, corpus, tmp_path / "cut", step)
     assert same(whole[1], weights(resumed)) and metrics(whole[0]) == metrics(tmp_path / "cut")
 
 

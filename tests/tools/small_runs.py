@@ -6,17 +6,18 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from seqgan_hf.data import Corpus, OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.objectives import Copy, SeqGAN
 from seqgan_hf.samples import Samples
-from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
+from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
 from seqgan_hf.training.progress import TIMINGS
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
@@ -36,7 +37,9 @@ SHORT = {
     "disable_tqdm": True,
     "use_cpu": True,
 }
-# The same on each of two processes, with a checkpoint after every unit.
+# One unit of each phase; nothing is measured.
+BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "rounds": 1, "eval_epochs": 0, "eval_rounds": 0}
+# `SHORT` on each of two processes, with a checkpoint after every unit.
 HALVES = SHORT | {"per_device_train_batch_size": 8, "discriminator_batch_size": 8, "eval_samples": 21, "save_every": 1}
 
 
@@ -90,6 +93,23 @@ class StopAfter(TrainerCallback):
             self.trainer.parts.units.interrupt(self.number)
 
 
+def finished(make, corpus, folder, **settings) -> AdversarialTrainer:
+    """A run to its end; `make` gives the objective and models of one."""
+    trainer = build(corpus, folder, **make(), **settings)
+    trainer.train()
+    return trainer
+
+
+def cut_and_resumed(make, corpus, folder, step: int, **settings) -> tuple[AdversarialTrainer, AdversarialTrainer]:
+    """The same run, interrupted after `step` optimizer steps, and resumed to its end."""
+    stop = StopAfter(step)
+    stop.trainer = build(corpus, folder, callbacks=[stop], **make(), **settings)
+    with pytest.raises(Interrupted, match="resume_from_checkpoint true"):
+        stop.trainer.train()
+    torch.manual_seed(123)  # resuming must not depend on what happened since
+    return stop.trainer, finished(make, corpus, folder, resume_from_checkpoint=True, **settings)
+
+
 class TwoCopies(SeqGAN):
     """The rollout policy is an average; and what a snapshot, taken at every second g-step, finds likely earns less."""
 
@@ -129,8 +149,11 @@ def text(count: int, seed: int = 0) -> Samples:
 
 def weights(trainer: AdversarialTrainer) -> list[torch.Tensor]:
     """Of all models, copies included."""
-    models = trainer.models.named().values()
-    return [parameter.detach().clone() for model in models for parameter in model.parameters()]
+    return [parameter for model in trainer.models.named().values() for parameter in parameters(model)]
+
+
+def parameters(model: PreTrainedModel) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
 
 
 def kept_twice(checkpoint: Path, *names: str) -> bool:
