@@ -11,7 +11,7 @@ from seqgan_hf.data import materialize
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import judged_tokens
-from seqgan_hf.objectives import MLE, SeqGAN
+from seqgan_hf.objectives import MLE, Models, SeqGAN
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.trainer import AdversarialTrainer
 from tests.tools.tiny import build_discriminator, build_generator
@@ -46,7 +46,7 @@ def test_the_generator_learns_to_heed_its_prompt(tmp_path):
     real = materialize(Dataset.from_list(ROWS), BOS, PAD)
     assert real.prompt_mask is not None and not real.prompt_mask.all()
     drawn = sample(
-        trainer.generator, real.prompt, 2, rng=torch.Generator().manual_seed(0), prompt_mask=real.prompt_mask
+        trainer.models.generator, real.prompt, 2, rng=torch.Generator().manual_seed(0), prompt_mask=real.prompt_mask
     )
     assert (drawn.ids[:, 0] == real.prompt[:, -1]).float().mean() > 0.8
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -56,7 +56,7 @@ def test_the_generator_learns_to_heed_its_prompt(tmp_path):
 def test_losses_count_the_continuation_only():
     generator = build_generator("lstm").eval()
     real = materialize(Dataset.from_list(ROWS), BOS, PAD)
-    loss = MLE().generator_loss(generator, None, real, None).value
+    loss = MLE().generator_loss(Models(generator), real, None).value
     torch.testing.assert_close(loss, -token_logprobs(generator, real).sum() / 120)
 
 
