@@ -9,7 +9,7 @@ help:
 	@echo "make demo       install into $(VENV), then SeqGAN on the built-in synthetic task (about 3 minutes)"
 	@echo "make test       install into $(VENV), then the whole test suite"
 	@echo "make test-fast-paths   the suite with every fast path forced on, then with plain code in their place"
-	@echo "make lint       ruff: rules and formatting"
+	@echo "make lint       ruff: rules and formatting; mypy: types"
 	@echo "make benchmark  speed, beside its references and its floor"
 
 # Installed again only when what is to be installed has changed.
@@ -33,13 +33,14 @@ test-fast-paths: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 benchmark: install
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmark.json
+	$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/benchmarks --benchmark-only --benchmark-json=benchmark.json
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache .benchmarks build *.egg-info

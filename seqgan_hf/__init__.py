@@ -23,11 +23,11 @@ _HOMES = {
         "RNNGeneratorConfig",
         "RNNGeneratorForCausalLM",
     ],
+    "errors": ["DataError", "UserError"],
     "samples": ["Completions", "Samples"],
     "generation": ["complete", "realness", "rewards", "sample", "token_logprobs", "weighted_nll"],
     "data": [
         "Corpus",
-        "DataError",
         "DataSource",
         "GrammarData",
         "IdsData",

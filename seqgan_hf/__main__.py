@@ -1,6 +1,6 @@
 import sys
 
-from .commands.cli import main
+from .commands import main
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ class UserError(ValueError):
         self.problem, self.expected, self.fix = problem, expected, fix
 
     def __str__(self) -> str:
-        text = self.problem[:1].upper() + self.problem[1:] if self.expected is None else self.problem
+        text = self.problem
+        if self.expected is None and text.partition(" ")[0].isalpha():  # a sentence, not the name of a setting
+            text = text[0].upper() + text[1:]
         text += f": expected {self.expected}" if self.expected else ""
         text += f". {self.fix[:1].upper()}{self.fix[1:]}" if self.fix else ""
         return text if text.endswith((".", "?", "!")) else f"{text}."

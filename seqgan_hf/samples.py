@@ -61,15 +61,16 @@ class Samples(NamedTuple):
         """The same sequences without `logprobs` and `advantages`."""
         return self._replace(logprobs=None, advantages=None)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Samples:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
+        """A function applied to every field that is there."""
         return Samples(*(None if field is None else function(field) for field in self))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Samples:
-        return self._map(lambda field: field.to(device, non_blocking=non_blocking))
+        return self.map(lambda field: field.to(device, non_blocking=non_blocking))
 
     def select(self, rows: Tensor | slice) -> Samples:
         """The given rows of every field; `rows` is a slice, a boolean mask (B,) or indices (K,)."""
-        return self._map(lambda field: field[rows])
+        return self.map(lambda field: field[rows])
 
     def split(self, size: int) -> list[Samples]:
         """Consecutive parts of at most `size` rows."""

@@ -1,1 +1,119 @@
-"""The command line, one file a subcommand."""
+"""The command line, one file a subcommand.
+
+Nothing heavy is imported before a subcommand needs it, so that `seqgan-hf --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TextIO
+
+from ..errors import UserError
+
+
+# Each has a module of its name in this folder, with a function `run`.
+COMMANDS = {
+    "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
+    "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
+    "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL ...]",
+    "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
+    "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
+    "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
+    "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
+    "env": "versions and devices, for a bug report",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Returns:
+        The exit status: 0 done, 1 an error, 2 a wrong call, 130 interrupted, 141 the reader of the output has left
+        (`| head`).
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()  # not at the interpreter's end, where an error can no longer be caught
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _nobody_reads(stream)]
+        if not unread:
+            raise
+        for stream in unread:  # what is left in its buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141  # 128 + SIGPIPE, which would have ended a program that is not in Python
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the stream is a pipe that was closed at its other end."""
+    import select
+
+    try:
+        outlet = select.poll()
+        outlet.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # this system has no poll, or there is no file behind the stream
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in outlet.poll(0))
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: seqgan-hf COMMAND ...\n")
+        for name, text in COMMANDS.items():
+            print(f"  {name:{max(map(len, COMMANDS))}}  {text}")
+        print("\nseqgan-hf COMMAND --help says more about a command.")
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        return _complain(f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}.", 2)
+    return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    import datasets
+    from transformers.utils import logging
+
+    from ..training import Interrupted
+    from ..training.console import show_log
+
+    show_log()
+    # ours are shown; those for reading and writing small files would tear them up
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        import_module(f".{command}", __name__).run(arguments)
+    except (Interrupted, KeyboardInterrupt) as interrupt:
+        first = os.environ.get("LOCAL_RANK", "0") == "0"  # all processes would write the same line
+        return _complain(str(interrupt) or "interrupted; no checkpoint was saved", 130) if first else 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and (_nobody_reads(sys.stdout) or _nobody_reads(sys.stderr)):
+            raise
+        if os.environ.get("SEQGAN_HF_TRACEBACK"):
+            raise
+        return _complain(for_the_user(error), 1)
+    return 0
+
+
+def _complain(message: str, status: int) -> int:
+    """Write one line to stderr; of several processes, each says which one it is, unless all were interrupted."""
+    rank = os.environ.get("RANK") if status == 1 and os.environ.get("WORLD_SIZE", "1") != "1" else None
+    print(f"seqgan-hf{'' if rank is None else f' (process {rank})'}: {message}", file=sys.stderr)
+    return status
+
+
+def for_the_user(error: BaseException) -> str:
+    """The line of a `UserError`, wherever in the chain of causes it is; of anything else, that it was not expected.
+
+    Libraries wrap an error in one of their own when a value is refused while they build an object.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__ or cause.__context__
+    words = " ".join(str(error).split()) or "no message"
+    return f"Unexpected {type(error).__name__}: {words}. Please report it; SEQGAN_HF_TRACEBACK=1 shows where."

@@ -1,9 +1,11 @@
-"""What the trainer and the evaluation suite ask of a metric."""
+"""The interface between training and its measurements."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
+
+from .record import Estimate
 
 
 if TYPE_CHECKING:
@@ -15,28 +17,19 @@ if TYPE_CHECKING:
 class Evaluator(ABC):
     """Measures a generator. The arguments of `__init__` are its configuration and its references.
 
-    The trainer draws one set of samples an evaluation and hands it to every evaluator, so that all numbers of a round
-    speak of the same text.
+    At each evaluation the trainer draws one set of samples and hands it to every evaluator, so that all values
+    describe the same samples.
     """
 
     @abstractmethod
-    def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
+    def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         """Measure.
 
         Args:
             generator: in eval mode; called without autograd.
-            samples: N sequences drawn from it, on its device.
+            samples: N sequences drawn from it at temperature 1, on its device.
+            seed: with which they were drawn; part of the signature.
 
         Returns:
-            Values by name (`nll_oracle`, `bleu_2`, ...); a standard error is named `<metric>_se`.
+            Values by name (`nll_oracle`, `bleu_2`, ...), each with its signature.
         """
-
-    def signature(self, name: str, num_samples: int, seed: int) -> str:
-        """The settings behind one value in one line: only values with equal signatures can be compared.
-
-        Args:
-            name: of a value that `evaluate` gave.
-            num_samples: N, how many samples it was given.
-            seed: with which they were drawn, at temperature 1.
-        """
-        return f"samples:{num_samples}|temperature:1|seed:{seed}"

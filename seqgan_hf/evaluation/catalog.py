@@ -1,7 +1,7 @@
-"""All text metrics by name, and how they are fed: a metric's parameters are named after what it measures.
+"""All text metrics by name, and what they are given: a metric's parameters are named after what it measures.
 
-A metric is a plain function that returns values by name. From its parameter names the suite and the training evaluator
-know what to give it:
+A metric is a plain function that returns values by name: an `Estimate` where it knows the interval itself, a plain
+number where the suite should find one by leaving out samples. Its parameter names say what it is given:
 
 | parameter | what it gets |
 |---|---|
@@ -11,7 +11,7 @@ know what to give it:
 | `accepts` | a function that says whether a text is valid |
 | `seed` | the seed of the evaluation |
 
-So a metric of one's own is a function in one's own module, named by its dotted path, e.g.
+Your own metric is a function in your own module, named by its dotted path, for example
 `def rhyme(sample_texts): return {"rhyme": ...}` as `my_package.my_module.rhyme`.
 """
 
@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +33,15 @@ from .encoders import TextEncoder, load_encoder
 from .metrics.bleu import bleu
 from .metrics.copy_rate import copy_rate
 from .metrics.distinct import distinct
-from .metrics.frechet import frechet_embedding_distance
-from .metrics.grammar_acceptance import grammar_acceptance
+from .metrics.fed import frechet_embedding_distance
+from .metrics.grammar import grammar_acceptance
 from .metrics.judge import judge
-from .metrics.language_model import lm_score, reverse_lm_score
 from .metrics.length import length_statistics
+from .metrics.lm_score import lm_score, reverse_lm_score
 from .metrics.mauve import mauve
 from .metrics.ms_jaccard import ms_jaccard
 from .metrics.self_bleu import self_bleu
+from .record import Estimate
 from .tokenization import import_by_path, tokenize
 
 
@@ -48,78 +51,84 @@ class Metric:
 
     Attributes:
         function: from inputs (by parameter name, see above) to values by name.
-        better: `higher`, `lower`, or `real`: as near as can be to the value of real text.
+        better: `higher`, `lower`, or `real`: as close as possible to the value of real text.
         settings: fixed settings that belong into the signature.
-        groups: groups of the jackknife for values without an error of their own.
-        bounds: values can lie between these, and so do their intervals.
+        groups: groups of the jackknife for values without an interval of their own.
+        bounds: values lie between these, and so do their intervals.
+        fewest: texts on each side without which there is no value.
         version: raised whenever a change moves the numbers.
     """
 
-    function: Callable[..., dict[str, float]]
+    function: Callable[..., Mapping[str, Estimate | float]]
     better: str
     settings: Mapping[str, str] = field(default_factory=dict)
     groups: int = 20
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    fewest: int = 1
     version: str = "1"
 
     @property
     def inputs(self) -> list[str]:
-        """Names of the inputs it cannot do without and of those it takes if there."""
-        return [name for name in inspect.signature(self.function).parameters if name in INPUTS]
+        """What the function is given."""
+        return [name for name in inspect.signature(self.function).parameters if name in ALL_INPUTS]
+
+    def uses(self, prefix: str) -> bool:
+        """Whether an input begins with `sample` or `reference`."""
+        return any(name.startswith(prefix) for name in self.inputs)
 
 
-_BLEU = {"smoothing": "method1", "brevity": "closest"}
+_BLEU, _LM = {"smoothing": "method1", "brevity": "closest"}, {"lm": "kneser-ney", "order": "5"}
 METRICS: dict[str, Metric] = {
     "bleu": Metric(bleu, "real", _BLEU),
-    "self_bleu": Metric(self_bleu, "real", _BLEU),
+    "self_bleu": Metric(self_bleu, "real", _BLEU, fewest=2),
     "distinct": Metric(distinct, "real"),
     "ms_jaccard": Metric(ms_jaccard, "higher", bounds=(0.0, 1.0)),
     "copy_rate": Metric(copy_rate, "real"),
     "length": Metric(length_statistics, "real"),
-    "lm_score": Metric(lm_score, "real", {"lm": "kneser-ney", "order": "5"}),
-    "reverse_lm_score": Metric(reverse_lm_score, "lower", {"lm": "kneser-ney", "order": "5"}),
-    "fed": Metric(frechet_embedding_distance, "lower"),
-    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, groups=5, bounds=(0.0, 1.0)),
-    "judge": Metric(judge, "lower", {"classifier": "logistic-regression", "ngrams": "1-3"}),
+    "lm_score": Metric(lm_score, "real", _LM),
+    "reverse_lm_score": Metric(reverse_lm_score, "lower", _LM),
+    "fed": Metric(frechet_embedding_distance, "lower", fewest=2),
+    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, 5, bounds=(0.0, 1.0), fewest=2),
+    "judge": Metric(judge, "lower", {"classifier": "logistic-regression", "ngrams": "1-3"}, fewest=4, version="2"),
     "grammar": Metric(grammar_acceptance, "higher"),
 }
+_REFERENCES = "real held-out texts (`references`)"
 INPUTS = {
-    "samples": "generated texts",
-    "references": "real held-out texts (`references`)",
+    "samples": "generated texts (`predictions`)",
+    "references": _REFERENCES,
     "train": "the training texts (`train`)",
-    "sample_texts": "generated texts",
-    "reference_texts": "real held-out texts (`references`)",
+    "sample_texts": "generated texts (`predictions`)",
+    "reference_texts": _REFERENCES,
     "sample_features": "a sentence encoder (`encoder`)",
-    "reference_features": "a sentence encoder (`encoder`) and real held-out texts (`references`)",
+    "reference_features": f"a sentence encoder (`encoder`) and {_REFERENCES}",
     "accepts": "a function that says whether a text is valid (`accepts`)",
-    "seed": "a seed",
+    "seed": "a seed (`seed`)",
+}
+# With what only likelihoods are given; their `samples` and `train` are sequences of token ids.
+ALL_INPUTS = INPUTS | {
+    "generator": "the generator (`model`)",
+    "oracle": "the oracle that wrote the data (`oracle`)",
+    "held_out": _REFERENCES,
 }
 
 
-def get_metric(name: str) -> Metric:
+def get_metric(name: str, table: Mapping[str, Metric] = METRICS) -> Metric:
     """A metric by name, or a function by its dotted path.
 
     Raises:
-        ValueError: neither is there, or the function asks for something unknown.
+        UserError: neither exists, or the function has a parameter that nothing is known for.
     """
-    if name in METRICS:
-        return METRICS[name]
+    if name in table:
+        return table[name]
     if "." not in name:
-        raise UserError(
-            f"metric {name!r}", f"one of {', '.join(METRICS)}, or the dotted path of a function", "name one of these"
-        )
+        expected = f"one of {', '.join(table)}, or the dotted path of a function"
+        raise UserError(f"metric {name!r}", expected, "check the spelling")
     function = import_by_path(name, "metric")
-    unknown = [
-        p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.name not in INPUTS and p.default is inspect.Parameter.empty
-    ]
+    parameters = inspect.signature(function).parameters.values()
+    unknown = [p.name for p in parameters if p.name not in INPUTS and p.default is inspect.Parameter.empty]
     if unknown:
-        raise UserError(
-            f"metric {name!r} with the parameters {', '.join(unknown)}",
-            f"names out of {', '.join(INPUTS)}",
-            "rename them",
-        )
+        given = ", ".join(unknown)
+        raise UserError(f"metric {name!r} has the parameters {given}", f"only {', '.join(INPUTS)}", "rename them")
     return Metric(function, "real", {"function": name})
 
 
@@ -130,9 +139,9 @@ class TextSettings:
     Attributes:
         tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function.
         lowercase: fold case before tokenization.
-        encoder: sentence encoder for embeddings: an id or path (see `load_encoder`), or a function from texts to (N,
-            D).
-        accepts: says whether a text is valid; a function or its dotted path.
+        encoder: sentence encoder for `fed` and `mauve`: an id or path (see `load_encoder`), or a function from texts
+            to embeddings (N, D).
+        accepts: says whether a text is valid, for `grammar`: a function or its dotted path.
         seed: of everything drawn at random.
         device: where the encoder runs.
     """
@@ -158,7 +167,7 @@ class Texts:
 
     def __init__(self, texts: Sequence[str], settings: TextSettings):
         if isinstance(texts, str):
-            raise UserError(f"the text {texts[:40]!r}", "a list of texts", "put it into a list")
+            raise UserError(f"the text {texts[:60]!r}", "a list of texts", "put it into a list")
         self.texts, self.settings = list(texts), settings
 
     def __len__(self) -> int:
@@ -191,44 +200,66 @@ class Measurement:
         references: real texts on which nothing was trained.
         train: real texts on which the generator was trained.
         settings: how they are read.
+        drawn: how the samples were drawn, for signatures: `temperature:1|max_new_tokens:20`.
     """
 
     samples: Texts
     references: Texts | None
     train: Texts | None
     settings: TextSettings
+    drawn: str = ""
 
     def missing(self, metric: Metric) -> list[str]:
-        """What the metric needs and is not there, in words."""
-        there = {
-            "references": self.references is not None,
-            "reference_texts": self.references is not None,
-            "reference_features": self.references is not None and self.settings.encoder is not None,
-            "sample_features": self.settings.encoder is not None,
-            "train": self.train is not None,
-            "accepts": self.settings.accepts is not None,
-        }
-        return [INPUTS[name] for name in metric.inputs if not there.get(name, True)]
+        """What the metric needs and does not have, in words."""
+        absent = {name for name in ("train", "references") if getattr(self, name) is None}
+        absent |= {"reference_texts", "reference_features"} if self.references is None else set()
+        absent |= {"sample_features", "reference_features"} if self.settings.encoder is None else set()
+        absent |= {"accepts"} if self.settings.accepts is None else set()
+        return [INPUTS[name] for name in metric.inputs if name in absent]
 
-    def measure(self, name: str) -> dict[str, float]:
-        """Values of one metric.
+    def check(self, name: str) -> Metric:
+        """The metric of that name.
 
         Raises:
-            ValueError: unknown metric, or something that it needs is missing.
+            UserError: unknown metric, or something that it needs is missing.
         """
         metric = get_metric(name)
         if missing := self.missing(metric):
-            raise UserError(f"metric {name!r} without {missing[0]}", "it", "give it, or drop the metric")
-        return metric.function(**{name: self._input(name) for name in metric.inputs})
+            raise UserError(f"metric {name!r} needs {missing[0]}", None, "give it, or drop the metric")
+        return metric
 
-    def _input(self, name: str):
-        if name == "seed":
-            return self.settings.seed
-        if name == "accepts":
-            return self.settings.is_valid
-        if name == "train":
-            return self.train.tokens
-        texts = self.samples if name.startswith("sample") else self.references
-        if name.endswith("_texts"):
-            return texts.texts
-        return texts.features if name.endswith("_features") else texts.tokens
+    def measure(self, name: str) -> dict[str, Estimate | float]:
+        """Values of one metric; raises as `check` does."""
+        metric = self.check(name)
+        return dict(metric.function(**{name: self._input(name) for name in metric.inputs}))
+
+    def _input(self, name: str) -> Any:
+        if name in ("seed", "accepts"):
+            return self.settings.seed if name == "seed" else self.settings.is_valid
+        side, _, form = name.partition("_")
+        texts = {"sample": self.samples, "reference": self.references, "train": self.train}[side.removesuffix("s")]
+        return getattr(texts, form or "tokens")
+
+    def signature(self, key: str, metric: Metric) -> str:
+        """The settings of one value in one line, as sacreBLEU has it (Post, 2018, aclanthology.org/W18-6319)."""
+        inputs, settings = metric.inputs, self.settings
+        parts: dict[str, object] = {"samples": len(self.samples)}
+        if metric.uses("reference"):
+            parts["references"] = len(self.references)
+        if "train" in inputs:
+            parts["train"] = len(self.train)
+        if {"samples", "references", "train"} & set(inputs):
+            parts |= {"tokenization": settings.tokenization, "case": "lower" if settings.lowercase else "mixed"}
+        if order := re.search(r"_(\d+)$", key):
+            parts["n"] = order.group(1)
+        parts |= metric.settings
+        if "sample_features" in inputs:
+            parts["encoder"] = _name(settings.encoder)
+        if "accepts" in inputs:
+            parts["accepts"] = _name(settings.accepts)
+        parts |= {"seed": settings.seed, "version": metric.version}
+        return "|".join([*(f"{name}:{value}" for name, value in parts.items()), *filter(None, [self.drawn])])
+
+
+def _name(function: str | Callable) -> str:
+    return function if isinstance(function, str) else getattr(function, "__qualname__", "function")

@@ -25,29 +25,25 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
         device: where the encoder runs.
 
     Raises:
-        ImportError: a Sentence Transformers model without that library.
-        ValueError: there is no such model.
+        MissingExtraError: a Sentence Transformers model without that library.
+        UserError: there is no such model.
     """
     of_sentences = name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
     try:
         return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
+    except MissingExtraError:
+        raise
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"encoder={name!r}, which cannot be loaded ({str(error).splitlines()[0]})",
-            "a folder with a model, or an id on the Hub",
-            "check it",
-        ) from error
+        problem = f"encoder={name!r} cannot be loaded ({str(error).splitlines()[0]})"
+        raise UserError(problem, "a folder with a model, or an id on the Hub", "check the name") from error
 
 
 def _sentence_transformer(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise MissingExtraError(
-            f"encoder={name!r} without sentence-transformers",
-            "it to be installed",
-            'pip install "seqgan-hf[embeddings]"',
-        ) from error
+        problem, fix = f"encoder {name!r} needs sentence-transformers", 'run `pip install "seqgan-hf[embeddings]"`'
+        raise MissingExtraError(problem, None, fix) from error
     model = SentenceTransformer(name, device=str(device))
 
     def encode(texts: Sequence[str]) -> np.ndarray:

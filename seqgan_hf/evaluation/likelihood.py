@@ -6,6 +6,7 @@ All values are in nats. `nll_*` is per token, the mean over all counted tokens; 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,73 +15,135 @@ from transformers import PreTrainedModel
 from ..generation.likelihood import sequence_logprobs
 from ..samples import Samples
 from .base import Evaluator
+from .catalog import Metric
+from .record import Estimate, Result
 
 
-def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, float]:
-    """-log p per token and per sequence, with standard errors over sequences; padding does not count.
+def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
+    """-log p per token and per sequence, with intervals over sequences; padding does not count.
 
     The per-token value is a ratio of two sums over sequences (nats by tokens), and its standard error is that of a
     ratio (linearised, Cochran, Sampling Techniques, section 6.4).
 
     Returns:
-        `nll_<name>`, `nll_<name>_se`, `nll_<name>_sequence`, `nll_<name>_sequence_se`.
+        `nll_<name>`, `nll_<name>_sequence`.
     """
     nats = -sequence_logprobs(model, samples)
     tokens = samples.lengths.to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
     return {
-        f"nll_{name}": float(ratio),
-        f"nll_{name}_se": _standard_error(residual),
-        f"nll_{name}_sequence": float(nats.mean()),
-        f"nll_{name}_sequence_se": _standard_error(nats),
+        f"nll_{name}": Estimate.from_error(float(ratio), _standard_error(residual)),
+        f"nll_{name}_sequence": Estimate.from_error(float(nats.mean()), _standard_error(nats)),
     }
-
-
-def signature(name: str, num_samples: int, num_held_out: int, temperature: float, seed: int, vocab_size: int) -> str:
-    """The settings behind a likelihood or a divergence in one line, and whether it is per token or per sequence.
-
-    The size of the vocabulary stands for the tokenizer: nats per word and per character are different things.
-    """
-    per = "token" if name.startswith("nll_") and not name.endswith("_sequence") else "sequence"
-    drawn = f"samples:{num_samples}|held_out:{num_held_out}|temperature:{temperature:g}|seed:{seed}"
-    return f"per:{per}|vocabulary:{vocab_size}|{drawn}|version:1"
 
 
 def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def divergences(generator: PreTrainedModel, oracle: PreTrainedModel, fake: Samples, real: Samples) -> dict[str, float]:
+def nll_div(generator: PreTrainedModel, samples: Samples) -> dict[str, Estimate]:
+    """NLL_div: -log G of G's own samples; it falls when the generator narrows. Named after TextGAN-PyTorch's."""
+    return nll(generator, samples, "div")
+
+
+def nll_test(generator: PreTrainedModel, held_out: Samples) -> dict[str, Estimate]:
+    """NLL_test: -log G of held-out sequences, which no training step has seen; it rises when modes are lost."""
+    return nll(generator, held_out, "test")
+
+
+def nll_gen(generator: PreTrainedModel, train: Samples) -> dict[str, Estimate]:
+    """NLL_gen: -log G of the training sequences; far below NLL_test it is overfitting."""
+    return nll(generator, train, "gen")
+
+
+def nll_oracle(oracle: PreTrainedModel, samples: Samples) -> dict[str, Estimate]:
+    """NLL_oracle: -log of the oracle's density of generated sequences (SeqGAN, equation 9); rewards mode seeking."""
+    return nll(oracle, samples, "oracle")
+
+
+def divergences(
+    generator: PreTrainedModel, oracle: PreTrainedModel, samples: Samples, held_out: Samples
+) -> dict[str, Estimate]:
     """How far the generator's distribution G of whole sequences is from the oracle's O; both densities are exact.
 
-    With Y ~ G from `fake`, Y ~ O from `real`, and M = (G + O) / 2:
+    With Y ~ G from `samples`, Y ~ O from `held_out`, and M = (G + O) / 2:
     KL(G||O) = E_G[log G - log O], KL(O||G) = E_O[log O - log G],
-    JSD = (E_G[log G - log M] + E_O[log O - log M]) / 2, between 0 and log 2.
+    JSD = (E_G[log G - log M] + E_O[log O - log M]) / 2, between 0 and log 2. Lin (1991),
+    https://doi.org/10.1109/18.61115.
 
     Returns:
-        `kl_generator_oracle`, `kl_oracle_generator`, `jsd_oracle`, in nats per sequence, each with its `_se`.
+        `kl_generator_oracle`, `kl_oracle_generator`, `jsd_oracle`, in nats per sequence.
     """
-    g_of_fake, o_of_fake = sequence_logprobs(generator, fake), sequence_logprobs(oracle, fake)
-    g_of_real, o_of_real = sequence_logprobs(generator, real), sequence_logprobs(oracle, real)
+    g_of_fake, o_of_fake = sequence_logprobs(generator, samples), sequence_logprobs(oracle, samples)
+    g_of_real, o_of_real = sequence_logprobs(generator, held_out), sequence_logprobs(oracle, held_out)
     forward, backward = g_of_fake - o_of_fake, o_of_real - g_of_real
     # log p - log((p + q) / 2) = log 2 - log(1 + q / p)
     from_fake = math.log(2) - torch.nn.functional.softplus(-forward)
     from_real = math.log(2) - torch.nn.functional.softplus(-backward)
+    jsd = float(from_fake.mean() + from_real.mean()) / 2
+    error = math.hypot(_standard_error(from_fake), _standard_error(from_real)) / 2
     return {
-        "kl_generator_oracle": float(forward.mean()),
-        "kl_generator_oracle_se": _standard_error(forward),
-        "kl_oracle_generator": float(backward.mean()),
-        "kl_oracle_generator_se": _standard_error(backward),
-        "jsd_oracle": float(from_fake.mean() + from_real.mean()) / 2,
-        "jsd_oracle_se": math.hypot(_standard_error(from_fake), _standard_error(from_real)) / 2,
+        "kl_generator_oracle": Estimate.from_error(float(forward.mean()), _standard_error(forward)),
+        "kl_oracle_generator": Estimate.from_error(float(backward.mean()), _standard_error(backward)),
+        "jsd_oracle": Estimate.from_error(jsd, error),
     }
 
 
-class HeldOutNLL(Evaluator):
-    """NLL_test: -log G of held-out sequences, which no training step has seen; and NLL_div, -log G of G's own samples.
+# All likelihoods: a row is computed from what its function's parameters name, wherever all of that is there.
+LIKELIHOODS: dict[str, Metric] = {
+    "nll_div": Metric(nll_div, "real"),
+    "nll_test": Metric(nll_test, "lower"),
+    "nll_gen": Metric(nll_gen, "lower"),
+    "nll_oracle": Metric(nll_oracle, "real"),
+    "oracle_divergence": Metric(divergences, "lower"),
+}
 
-    `nll_test` rises when the generator loses modes of the data; `nll_div` falls when it narrows.
+
+def measure_likelihoods(
+    names: Iterable[str],
+    seed: int,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    *,
+    generator: PreTrainedModel,
+    samples: Samples,
+    held_out: Samples,
+    train: Samples | None = None,
+    oracle: PreTrainedModel | None = None,
+) -> dict[str, Result]:
+    """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
+
+    The size of the vocabulary in the signature stands for the tokenizer: nats per word and per character are different
+    things.
+
+    Args:
+        names: out of `LIKELIHOODS`.
+        seed, temperature, max_new_tokens: how the samples were drawn, for the signature.
+        generator: any causal LM.
+        samples: sequences drawn from it.
+        held_out: sequences on which nothing was trained.
+        train: sequences on which the generator was trained.
+        oracle: the model that wrote the data.
+    """
+    given = {"generator": generator, "samples": samples, "held_out": held_out, "train": train, "oracle": oracle}
+    drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
+    drawn += f"|temperature:{temperature:g}|seed:{seed}"
+    longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
+    results = {}
+    for metric in map(LIKELIHOODS.__getitem__, names):
+        inputs = {name: given[name] for name in metric.inputs}
+        if any(value is None for value in inputs.values()):
+            continue
+        for key, found in metric.function(**inputs).items():
+            per = "token" if key.startswith("nll_") and not key.endswith("_sequence") else "sequence"
+            signature = f"per:{per}|{drawn}|version:{metric.version}{longest}"
+            results[key] = Result(found.value, found.low, found.high, signature, metric.better)
+    return results
+
+
+class HeldOutNLL(Evaluator):
+    """NLL_test of held-out sequences and NLL_div of the generator's own samples.
 
     Args:
         held_out: the sequences.
@@ -88,14 +151,10 @@ class HeldOutNLL(Evaluator):
 
     def __init__(self, held_out: Samples):
         self.held_out = held_out
-        self.vocab_size = 0  # of the generator measured last
 
-    def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
-        self.vocab_size = generator.config.vocab_size
-        return nll(generator, self.held_out, "test") | nll(generator, samples, "div")
-
-    def signature(self, name: str, num_samples: int, seed: int) -> str:
-        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed, self.vocab_size)
+    def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
+        given = {"generator": generator, "samples": samples, "held_out": self.held_out}
+        return dict(measure_likelihoods(("nll_test", "nll_div"), seed, **given))
 
 
 class OracleNLL(Evaluator):
@@ -111,9 +170,7 @@ class OracleNLL(Evaluator):
     def __init__(self, oracle: PreTrainedModel, held_out: Samples):
         self.oracle, self.held_out = oracle, held_out
 
-    def evaluate(self, generator: PreTrainedModel, samples: Samples) -> dict[str, float]:
+    def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         oracle = self.oracle.to(samples.ids.device)
-        return nll(oracle, samples, "oracle") | divergences(generator, oracle, samples, self.held_out)
-
-    def signature(self, name: str, num_samples: int, seed: int) -> str:
-        return signature(name, num_samples, self.held_out.batch_size, 1.0, seed, self.oracle.config.vocab_size)
+        given = {"generator": generator, "samples": samples, "held_out": self.held_out, "oracle": oracle}
+        return dict(measure_likelihoods(("nll_oracle", "oracle_divergence"), seed, **given))

@@ -1,4 +1,4 @@
-"""Samples and likelihoods of a saved generator, at any temperature."""
+"""Saved generators: loading them, their samples at any temperature, and real texts in their tokens."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
-from ..data import integer_tokenizer
+from ..data import integer_tokenizer, to_samples
 from ..data.oracle import load_oracle
+from ..data.tokenization import decode
 from ..errors import UserError
 from ..generation.sampling import sample
-from ..generation.vocabulary import start_prompt
+from ..generation.vocabulary import special_tokens, start_prompt
 from ..samples import Samples
-from .likelihood import divergences, nll
-from .text import decode
 
 
 @dataclass
@@ -41,17 +41,17 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     """From a folder, a run's folder (which holds its generator in `generator/`) or a Hub id.
 
     Raises:
-        ValueError: there is no generator with a tokenizer.
+        UserError: there is no generator with a tokenizer.
     """
     source = _source(path)
     return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
 
 
 def check_generator(path: str) -> None:
-    """Look whether there is a generator at all, without loading it.
+    """Check that there is a generator at all, without loading it.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     _load(AutoConfig, _source(path))
 
@@ -63,14 +63,12 @@ def _source(path: str) -> str:
 
 def _load(kind: type, source: str):
     try:
-        # weights as safetensors only: a pickle could run code; tokenizers take no notice
+        # weights as safetensors only: a pickle could run code; tokenizers ignore this
         return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"model {source!r}, from which {kind.__name__} can load nothing ({str(error).splitlines()[0]})",
-            "a run's folder, a saved generator with its tokenizer, or an id on the Hub",
-            "check the path",
-        ) from error
+        problem = f"{kind.__name__} cannot load model {source!r} ({str(error).splitlines()[0]})"
+        expected = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
+        raise UserError(problem, expected, "check the path") from error
 
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
@@ -86,32 +84,28 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
     """Real texts as the generator would have written them: start token, tokens, end token.
 
     Raises:
-        ValueError: the generator has no start token, or a text has no token at all and nothing to end it.
+        UserError: the generator has no start token, or a text has no token at all and nothing to end it.
     """
     if isinstance(texts, str) or not len(texts):
-        raise UserError(f"{texts!r}", "a list of texts, at least one", "give them as a list")
-    tokenizer, config = generator.tokenizer, generator.model.config
-    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    eos = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    if eos is not None:
-        rows = [[*row, eos] for row in rows]
+        raise UserError(f"texts={texts!r:.60}", "a list of at least one text", "pass them as a list")
+    rows = generator.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ends, pad = special_tokens(generator.model)
+    rows = [[*row, *ends[:1]] for row in rows]
     if not all(rows):
-        raise UserError("a text without a token", "at least one token a text", "drop empty references")
-    width = max(map(len, rows))
-    pad = config.pad_token_id if config.pad_token_id is not None else 0
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
-    return Samples(start_prompt(generator.model, len(rows)).cpu(), ids, mask).to(generator.model.device)
+        raise UserError("a text without a token", "at least one token in each text", "drop empty references")
+    start = int(start_prompt(generator.model, 1))
+    ids = SimpleNamespace(bos_token_id=start, pad_token_id=pad)
+    return to_samples({"input_ids": rows}, ids).to(generator.model.device)
 
 
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
-    """A note if the generator does not know all tokens of real texts: its likelihoods are then of other texts."""
+    """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
     unknown = generator.tokenizer.unk_token_id
     found = 0 if unknown is None else int(((texts.ids == unknown) & texts.mask).sum())
     if not found:
         return []
     share = found / int(texts.mask.sum())
-    return [f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as such"]
+    return [f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"]
 
 
 @contextmanager
@@ -119,7 +113,7 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
     """Within it the model's logits are divided by the temperature, so its likelihoods are those of what it samples.
 
     Raises:
-        ValueError: the architecture changes its logits after the output layer, so this would not hold.
+        UserError: the architecture changes its logits after the output layer, so this would not hold.
     """
     if temperature == 1.0:
         yield
@@ -131,12 +125,9 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
     try:
         with torch.no_grad():
             if not torch.allclose(model(input_ids=probe).logits, expected, rtol=1e-3, atol=1e-4):
-                raise UserError(
-                    f"temperature={temperature} for {type(model).__name__}, which changes its logits after "
-                    "the output layer",
-                    "an architecture that does not",
-                    "evaluate it at temperature 1",
-                )
+                kind = type(model).__name__
+                problem = f"temperature {temperature} cannot be used: {kind} changes its logits after the output layer"
+                raise UserError(problem, None, "evaluate it at temperature 1")
         yield
     finally:
         hook.remove()
@@ -150,28 +141,4 @@ def draw_samples(
     rng = torch.Generator(device=model.device).manual_seed(seed)
     with torch.no_grad():
         samples = sample(model, start_prompt(model, count), max_new_tokens, temperature=temperature, rng=rng)
-    return samples, decode(generator.tokenizer, samples)
-
-
-def likelihoods(
-    generator: LoadedGenerator,
-    samples: Samples,
-    temperature: float,
-    held_out: Samples | None,
-    train: Samples | None,
-    oracle: PreTrainedModel | None,
-) -> dict[str, float]:
-    """NLL_test, NLL_gen (training text), NLL_div (own samples), and with an oracle NLL_oracle and divergences.
-
-    All under the generator at the temperature at which it was sampled.
-    """
-    values: dict[str, float] = {}
-    with tempered(generator.model, temperature):
-        values |= nll(generator.model, samples, "div")
-        if held_out is not None:
-            values |= nll(generator.model, held_out, "test")
-        if train is not None:
-            values |= nll(generator.model, train, "gen")
-        if oracle is not None:
-            values |= nll(oracle, samples, "oracle") | divergences(generator.model, oracle, samples, held_out)
-    return values
+    return samples, decode(samples, generator.tokenizer)

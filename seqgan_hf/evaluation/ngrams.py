@@ -53,17 +53,13 @@ def check_texts(name: str, texts: Sequence[Text], minimum: int = 1) -> None:
     """Refuse what would give a number without meaning: too few texts, or text that is not tokenized.
 
     Raises:
-        ValueError: fewer than `minimum` texts.
-        TypeError: a text is a string (it would be read letter by letter).
+        UserError: fewer than `minimum` texts, or a text is a string (it would be read letter by letter).
     """
     if len(texts) < minimum:
         raise UserError(f"{len(texts)} {name}", f"at least {minimum}", f"give more {name}")
     if isinstance(texts, str) or isinstance(texts[0], str):
-        raise UserError(
-            f"{name} that are not tokenized: {texts[0]!r:.60}",
-            "a list of tokens for every text",
-            "pass them through `tokenize(texts)` first",
-        )
+        problem = f"the {name} are not tokenized ({texts[0]!r:.60})"
+        raise UserError(problem, "a list of tokens for every text", "pass them through `tokenize(texts)` first")
 
 
 def encode(texts: Sequence[Text]) -> EncodedTexts:
@@ -73,6 +69,18 @@ def encode(texts: Sequence[Text]) -> EncodedTexts:
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     tokens = np.fromiter(map(vocabulary.__getitem__, chain.from_iterable(texts)), np.int64, int(lengths.sum()))
     return EncodedTexts(tokens, lengths, len(vocabulary))
+
+
+def frame(encoded: EncodedTexts) -> EncodedTexts:
+    """Put a start token (id `vocab_size`) before and an end token (id `vocab_size + 1`) behind every text."""
+    lengths = encoded.lengths + 2
+    ends = np.cumsum(lengths) - 1
+    tokens = np.empty(lengths.sum(), np.int64)
+    inside = np.ones(len(tokens), bool)
+    inside[ends] = inside[ends - lengths + 1] = False
+    tokens[inside] = encoded.tokens
+    tokens[ends], tokens[ends - lengths + 1] = encoded.vocab_size + 1, encoded.vocab_size
+    return EncodedTexts(tokens, lengths, encoded.vocab_size + 2)
 
 
 def number_ngrams(encoded: EncodedTexts, max_n: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .suite import Evaluation, Result
+from ..data.tokenization import one_line
+from .record import Estimate
+from .suite import Evaluation
 
 
 MODEL_COLOR, REAL_COLOR = "#2166ac", "#444444"
@@ -23,28 +26,28 @@ def write_report(evaluation: Evaluation, output: Path, title: str, settings: Map
 
     Args:
         evaluation: what was found.
-        output: the folder; made if it is not there.
+        output: the folder; made if it does not exist.
         title: of the report.
         settings: arguments of the evaluation, kept in the record.
 
     Returns:
-        What stands in `metrics.json`.
+        What is in `metrics.json`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    content = evaluation.to_json() | {"settings": dict(settings)}
+    content = evaluation.to_dict() | {"settings": dict(settings)}
     write_json(output / "metrics.json", content)
-    pictures = [
-        name
-        for name, draw in (("quality_diversity.png", draw_quality_diversity), ("lengths.png", draw_lengths))
-        if draw(evaluation, output / name)
-    ]
+    drawn = {"quality_diversity.png": draw_quality_diversity(evaluation), "lengths.png": draw_lengths(evaluation)}
+    pictures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for name, figure in pictures.items():
+        figure.savefig(output / name, dpi=150)
     (output / "report.md").write_text(report_page(evaluation, title, pictures), encoding="utf-8")
     return content
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Indented, readable as it is in any script."""
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Indented; functions among the settings are written as their `str`."""
+    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 # --- The page ------------------------------------------------------------------------------------------------------
@@ -58,28 +61,30 @@ def format_value(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or (value == int(value) and abs(value) >= 10) else f"{value:.3f}"
 
 
-def format_result(value: float | None, low: float | None, high: float | None) -> str:
-    interval = f" [{format_value(low)}, {format_value(high)}]" if low is not None else ""
-    return format_value(value) + interval
+def format_estimate(estimate: Estimate | None) -> str:
+    """The value and its interval, `0.740 [0.735, 0.745]`."""
+    if estimate is None or estimate.low is None:
+        return format_value(estimate and estimate.value)
+    return f"{format_value(estimate.value)} [{format_value(estimate.low)}, {format_value(estimate.high)}]"
 
 
-def report_page(evaluation: Evaluation, title: str, pictures: list[str]) -> str:
+def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> str:
     """The report in Markdown: flags, the table with the row of real text beside the samples', notes, signatures."""
     lines = [f"# {title}", "", "## What is wrong", ""]
     lines += [f"- {flag}" for flag in evaluation.flags] or [
         "No value lies on the bad side of real text's by more than the confidence intervals."
     ]
-    lines += ["", "## Values", "", "With 95% confidence intervals over samples, the real texts being given.", ""]
+    intervals = "With 95% confidence intervals over samples; real texts are taken as fixed."
+    lines += ["", "## Values", "", intervals, ""]
     lines += ["| metric | samples | real text | good is |", "|---|---|---|---|"]
     for name, result in evaluation.results.items():
-        ours = format_result(result.value, result.low, result.high)
-        real = format_result(result.real, result.real_low, result.real_high)
+        ours, real = format_estimate(result), format_estimate(result.real)
         lines.append(f"| {name} | {ours} | {real} | {BETTER[result.better]} |")
     lines += ["", *(f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in pictures), ""]
     if evaluation.notes:
         lines += ["## Notes", "", *(f"- {note}" for note in evaluation.notes), ""]
     if evaluation.texts is not None:
-        shown = [text.replace("`", "'") or "(empty)" for text in evaluation.texts.texts[:SHOWN_TEXTS]]
+        shown = [one_line(text).replace("`", "'") or "(empty)" for text in evaluation.texts.texts[:SHOWN_TEXTS]]
         lines += [f"## The first {len(shown)} samples", "", "```text", *shown, "```", ""]
     lines += ["## Signatures", "", "Only values with equal signatures can be compared.", "", "```text"]
     lines += [f"{name}|{result.signature}" for name, result in evaluation.results.items()]
@@ -89,23 +94,23 @@ def report_page(evaluation: Evaluation, title: str, pictures: list[str]) -> str:
 # --- Pictures ------------------------------------------------------------------------------------------------------
 
 
-def draw_quality_diversity(evaluation: Evaluation, path: Path) -> bool:
-    """BLEU-n and Self-BLEU-n of samples and of real text, with intervals; says whether there was anything to draw."""
+def draw_quality_diversity(evaluation: Evaluation) -> Figure | None:
+    """BLEU-n and Self-BLEU-n of samples and of real text, with intervals; `None` if neither was measured."""
     families = [
         (label, [name for name in evaluation.results if name.startswith(prefix)])
         for label, prefix in (("BLEU (quality)", "bleu_"), ("Self-BLEU (repetition)", "self_bleu_"))
     ]
     families = [(label, names) for label, names in families if names]
     if not families:
-        return False
+        return None
     figure = Figure(figsize=(4.2 * len(families), 3.6), layout="constrained")
     for index, (label, names) in enumerate(families):
         axes = figure.add_subplot(1, len(families), index + 1)
         results = [evaluation.results[name] for name in names]
         positions = np.arange(len(names))
-        _points(axes, positions - 0.08, [(r.value, r.low, r.high) for r in results], "samples", MODEL_COLOR, "o")
-        if all(r.real is not None for r in results):
-            real = [(r.real, r.real_low, r.real_high) for r in results]
+        _points(axes, positions - 0.08, results, "samples", MODEL_COLOR, "o")
+        real = [result.real for result in results]
+        if None not in real:
             _points(axes, positions + 0.08, real, "real text", REAL_COLOR, "D")
         axes.set_xticks(positions, [name.rsplit("_", 1)[1] for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -114,23 +119,21 @@ def draw_quality_diversity(evaluation: Evaluation, path: Path) -> bool:
         axes.set_title(label)
         axes.grid(axis="y", alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    return True
+    return figure
 
 
-def _points(axes, positions, values: list[tuple], label: str, color: str, marker: str) -> None:
+def _points(axes: Axes, xs: np.ndarray, estimates: list[Estimate], label: str, color: str, marker: str) -> None:
     """Points with their intervals where they have one."""
-    centres = np.array([value for value, _, _ in values])
-    errors = np.array([(v - low, high - v) if low is not None else (0.0, 0.0) for v, low, high in values]).T
-    axes.errorbar(
-        positions, centres, yerr=errors.clip(min=0), fmt=marker, color=color, label=label, markersize=6, capsize=3
-    )
+    centres = np.array([e.value for e in estimates])
+    errors = np.array([(e.value - e.low, e.high - e.value) if e.low is not None else (0.0, 0.0) for e in estimates]).T
+    style = {"fmt": marker, "color": color, "label": label, "markersize": 6, "capsize": 3}
+    axes.errorbar(xs, centres, yerr=errors.clip(min=0), **style)
 
 
-def draw_lengths(evaluation: Evaluation, path: Path) -> bool:
-    """How long samples and real texts are, in tokens."""
+def draw_lengths(evaluation: Evaluation) -> Figure | None:
+    """How long samples and real texts are, in tokens; `None` where there are no texts."""
     if evaluation.texts is None:
-        return False
+        return None
     sets = [("samples", evaluation.texts, MODEL_COLOR), ("real text", evaluation.real_texts, REAL_COLOR)]
     lengths = {label: (np.array([len(text) for text in texts.tokens]), color) for label, texts, color in sets if texts}
     longest = max(int(values.max()) for values, _ in lengths.values())
@@ -145,12 +148,4 @@ def draw_lengths(evaluation: Evaluation, path: Path) -> bool:
     axes.set_ylabel("share of texts")
     axes.set_title("Length")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    return True
-
-
-def as_result(values: Mapping[str, float], name: str, better: str, signature: str) -> Result:
-    """One value that carries its own standard error (`<name>_se`) as a result."""
-    width = 1.959964 * values.get(f"{name}_se", math.nan)
-    interval = (values[name] - width, values[name] + width) if math.isfinite(width) else (None, None)
-    return Result(values[name], *interval, better, signature)
+    return figure

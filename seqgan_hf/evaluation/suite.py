@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import UserError
-from .catalog import METRICS, Measurement, Metric, Texts, TextSettings, get_metric
-from .confidence import STUDENT_T, Z, jackknife
-from .metrics.bleu import bleu, summarize
+from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
+from .metrics.bleu import bleu, mean_bleu
 from .metrics.self_bleu import sentence_self_bleu
-
-
-Interval = tuple[float, float | None, float | None]  # value, low, high
-
-# Facts about the set at hand rather than estimates: no interval.
-NO_INTERVAL = {"length_min", "length_max", "judge_p_value"}
-
-
-@dataclass
-class Result:
-    """One value with all that is needed to believe it.
-
-    Attributes:
-        value: the metric's value.
-        low, high: 95% confidence interval over samples, the real texts being given; `None` where there is none.
-        better: `higher`, `lower`, or `real` (as near as can be to the value of real text).
-        signature: the settings under which the value holds; only equal signatures may be compared.
-        real: the value of real text in the samples' place.
-        real_low, real_high: its interval.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    better: str
-    signature: str
-    real: float | None = None
-    real_low: float | None = None
-    real_high: float | None = None
+from .record import Estimate, Result, jackknife
 
 
 @dataclass
@@ -55,7 +25,7 @@ class Evaluation:
         flags: what is wrong with the samples, in words.
         notes: what was read, left out, or could not be measured, and why.
         texts: the texts that were measured, for the report.
-        real_texts: the real texts beside which they stand.
+        real_texts: the real texts beside them.
     """
 
     results: dict[str, Result]
@@ -64,88 +34,58 @@ class Evaluation:
     texts: Texts | None = None
     real_texts: Texts | None = None
 
-    def to_json(self) -> dict:
-        """Values by name, and beside them intervals, signatures, real text's values, flags and notes."""
-        return {
-            **{name: _finite(result.value) for name, result in self.results.items()},
-            "intervals": {n: [r.low, r.high] for n, r in self.results.items() if r.low is not None},
-            "real_text": {n: _finite(r.real) for n, r in self.results.items() if r.real is not None},
-            "real_text_intervals": {
-                n: [r.real_low, r.real_high] for n, r in self.results.items() if r.real_low is not None
-            },
-            "signatures": {name: result.signature for name, result in self.results.items()},
-            "flags": self.flags,
-            "notes": self.notes,
-        }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    def to_dict(self) -> dict:
+        """Ready for JSON: results by name (see `Result`), flags and notes."""
+        results = {name: result.to_dict() for name, result in self.results.items()}
+        return {"results": results, "flags": self.flags, "notes": self.notes}
 
 
 # --- Values and intervals ------------------------------------------------------------------------------------------
 
 
-def measure_with_intervals(name: str, measurement: Measurement) -> dict[str, Interval]:
-    """Values of one metric as (value, low, high).
+def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dict[str, Estimate]:
+    """Values of one metric, signed, each with the interval that the metric gives.
 
-    The interval is the metric's own where it gives one (`<name>_low` and `<name>_high`, or `<name>_se`); otherwise it
-    comes from the jackknife over groups of samples.
+    Args:
+        name: of the metric.
+        measurement: the texts.
+        jackknifed: find the interval of plain numbers by the jackknife over groups of samples.
     """
     values, metric = measurement.measure(name), get_metric(name)
-    plain = {key: value for key, value in values.items() if not re.search(r"_(se|low|high)$", key)}
-    missing = [key for key in plain if f"{key}_se" not in values and f"{key}_low" not in values]
-    missing = [key for key in missing if key not in NO_INTERVAL]
+    plain = [key for key, value in values.items() if not isinstance(value, Estimate)]
     errors: dict[str, float] = {}
-    if missing:
+    if plain and jackknifed:
 
-        def without(rows: np.ndarray) -> dict[str, float]:
-            part = Measurement(
-                measurement.samples.select(rows), measurement.references, measurement.train, measurement.settings
-            )
-            found = part.measure(name)
-            return {key: found[key] for key in missing}
+        def part(rows: np.ndarray) -> dict[str, float]:
+            found = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
+            return {key: found[key] for key in plain}
 
-        errors = jackknife(without, len(measurement.samples), metric.groups, measurement.settings.seed)
-    result = {}
-    for key, value in plain.items():
-        if f"{key}_low" in values:
-            result[key] = value, values[f"{key}_low"], values[f"{key}_high"]
-            continue
-        width = Z * values.get(f"{key}_se", math.nan) if key not in errors else STUDENT_T[metric.groups] * errors[key]
-        # a jackknife that moves nothing has not seen what would: it gives no interval rather than one of no width
-        known = math.isfinite(width) and (width > 0 or key not in errors)
-        least, most = metric.bounds
-        result[key] = (value, max(least, value - width), min(most, value + width)) if known else (value, None, None)
-    return result
+        errors = jackknife(part, len(measurement.samples), metric.groups, measurement.settings.seed)
+    least, most = metric.bounds
+    for key in plain:
+        half, value = _half_width(errors.get(key), metric.groups), values[key]
+        values[key] = Estimate(value, max(least, value - half), min(most, value + half)) if half else Estimate(value)
+    return _signed(values, name, measurement)
 
 
-def signature(key: str, metric: Metric, measurement: Measurement) -> str:
-    """The settings of one value in one line, in the manner of sacreBLEU (Post, 2018, aclanthology.org/W18-6319)."""
-    inputs, settings = metric.inputs, measurement.settings
-    parts: dict[str, object] = {"samples": len(measurement.samples)}
-    if any(name.startswith("reference") for name in inputs):
-        parts["references"] = len(measurement.references)
-    if "train" in inputs:
-        parts["train"] = len(measurement.train)
-    if {"samples", "references", "train"} & set(inputs):
-        parts |= {"tokenization": settings.tokenization, "case": "lower" if settings.lowercase else "mixed"}
-    if order := re.search(r"_(\d+)$", key):
-        parts["n"] = order.group(1)
-    parts |= metric.settings
-    if "sample_features" in inputs:
-        encoder = settings.encoder
-        parts["encoder"] = encoder if isinstance(encoder, str) else getattr(encoder, "__name__", "function")
-    if "accepts" in inputs:
-        parts["accepts"] = settings.accepts if isinstance(settings.accepts, str) else settings.accepts.__qualname__
-    parts |= {"seed": settings.seed, "version": metric.version}
-    return "|".join(f"{name}:{value}" for name, value in parts.items())
+def _half_width(error: float | None, groups: int) -> float | None:
+    """Of the interval of a jackknife; an error of 0 has not seen what would move the value, and gives no interval."""
+    if not error or not math.isfinite(error):
+        return None
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, groups - 1)) * error
+
+
+def _signed(values: Mapping[str, Estimate], name: str, measurement: Measurement) -> dict[str, Estimate]:
+    metric = get_metric(name)
+    return {key: replace(value, signature=measurement.signature(key, metric)) for key, value in values.items()}
 
 
 # --- Real text -----------------------------------------------------------------------------------------------------
 
 
-def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
+def real_text_row(name: str, measurement: Measurement) -> dict[str, Estimate]:
     """The metric's values with real text in the place of the samples, as many texts as there are samples if possible.
 
     A metric that compares samples with references gets training texts in the samples' place (real text that is not
@@ -154,16 +94,13 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
     """
     metric, settings, size = get_metric(name), measurement.settings, len(measurement.samples)
     references, train = measurement.references, measurement.train
-    compares = any(key.startswith("reference") for key in metric.inputs)
+    compares = metric.uses("reference")
     if compares and train is None and metric.function is bleu:
         if len(references) < 2:
             return {}
         orders = (2, 3, 4, 5)
-        values = summarize("bleu", sentence_self_bleu(references.tokens, orders), orders)
-        keys = [f"bleu_{n}" for n in orders]
-        return {
-            key: (values[key], *(values[key] + sign * Z * values[f"{key}_se"] for sign in (-1, 1))) for key in keys
-        }
+        values = mean_bleu(sentence_self_bleu(references.tokens, orders), orders)
+        return _signed(values, name, Measurement(references, references, None, settings))
     if compares and train is None:
         order = np.random.default_rng(settings.seed).permutation(len(references))
         half = min(len(references) // 2, size)
@@ -171,7 +108,7 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Interval]:
     else:
         stand_in = some(train if compares else references, size, settings.seed)
         real = Measurement(stand_in, references, train, settings)
-    return {} if too_few(name, real) else measure_with_intervals(name, real)
+    return {} if too_few(name, real) else measure(name, real)
 
 
 def some(texts: Texts, size: int, seed: int) -> Texts:
@@ -205,9 +142,11 @@ def find_flags(results: dict[str, Result]) -> list[str]:
     for prefix, sign, meaning in SYMPTOMS:
         named = []
         for name, result in results.items():
-            comparable = re.fullmatch(rf"{prefix}\w*", name) and result.low is not None and result.real_low is not None
-            if comparable and (result.low > result.real_high if sign > 0 else result.high < result.real_low):
-                named.append(f"{name} {result.value:.3f} (real text {result.real:.3f})")
+            real = result.real
+            if not name.startswith(prefix) or result.low is None or real is None or real.low is None:
+                continue
+            if result.low > real.high if sign > 0 else result.high < real.low:
+                named.append(f"{name} {result.value:.3f} (real text {real.value:.3f})")
         if named:
             flags.append(f"{', '.join(named)}: {meaning}")
     return flags
@@ -233,7 +172,7 @@ def evaluate_texts(
         settings: how texts are read.
 
     Raises:
-        ValueError: no samples, an unknown metric, or one that needs what is not given.
+        UserError: no samples, an unknown metric, or one that needs what is not given.
     """
     if not len(samples):
         raise UserError("0 samples", "generated texts", "check the samples file or `num_samples`")
@@ -243,7 +182,7 @@ def evaluate_texts(
 
 
 def evaluate_measurement(
-    measurement: Measurement, metrics: Iterable[str] | None, real_rows: dict[str, dict[str, Interval]]
+    measurement: Measurement, metrics: Iterable[str] | None, real_rows: dict[str, dict[str, Estimate]]
 ) -> Evaluation:
     """Measure sets of texts as `evaluate_texts` does.
 
@@ -258,11 +197,9 @@ def evaluate_measurement(
             real_rows[name] = real_text_row(name, measurement)
             if not real_rows[name]:
                 evaluation.notes.append(f"no row of real text for {name}: too few real texts")
-        real = real_rows.get(name, {})
-        for key, values in measure_with_intervals(name, measurement).items():
-            metric = get_metric(name)
-            line = signature(key, metric, measurement)
-            evaluation.results[key] = Result(*values, metric.better, line, *real.get(key, ()))
+        real, better = real_rows.get(name, {}), get_metric(name).better
+        for key, found in measure(name, measurement).items():
+            evaluation.results[key] = Result(**vars(found), better=better, real=real.get(key))
     if measurement.references is None:
         evaluation.notes.append("no row of real text: give `references` (real texts on which nothing was trained)")
     else:
@@ -280,8 +217,8 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
     for name, metric in METRICS.items():
         reasons = measurement.missing(metric)
         if not reasons and too_few(name, measurement):
-            reasons.append(f"{FEWEST[name]} texts or more on each side")
-        if name == "mauve" and not reasons and not _installed("mauve"):
+            reasons.append(f"{metric.fewest} texts or more on each side")
+        if name == "mauve" and not reasons and importlib.util.find_spec("mauve") is None:
             reasons.append('its authors\' library (pip install "seqgan-hf[mauve]")')
         if reasons:
             notes.append(f"not measured: {name}, which needs {reasons[0]}")
@@ -290,21 +227,11 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
     return chosen
 
 
-# Texts without which a metric has no value.
-FEWEST = {"self_bleu": 2, "fed": 2, "mauve": 2, "judge": 4}
-
-
 def too_few(name: str, measurement: Measurement) -> bool:
     """Whether there are fewer texts than the metric needs."""
-    compares = any(key.startswith("reference") for key in get_metric(name).inputs)
-    sets = [measurement.samples, measurement.references] if compares else [measurement.samples]
-    return min(map(len, sets)) < FEWEST.get(name, 1)
-
-
-def _installed(module: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None
+    metric = get_metric(name)
+    sets = [measurement.samples, measurement.references] if metric.uses("reference") else [measurement.samples]
+    return min(map(len, sets)) < metric.fewest
 
 
 def real_text_notes(measurement: Measurement) -> list[str]:
@@ -331,31 +258,3 @@ def real_text_notes(measurement: Measurement) -> list[str]:
     if any(len(texts) < size for texts in (references, train) if texts is not None):
         notes.append("fewer real texts than samples: values that depend on the number of texts are not comparable")
     return notes
-
-
-# --- Files ---------------------------------------------------------------------------------------------------------
-
-
-def read_lines(path: str, what: str, blank: bool = False) -> tuple[list[str], list[str]]:
-    """One text a line from a UTF-8 file; returns the texts and notes.
-
-    Args:
-        path: the file.
-        what: what the texts are, for messages.
-        blank: keep empty lines (an empty sample is a sample; an empty reference is a mistake in a file).
-
-    Raises:
-        ValueError: no such file, not UTF-8, or no text in it.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{what}={path!r} ({error})", "a UTF-8 text file, one text a line", "check the path, or save it as UTF-8"
-        ) from error
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
-    kept = lines if blank else [line for line in lines if line.strip()]
-    if not kept:
-        raise UserError(f"{what}={path!r} without a text", "one text a line", "check the file")
-    dropped = len(lines) - len(kept)
-    return kept, [f"{dropped} empty lines of {what} were left out"] if dropped else []

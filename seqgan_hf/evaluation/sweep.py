@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .report import REAL_COLOR
@@ -39,29 +40,28 @@ class Point:
 
 
 def write_sweep(points: Sequence[Point], output: Path) -> None:
-    """Write `sweep.csv` (one row for a generator and temperature, and one of real text) and `sweep.png`."""
+    """Write `sweep.csv` (one row for each value of a point, then real text's) and `sweep.png`."""
     output.mkdir(parents=True, exist_ok=True)
-    names = list(points[0].evaluation.results)
     with (output / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "temperature", *(f"{n}{suffix}" for n in names for suffix in ("", "_low", "_high"))])
+        writer.writerow(["model", "temperature", "metric", "value", "low", "high"])
         for point in points:
-            found = point.evaluation.results
-            cells = [value for name in names for value in (found[name].value, found[name].low, found[name].high)]
-            writer.writerow([point.model, point.temperature, *cells])
-        real = points[0].evaluation.results
-        if any(real[name].real is not None for name in names):
-            cells = [value for name in names for value in (real[name].real, real[name].real_low, real[name].real_high)]
-            writer.writerow(["real text", "", *cells])
-    draw_sweep(points, output / "sweep.png")
+            for name, found in point.evaluation.results.items():
+                writer.writerow([point.model, point.temperature, name, found.value, found.low, found.high])
+        for name, found in points[0].evaluation.results.items():
+            if found.real is not None:
+                writer.writerow(["real text", "", name, found.real.value, found.real.low, found.real.high])
+    figure = draw_sweep(points)
+    if figure is not None:
+        figure.savefig(output / "sweep.png", dpi=150)
 
 
-def draw_sweep(points: Sequence[Point], path: Path) -> bool:
+def draw_sweep(points: Sequence[Point]) -> Figure | None:
     """A panel for each pair of metrics that was measured, a curve for each generator, real text as a star."""
     measured = points[0].evaluation.results
     panels = [panel for panel in PANELS if panel[0] in measured and panel[2] in measured]
     if not panels:
-        return False
+        return None
     models = list(dict.fromkeys(point.model for point in points))
     figure = Figure(figsize=(5.0 * len(panels), 4.8), layout="constrained")
     for index, (x, x_label, y, y_label) in enumerate(panels):
@@ -69,8 +69,9 @@ def draw_sweep(points: Sequence[Point], path: Path) -> bool:
         for number, model in enumerate(models):
             curve = sorted((p for p in points if p.model == model), key=lambda point: point.temperature)
             _draw_curve(axes, curve, x, y, COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
-        if measured[x].real is not None and measured[y].real is not None:
-            axes.plot(measured[x].real, _signed(y, measured[y].real), "*", color=REAL_COLOR, ms=14, label="real text")
+        real_x, real_y = measured[x].real, measured[y].real
+        if real_x is not None and real_y is not None:
+            axes.plot(real_x.value, _signed(y, real_y.value), "*", color=REAL_COLOR, ms=14, label="real text")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
@@ -78,27 +79,19 @@ def draw_sweep(points: Sequence[Point], path: Path) -> bool:
         if index == 0:
             axes.legend(frameon=False)
     figure.suptitle(
-        "Numbers are temperatures. Lower left is better; better than real text is mode seeking",
-        fontsize=11,
+        "Numbers are temperatures. Lower left is better; better than real text is mode seeking", fontsize=11
     )
-    figure.savefig(path, dpi=150)
-    return True
+    return figure
 
 
 def _signed(name: str, value: float) -> float:
     return -value if name in NEGATED else value
 
 
-def _draw_curve(axes, curve: Sequence[Point], x: str, y: str, color: str, marker: str) -> None:
+def _draw_curve(axes: Axes, curve: Sequence[Point], x: str, y: str, color: str, marker: str) -> None:
     xs = [point.evaluation.results[x].value for point in curve]
     ys = [_signed(y, point.evaluation.results[y].value) for point in curve]
     axes.plot(xs, ys, marker=marker, color=color, label=curve[0].model, linewidth=1.3, markersize=5)
     for point, horizontal, vertical in zip(curve, xs, ys, strict=True):
-        axes.annotate(
-            f"{point.temperature:g}",
-            (horizontal, vertical),
-            textcoords="offset points",
-            xytext=(5, 4),
-            fontsize=7,
-            color=color,
-        )
+        style = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
+        axes.annotate(f"{point.temperature:g}", (horizontal, vertical), **style)

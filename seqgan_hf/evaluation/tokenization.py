@@ -21,9 +21,8 @@ def treebank() -> Callable[[str], list[str]]:
     try:
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError as error:
-        raise MissingExtraError(
-            "tokenization='treebank' without nltk", "nltk to be installed", 'pip install "seqgan-hf[evaluation]"'
-        ) from error
+        fix = 'run `pip install "seqgan-hf[treebank]"`'
+        raise MissingExtraError("tokenization 'treebank' needs nltk", None, fix) from error
     return NLTKWordTokenizer().tokenize
 
 
@@ -38,15 +37,14 @@ def import_by_path(path: str, what: str) -> Callable:
     """The object at a dotted path such as `my_package.my_module.name`.
 
     Raises:
-        ValueError: no such module or name.
+        UserError: no such module or name.
     """
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{what} {path!r} ({error})", "the dotted path of something importable", "check the spelling"
-        ) from error
+        problem = f"{what} {path!r} cannot be imported ({error})"
+        raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
 
 
 def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:
@@ -59,9 +57,8 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
         lowercase: fold case first.
 
     Raises:
-        ValueError: unknown tokenization.
-        ImportError: `treebank` without nltk.
-        TypeError: `texts` is one string.
+        UserError: unknown tokenization, or `texts` is one string.
+        MissingExtraError: `treebank` without nltk.
 
     >>> tokenize(["a man riding a wave."], "treebank")
     [['a', 'man', 'riding', 'a', 'wave', '.']]
@@ -69,15 +66,12 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
     [['白', '日', '依', '山', '尽']]
     """
     if isinstance(texts, str):
-        raise UserError(f"the string {texts[:60]!r}", "a list of texts", "put it into a list")
+        raise UserError(f"the text {texts[:60]!r}", "a list of texts", "put it into a list")
     if tokenization in TOKENIZATIONS:
         split = TOKENIZATIONS[tokenization]()
     elif "." in tokenization:
         split = import_by_path(tokenization, "tokenization")
     else:
-        raise UserError(
-            f"tokenization={tokenization!r}",
-            f"one of {', '.join(TOKENIZATIONS)} or the dotted path of a function",
-            "set one of these",
-        )
+        expected = f"one of {', '.join(TOKENIZATIONS)}, or the dotted path of a function"
+        raise UserError(f"tokenization={tokenization!r}", expected, "check the spelling")
     return [split(text.lower() if lowercase else text) for text in texts]

@@ -112,9 +112,7 @@ class Decoder:
         self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(self.cache, Cache):
             raise UserError(
-                f"{type(self.model).__name__}, which returns no cache of transformers (`past_key_values`)",
-                "a causal LM with one",
-                "use another architecture or set `use_cache=True` in its config",
+                f"{type(self.model).__name__} returns no cache", "a causal LM with `use_cache` and `past_key_values`"
             )
         return output[0][:, -1]
 

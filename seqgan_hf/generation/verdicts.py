@@ -72,17 +72,13 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     raise UserError(
         f"logits of shape {tuple(logits.shape)} from {type(discriminator).__name__}",
         "(B, 2) with label 1 = real, (B, 1), or (B, T, 1)",
-        "set `num_labels=2` in its config",
+        "set `num_labels=2`",
     )
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     if samples.prompt.shape[1] != 1:
-        raise UserError(
-            f"soft samples with prompts of {samples.prompt.shape[1]} tokens",
-            "the start token only",
-            "use an objective that samples token ids for conditional generation",
-        )
+        raise UserError(f"soft samples with prompts of {samples.prompt.shape[1]} tokens", "the start token only")
     return samples.soft @ discriminator.get_input_embeddings().weight
 
 

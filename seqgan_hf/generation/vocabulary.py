@@ -33,9 +33,5 @@ def vocabulary_size(generator: PreTrainedModel) -> int:
     """
     size = getattr(generator.config, "vocab_size", None)
     if size is None:
-        raise UserError(
-            f"{type(generator).__name__}, whose config has no `vocab_size`",
-            "a causal LM over text alone",
-            "load the language model inside it, by the class for that (such as Gemma3ForCausalLM)",
-        )
+        raise UserError(f"the config of {type(generator).__name__} has no `vocab_size`", "a causal LM over text alone")
     return size

@@ -119,10 +119,14 @@ class Models:
         """Make a copy equal to the generator again."""
         self._copies[name].load_state_dict(self.generator.state_dict())
 
+    def players(self) -> dict[str, PreTrainedModel]:
+        """The generator and, where there is one, the discriminator, by name."""
+        players = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: model for name, model in players.items() if model is not None}
+
     def named(self) -> dict[str, PreTrainedModel]:
         """All models that a checkpoint holds, by name."""
-        players = {"generator": self.generator, "discriminator": self.discriminator}
-        return {name: model for name, model in players.items() if model is not None} | self._copies
+        return self.players() | self._copies
 
 
 @contextmanager

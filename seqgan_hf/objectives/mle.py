@@ -30,17 +30,9 @@ class MLE(Objective):
 
     def __init__(self, scheduled_sampling: float = 0.0, scheduled_sampling_steps: int = 10_000):
         if not 0 <= scheduled_sampling <= 1:
-            raise UserError(
-                f"scheduled_sampling={scheduled_sampling}",
-                "a probability in [0, 1]",
-                "set it to 0 for plain maximum likelihood",
-            )
+            raise UserError(f"scheduled_sampling={scheduled_sampling}", "a probability in [0, 1]", "0 is plain MLE")
         if scheduled_sampling_steps < 1:
-            raise UserError(
-                f"scheduled_sampling_steps={scheduled_sampling_steps}",
-                "at least 1 step",
-                "set it to 1 to begin with the full probability",
-            )
+            raise UserError(f"scheduled_sampling_steps={scheduled_sampling_steps}", "at least 1 step")
         self.scheduled_sampling = scheduled_sampling
         self.scheduled_sampling_steps = scheduled_sampling_steps
         self.steps = 0

@@ -50,11 +50,7 @@ class SeqGAN(Reinforce):
     ):
         super().__init__(baseline, baseline_momentum)
         if rollouts < 1:
-            raise UserError(
-                f"rollouts={rollouts}",
-                "at least 1 completion of each prefix",
-                "set `objective.rollouts` (16 in the paper), or use the objective Reinforce, which needs none",
-            )
+            raise UserError(f"rollouts={rollouts}", "at least 1 completion of each prefix", "Reinforce needs none")
         if not 0 <= rollout_lag < 1:
             raise UserError(f"rollout_lag={rollout_lag}", "a share in [0, 1)", "0 rolls out with the generator itself")
         if max_rows is not None and max_rows < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import re
 import shutil
@@ -16,16 +15,18 @@ from transformers import PreTrainedModel
 
 from seqgan_hf import __version__
 
-from ..evaluation.report import format_value
+from ..evaluation.record import Estimate
+from ..evaluation.report import SHOWN_TEXTS, format_estimate, format_value
+from .curves import draw_runs
 from .folder import RunFolder
-from ..errors import RunFolderError
+from .record import UNITS, Run, read_lines
 
 
-SHOWN_SAMPLES = 10
 PICTURE = "learning_curve.png"
 LIBRARIES = ("torch", "transformers", "datasets", "tokenizers", "accelerate")
-
-
+# How to load the models of a run: the Auto class, and the task of the Hub, by the kind of a discriminator.
+AUTO_CLASSES = {"classifier": "AutoModelForSequenceClassification", "language_model": "AutoModelForCausalLM"}
+TASKS = {"classifier": "text-classification", "language_model": "text-generation"}
 
 
 # --- What a card needs to know of a run ------------------------------------------------------------------------------
@@ -100,9 +101,11 @@ def _public_signature(signature: str) -> str:
 
 
 def write_card(folder: RunFolder) -> Path:
-    """Write `README.md` beside the generator of a finished run, and the learning curve that it shows."""
-    if folder.own(folder.figures / PICTURE).exists():
-        shutil.copyfile(folder.figures / PICTURE, folder.generator / PICTURE)
+    """Draw the learning curve of a finished run, and write `README.md` with it beside the generator."""
+    summary, picture = folder.read_summary(), folder.own(folder.figures / PICTURE)
+    run = Run(folder.path.resolve().name, summary["objective"]["name"], read_lines(folder.metrics))
+    if draw_runs([run], picture):
+        shutil.copyfile(picture, folder.generator / PICTURE)
     path = folder.generator / "README.md"
     path.write_text(str(model_card(folder)), encoding="utf-8")
     return path
@@ -126,10 +129,9 @@ def model_card(
     Raises:
         RunFolderError: the run did not end.
     """
-    summary = read_summary(folder)
+    summary = folder.read_summary()
     recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
     name = (model_id or folder.path.resolve().name).rpartition("/")[2]
-    data = _metadata(name, summary, recipe, license or summary["license"])
     parts = [
         f"# {name}",
         _introduction(summary),
@@ -142,146 +144,165 @@ def model_card(
         _limits(summary),
         "## Versions\n\n" + "\n".join(f"- {name}: {version}" for name, version in summary["versions"].items()),
     ]
-    body = "\n\n".join(part for part in parts if part)
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+    return _card(_metadata(name, summary, recipe, license), parts)
 
 
 def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, license: str | None = None) -> ModelCard:
     """The card of the discriminator in a repository of its own."""
-    summary, name = read_summary(folder), model_id.rpartition("/")[2]
+    summary, name = folder.read_summary(), model_id.rpartition("/")[2]
+    model = summary["discriminator"]
     data = ModelCardData(
         license=license or summary["license"],
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=TASKS[model["kind"]],
         base_model=_base_model(summary, "discriminator"),
         tags=["seqgan-hf", "text-gan", "discriminator"],
     )
-    model = summary["discriminator"]
+    meaning = {
+        "classifier": "It says how likely a text is a real one of the corpus, and is calibrated for nothing else: on "
+        "texts of other sources and other generators its scores mean little.",
+        "language_model": "It is a language model that says how likely each token of a text is, and served to train "
+        "the generator: it is not meant for writing texts.",
+    }
     parts = [
         f"# {name}",
-        f"The discriminator ({model['class']}, {model['parameters']:,} parameters) that [{generator_id}]"
-        f"(https://huggingface.co/{generator_id}) was trained against by {summary['objective']['name']}. It says how "
-        "likely a text is a real one of the corpus, and is calibrated for nothing else: on texts of other sources and "
-        "other generators its scores mean little.",
-        f"## Use\n\n{_judge_snippet(model_id, None, model['carries_code'])}",
+        f"The discriminator ({_size(model)}) that [{generator_id}](https://huggingface.co/{generator_id}) was trained "
+        f"against by {summary['objective']['name']}. {meaning[model['kind']]}",
+        f"## Use\n\n{_judge_snippet(model, model_id, None)}",
     ]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    return _card(data, parts)
 
 
-def read_summary(folder: RunFolder) -> dict[str, Any]:
-    """What the trainer recorded when the run ended."""
-    summary = folder.read_summary()
-    if summary is None or not folder.generator.is_dir():
-        raise RunFolderError(
-f"{str(folder.path)!r}",
-f"the folder of a run that has ended, with `generator` and `{folder.summary.name}` in it",
-"train to the end first, or resume with --training.resume_from_checkpoint true")
-    return summary
+def samples_file(folder: RunFolder, summary: dict) -> Path | None:
+    """The samples of the evaluation that a card reports; `None` if there are none."""
+    path = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
+    return path if path.exists() else None
+
+
+def _card(data: ModelCardData, parts: list[str]) -> ModelCard:
+    body = "\n\n".join(part for part in parts if part)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
 def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> ModelCardData:
-    arguments = recipe.get("data", {}).get("init_args", {})
-    dataset = arguments.get("dataset")
-    # a name without an owner may be what is left of a path
-    dataset = dataset if isinstance(dataset, str) and REPOSITORY.fullmatch(dataset) else None
-    source = recipe.get("data", {}).get("class_path", "text").rpartition(".")[2]
-    evaluation = summary["evaluation"]
+    source = recipe.get("data", {})
+    dataset = _hub_id(source.get("init_args", {}).get("dataset"))
+    name_of_data = dataset or source.get("class_path", "text").rpartition(".")[2]
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=dataset or source.lower(),
-            dataset_name=dataset or source,
+            dataset_type=dataset or name_of_data.lower(),
+            dataset_name=name_of_data,
             dataset_split="held-out",
             metric_type=key,
             metric_name=key,
-            metric_value=float(value),
-            metric_args={"signature": _public_signature(evaluation["signatures"][key])},
+            metric_value=estimate.value,
+            metric_args={"signature": estimate.signature}
+            | ({} if estimate.low is None else {"low": estimate.low, "high": estimate.high}),
         )
-        for key, value in _values(evaluation).items()
-        if math.isfinite(value)
+        for key, estimate in _estimates(summary).items()
+        if estimate.value is not None
     ]
     return ModelCardData(
         model_name=name,
-        license=license,
+        license=license or summary["license"],
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=_base_model(summary, "generator"),
-        tags=["seqgan-hf", "text-gan", summary["objective"]["name"].lower()],
+        tags=["seqgan-hf", *(["text-gan"] if summary["discriminator"] else []), summary["objective"]["name"].lower()],
         datasets=[dataset] if dataset else None,
         eval_results=results or None,
     )
 
 
+def _hub_id(value: Any) -> str | None:
+    """The value if it is an id on the Hub: a name without an owner may be what is left of a path."""
+    return value if isinstance(value, str) and REPOSITORY.fullmatch(value) else None
+
+
 def _base_model(summary: dict, section: str) -> str | None:
     """The id on the Hub of the model whose weights the run began with; `None` for new ones and those of a folder."""
     recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
-    loaded = (recipe.get(section) or {}).get("pretrained")
-    # a name without an owner may be what is left of a path
-    return loaded if isinstance(loaded, str) and REPOSITORY.fullmatch(loaded) else None
+    return _hub_id((recipe.get(section) or {}).get("pretrained"))
 
 
-def _values(evaluation: dict) -> dict[str, float]:
-    """The values themselves, without their errors and bounds."""
-    metrics = evaluation.get("metrics", {})
-    return {key: value for key, value in metrics.items() if not re.search(r"_(se|low|high)$", key)}
+def _estimates(summary: dict) -> dict[str, Estimate]:
+    """The results of the last evaluation, without paths in their signatures; a value may be `None`."""
+    found = summary["evaluation"].get("results", {})
+    return {
+        key: Estimate(result["value"], result["low"], result["high"], _public_signature(result["signature"]))
+        for key, result in found.items()
+    }
+
+
+def _size(model: dict) -> str:
+    return f"{model['class']}, {model['parameters']:,} parameters"
 
 
 def _introduction(summary: dict) -> str:
     generator, discriminator = summary["generator"], summary["discriminator"]
-    against, base = "", _base_model(summary, "generator")
-    if discriminator:
-        against = f" against a discriminator ({discriminator['class']}, {discriminator['parameters']:,} parameters)"
+    base = _base_model(summary, "generator")
+    begun = f" begun as [{base}](https://huggingface.co/{base})," if base else ""
+    against = f" against a discriminator ({_size(discriminator)})" if discriminator else ""
     return (
-        f"A text generator ({generator['class']}, {generator['parameters']:,} parameters)"
-        f"{f', begun as [{base}](https://huggingface.co/{base}),' if base else ','} trained{against} with the "
-        f"objective {summary['objective']['name']} of seqgan_hf. This card was written by the training run."
+        f"A text generator ({_size(generator)}),{begun} trained{against} with the objective "
+        f"{summary['objective']['name']} of seqgan_hf. This card was written by the training run."
     )
 
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:
-    where = model_id or str(folder.generator)
     code = ", trust_remote_code=True" if summary["generator"]["carries_code"] else ""
-    call = (
-        '"", num_return_sequences=3' if not summary["data"]["conditional"] else '"a condition", num_return_sequences=3'
-    )
-    lines = [
-        "## Use",
-        "",
-        "```python",
-        "from transformers import pipeline",
-        "",
-        f'generator = pipeline("text-generation", model="{where}"{code})',
-        f"for sample in generator({call}):",
-        '    print(sample["generated_text"])',
-        "```",
-    ]
-    if summary["discriminator"] and not (model_id and discriminator_id == ""):
+    prompt = "a condition" if summary["data"]["conditional"] else ""
+    text = f"""## Use
+
+```python
+from transformers import pipeline
+
+generator = pipeline("text-generation", model="{model_id or folder.generator}"{code})
+for sample in generator("{prompt}", num_return_sequences=3):
+    print(sample["generated_text"])
+```"""
+    model = summary["discriminator"]
+    if model and not (model_id and discriminator_id == ""):
         place = (discriminator_id or model_id) if model_id else str(folder.discriminator)
         subfolder = "discriminator" if model_id and not discriminator_id else None
         if (folder.discriminator / "tokenizer_config.json").exists():
-            lines += ["", "How real a text looks to the discriminator:", ""]
-            lines += [_judge_snippet(place, subfolder, summary["discriminator"]["carries_code"])]
+            question = "How real a text looks to" if model["kind"] == "classifier" else "How likely a text is to"
+            text += f"\n\n{question} the discriminator:\n\n{_judge_snippet(model, place, subfolder)}"
         else:
-            lines += ["", "The discriminator reads token ids: no tokenizer could be saved for it."]
+            text += "\n\nThe discriminator reads token ids: no tokenizer could be saved for it."
     if code:
-        lines += ["", "`trust_remote_code=True` runs the modeling file that lies beside the weights. After "]
-        lines[-1] += (
-            "`import seqgan_hf.models` the class of the installed package is used, and the option is not needed."
+        text += (
+            "\n\n`trust_remote_code=True` runs the modeling file that lies beside the weights. After `import "
+            "seqgan_hf.models` the class of the installed package is used, and the option is not needed."
         )
-    return "\n".join(lines)
+    return text
 
 
-def _judge_snippet(model_id: str, subfolder: str | None, carries_code: bool) -> str:
+def _judge_snippet(model: dict, model_id: str, subfolder: str | None) -> str:
     options = [f'subfolder="{subfolder}"'] if subfolder else []
-    options += ["trust_remote_code=True"] if carries_code else []
+    options += ["trust_remote_code=True"] if model["carries_code"] else []
+    auto = AUTO_CLASSES[model["kind"]]
+    imports, use = (
+        f"from transformers import {auto}, AutoTokenizer",
+        """\
+inputs = tokenizer("a text to judge", return_tensors="pt")
+print(-model(**inputs, labels=inputs["input_ids"]).loss.item())  # mean log-likelihood of a token, in nats""",
+    )
+    if model["kind"] == "classifier":
+        imports, use = (
+            f"{imports}, pipeline",
+            """\
+judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
+print(judge("a text to judge", top_k=None))""",
+        )
     return f"""```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+{imports}
 
 place, options = "{model_id}", dict({", ".join(options)})
-model = AutoModelForSequenceClassification.from_pretrained(place, **options)
+model = {auto}.from_pretrained(place, **options)
 tokenizer = AutoTokenizer.from_pretrained(place, **options)
-judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(judge("a text to judge", top_k=None))
+{use}
 ```"""
 
 
@@ -307,52 +328,53 @@ def _results(summary: dict, has_picture: bool) -> str:
     evaluation = summary["evaluation"]
     picture = f"\n\n![learning curve]({PICTURE})" if has_picture else ""
     if not evaluation:
-        return (
-            "## Results\n\nNothing was measured in this run (no held-out data, or evaluation was turned off)."
-            + picture
-        )
-    metrics = evaluation["metrics"]
+        nothing = "Nothing was measured in this run (no held-out data, or evaluation was turned off)."
+        return f"## Results\n\n{nothing}{picture}"
     when = "with these weights" if evaluation["of_these_weights"] else "before the end: these weights are later ones"
-    lines = ["## Results", "", f"Measured at `{evaluation['name']}`, {when}.", ""]
-    lines += ["| value | | standard error | signature |", "|---|---|---|---|"]
-    for key, value in _values(evaluation).items():
-        signature = _public_signature(evaluation["signatures"][key]).replace("|", "\\|")
-        lines.append(f"| {key} | {format_value(value)} | {format_value(metrics.get(f'{key}_se'))} | `{signature}` |")
+    lines = [
+        "## Results",
+        "",
+        f"Measured at `{evaluation['name']}`, {when}; in brackets, 95% confidence intervals.",
+        "",
+    ]
+    lines += ["| metric | value | signature |", "|---|---|---|"]
+    for key, estimate in _estimates(summary).items():
+        signature = estimate.signature.replace("|", "\\|")
+        lines.append(f"| {key} | {format_estimate(estimate)} | `{signature}` |")
     lines += ["", "Only values with equal signatures can be compared. `nll_*` are in nats."]
     return "\n".join(lines) + picture
 
 
 def _samples(folder: RunFolder, summary: dict) -> str:
-    path = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
-    if not path.exists():
+    path = samples_file(folder, summary)
+    if path is None:
         return ""
-    lines = path.read_text(encoding="utf-8").splitlines()[:SHOWN_SAMPLES]
+    lines = path.read_text(encoding="utf-8").splitlines()[:SHOWN_TEXTS]
     shown = "\n".join(line.replace("`", "'") or "(empty)" for line in lines)
     return f"## Samples\n\nThe first {len(lines)} of that evaluation, not selected.\n\n```text\n{shown}\n```"
 
 
 def _training(summary: dict) -> str:
-    done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in summary["progress"].items())
-    lines = [
-        "## Training",
-        "",
-        f"Done: {done}; {summary['global_step']:,} optimizer steps, {summary['seconds']:.0f} s.",
-    ]
+    done = summary["progress"]
+    units = ", ".join(f"{phase} {done[phase]} {unit}s" for phase, unit in UNITS.items() if phase in done)
+    cost = f"{summary['global_step']:,} optimizer steps, {summary['seconds']:.0f} s"
+    text = f"## Training\n\nDone: {units}; {cost}."
     if summary["recipe"]:
-        lines += ["", "The whole recipe, as `seqgan-hf train recipe.yaml` reads it (of local paths, the last part):"]
-        lines += ["", "```yaml", summary["recipe"].strip(), "```"]
-    return "\n".join(lines)
+        text += (
+            "\n\nThe whole recipe, as `seqgan-hf train recipe.yaml` reads it (of local paths, the last part):\n\n"
+            f"```yaml\n{summary['recipe'].strip()}\n```"
+        )
+    return text
 
 
 def _limits(summary: dict) -> str:
-    metrics = summary["evaluation"].get("metrics", {})
+    estimates = _estimates(summary)
 
     def figures(*prefixes: str) -> str:
-        found = [f"{key} {format_value(value)}" for key, value in _values(summary["evaluation"]).items()]
-        found = [figure for figure in found if figure.startswith(prefixes)]
+        found = [f"{key} {format_value(e.value)}" for key, e in estimates.items() if key.startswith(prefixes)]
         return f" Measured here: {', '.join(found)}." if found else " Not measured in this run."
 
-    remedy = "" if "copy_rate" in metrics else " `seqgan-hf evaluate --model ... --train ...` measures it."
+    remedy = "" if "copy_rate" in estimates else " `seqgan-hf evaluate --model ... --train ...` measures it."
     diversity, copying = figures("nll_test", "self_bleu", "distinct"), figures("copy_rate")
     return f"""## Known limits
 

@@ -10,24 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import PreTrainedTokenizerBase
 
-from ..data import decode_batch
-from ..samples import Samples
 from ..errors import RunFolderError
 
 
-# Sequences that are written as text at every evaluation.
-SHOWN_SAMPLES = 50
-
-
-
-
 class RunFolder:
-    """Paths of a run and its records.
-
-    Holds `recipe.yaml`, `generator/`, `discriminator/`, `checkpoints/`, `metrics.jsonl`, `samples/`, `figures/`,
-    `oracle/` (of synthetic data) and, once the run has ended, `summary.json` and perhaps `evaluation/`.
+    """Paths of a run and its records: the attributes are what a run may leave in its folder, and nothing else.
 
     Args:
         path: of the folder; made when it is opened.
@@ -40,10 +28,15 @@ class RunFolder:
         self.generator = path / "generator"
         self.discriminator = path / "discriminator"
         self.checkpoints = path / "checkpoints"
-        self.metrics = path / "metrics.jsonl"
-        self.samples = path / "samples"
+        self.metrics = path / "metrics.jsonl"  # a line for each unit of training
+        self.samples = path / "samples"  # a file for each evaluation
         self.figures = path / "figures"
-        self.summary = path / "summary.json"
+        self.summary = path / "summary.json"  # written when the run has ended
+        self.oracle = path / "oracle"  # of synthetic data
+        self.evaluation = path / "evaluation"  # of the finished generator
+
+    def _contents(self) -> list[Path]:
+        return [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
 
     def open(self, resuming: bool, overwrite: bool) -> None:
         """Make the folder ready.
@@ -51,20 +44,20 @@ class RunFolder:
         Raises:
             RunFolderError: it holds another run, or things that are no run and would be removed, or cannot be written.
         """
-        held = [path for path in self._contents() if path.exists()]
+        held = ", ".join(path.name for path in self._contents() if path.exists())
         if held and not resuming and not overwrite:
             raise RunFolderError(
-f"output_dir={str(self.path)!r}, which holds a run ({', '.join((p.name for p in held))})",
-"a new folder",
-"set `training.output_dir`, or resume that run with "
-"training.resume_from_checkpoint=true, or replace it with training.overwrite_run=true")
+                f"output_dir={str(self.path)!r} already holds a run ({held})",
+                fix="choose a new `training.output_dir`, resume with training.resume_from_checkpoint=true, or "
+                "replace that run with training.overwrite_run=true",
+            )
         if held and overwrite and not self.metrics.exists():
             raise RunFolderError(
-f"training.overwrite_run=true and output_dir={str(self.path)!r}, which holds "
-f"{', '.join((p.name for p in held))} but no run (no {self.metrics.name})",
-"a run to replace",
-"set `training.output_dir` to another folder, or remove these yourself")
-        with self.permitted():
+                f"refusing to overwrite {str(self.path)!r}: it holds {held} but no {self.metrics.name}, so it is not "
+                "a run",
+                fix="choose another `training.output_dir`, or remove these yourself",
+            )
+        with writable(self.path):
             if not resuming:
                 self._clear()
             for folder in (self.path, self.checkpoints, self.samples, self.figures):
@@ -72,35 +65,6 @@ f"{', '.join((p.name for p in held))} but no run (no {self.metrics.name})",
             if self.recipe_text is not None and not (resuming and self.recipe.exists()):
                 self.recipe.write_text(self.recipe_text, encoding="utf-8")
             self.metrics.touch()
-
-    @contextmanager
-    def permitted(self) -> Iterator[None]:
-        """Say in one line that the folder may not be changed.
-
-        Raises:
-            RunFolderError: instead of the `OSError`.
-        """
-        try:
-            yield
-        except OSError as error:
-            raise RunFolderError(
-f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
-"a folder with write permission",
-"set `training.output_dir`") from error
-
-    def _contents(self) -> list[Path]:
-        return [
-            self.recipe,
-            self.generator,
-            self.discriminator,
-            self.checkpoints,
-            self.metrics,
-            self.samples,
-            self.figures,
-            self.summary,
-            self.path / "oracle",
-            self.path / "evaluation",
-        ]
 
     def _clear(self) -> None:
         for path in self._contents():
@@ -110,7 +74,11 @@ f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
                 path.unlink(missing_ok=True)
 
     def recipe_differences(self, checkpoint: Path) -> list[str]:
-        """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it."""
+        """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it.
+
+        Returns:
+            For each, `name=value (was value)`.
+        """
         recipe = checkpoint.resolve().parents[1] / self.recipe.name  # <run>/checkpoints/<checkpoint>
         if not recipe.exists():
             recipe = self.recipe
@@ -118,12 +86,11 @@ f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
             return []
         old = _flatten(yaml.safe_load(recipe.read_text(encoding="utf-8")))
         new = _flatten(yaml.safe_load(self.recipe_text))
-        names = sorted(old.keys() | new.keys())
-        ignored = ("training.resume_from_checkpoint", "training.overwrite_run", "training.output_dir")
+        ignored = {f"training.{name}" for name in ("resume_from_checkpoint", "overwrite_run", "output_dir")}
         return [
-            f"{name}: {old.get(name)} -> {new.get(name)}"
-            for name in names
-            if old.get(name) != new.get(name) and name not in ignored
+            f"{name}={new.get(name)} (was {old.get(name)})"
+            for name in sorted((old.keys() | new.keys()) - ignored)
+            if old.get(name) != new.get(name)
         ]
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -134,9 +101,6 @@ f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
         """Lines that are logged."""
         with self.metrics.open("rb") as file:
             return sum(1 for _ in file)
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def truncate_metrics(self, lines: int) -> None:
         """Forget what was logged after a checkpoint, since it is about to be done again."""
@@ -154,22 +118,29 @@ f"output_dir={str(self.path)!r}, which cannot be written ({error.strerror})",
         """
         if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
             raise RunFolderError(
-f"{str(path)!r}, which is a link or leads out of the run's folder",
-"a file of the run",
-"put the file itself there")
+                f"{str(path)!r} is a link or leads out of the run's folder", fix="put the file itself into the folder"
+            )
         return path
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """What the model card needs to know of the run that has ended."""
         self.summary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
-    def read_summary(self) -> dict[str, Any] | None:
-        """What `write_summary` wrote; `None` if the run has not ended."""
-        return json.loads(self.summary.read_text(encoding="utf-8")) if self.summary.exists() else None
+    def read_summary(self) -> dict[str, Any]:
+        """What `write_summary` wrote.
 
-    def write_samples(self, name: str, samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """Sequences, one a line: as text, or as ids where there is no tokenizer."""
-        lines = decode(samples, tokenizer)
+        Raises:
+            RunFolderError: the run has not ended.
+        """
+        if not (self.summary.exists() and self.generator.is_dir()):
+            raise RunFolderError(
+                f"the run in {str(self.path)!r} has not ended: there is no `generator` or no `{self.summary.name}`",
+                fix="train to the end, or resume with --training.resume_from_checkpoint true",
+            )
+        return json.loads(self.summary.read_text(encoding="utf-8"))
+
+    def write_samples(self, name: str, lines: list[str]) -> None:
+        """Write texts, one in each line, as the samples of an evaluation."""
         path = self.samples / f"{name}.txt"
         with writable(path):
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -177,7 +148,7 @@ f"{str(path)!r}, which is a link or leads out of the run's folder",
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Say in one line that a file cannot be written.
+    """Say in one line that a file or a folder cannot be written.
 
     Raises:
         RunFolderError: instead of the error of the disk.
@@ -190,17 +161,10 @@ def writable(path: Path) -> Iterator[None]:
             raise
         why = getattr(error, "strerror", None) or str(error).strip()
         raise RunFolderError(
-f"{str(path)!r}, which cannot be written ({why})",
-"room on the disk and the permission to write",
-"make room, and resume from the last checkpoint with training.resume_from_checkpoint=true") from error
-
-
-def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Continuations as text, one line each, unknown words as such; ids if there is no tokenizer."""
-    rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
-    if tokenizer is None:
-        return [" ".join(map(str, row)) for row in rows]
-    return [text.strip().replace("\n", "\\n") for text in decode_batch(tokenizer, rows)]
+            f"cannot write {str(path)!r} ({why})",
+            fix="make room, change the permissions or choose another `training.output_dir`; a run that has "
+            "checkpoints goes on with training.resume_from_checkpoint=true",
+        ) from error
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:

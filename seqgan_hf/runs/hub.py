@@ -6,19 +6,19 @@ import copy
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .card import PICTURE, discriminator_card, model_card, read_summary
+from ..errors import HubError
+from .card import PICTURE, discriminator_card, model_card, samples_file
 from .folder import RunFolder
-from ..errors import HubError, RunFolderError
 
 
 logger = logging.getLogger(__name__)
@@ -28,11 +28,9 @@ DiscriminatorPlace = Literal["subfolder", "repository", "none"]
 UPLOADED = {".safetensors", ".json", ".py", ".txt", ".md", ".png", ".model", ".jinja", ".yaml", ".jsonl"}
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between the attempts at a request
 PASSING = (408, 429, 500, 502, 503, 504)  # answers of a server that may be well again in a moment
-# The base of all errors of the client's own HTTP library, whichever that is in the installed version.
-TransportError = HfHubHTTPError.__mro__[1]
+# What passes, too; a RuntimeError is how the client reports that the store of large files failed.
+BROKEN = (HTTPError, ConnectionError, TimeoutError, RuntimeError)
 Answer = TypeVar("Answer")
-
-
 
 
 def classifier_tokenizer(
@@ -91,23 +89,25 @@ def open_repositories(
     """
     names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
     for name in names:
-        _check_repo_id(name)
+        try:
+            validate_repo_id(name or "/")  # which takes an empty name
+        except HFValidationError as error:
+            expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
+            raise HubError(f"the repository name {name!r}", expected) from error
     if (token or get_token()) is None:
         raise HubError(
-"no token for the Hub",
-"one with write access (https://huggingface.co/settings/tokens)",
-"log in with `hf auth login`, or set the environment variable HF_TOKEN")
+            "no token for the Hub",
+            "one with write access (https://huggingface.co/settings/tokens)",
+            "log in with `hf auth login`, or set the environment variable HF_TOKEN",
+        )
     api = HfApi(token=token)
-    made = [
-        _retrying(lambda name=name: api.create_repo(name, private=private, exist_ok=True).repo_id, name)
-        for name in names
-    ]
+    made = [_retrying(name, api.create_repo, private=private, exist_ok=True).repo_id for name in names]
     for name in made if private else ():
-        if not _retrying(lambda name=name: api.repo_info(name).private, name):
+        if not _retrying(name, api.repo_info).private:
             raise HubError(
-f"private=true for {name!r}, which is there already and public",
-"a new repository or a private one",
-"make it private in its settings on the Hub, or leave the option out")
+                f"{name!r} exists already and is public, but private=true",
+                fix="make it private in its settings on the Hub, choose a new name, or leave the option out",
+            )
     return made
 
 
@@ -145,17 +145,14 @@ def push_run(
         RunFolderError: the run did not end.
     """
     if discriminator not in get_args(DiscriminatorPlace):
-        raise HubError(
-f"discriminator={discriminator!r}",
-f"one of {', '.join(get_args(DiscriminatorPlace))}",
-"choose one")
+        raise HubError(f"discriminator={discriminator!r}", f"one of {', '.join(get_args(DiscriminatorPlace))}")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
         raise HubError(
-f"license={license!r}",
-"an identifier such as apache-2.0, mit or cc-by-4.0",
-"see https://huggingface.co/docs/hub/repositories-licenses")
-    summary = read_summary(folder)
-    place = discriminator if summary["discriminator"] else "none"
+            f"license={license!r}",
+            "an identifier such as apache-2.0, mit or cc-by-4.0",
+            "see https://huggingface.co/docs/hub/repositories-licenses",
+        )
+    place = discriminator if folder.read_summary()["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
     judge_files = _files(folder.own(folder.discriminator)) if place == "repository" else {}
     repo_id, *judge_ids = open_repositories(repo_id, place, private, token)
@@ -173,12 +170,11 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
         HubError: a pickle, or a link, which could lead out of the folder.
     """
     files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
-    summary = read_summary(folder)
+    summary = folder.read_summary()
     if summary["recipe"]:
         files["recipe.yaml"] = summary["recipe"].encode()
     files["metrics.jsonl"] = folder.own(folder.metrics)
-    samples = folder.own(folder.samples / f"{summary['evaluation'].get('name')}.txt")
-    if samples.exists():
+    if samples := samples_file(folder, summary):
         files["samples.txt"] = samples
     if with_discriminator:
         judge = _files(folder.own(folder.discriminator))
@@ -192,16 +188,10 @@ def _files(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise HubError(
-f"the link {str(path)!r} among the files to upload",
-"plain files, as a link can lead anywhere",
-"remove it")
+            raise HubError(f"refusing to upload the link {str(path)!r}", "plain files", "remove it")
         if path.is_file() and path.suffix not in UPLOADED:
-            raise HubError(
-f"{str(path)!r} among the files to upload",
-f"only files of the kinds {', '.join(sorted(UPLOADED))} (pickles run code where they are "
-"loaded)",
-"remove it")
+            kinds = f"only {', '.join(sorted(UPLOADED))} (pickles run code when they are loaded)"
+            raise HubError(f"refusing to upload {str(path)!r}", kinds, "remove it")
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = path
     return found
@@ -210,65 +200,45 @@ f"only files of the kinds {', '.join(sorted(UPLOADED))} (pickles run code where 
 def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, message: str) -> str:
     api = HfApi(token=token)
 
-    def commit() -> str:
+    def commit(repo_id: str) -> str:
         operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in _outdated(api.list_repo_files(repo_id), files)]
         return str(api.create_commit(repo_id, operations, commit_message=message).repo_url)
 
-    return _retrying(commit, repo_id)
+    return _retrying(repo_id, commit)
 
 
-def _outdated(held: Iterable[str], files: Collection[str]) -> list[str]:
+def _outdated(held: list[str], files: Collection[str]) -> list[str]:
     """Which of the files that a repository holds come from an earlier push, and would now say what is not so.
 
     Args:
         held: paths in the repository.
         files: paths of this push.
     """
-    held = list(held)
-    ours = {"recipe.yaml", "samples.txt", PICTURE}
     code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
-    ours |= code | {name.removeprefix("discriminator/") for name in code}
-    weights = re.compile(r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-    of_judge = re.compile(r"discriminator/(config|tokenizer|tokenizer_config|special_tokens_map)\.json")
-    return [
-        name
-        for name in held
-        if name not in files and (name in ours or weights.fullmatch(name) or of_judge.fullmatch(name))
-    ]
+    ours = {"recipe.yaml", "samples.txt", PICTURE, *code, *(name.removeprefix("discriminator/") for name in code)}
+    written = re.compile(
+        r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+        r"|discriminator/(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json"
+    )
+    return [name for name in held if name not in files and (name in ours or written.fullmatch(name))]
 
 
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-        valid = bool(repo_id)
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise HubError(
-f"the repository {repo_id!r}",
-"`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'",
-"choose such a name")
+def _retrying(repo_id: str, request: Callable[..., Answer], **options: Any) -> Answer:
+    """The answer to a request that concerns a repository, tried again while the server or the connection fails.
 
-
-def _retrying(request: Callable[[], Answer], repo_id: str) -> Answer:
-    """The answer of a request to the Hub, tried again while the server or the connection fails."""
+    Raises:
+        HubError: the Hub refuses, or has failed too often.
+    """
     for wait in (*WAITS, None):
         try:
-            return request()
-        # a RuntimeError is how the client reports that the store of large files failed
-        except (TransportError, ConnectionError, TimeoutError, RuntimeError) as error:
-            status = _status(error)
-            if status is not None and status not in PASSING:
-                raise _refused(status, error, repo_id) from error
-            if wait is None:
-                raise HubError(
-f"no good answer from the Hub for {repo_id!r} ({_first_line(error)}), {len(WAITS) + 1} "
-"times",
-"it to answer",
-"check the connection and push again: nothing is lost and nothing is uploaded by half") from error
-            logger.warning("The Hub failed (%s); trying again in %g s", _first_line(error), wait)
+            return request(repo_id, **options)
+        except BROKEN as error:
+            status, why = _status(error), (str(error).strip() or type(error).__name__).splitlines()[0]
+            if wait is None or status not in (None, *PASSING):
+                raise _failed(status, why, repo_id) from error
+            logger.warning("The Hub failed (%s); trying again in %g s", why, wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
 
@@ -280,18 +250,14 @@ def _status(error: BaseException | None) -> int | None:
     return None if error is None or error.response is None else error.response.status_code
 
 
-def _refused(status: int, error: Exception, repo_id: str) -> HubError:
-    if status in (401, 403, 404):
+def _failed(status: int | None, why: str, repo_id: str) -> HubError:
+    if status is None or status in PASSING:
         return HubError(
-f"the answer {status} from the Hub for {repo_id!r}",
-"a token that may write there",
-"log in with `hf auth login` and a token with write access, or choose a repository of "
-"your own")
-    return HubError(
-f"the answer {status} from the Hub for {repo_id!r} ({_first_line(error)})",
-"it to accept the request",
-"see what it says")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            f"the Hub failed {len(WAITS) + 1} times for {repo_id!r} ({why})",
+            fix="check the connection and push again: nothing is lost, and nothing was uploaded in part",
+        )
+    refused = f"the Hub refused {repo_id!r} with status {status}"
+    if status in (401, 403, 404):
+        login = "log in with `hf auth login` and a token with write access, or choose a repository of your own"
+        return HubError(refused, "a token that may write there", login)
+    return HubError(f"{refused} ({why})")

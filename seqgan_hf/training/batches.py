@@ -117,11 +117,7 @@ class StreamedData(TrainingData):
         self.num_processes = num_processes
 
     def __len__(self) -> int:
-        raise DataError(
-            "a streamed corpus, whose length is not known",
-            "a number of generated sequences",
-            "set `training.num_fakes`",
-        )
+        raise DataError("streamed data have no length", fix="set `training.num_fakes`")
 
     def fingerprint(self) -> int:
         """Of the first rows only: reading all would take as long as an epoch."""
@@ -147,11 +143,7 @@ def training_data(
     place = {"device": device, "process_index": process_index, "num_processes": num_processes}
     if isinstance(dataset, IterableDataset):
         if max_length is None:
-            raise DataError(
-                "a streamed corpus without a length",
-                "the number of tokens to generate",
-                "set `training.max_new_tokens`",
-            )
+            raise DataError("streamed data have no longest sequence", fix="set `training.max_new_tokens`")
         return StreamedData(dataset, bos_token_id, pad_token_id, max_length, **place), max_length
     samples = dataset if isinstance(dataset, Samples) else materialize(dataset, bos_token_id, pad_token_id)
     longest = samples.ids.shape[1]

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
+from ..runs.folder import writable
 from .batches import seeded
 from .best import Best
 from .processes import agreed, alone_by_mistake, check_same_weights
@@ -45,7 +46,7 @@ class RandomState:
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = random.getstate()
-        name, keys, *rest = np.random.get_state()
+        name, keys, *rest = np.random.get_state(legacy=True)
         return {
             "python": [version, list(words), gauss],
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
@@ -93,8 +94,8 @@ class Checkpoints:
         fingerprint: int,
     ):
         self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
-        self.shared = {"session": session, "best": best, **shared}
-        self.own = own | {"random": RandomState()}  # last, since loading the others may draw numbers
+        self.shared: dict[str, Part] = {"session": session, "best": best, **shared}
+        self.own: dict[str, Part] = {**own, "random": RandomState()}  # last, since loading the others may draw numbers
 
     def save(self) -> Path:
         """Everything that the run needs to go on exactly as if it had not stopped; returns the checkpoint's folder.
@@ -146,7 +147,7 @@ class Checkpoints:
         with agreed(session.accelerator):
             if session.is_main:
                 if resuming := session.args.resume_from_checkpoint not in (None, False, "false", "False"):
-                    with session.folder.permitted():
+                    with writable(session.folder.path):
                         tidy(session.folder.checkpoints)
                     resumed = self.find()
                 session.folder.open(resuming, session.args.overwrite_run)
@@ -202,7 +203,7 @@ class Checkpoints:
                 fix="resume with the recipe that it was made with, or name an older checkpoint",
             ) from error
         if session.is_main:
-            with session.folder.permitted():
+            with writable(session.folder.path):
                 later = remove_after(session.folder.checkpoints, session.state.global_step)
             if later:
                 session.say("Going on from %s; removed later checkpoints: %s", path.name, ", ".join(later))

@@ -29,7 +29,7 @@ def check_enough_data(data: TrainingData, batch_size: int) -> None:
         raise DataError(
             f"{len(data)} training sequences",
             f"at least one batch of {batch_size}",
-            "set a smaller `training.per_device_train_batch_size`, or give more data",
+            "give more, or set a smaller batch",
         )
 
 
@@ -49,8 +49,8 @@ def check_models(
     if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
         raise UserError(
             f"token id {largest} in the training data",
-            f"ids below the generator's vocabulary of {vocab_size}",
-            f"set `generator.config.vocab_size` to at least {largest + 1}, or use a smaller tokenizer",
+            f"ids below {vocab_size}",
+            "set a larger `generator.config.vocab_size`",
         )
     _check_length(generator, "generator", data, max_new_tokens)
     if objective.adversary is None:
@@ -62,12 +62,10 @@ def check_models(
         raise UserError(
             f"{type(discriminator).__name__} as the opponent of {name}", "a causal language model", "pass one"
         )
-    embedded = discriminator.get_input_embeddings().weight.shape[0]
+    embedded = discriminator.get_input_embeddings().weight.size(0)
     if embedded < vocab_size:
         raise UserError(
-            f"the discriminator knows {embedded} token ids",
-            f"the generator's {vocab_size}",
-            f"set `discriminator.config.vocab_size` to {vocab_size}",
+            f"the discriminator knows {embedded} token ids", f"{vocab_size}", "set `discriminator.config.vocab_size`"
         )
     _check_length(discriminator, "discriminator", data, max_new_tokens)
 
@@ -76,9 +74,8 @@ def check_pretraining(pretraining: Objective) -> None:
     """Raise a UserError for an objective that needs more than the generator, as nothing else is there yet."""
     if pretraining.adversary is not None or pretraining.copies():
         raise UserError(
-            f"pretraining={type(pretraining).__name__}, which needs other models",
-            "an objective of the generator alone",
-            "name it as `objective`, or pretrain with MLE",
+            f"pretraining={type(pretraining).__name__} needs more models than the generator",
+            fix="use it as `objective`",
         )
 
 
@@ -88,7 +85,6 @@ def _check_length(model: PreTrainedModel, name: str, data: TrainingData, max_new
     prompt = data.samples.prompt.shape[1] if isinstance(data, InMemoryData) else 1
     if longest is not None and prompt + max_new_tokens > longest:
         raise UserError(
-            f"sequences of {prompt + max_new_tokens} tokens for a {name} of {longest} positions",
-            "no more than these",
-            f"set `training.max_new_tokens`, or a longer `{name}.config`",
+            f"sequences of {prompt + max_new_tokens} tokens, but the {name} has {longest} positions",
+            fix="set `training.max_new_tokens`",
         )

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from ..data import decode, one_line
+from ..data.tokenization import decode, one_line
 from ..evaluation.base import Evaluator
 from ..evaluation.record import Estimate
 from ..generation.modes import evaluating
@@ -99,7 +99,7 @@ class Evaluation:
             self.models.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask
         )
         if accelerator.num_processes > 1:
-            drawn = Samples(*(None if field is None else accelerator.gather(field) for field in drawn))
+            drawn = drawn.map(accelerator.gather)
         return drawn.select(slice(0, args.eval_samples))
 
     def _measure(self, samples: Samples) -> dict[str, Estimate]:

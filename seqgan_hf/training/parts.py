@@ -30,6 +30,7 @@ class Parts:
         best: the best evaluation so far.
         evaluation: when the generator is measured.
         checkpoints: saves and loads the state of all of these.
+        bar: shows where the run is.
         push: uploads the run.
     """
 
@@ -39,6 +40,7 @@ class Parts:
     best: Best
     evaluation: Evaluation
     checkpoints: Checkpoints
+    bar: ProgressBar | LogLines
     push: PushToHub
 
 
@@ -75,7 +77,8 @@ def make_parts(
     by_process: dict[str, Part] = {**objectives, "progress": progress}
     units.checkpoints = Checkpoints(session, models, best, shared, by_process, data.fingerprint())
     push = PushToHub(session, models.discriminator is not None)
-    watching = [LogLines() if args.disable_tqdm else ProgressBar(), collapse, TrackSamples(session)]
+    bar = LogLines() if args.disable_tqdm else ProgressBar()
+    watching: list[TrainerCallback] = [bar, collapse, TrackSamples(session)]
     watching += [ModelCard(session), *callbacks, *([push] if args.push_to_hub else [])]
     session.watch(watching, models.generator, tokenizer, players["generator"].optimizer)
-    return Parts(players, progress, units, best, evaluation, units.checkpoints, push)
+    return Parts(players, progress, units, best, evaluation, units.checkpoints, bar, push)

@@ -70,11 +70,7 @@ def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
         return
     every = gather_object([fingerprint])
     if len(set(every)) > 1:
-        raise TrainingError(
-            "other training data on other processes",
-            "the same files and settings on all",
-            "copy them to every machine",
-        )
+        raise TrainingError("the training data differ between processes", fix="copy the same files to every machine")
 
 
 def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]) -> None:
@@ -93,10 +89,8 @@ def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]
     ]
     if differ:
         raise TrainingError(
-            f"other weights on other processes ({', '.join(differ[:3])}{(', ...' if len(differ) > 3 else '')})",
-            "the same on all, bit for bit",
-            "let no callback or objective change weights on one process only, and resume from the "
-            "last checkpoint with resume_from_checkpoint=true",
+            f"model weights differ between processes ({', '.join(differ[:3])}{', ...' if len(differ) > 3 else ''})",
+            fix="change no weights on one process only, and resume from the last checkpoint",
         )
 
 
@@ -152,7 +146,7 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed:
-        raise TrainingError("an error on another process", "none on any", "see what that process says, and correct it")
+        raise TrainingError("another process failed", fix="see what it says")
 
 
 @contextmanager
@@ -169,7 +163,6 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         if accelerator.num_processes == 1 or not any(mark in words for mark in LOST):
             raise
         raise TrainingError(
-            f"no answer from another of the {accelerator.num_processes} processes",
-            "all to go on",
-            "see what that process said, and resume from the last checkpoint with resume_from_checkpoint=true",
+            f"another of the {accelerator.num_processes} processes does not answer",
+            fix="see what it said, and resume from the last checkpoint with resume_from_checkpoint=true",
         ) from error

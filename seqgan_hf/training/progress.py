@@ -73,8 +73,8 @@ class Progress:
         session, unit = self.session, UNITS[phase]
         metrics = {**values, **{name: result.value for name, result in results.items()}}
         intervals = {name: [r.low, r.high] for name, r in results.items() if r.low is not None}
-        line = {"phase": phase, unit: done, "global_step": session.state.global_step}
-        line |= {"seconds": round(session.seconds, 3), **metrics}
+        position = {"phase": phase, unit: done, "global_step": session.state.global_step}
+        line: dict[str, Any] = {**position, "seconds": round(session.seconds, 3), **metrics}
         session.state.epoch = float(done)
         session.state.log_history.append(line)
         if session.is_main:
@@ -85,9 +85,9 @@ class Progress:
 
     def _means(self) -> dict[str, float]:
         """The means of what was collected in a unit, over the processes that did."""
-        place = {"dtype": torch.float32, "device": self.session.device}
+        device = self.session.device
         own = {
-            name: float(torch.stack([torch.as_tensor(value, **place) for value in values]).mean())
+            name: float(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values]).mean())
             for name, values in self._collected.items()
         }
         self._collected.clear()

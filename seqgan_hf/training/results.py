@@ -34,7 +34,7 @@ def save_results(
     evaluation, best, folder = parts.evaluation.last, parts.best, session.folder
     if session.args.load_best_model_at_end and best.checkpoint:
         evaluation = best.evaluation | {"of_these_weights": True}
-        for name, model in models.named().items():
+        for name, model in models.players().items():  # copies may not have been there yet
             load_weights(model, folder.checkpoints / best.checkpoint / name)
     # `generate` and pipelines then write what the generator was trained to write
     models.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=max_new_tokens)

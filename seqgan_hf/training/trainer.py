@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ class AdversarialTrainer:
         with together(self.session.accelerator):
             self.parts.checkpoints.open_run()
             self.session.call("on_train_begin")
-            with self.parts.units.interruptible():
+            with self.parts.units.interruptible(), closing(self.parts.bar):
                 for turn in self.turns:
                     self._take(turn)
             save_results(

@@ -23,11 +23,15 @@ class Units:
     Args:
         session: of the run.
         progress: is told of each unit that begins.
+
+    Attributes:
+        checkpoints: set once they are made, since the counts are in them.
     """
+
+    checkpoints: Checkpoints
 
     def __init__(self, session: Session, progress: Progress):
         self.session, self.progress = session, progress
-        self.checkpoints: Checkpoints | None = None
         self.done = dict.fromkeys((*UNITS, "generator_steps", "discriminator_steps"), 0)
         self._signal: int | None = None
 

@@ -31,7 +31,7 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from seqgan_hf.objectives import SeqGAN
+from seqgan_hf.objectives import Models, SeqGAN
 from tests.benchmarks.measuring import peak_memory
 
 
@@ -95,7 +95,7 @@ def measure(panel: Panel, value: int, budget: int | None) -> Point:
 
     def run() -> None:
         started = time.perf_counter()
-        objective.action_values(generator, discriminator.eval(), samples)
+        objective.action_values(Models(generator, discriminator.eval()), samples, samples)
         times.append(time.perf_counter() - started)
 
     _, added = peak_memory(run)

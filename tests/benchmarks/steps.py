@@ -26,7 +26,7 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from seqgan_hf.objectives import MLE, ConstantReward, Reinforce, SeqGAN
+from seqgan_hf.objectives import MLE, ConstantReward, Models, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.trainer import AdversarialTrainer
@@ -197,7 +197,7 @@ def rollout_rewards(size: Size, bfloat16: bool = False) -> Case:
 
     def ours() -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return objective.action_values(generator, judge, samples)
+            return objective.action_values(Models(generator, judge), samples, samples)
 
     def reference() -> torch.Tensor:
         return plain.completion_rewards(generator, plain_judge, samples.ids, size.prefix_lengths)
@@ -231,7 +231,9 @@ def generator_step(size: Size) -> Case:
     optimizer, plain_optimizer = adam(generator, fused=True), adam(reference)
 
     def update() -> None:
-        plain.descend(ConstantReward().generator_loss(generator, None, fake, fake).value, optimizer)
+        objective, models = ConstantReward(), Models(generator)
+        credited = objective.credit(models, fake, fake).samples
+        plain.descend(objective.generator_loss(models, fake, credited).value, optimizer)
 
     def plain_update() -> None:
         plain.descend(plain.nll(reference, fake.ids).sum() / len(fake.ids), plain_optimizer)
@@ -255,14 +257,14 @@ def mle_epoch(size: Size) -> Case:
 
     def run() -> None:
         for _ in range(size.mle_batches):
-            plain.descend(MLE().generator_loss(ours, None, real, None).value, optimizer)
+            plain.descend(MLE().generator_loss(Models(ours), real, None).value, optimizer)
 
     def run_plain() -> None:
         for _ in range(size.mle_batches):
             plain.descend(plain.nll(reference, real.ids).mean(), plain_optimizer)
 
     def check() -> None:
-        loss = MLE().generator_loss(ours.eval(), None, real, None).value
+        loss = MLE().generator_loss(Models(ours.eval()), real, None).value
         torch.testing.assert_close(loss, plain.nll(reference, real.ids).mean(), rtol=1e-4, atol=1e-5)
         ours.train()
 
@@ -281,6 +283,7 @@ def mle_epoch(size: Size) -> Case:
 def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
     """An epoch over 10,000 real and 10,000 generated sequences, 64 at a time; bfloat16 is for ours only."""
     model, objective = size.judge(), Reinforce()
+    models = Models(size.generator(), model)
     reference, both = plain.PlainDiscriminator(model).train(), size.sequences(BATCH)
     real, fake = both.split(BATCH // 2)
     labels = (torch.arange(BATCH) < BATCH // 2).long()
@@ -289,7 +292,7 @@ def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
     def run() -> None:
         for _ in range(size.d_batches):
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss = objective.discriminator_loss(model, real, fake).value
+                loss = objective.discriminator_loss(models, real, fake).value
             plain.descend(loss, optimizer)
 
     def run_plain() -> None:
@@ -297,7 +300,8 @@ def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
             plain.descend(torch.nn.functional.cross_entropy(reference(both.ids), labels), plain_optimizer)
 
     def check() -> None:
-        ours = objective.discriminator_loss(model.eval(), real, fake).metrics["discriminator_loss"]
+        model.eval()
+        ours = objective.discriminator_loss(models, real, fake).metrics["discriminator_loss"]
         expected = torch.nn.functional.cross_entropy(reference.eval()(both.ids), labels)
         torch.testing.assert_close(ours, expected.detach(), rtol=1e-4, atol=1e-5)
         model.train(), reference.train()
@@ -321,7 +325,7 @@ def adversarial_round(size: Size) -> Case:
         size.generator(), size.judge(), SeqGAN(), arguments, train_dataset=size.sequences(size.fakes)
     )
     return Case(
-        ours=[*step.ours, Part(lambda: trainer._train_discriminator(0), D_STEPS * SEQUENCES / size.fakes)],
+        ours=[*step.ours, Part(lambda: trainer.train_discriminator(0), D_STEPS * SEQUENCES / size.fakes)],
         plain=[
             *step.plain,
             *(Part(part.run, part.times * D_STEPS) for part in fakes.plain),

@@ -10,7 +10,7 @@ import pytest
 
 from seqgan_hf.evaluation.metrics.bleu import bleu
 from seqgan_hf.evaluation.metrics.judge import judge
-from seqgan_hf.evaluation.metrics.language_model import lm_score
+from seqgan_hf.evaluation.metrics.lm_score import lm_score
 from seqgan_hf.evaluation.metrics.self_bleu import self_bleu
 from tests.benchmarks import plain
 

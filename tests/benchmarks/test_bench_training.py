@@ -1,6 +1,7 @@
 """Every step of training and evaluation beside plain code and its floor, at three sizes; tables are printed.
 
-    pytest tests/benchmarks/test_bench_training.py -o addopts="" --benchmark-only --benchmark-json=benchmark.json
+    pytest tests/benchmarks/test_bench_training.py -o addopts="--import-mode=importlib" --benchmark-only \
+        --benchmark-json=benchmark.json
 
 One size: `-k paper`, `-k coco` or `-k gpt2`; one step: `-k "paper and rollout"`. Run it on an otherwise idle machine.
 What is measured, and how much of it, is in `steps.py`; the references are in `plain.py`.

@@ -145,7 +145,7 @@ def test_the_memory_of_a_row_is_known(generator):
 @pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, no cache is asked for")
 def test_models_without_a_cache_are_refused():
     generator = AutoModelForCausalLM.from_config(OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, **TOKENS))
-    with pytest.raises(ValueError, match="OpenAIGPTModel, which returns no cache .*: expected .*. Use"):
+    with pytest.raises(ValueError, match="OpenAIGPTModel returns no cache: expected a causal LM"):
         sample(generator, start_prompt(generator, 2), LENGTH)
 
 

@@ -47,6 +47,8 @@ OBJECTIVES: dict[str, Row] = {
     "SeqGAN": Row(CLASSIFIERS, {"rollouts": 2, "rollout_lag": 0.5}),
     "ConstantReward": Row(NONE, {}, ZERO),
     "RandomReward": Row(NONE),
+    "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
+    "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
 }
 CASES = [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
 

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tests.unit.commands.test_cli import quickstart
-from tests.runs.test_trainer import build, metrics, same, weights
 from transformers import TrainerCallback
 
-from seqgan_hf.commands.cli import main
-from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.commands import main
 from seqgan_hf.runs.folder import RunFolder, RunFolderError
+from seqgan_hf.runs.record import read_lines
 from seqgan_hf.training import checkpoint as checkpointing
-from seqgan_hf.training.checkpoint import CheckpointWriter, checkpoints, fault, rng_state, set_rng_state, tidy
+from seqgan_hf.training.checkpoint import CheckpointWriter, RandomState, checkpoints, fault, tidy
+from tests.tools.small_runs import build, metrics, quickstart, same, small_corpus, weights
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -50,24 +49,24 @@ def unlist(*names: str):
 
 
 DAMAGE = {
-    "nothing listed": ("progress.json", unlist(), "progress.json lists no trainer.pt"),
-    "state not listed": ("progress.json", unlist("trainer.pt"), "progress.json lists no trainer.pt"),
-    "random numbers not listed": ("progress.json", unlist("process-0.pt"), "progress.json lists no process-0.pt"),
-    "weights not listed": ("progress.json", unlist("generator/model.safetensors"), "lists no generator/"),
+    "nothing listed": ("complete.json", unlist(), "complete.json lists no shared.pt"),
+    "state not listed": ("complete.json", unlist("shared.pt"), "complete.json lists no shared.pt"),
+    "random numbers not listed": ("complete.json", unlist("process-0.pt"), "complete.json lists no process-0.pt"),
+    "weights not listed": ("complete.json", unlist("generator/model.safetensors"), "lists no generator/"),
     "truncated weights": ("generator/model.safetensors", truncate, "bytes instead of"),
     "a flipped bit": ("discriminator/model.safetensors", flip, "have changed"),
     "no weights": ("generator/model.safetensors", Path.unlink, "cannot be read"),
     "no random numbers": ("process-0.pt", Path.unlink, "cannot be read"),
-    "half-written state": ("trainer.pt", truncate, "bytes instead of"),
-    "half-written progress": ("progress.json", truncate, "progress.json is broken"),
-    "no progress": ("progress.json", Path.unlink, "progress.json cannot be read"),
-    "an empty folder": ("", shutil.rmtree, "progress.json cannot be read"),
+    "half-written state": ("shared.pt", truncate, "bytes instead of"),
+    "half-written progress": ("complete.json", truncate, "complete.json is broken"),
+    "no progress": ("complete.json", Path.unlink, "complete.json cannot be read"),
+    "an empty folder": ("", shutil.rmtree, "complete.json cannot be read"),
 }
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return OracleData(vocab_size=13, length=5, hidden_size=8, num_train=48, num_eval=20).load()
+    return small_corpus()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def whole(corpus, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_run_goes_on_from_the_newest_whole_checkpoint(kind, whole, corpus, tmp_path, capsys):
+def test_a_run_goes_on_from_the_newest_whole_checkpoint(kind, whole, corpus, tmp_path, caplog):
     folder, end = whole
     shutil.copytree(folder, tmp_path / "run")
     name, damage, message = DAMAGE[kind]
@@ -92,7 +91,7 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(kind, whole, corpus, tmp
     resumed = build(corpus, tmp_path / "run", resume_from_checkpoint=True, save_every=1)
     resumed.train()
     assert not list(newest.parent.glob(".*")), "litter"
-    assert "a broken checkpoint-44: " in capsys.readouterr().err
+    assert "Skipping corrupt checkpoint-44: " in caplog.text
     assert same(weights(resumed), end)
     assert metrics(tmp_path / "run") == metrics(folder)
     assert fault(newest) is None, "it has been written again"
@@ -102,27 +101,25 @@ def test_a_broken_checkpoint_that_is_named_is_refused(whole, corpus, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     named = tmp_path / "run" / "checkpoints" / "checkpoint-44"
     truncate(named / "generator" / "model.safetensors")
-    with pytest.raises(RunFolderError, match="where generator/model.safetensors has .* bytes instead of"):
+    with pytest.raises(RunFolderError, match="no whole checkpoint .generator/model.safeten.* bytes instead of"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=str(named)).train()
-    truncate(named.with_name("checkpoint-31") / "trainer.pt")
-    with pytest.raises(RunFolderError, match="no whole checkpoint in"):
+    truncate(named.with_name("checkpoint-31") / "shared.pt")
+    with pytest.raises(RunFolderError, match="No whole checkpoint in"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
-def test_going_on_from_an_older_checkpoint_gives_up_the_later_ones(corpus, tmp_path, capsys):
+def test_going_on_from_an_older_checkpoint_gives_up_the_later_ones(corpus, tmp_path, caplog):
     """They would be newer than all that follows: it would be rotated away at once, and they be resumed from."""
     folder = tmp_path / "run" / "checkpoints"
     build(corpus, tmp_path / "run", save_every=1, save_total_limit=9).train()
-    truncate(folder / "checkpoint-44" / "trainer.pt")
+    truncate(folder / "checkpoint-44" / "shared.pt")
     settings = {"save_every": 1, "save_total_limit": 2, "discriminator_pretrain_steps": 3, "rounds": 0}
     resumed = build(corpus, tmp_path / "run", resume_from_checkpoint=str(folder / "checkpoint-12"), **settings)
     kept = []
-    resumed.callback_handler.add_callback(Listing(folder, kept))
+    resumed.session.callbacks.append(Listing(folder, kept))
     resumed.train()
-    message = (
-        "going on from checkpoint-12; removed, as they came after it: checkpoint-18, checkpoint-31, checkpoint-44"
-    )
-    assert message in capsys.readouterr().err
+    message = "Going on from checkpoint-12; removed later checkpoints: checkpoint-18, checkpoint-31, checkpoint-44"
+    assert message in caplog.messages
     assert kept == [["checkpoint-12", "checkpoint-18"], ["checkpoint-18", "checkpoint-24"]]
     assert [line["global_step"] for line in metrics(tmp_path / "run")] == [3, 6, 12, 18, 24]
 
@@ -139,7 +136,7 @@ def test_broken_checkpoints_take_nobodys_place(tmp_path):
     for number in range(1, 7):
         write(tmp_path, f"checkpoint-{number}", "content")
     for number in (3, 5):
-        flip(tmp_path / f"checkpoint-{number}" / "trainer.pt")
+        flip(tmp_path / f"checkpoint-{number}" / "shared.pt")
     checkpointing.rotate(tmp_path, 2, keep="checkpoint-1")
     assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{number}" for number in (1, 4, 5, 6)]
 
@@ -152,7 +149,7 @@ def write(folder: Path, name: str, content: str) -> None:
     writer = CheckpointWriter(folder, name)
     writer.begin()
     (writer.aside / "generator").mkdir()
-    for name in ("trainer.pt", "process-0.pt", "generator/model.safetensors"):
+    for name in ("shared.pt", "process-0.pt", "generator/model.safetensors"):
         (writer.aside / name).write_text(content)
     writer.commit({"content": content})
 
@@ -170,9 +167,7 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
             calls += 1
             if calls == moment:
                 if function is removing:  # half of it is gone
-                    next((path for path in Path(arguments[0]).glob("trainer.pt")), Path("none")).unlink(
-                        missing_ok=True
-                    )
+                    next((path for path in Path(arguments[0]).glob("shared.pt")), Path("none")).unlink(missing_ok=True)
                 raise Killed
             return function(*arguments, **options)
 
@@ -191,21 +186,21 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
     tidy(tmp_path)
     found = checkpoints(tmp_path)
     assert found and [fault(path) for path in found] == [None] * len(found)
-    assert (found[-1] / "trainer.pt").read_text() in ("old", "new")
+    assert (found[-1] / "shared.pt").read_text() in ("old", "new")
     assert not list(tmp_path.glob(".*")), "litter"
 
 
 def test_every_random_source_is_kept():
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     torch.randn(1), np.random.randn(1), random.gauss(0, 1)  # leaves half of a pair in each
-    state = rng_state()
+    state = RandomState().state_dict()
 
     def draw():
         return random.gauss(0, 1), random.random(), np.random.randn(), float(torch.randn(1)), float(torch.rand(1))
 
     first = draw()
     draw()
-    set_rng_state(state)
+    RandomState().load_state_dict(state)
     assert draw() == first
 
 
@@ -244,12 +239,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_one_clear_line(
     monkeypatch,
 ):
     trainer = build(corpus, tmp_path / "run", save_every=1)
-    target = type(trainer.generator) if target is None else target
+    target = type(trainer.models.generator) if target is None else target
     first = 3 if target is torch else 20 if name == "_flush" else 2
     monkeypatch.setattr(target, name, fails_at(first, getattr(target, name), error))
-    with pytest.raises(
-        RunFolderError, match="cannot be written .*-> expected room on the disk .* is untouched"
-    ) as got:
+    with pytest.raises(RunFolderError, match="Cannot write .*Make room on the disk.* is untouched") as got:
         trainer.train()
     assert len(str(got.value).splitlines()) == 1
     (old,) = checkpoints(tmp_path / "run" / "checkpoints")
@@ -271,7 +264,7 @@ def test_a_full_disk_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_a_full_disk_while_logging(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(json, "dumps", fails_at(3, json.dumps, FULL))
-    with pytest.raises(RunFolderError, match="metrics.jsonl', which cannot be written .No space left on device"):
+    with pytest.raises(RunFolderError, match="Cannot write .*metrics.jsonl' .No space left on device"):
         build(corpus, tmp_path / "run").train()
 
 
@@ -282,14 +275,16 @@ def test_a_full_disk_at_the_very_end(owner, name, whole, corpus, tmp_path, monke
     """Only the results are to be written: the run is done, and resuming it writes them."""
     shutil.copytree(whole[0], tmp_path / "run")
     trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
-    target = {"model": trainer.discriminator, "tokenizer": trainer.processing_class, "folder": trainer.folder}[owner]
+    target = {"model": trainer.models.discriminator, "tokenizer": trainer.tokenizer, "folder": trainer.session.folder}[
+        owner
+    ]
     error = {
         "model": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         "tokenizer": Exception("No space left on device (os error 28)"),
         "folder": FULL,
     }[owner]
     monkeypatch.setattr(type(target), name, fails_at(1, getattr(type(target), name), error))
-    with pytest.raises(RunFolderError, match="cannot be written .*No space left .*make room, and resume") as got:
+    with pytest.raises(RunFolderError, match="Cannot write .*No space left .*Make room") as got:
         trainer.train()
     assert len(str(got.value).splitlines()) == 1
     build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
@@ -304,7 +299,7 @@ def test_a_full_disk_while_resuming_is_no_fault_of_the_checkpoint(whole, corpus,
 
     trainer = build(corpus, tmp_path / "run", resume_from_checkpoint=True)
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(RunFolderError, match="^got .*metrics.partial', which cannot be written .No space left"):
+    with pytest.raises(RunFolderError, match="^Cannot write .*metrics.partial' .No space left"):
         trainer.train()
 
 
@@ -318,7 +313,7 @@ def test_what_cannot_be_removed_from_a_read_only_folder(left, whole, corpus, tmp
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
     monkeypatch.setattr(checkpointing.os, "replace", refuse)
-    with pytest.raises(RunFolderError, match="output_dir=.* cannot be written .Read-only file system"):
+    with pytest.raises(RunFolderError, match="Cannot write .*Read-only file system"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
@@ -329,47 +324,46 @@ def test_a_folder_that_became_read_only(whole, corpus, tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "touch", refuse)
-    with pytest.raises(RunFolderError, match="cannot be written .Read-only file system"):
+    with pytest.raises(RunFolderError, match="Cannot write .*Read-only file system"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
-def test_a_checkpoint_of_another_recipe(tmp_path, capsys):
+def test_a_checkpoint_of_another_recipe(tmp_path, capsys, caplog):
     assert main(quickstart(tmp_path / "run")) == 0
     capsys.readouterr()
     more = ["--training.resume_from_checkpoint", "true", "--training.generator_learning_rate", "0.003"]
     assert main(quickstart(tmp_path / "run", *more)) == 0
-    assert "generator_learning_rate: 0.002 -> 0.003" in capsys.readouterr().err
+    assert "generator_learning_rate=0.003 (was 0.002)" in caplog.text
     assert main(quickstart(tmp_path / "run", *more, "--generator.config.hidden_size", "9")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "does not fit this run or is damaged" in error
-    assert "the recipes differ in generator.config.hidden_size: 8 -> 9, training.generator_learning_rate" in error
+    assert "the recipes differ in generator.config.hidden_size=9 (was 8), training.generator_learning_rate" in error
 
 
-def test_going_on_in_another_folder(tmp_path, capsys):
+def test_going_on_in_another_folder(tmp_path, caplog):
     """It gets the recipe, and the differences are those from the run that the checkpoint is of."""
     assert main(quickstart(tmp_path / "run", "--training.metric_for_best_model", "nll_test")) == 0
-    capsys.readouterr()
+    caplog.clear()
     old = checkpoints(tmp_path / "run" / "checkpoints")[0]
     more = ["--training.resume_from_checkpoint", str(old), "--training.generator_learning_rate", "0.003"]
     more += ["--training.metric_for_best_model", "nll_test", "--training.load_best_model_at_end", "true"]
     assert main(quickstart(tmp_path / "other", *more)) == 0
-    error = capsys.readouterr().err
-    assert "generator_learning_rate: 0.002 -> 0.003" in error and "the best is sought anew" in error
+    assert "generator_learning_rate=0.003 (was 0.002)" in caplog.text and "looking for a new best one" in caplog.text
     assert "generator_learning_rate: 0.003" in (tmp_path / "other" / "recipe.yaml").read_text()
     assert "generator_learning_rate: 0.002" in (tmp_path / "run" / "recipe.yaml").read_text()
     assert old in checkpoints(tmp_path / "run" / "checkpoints"), "another run's checkpoints are left alone"
 
 
-def test_changed_data_are_noticed(corpus, tmp_path, capsys):
+def test_changed_data_are_noticed(corpus, tmp_path, caplog):
     build(corpus, tmp_path / "run", rounds=1).train()
-    assert "fingerprints" not in capsys.readouterr().err
+    assert "training data differ" not in caplog.text
     build(corpus, tmp_path / "run", rounds=1, resume_from_checkpoint=True).train()
-    assert "fingerprints" not in capsys.readouterr().err
-    rows = corpus.train.to_list()
-    rows[7]["input_ids"][2] = (rows[7]["input_ids"][2] + 1) % 13
-    other = dataclasses.replace(corpus, train=type(corpus.train).from_list(rows))
+    assert "training data differ" not in caplog.text
+    ids = corpus.train.ids.clone()
+    ids[7, 2] = (ids[7, 2] + 1) % 13
+    other = dataclasses.replace(corpus, train=corpus.train._replace(ids=ids))
     build(other, tmp_path / "run", rounds=1, resume_from_checkpoint=True).train()
-    assert "other training data than the checkpoint was made with" in capsys.readouterr().err
+    assert "training data differ from those of the checkpoint" in caplog.text
 
 
 def test_metrics_are_cut_back_whole(tmp_path):
@@ -380,4 +374,4 @@ def test_metrics_are_cut_back_whole(tmp_path):
         file.write('{"step": 4, "half')
     assert folder.count_metrics() == 5
     folder.truncate_metrics(3)
-    assert folder.read_metrics() == [{"step": 0}, {"step": 1}, {"step": 2}]
+    assert read_lines(folder.metrics) == [{"step": 0}, {"step": 1}, {"step": 2}]

@@ -8,7 +8,9 @@ import signal
 import time
 
 import pytest
-from tests.runs.test_processes import build, lines, same, weights
+
+from tests.runs.test_processes import build
+from tests.tools.small_runs import metrics, same, weights
 from tests.tools.two_processes import forked, on_two
 
 
@@ -38,7 +40,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_left_alone(processes
         places.add(max((path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()), default="none"))
     end, _ = to_the_end(tmp_path / "cut")
     assert same(expected, end), f"killed at {places}"
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
 def wait_until(condition, timeout: float = 60) -> None:

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 from transformers import TrainerCallback
-from tests.tools.two_processes import on_two
 
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
 from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
 from seqgan_hf.runs.folder import RunFolderError
 from seqgan_hf.samples import Samples
+from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training.player import Player
 from seqgan_hf.training.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
-from seqgan_hf.training.progress import TIMINGS
-from seqgan_hf.training.trainer import AdversarialTrainer, Interrupted
+from tests.tools.small_runs import metrics, same, text, weights
+from tests.tools.tiny import EOS, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
 
 
 ROOT = Path(__file__).parents[2]
@@ -47,16 +48,6 @@ SHORT = {
 }
 
 
-def text(count: int, seed: int = 0) -> Samples:
-    """Sequences of 1 to 5 tokens."""
-    rng = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 6, (count, 1), generator=rng)
-    mask = torch.arange(5) < lengths
-    ids = torch.randint(3, 13, (count, 5), generator=rng)
-    ids = torch.where(torch.arange(5) == lengths - 1, EOS, ids).masked_fill(~mask, PAD)
-    return Samples(torch.full((count, 1), BOS), ids, mask)
-
-
 def build(
     folder, objective=None, data=None, callbacks=None, models=("lstm", "cnn"), seed=0, **settings
 ) -> AdversarialTrainer:
@@ -75,15 +66,6 @@ def build(
     )
 
 
-def weights(trainer) -> list[torch.Tensor]:
-    models = (trainer.generator, trainer.discriminator)
-    return [parameter.detach().clone() for model in models for parameter in model.parameters()]
-
-
-def same(left, right) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
-
-
 # --- The same gradients ----------------------------------------------------------------------------------------------
 
 
@@ -100,13 +82,19 @@ class Recorder:
         self.model.zero_grad()
 
 
+def recorded(player: Player) -> Player:
+    """The player with a recorder in place of its optimizer, and without clipping."""
+    player.optimizer, player.max_norm = Recorder(player.model), 0.0
+    return player
+
+
 class Given(Reinforce):
     """Learns from the sequences that it is given."""
 
-    fakes: Samples
+    given: list[Samples]
 
-    def sample(self, generator, prompt, max_new_tokens, **options):
-        return self.fakes
+    def sample(self, models, real, max_new_tokens):
+        return self.given.pop(0)
 
 
 CASES = {
@@ -126,19 +114,19 @@ def gradients(folder, share: slice, parts: int = 1, cases=tuple(CASES)) -> dict[
         kind, settings, judge = CASES[name]
         objective = kind(**settings)
         trainer = build(folder, objective if kind is Given else Reinforce(), text(16), models=("lstm", judge))
-        trainer.generator.eval(), trainer.discriminator.eval()
+        trainer.models.generator.eval(), trainer.models.discriminator.eval()
         real, fake = text(16, 1).select(share), text(16, 2).select(share)
         size = real.batch_size // parts
-        recorder = Recorder(trainer.generator)
-        objective.fakes = fake
-        trainer._generator_step(objective, real.split(size), recorder, 0.0)
-        found[name] = recorder.gradients
+        objective.given = fake.split(size)
+        player = recorded(trainer.parts.players["generator"])
+        trainer.generator_step(objective, real.split(size), player)
+        found[name] = player.optimizer.gradients
         if kind is Given:
-            recorder = Recorder(trainer.discriminator)
+            player = recorded(trainer.parts.players["discriminator"])
             for one, other in zip(real.split(size), fake.split(size), strict=True):
-                trainer._backward(trainer.objective.discriminator_loss(trainer.discriminator, one, other))
-            trainer._step(trainer.discriminator, recorder, 0.0, "discriminator")
-            found[f"{name}, D"] = recorder.gradients
+                player.backward(trainer.objective.discriminator_loss(trainer.models, one, other))
+            player.step()
+            found[f"{name}, D"] = player.optimizer.gradients
     return found
 
 
@@ -168,14 +156,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
     parts = gradients(tmp_path / "run", slice(0, 16), parts=2, cases=("likelihood",))
     assert near(whole["likelihood"], parts["likelihood"])
     trainer = build(tmp_path / "run", Reinforce(), text(16))
-    trainer.discriminator.eval()
-    recorder = Recorder(trainer.discriminator)
+    trainer.models.discriminator.eval()
+    player = recorded(trainer.parts.players["discriminator"])
     for part in (slice(0, 4), slice(4, 8), slice(8, 16)):
         real, fake = text(16, 1).select(part), text(16, 2).select(part)
-        loss = trainer.objective.discriminator_loss(trainer.discriminator, real, fake)
-        trainer._backward(Loss(loss.value, loss.metrics, weight=float(real.batch_size)))
-    trainer._step(trainer.discriminator, recorder, 0.0, "discriminator")
-    assert near(whole["policy gradient, D"], recorder.gradients)
+        loss = trainer.objective.discriminator_loss(trainer.models, real, fake)
+        player.backward(Loss(loss.value, loss.metrics, weight=float(real.batch_size)))
+    player.step()
+    assert near(whole["policy gradient, D"], player.optimizer.gradients)
 
 
 # --- A whole run -----------------------------------------------------------------------------------------------------
@@ -189,7 +177,7 @@ class StopAfter(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            self.trainer._interrupt = signal.SIGTERM
+            self.trainer.parts.units.interrupt(signal.SIGTERM)
 
 
 def _record_writes(folder: Path) -> list[str]:
@@ -210,7 +198,7 @@ def _whole_and_cut(rank, folder):
     whole = build(folder / "whole", seed=rank)  # the trainer shares the main process's weights
     start = weights(whole)
     drawn = torch.rand(3)
-    fakes = whole._fakes(0).samples.ids
+    fakes = whole.draw_fakes(0)[1].samples.ids
     whole = build(folder / "whole")
     whole.train()
     ends = {}
@@ -219,7 +207,7 @@ def _whole_and_cut(rank, folder):
         stop.trainer = build(folder / f"cut-{step}", callbacks=[stop] if rank else [])
         with pytest.raises(Interrupted):
             stop.trainer.train()
-        where = dict(stop.trainer.progress)
+        where = dict(stop.trainer.parts.units.done)
         torch.manual_seed(123)
         resumed = build(folder / f"cut-{step}", resume_from_checkpoint=True)
         resumed.train()
@@ -241,11 +229,6 @@ def test_both_processes_begin_and_end_with_the_same_weights_and_draw_different_s
     assert one["fakes"].shape == (24, 5), "48 fakes are shared out"
 
 
-def lines(folder) -> list[dict]:
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", *TIMINGS)} for line in read]
-
-
 def test_a_run_on_two_processes_that_is_interrupted_ends_as_if_it_had_not_been(runs):
     folder, results = runs
     places = [tuple(where.values()) for _, where in results[0]["cut"].values()]
@@ -253,14 +236,14 @@ def test_a_run_on_two_processes_that_is_interrupted_ends_as_if_it_had_not_been(r
     for step in results[0]["cut"]:
         for result in results:
             assert same(result["cut"][step][0], result["end"]), f"interrupted at step {step}"
-        assert lines(folder / f"cut-{step}") == lines(folder / "whole")
+        assert metrics(folder / f"cut-{step}") == metrics(folder / "whole")
 
 
 def test_only_the_main_process_writes(runs):
     folder, (main, other) = runs
     assert {Path(path).name for path in other["written"]} <= {"process-1.pt"}
     assert any(path.endswith("metrics.jsonl") for path in main["written"])
-    record = lines(folder / "whole")
+    record = metrics(folder / "whole")
     # 48 sequences in batches of 2 x 8; d-steps of 48 fakes in batches of 2 x 4
     assert [line["global_step"] for line in record] == [3, 6, 12, 18, 31, 44]
     assert len((folder / "whole" / "samples" / "adversarial-2.txt").read_text().splitlines()) == 21
@@ -276,7 +259,7 @@ def test_pretraining_on_two_processes_is_that_on_one(tmp_path):
             folder, pretrain_epochs=3, discriminator_pretrain_steps=0, rounds=0, per_device_train_batch_size=batch
         )
         trainer.train()
-        return weights(trainer), lines(folder)
+        return weights(trainer), metrics(folder)
 
     two = on_two(pretrain, tmp_path / "two", 8)[0]
     one = pretrain(0, tmp_path / "one", 16)
@@ -308,7 +291,7 @@ def _faults(rank, folder):
     with pytest.raises(TrainingError) as error:
         trainer.train()
     found["nan"] = str(error.value)
-    found["finite"] = all(bool(p.isfinite().all()) for p in trainer.generator.parameters())
+    found["finite"] = all(bool(p.isfinite().all()) for p in trainer.models.generator.parameters())
 
     save = torch.save
     torch.save = _full_disk
@@ -324,8 +307,8 @@ def _faults(rank, folder):
 
     left = build(folder / "left", callbacks=[Leave()])
     left.train()
-    found["left"] = left.state.global_step
-    found["alone"] = alone_by_mistake(left.accelerator)
+    found["left"] = left.session.state.global_step
+    found["alone"] = alone_by_mistake(left.session.accelerator)
     dead = build(folder / "dead")
     if rank:
         (folder.parent / "found-1.json").write_text(json.dumps(found))
@@ -343,8 +326,8 @@ def _full_disk(state, path):
 
 
 class NaN(Reinforce):
-    def generator_loss(self, generator, discriminator, real, fake):
-        loss = super().generator_loss(generator, discriminator, real, fake)
+    def generator_loss(self, models, real, fake):
+        loss = super().generator_loss(models, real, fake)
         return Loss(loss.value * float("nan"))
 
 
@@ -352,15 +335,15 @@ def test_faults_of_one_process_end_all_of_them_in_a_clear_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="result-1"):  # process 1 has left
         on_two(_faults, tmp_path / "run")
     found, other = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in range(2))
-    assert "other weights on other processes (generator." in found["meddle"]
+    assert "Model weights differ between processes (generator." in found["meddle"]
     assert not (tmp_path / "run" / "meddle" / "checkpoints" / "checkpoint-3").exists()
-    assert "times in a row: expected finite numbers" in found["nan"] and found["finite"]
-    assert "an error on another process: expected none" in found["full"]
-    assert "cannot be written ([Errno 28] No space left on device)" in other["full"]
+    assert "times in a row. Lower the learning rate" in found["nan"] and found["finite"]
+    assert "Another process failed. See what it says." in found["full"]
+    assert "([Errno 28] No space left on device). Make room" in other["full"]
     assert other["meddle"] == found["meddle"] and other["nan"] == found["nan"]
     assert found["left"] == 4, "a callback on one process ends all of them at the same step"
     assert found["alone"] is None
-    assert "no answer from another of the 2 processes: expected all to go on" in found["dead"]
+    assert "nother of the 2 processes does not answer" in found["dead"]
 
 
 def test_fingerprints_tell_tensors_apart():
@@ -388,14 +371,14 @@ def test_fingerprints_tell_tensors_apart():
         ({"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500", "WORLD_SIZE": "1"}, False),
     ],
 )
-def test_a_run_that_was_to_have_company_says_that_it_is_alone(environment, warned, tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_to_have_company_says_that_it_is_alone(environment, warned, tmp_path, monkeypatch, caplog):
     trainer = build(tmp_path / "run", pretrain_epochs=0, discriminator_pretrain_steps=0, rounds=0)
     for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     trainer.train()
-    assert ("1 process. Expected" in capsys.readouterr().err) == warned
+    assert ("Running as 1 process" in caplog.text) == warned
 
 
 DYING = '''
@@ -442,7 +425,7 @@ def test_a_launched_process_that_dies_takes_the_others_with_it(tmp_path):
     start = time.monotonic()
     done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert "seqgan-hf (process 0): got no answer from another of the 2 processes" in done.stderr
+    assert "seqgan-hf (process 0): Another of the 2 processes does not answer" in done.stderr
     assert "SIGKILL" in done.stderr
     pids = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(2)]
     assert not any(alive(pid) for pid in pids), "an orphan was left behind"
@@ -453,7 +436,7 @@ def test_a_launched_process_that_dies_takes_the_others_with_it(tmp_path):
 
 def test_one_process_has_nothing_to_compare(tmp_path):
     trainer = build(tmp_path / "run")
-    check_same_weights(trainer.accelerator, trainer._models())
+    check_same_weights(trainer.session.accelerator, trainer.models.named())
 
 
 # --- Launch configurations -------------------------------------------------------------------------------------------
@@ -492,7 +475,7 @@ def test_launch_configurations_are_valid_for_accelerate(name):
 def test_precision_is_the_launchers_where_the_recipe_is_silent(tmp_path, monkeypatch):
     nothing = {"pretrain_epochs": 0, "discriminator_pretrain_steps": 0, "rounds": 0}
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert build(tmp_path / "run", **nothing).accelerator.mixed_precision == "bf16"
+    assert build(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "bf16"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    assert build(tmp_path / "run", **nothing).accelerator.mixed_precision == "no"
-    assert build(tmp_path / "run", bf16=True, **nothing).accelerator.mixed_precision == "bf16"
+    assert build(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "no"
+    assert build(tmp_path / "run", bf16=True, **nothing).session.accelerator.mixed_precision == "bf16"

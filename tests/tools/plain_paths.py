@@ -41,6 +41,14 @@ def linear_nll(hidden, weight, bias, targets, weights) -> tuple[Tensor, Tensor]:
     return (nll * weights).sum(), -nll.detach()
 
 
+def linear_kl(head, other, weights, forward=False) -> tuple[Tensor, Tensor]:
+    """All logits of both at once, and autograd."""
+    ours, theirs = (F.linear(*layer).float().log_softmax(dim=-1) for layer in (head, other))
+    first, second = (theirs, ours) if forward else (ours, theirs)
+    divergences = (first.exp() * (first - second)).sum(dim=-1)
+    return (divergences * weights).sum(), divergences.detach()
+
+
 def everything(vocab_size: int, device: torch.device) -> int:
     """No blocks."""
     return 2**62
@@ -135,6 +143,7 @@ def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
 PLAIN = {
     functional.sample_categorical: sample_categorical,
     functional.linear_nll: linear_nll,
+    functional.linear_kl: linear_kl,
     functional.multiply: linear,
     BLOCK_ROWS: everything,
     reserved_cache.reserve: leave,
@@ -176,7 +185,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
         if setting != "auto":  # plain code holds the logits of all positions of so many rows
             patch.setattr(sampling, "MAX_ROWS", 1000)
         for name, module in list(sys.modules.items()):
-            if name.split(".")[0] in ("seqgan_hf", "tests"):
+            if name.split(".")[0] == "seqgan_hf" or name.split(".")[-1].startswith("test_"):
                 for attribute, value in list(vars(module).items()):
                     if target.get(id(value), value) is not value:
                         patch.setattr(module, attribute, target[id(value)])

@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
@@ -64,9 +66,7 @@ def soak(output: Path, seconds: float, every: float, options: list[str]) -> list
     return rows
 
 
-def draw(rows: list[dict[str, float]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
+def draw(rows: list[dict[str, float]]) -> Figure:
     names = COLUMNS[1:-1]
     figure = Figure(figsize=(7, 1.5 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
@@ -75,7 +75,7 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     axes.set_xlabel("minutes")
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/soak"), help="folder (default: runs/soak)")
     options, overrides = parser.parse_known_args()
     rows = soak(options.output, options.seconds, options.every, overrides)
-    draw(rows, options.output / "soak.png")
+    draw(rows).savefig(options.output / "soak.png", dpi=120)
     half = rows[len(rows) // 2 :]
     for name in COLUMNS[1:]:
         print(f"{name}: {half[0][name]} after half of the time, {rows[-1][name]} at the end")

@@ -76,7 +76,5 @@ def _wait(pids: list[int], timeout: float) -> None:
             for pid in left:
                 os.kill(pid, 9)
                 os.waitpid(pid, 0)
-            raise AssertionError(
-                f"no end after {timeout} s: expected one. Do the processes wait for each other?"
-            )
+            raise AssertionError(f"no end after {timeout} s: expected one. Do the processes wait for each other?")
         time.sleep(0.01)

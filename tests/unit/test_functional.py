@@ -157,3 +157,28 @@ def test_layers_that_drop_by_themselves_do_not_train():
     ids, inputs = torch.arange(10).view(2, 5), torch.randn(2, 5, 4)
     assert torch.equal(model(ids).logits, model(ids).logits)
     assert torch.equal(stacked(inputs)[0], stacked(inputs)[0])
+
+
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_linear_kl_is_the_divergence_of_two_softmaxes(forward, biased, monkeypatch):
+    """Value and gradients against autograd over all logits, in blocks of two rows; M of another width."""
+    monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 2)
+    rng = torch.Generator().manual_seed(0)
+    head = [torch.randn(5, 3, generator=rng), torch.randn(7, 3, generator=rng), torch.randn(7, generator=rng)]
+    head = [tensor.requires_grad_() for tensor in head] if biased else [*(t.requires_grad_() for t in head[:2]), None]
+    other = (torch.randn(5, 4, generator=rng), torch.randn(7, 4, generator=rng), torch.randn(7, generator=rng))
+    weights = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
+    loss, values = functional.linear_kl(tuple(head), other, weights, forward)
+    ours, theirs = F.linear(*head).log_softmax(-1), F.linear(*other).log_softmax(-1)
+    expected = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+    if not forward:
+        expected = F.kl_div(theirs, ours, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(loss, (weights * expected).sum())
+    inputs = [tensor for tensor in head if tensor is not None]
+    for one, plain in zip(
+        torch.autograd.grad(3 * loss, inputs), torch.autograd.grad(3 * (weights * expected).sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(one, plain, rtol=1e-4, atol=1e-5)
+    assert values.grad_fn is None or not values.requires_grad

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..ngrams import Text, check_texts, count_ngrams, encode
+from ..record import Estimate
 
 
 SMOOTHING = 0.1  # method 1: the numerator of a precision without any match
@@ -53,7 +54,7 @@ def scores_from_matches(
 
 def check_orders(orders: Sequence[int]) -> None:
     if not orders or min(orders) < 1:
-        raise UserError(f"orders={list(orders)}", "n-gram orders of at least 1", "set e.g. (2, 3, 4, 5)")
+        raise UserError(f"orders={list(orders)}", "n-gram orders of at least 1", "use (2, 3, 4, 5), for example")
 
 
 def sentence_bleu(
@@ -64,7 +65,7 @@ def sentence_bleu(
     Equal to `nltk.translate.bleu_score.sentence_bleu` with weights 1/n and `SmoothingFunction().method1`.
 
     Raises:
-        ValueError: no samples, no references, or an order below 1.
+        UserError: no samples, no references, or an order below 1.
     """
     check_texts("samples", samples)
     check_texts("references", references)
@@ -82,9 +83,14 @@ def sentence_bleu(
     return scores_from_matches(matches, lengths, closest_lengths(lengths, reference_lengths), orders)
 
 
+def mean_bleu(scores: np.ndarray, orders: Sequence[int]) -> dict[str, Estimate]:
+    """`bleu_<n>` from independent sentence scores (N, len(orders))."""
+    return {f"bleu_{n}": Estimate.of_mean(column) for n, column in zip(orders, scores.T, strict=True)}
+
+
 def bleu(
     samples: Sequence[Text], references: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)
-) -> dict[str, float]:
+) -> dict[str, Estimate]:
     """Mean sentence BLEU against all references.
 
     High values mean samples made of real n-grams. Mode seeking raises it: a generator that repeats its few best
@@ -96,22 +102,12 @@ def bleu(
         orders: the n of BLEU-n.
 
     Returns:
-        `bleu_<n>` in [0, 1] and its standard error `bleu_<n>_se` over samples, the references being given.
+        `bleu_<n>` in [0, 1], with an interval over samples, the references being fixed.
 
     Raises:
-        ValueError: no samples, no references, or an order below 1.
+        UserError: no samples, no references, or an order below 1.
 
-    >>> bleu([["a", "cat", "sat"]], [["a", "cat", "sat", "down"], ["a", "cat"]], orders=[2])["bleu_2"]
+    >>> bleu([["a", "cat", "sat"]], [["a", "cat", "sat", "down"], ["a", "cat"]], orders=[2])["bleu_2"].value
     1.0
     """
-    scores = sentence_bleu(samples, references, orders)
-    return summarize("bleu", scores, orders)
-
-
-def summarize(name: str, scores: np.ndarray, orders: Sequence[int]) -> dict[str, float]:
-    """Means of independent sentence scores (N, len(orders)) with their standard errors (undefined for N = 1)."""
-    result = {}
-    for n, column in zip(orders, scores.T, strict=True):
-        result[f"{name}_{n}"] = float(column.mean())
-        result[f"{name}_{n}_se"] = float(column.std(ddof=1) / len(column) ** 0.5) if len(column) > 1 else float("nan")
-    return result
+    return mean_bleu(sentence_bleu(samples, references, orders), orders)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..confidence import wilson
 from ..ngrams import Text, check_texts, encode
+from ..record import Estimate
 
 
 def longest_shared(samples: Sequence[Text], train: Sequence[Text]) -> np.ndarray:
@@ -43,7 +43,7 @@ def longest_shared(samples: Sequence[Text], train: Sequence[Text]) -> np.ndarray
         longest[text[starts[starts < boundary]]] = n
 
 
-def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, float]:
+def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, Estimate | float]:
     """Share of samples that are training texts, and how long a run of words they share with one.
 
     Real text has a rate of its own (captions repeat), so read it beside the value of held-out text.
@@ -53,13 +53,12 @@ def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, float
         train: tokenized texts on which the generator was trained.
 
     Returns:
-        `copy_rate`: share of samples equal to a training text, with its 95% interval `copy_rate_low`, `copy_rate_high`
-            (Wilson); `longest_copy`: mean length, in
-        tokens, of the longest n-gram shared with a training text, with `longest_copy_se`; `longest_copy_share`: the
-        same as a share of the sample's length (empty samples left out).
+        `copy_rate`: share of samples equal to a training text; `longest_copy`: mean length, in tokens, of the longest
+        n-gram shared with a training text; `longest_copy_share`: the same as a share of the sample's length (empty
+        samples left out).
 
     Raises:
-        ValueError: no samples or no training texts.
+        UserError: no samples or no training texts.
 
     >>> copy_rate([["a", "b", "c"], ["b", "c", "x", "y"]], [["a", "b", "c"]])["longest_copy_share"]
     0.75
@@ -70,12 +69,8 @@ def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, float
     lengths = np.fromiter(map(len, samples), np.int64, len(samples))
     written = lengths > 0
     share = float((longest[written] / lengths[written]).mean()) if written.any() else 0.0
-    low, high = wilson(copied, len(samples))
     return {
-        "copy_rate": copied / len(samples),
-        "copy_rate_low": low,
-        "copy_rate_high": high,
-        "longest_copy": float(longest.mean()),
-        "longest_copy_se": float(longest.std(ddof=1) / len(samples) ** 0.5) if len(samples) > 1 else float("nan"),
+        "copy_rate": Estimate.of_share(copied, len(samples)),
+        "longest_copy": Estimate.of_mean(longest),
         "longest_copy_share": share,
     }

@@ -26,7 +26,7 @@ def distinct(samples: Sequence[Text], orders: Sequence[int] = (1, 2, 3, 4)) -> d
         and `distinct_texts`.
 
     Raises:
-        ValueError: no samples, or an order below 1.
+        UserError: no samples, or an order below 1.
 
     >>> distinct([["a", "cat"], ["a", "dog"]], orders=[1])
     {'distinct_texts': 1.0, 'distinct_1': 0.75, 'unique_ngrams_1': 3.0}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import MissingExtraError
-from .frechet import check_features
+from .fed import check_features
 
 
 def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -26,8 +26,8 @@ def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int
         `mauve` in (0, 1].
 
     Raises:
-        ImportError: `mauve-text` is not installed.
-        ValueError: fewer than two texts on a side, different dimensions, or features that are not finite.
+        MissingExtraError: `mauve-text` is not installed.
+        UserError: fewer than two texts on a side, different dimensions, or features that are not finite.
 
     >>> import numpy as np
     >>> features = np.random.default_rng(0).normal(size=(400, 2))
@@ -38,8 +38,7 @@ def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int
     try:
         from mauve import compute_mauve
     except ImportError as error:
-        raise MissingExtraError(
-            "no mauve-text: MAUVE is computed by its authors' library", None, 'pip install "seqgan-hf[mauve]"'
-        ) from error
+        problem, fix = "MAUVE needs its authors' library, mauve-text", 'run `pip install "seqgan-hf[mauve]"`'
+        raise MissingExtraError(problem, None, fix) from error
     # With fewer texts than 39 a cluster faiss prints a warning of its own; the cluster number is the authors' rule.
     return {"mauve": float(compute_mauve(p_features=theirs, q_features=ours, seed=seed, verbose=False).mauve)}

@@ -33,7 +33,7 @@ def ms_jaccard(
         `ms_jaccard_<n>` in [0, 1]; an order of which neither side has an n-gram counts as 0.
 
     Raises:
-        ValueError: no samples, no references, or an order below 1.
+        UserError: no samples, no references, or an order below 1.
 
     >>> ms_jaccard([["a", "b"], ["a", "c"]], [["a", "b"], ["a", "b"]], orders=[1])
     {'ms_jaccard_1': 0.6}

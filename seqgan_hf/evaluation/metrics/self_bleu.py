@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import UserError
 from ..ngrams import Text, check_texts, count_ngrams, encode
 from .bleu import check_orders, scores_from_matches
 
@@ -46,10 +45,8 @@ def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4
     """BLEU-n of every sample against all other samples, shape (N, len(orders)).
 
     Raises:
-        ValueError: fewer than two samples (a single one has no others), or an order below 1.
+        UserError: fewer than two samples (a single one has no others), or an order below 1.
     """
-    if len(samples) == 1:
-        raise UserError("1 sample: Self-BLEU compares a sample with the others", None, "give at least 2 samples")
     check_texts("samples", samples, minimum=2)
     check_orders(orders)
     encoded = encode(samples)
@@ -75,7 +72,7 @@ def self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)) -> 
         `self_bleu_<n>` in [0, 1].
 
     Raises:
-        ValueError: fewer than two samples, or an order below 1.
+        UserError: fewer than two samples, or an order below 1.
 
     >>> self_bleu([["a", "cat"], ["a", "cat"], ["a", "cat"]], orders=[2])
     {'self_bleu_2': 1.0}

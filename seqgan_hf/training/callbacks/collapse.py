@@ -21,8 +21,8 @@ ALIKE = (
     "steps a round or a lower generator learning rate, and compare with the value of real text"
 )
 SATURATED = (
-    "{name} has been {value:.3f} or so for {rounds} rounds: rewards are saturated, every sample gets nearly "
-    "the same. Try a weaker discriminator (fewer steps, more dropout), rewards by rank, or a baseline"
+    "{name} has been {value:.4f} or so for {rounds} rounds: every sample gets nearly the same reward. Try a weaker "
+    "discriminator (fewer steps, more dropout), rewards by rank, or a baseline"
 )
 GUESSES = (
     "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator guesses, its rewards are noise. Try "
@@ -46,8 +46,8 @@ class CollapseWarnings(TrainerCallback):
         distinct_bound: least share of distinct n-grams that is healthy; `None` means half of the first round's value.
         self_bleu_metric: name of a Self-BLEU value.
         self_bleu_bound: largest healthy Self-BLEU.
-        reward_metric: name of the mean reward, a probability of being real.
-        reward_margin: rewards within this of 0 or 1 are saturated: all samples get the same, nothing can be learnt.
+        spread_metric: name of the standard deviation of rewards over the samples of a batch.
+        spread_bound: least healthy one; below it all samples get the same reward, and nothing can be learnt.
         accuracy_metric: name of the discriminator's accuracy.
         accuracy_margin: accuracy within this of 0.5 or of 1 is a stuck game.
         patience: rounds in a row before saturated rewards and a stuck accuracy are reported.
@@ -57,14 +57,14 @@ class CollapseWarnings(TrainerCallback):
     distinct_bound: float | None = None
     self_bleu_metric: str = "self_bleu_3"
     self_bleu_bound: float = 0.95
-    reward_metric: str = "reward"
-    reward_margin: float = 0.01
+    spread_metric: str = "reward_std"
+    spread_bound: float = 0.002
     accuracy_metric: str = "discriminator_accuracy"
     accuracy_margin: float = 0.01
     patience: int = 5
     _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "adversarial/round" in logs:
             for warning in self.update(logs):
                 if state.is_local_process_zero:
@@ -102,10 +102,9 @@ class CollapseWarnings(TrainerCallback):
         if (value := metrics.get(self.self_bleu_metric)) is not None:
             values = {"name": self.self_bleu_metric, "value": value, "bound": self.self_bleu_bound}
             yield "self_bleu", value > self.self_bleu_bound, 1, ALIKE.format(**values)
-        if (value := metrics.get(self.reward_metric)) is not None:
-            values = {"name": self.reward_metric, "value": value, "rounds": self.patience}
-            saturated = min(value, 1 - value) < self.reward_margin
-            yield "reward", saturated, self.patience, SATURATED.format(**values)
+        if (value := metrics.get(self.spread_metric)) is not None:
+            values = {"name": self.spread_metric, "value": value, "rounds": self.patience}
+            yield "spread", value < self.spread_bound, self.patience, SATURATED.format(**values)
         if (value := metrics.get(self.accuracy_metric)) is not None:
             values = {"name": self.accuracy_metric, "value": value, "rounds": self.patience}
             yield "guesses", abs(value - 0.5) < self.accuracy_margin, self.patience, GUESSES.format(**values)

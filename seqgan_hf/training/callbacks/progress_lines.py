@@ -35,7 +35,7 @@ class ProgressBar(TrainerCallback):
         self.bar: tqdm | None = None
         self.shown: dict[str, str] = {}
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_local_process_zero:
             return
         phase, done, total = _unit(logs)
@@ -62,11 +62,14 @@ class LogLines(TrainerCallback):
     def __init__(self):
         self.logged = -LOG_SECONDS
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         phase, done, total = _unit(logs)
         if state.is_local_process_zero and (done == total or time.perf_counter() - self.logged > LOG_SECONDS):
             self.logged = time.perf_counter()
             logger.info("%s", log_line(phase, done, total, logs))
+
+    def close(self) -> None:
+        """Nothing is left open."""
 
 
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float]) -> str:

@@ -56,9 +56,12 @@ class PushToHub(TrainerCallback):
         """
         if not self.session.is_main:
             return None
-        args = self.session.args
-        place = {"token": args.hub_token, "discriminator": args.hub_discriminator}
-        session = self.session
+        session, args = self.session, self.session.args
         return push_run(
-            session.folder, session.hub_model_id, args.hub_private_repo, commit_message=commit_message, **place
+            session.folder,
+            session.hub_model_id,
+            args.hub_private_repo,
+            args.hub_token,
+            args.hub_discriminator,
+            commit_message=commit_message,
         )

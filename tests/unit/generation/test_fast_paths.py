@@ -7,11 +7,11 @@ import torch
 
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, likelihood, rollouts
-from seqgan_hf.generation.likelihood import token_logprobs, weighted_nll
+from seqgan_hf.generation.likelihood import full_kl, token_logprobs, weighted_nll
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
 from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator
-from seqgan_hf.objectives import MLE, Reinforce
+from seqgan_hf.objectives import MLE, Models, Reinforce
 from seqgan_hf.samples import Samples
 from tests.tools.plain_paths import PLAIN, fast_paths
 from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
@@ -53,8 +53,11 @@ def losses(generator):
     weights = torch.linspace(-1, 1, samples.ids.numel()).view_as(samples.ids)
     logprobs = token_logprobs(generator, samples)
     loss, values = weighted_nll(generator, samples, weights)
-    total = (logprobs * weights).sum() + 2 * loss + MLE().generator_loss(generator, None, samples, None).value
-    return [logprobs, loss, values, *torch.autograd.grad(total, parameters, allow_unused=True)]
+    total = (logprobs * weights).sum() + 2 * loss + MLE().generator_loss(Models(generator), samples, None).value
+    kl, divergences = full_kl(generator, build_generator("gru", seed=5), samples, weights)
+    further, others = full_kl(generator, build_generator("gru", seed=5), samples, weights, forward=True)
+    total = total + kl + 3 * further
+    return [logprobs, loss, values, divergences, others, *torch.autograd.grad(total, parameters, allow_unused=True)]
 
 
 @pytest.mark.parametrize("compute", [drawn, completed, mixed, losses], ids=lambda function: function.__name__)
@@ -76,7 +79,13 @@ def test_discriminators_are_the_same_with_fast_paths_on_and_off(discriminator):
     results = []
     for setting in ("off", "on", "auto"):
         with fast_paths(setting, kept=SAMPLER):
-            loss = Reinforce().discriminator_loss(discriminator, batch(), batch().select(slice(0, 5))).value
+            loss = (
+                Reinforce()
+                .discriminator_loss(
+                    Models(build_generator("lstm"), discriminator), batch(), batch().select(slice(0, 5))
+                )
+                .value
+            )
             results.append([loss, *torch.autograd.grad(loss, list(discriminator.parameters()), allow_unused=True)])
     for other in results[1:]:
         for fast, plain in zip(other, results[0], strict=True):
@@ -87,6 +96,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
     places = [
         (functional, "linear_nll"),
         (likelihood, "linear_nll"),
+        (likelihood, "linear_kl"),
         (decoder, "sample_categorical"),
         (decoder, "multiply"),
         (decoder, "reserve"),
@@ -105,7 +115,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
     assert [getattr(*place) for place in places] == before
 
 
-def test_plain_rollouts_do_not_depend_on_the_staircase(monkeypatch):
+def test_plain_rollouts_do_not_depend_on_the_walk(monkeypatch):
     """The reference is one: it calls no fast path."""
 
     def fails(*arguments, **options):

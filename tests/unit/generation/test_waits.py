@@ -17,7 +17,7 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.objectives import MLE, SeqGAN
+from seqgan_hf.objectives import MLE, Models, SeqGAN
 from tests.tools.plain_paths import fast_paths
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -130,7 +130,7 @@ def test_sequences_of_fixed_length_are_drawn_and_learned_without_a_wait(kind, al
     generator = fixed_length(kind)
     samples = drawn(generator)
     assert waits(lambda: drawn(generator)) == {}
-    counts = waits(lambda: MLE().generator_loss(generator, None, samples, None).value.backward())
+    counts = waits(lambda: MLE().generator_loss(Models(generator), samples, None).value.backward())
     assert counts.total() <= allowed
 
 
@@ -167,6 +167,12 @@ def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding(
 def test_a_generator_step_waits_for_nothing_but_these():
     generator, discriminator = build_generator("lstm", eos=None), build_discriminator("cnn")
     samples, objective = drawn(generator), SeqGAN(rollouts=2)
-    counts = waits(lambda: objective.generator_loss(generator, discriminator, samples, samples).value.backward())
+    models = Models(generator, discriminator)
+
+    def step() -> None:
+        fake = objective.credit(models, samples, samples).samples
+        objective.generator_loss(models, samples, fake).value.backward()
+
+    counts = waits(step)
     assert counts["_local_scalar_dense"] == 2  # rollouts and whole sequences are scored
     assert set(counts) == {"nonzero", "_local_scalar_dense"}

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
-from seqgan_hf.commands.cli import main
-from seqgan_hf.runs.curves import read_points, write_curves
+from seqgan_hf.commands import main
+from seqgan_hf.errors import UserError
+from seqgan_hf.runs.curves import draw_runs, read_points, write_curves
+from seqgan_hf.runs.record import read_lines, read_run
+from tests.tools.logs import DISCRIMINATOR, EPOCH, ROUND, write_lines, write_run
 
 
 ROOT = Path(__file__).parents[3]
-# Of the logs below: an epoch of pretraining, D's pretraining, a round.
-EPOCH, DISCRIMINATOR, ROUND = 10.0, 7.0, 5.0
-
-
-def write_run(folder: Path, epochs: int, rounds: int, shift: float = 0.0, start: str | None = None, **recipe) -> str:
-    """A log whose NLL_oracle is 10 - epoch, then 8 - round / 10 (plus `shift`); NLL_test only at even units."""
-    lines, seconds = [], 0.0
-    for epoch in range(1, epochs + 1):
-        seconds += EPOCH
-        line = {"phase": "pretrain_generator", "epoch": epoch, "seconds": seconds, "nll_train": 3.0}
-        lines.append(line | {"nll_oracle": 10 - epoch + shift, "nll_oracle_se": 0.25})
-    if rounds:
-        seconds += DISCRIMINATOR
-        lines.append({"phase": "pretrain_discriminator", "step": 1, "seconds": seconds, "nll_oracle": 99.0, "d": 1.0})
-    for round in range(1, rounds + 1):
-        seconds += ROUND
-        line = {"phase": "adversarial", "round": round, "seconds": seconds, "nll_oracle": 8 - round / 10 + shift}
-        lines.append(line | ({"nll_test": 4.0 + round} if round % 2 == 0 else {}))
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    training = {"seed": sum(map(ord, folder.name)), "output_dir": str(folder), "pretrain_epochs": epochs}
-    settings = {"generator": {"pretrained": start}, "objective": recipe, "training": training}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    return str(folder)
-
-
-@pytest.fixture
-def figures(monkeypatch) -> list[Figure]:
-    """Figures in place of their files."""
-    kept: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **options: kept.append(figure))
-    return kept
 
 
 def numbers(path: Path) -> list[tuple]:
@@ -70,15 +39,16 @@ def test_round_0_is_the_end_of_maximum_likelihood(tmp_path, figures):
     said = write_curves([run], str(tmp_path / "out.png"))
     assert said == f"picture: {tmp_path / 'out.png'}\nnumbers: {tmp_path / 'out.csv'} (4 rows)"
     assert numbers(tmp_path / "out.csv") == [
-        ("a", "nll_oracle", "0", "8.0", "0.25", "1"),
-        ("a", "nll_oracle", "1", "7.9", "", "1"),
-        ("a", "nll_oracle", "2", "7.8", "", "1"),
-        ("a", "nll_test", "2", "6.0", "", "1"),
+        ("a", "nll_oracle", "0", "8.0", "7.75", "8.5", "1"),
+        ("a", "nll_oracle", "1", "7.9", "", "", "1"),
+        ("a", "nll_oracle", "2", "7.8", "", "", "1"),
+        ("a", "nll_test", "2", "6.0", "", "", "1"),
     ]
     assert drawn(figures[0])[0] == [(0, 8.0), (1, 7.9), (2, 7.8)]
     assert [axes.get_title() for axes in figures[0].axes] == ["NLL_oracle (quality)", "NLL_test (coverage)"]
     (bars,) = figures[0].axes[0].collections
-    assert bars.get_segments()[0].tolist() == [[0, 7.75], [0, 8.25]]
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0, 7.75], [0, 8.5]]]
+    assert figures[0].get_supxlabel() == "bars: 95% interval over samples"
 
 
 def test_a_run_whose_pretraining_was_another_runs_begins_with_its_first_round(tmp_path, figures):
@@ -92,14 +62,16 @@ def test_runs_of_one_label_are_drawn_as_their_mean(tmp_path, figures):
     write_curves(runs, str(tmp_path / "out.png"), ["seqgan"] * 3 + ["control"], ["nll_oracle"])
     assert names(figures[0]) == ["seqgan (3 seeds)", "control"]
     rows = [row for row in numbers(tmp_path / "out.csv") if row[0] == "seqgan"]
-    # the deviation of -.3, 0 and .3 is .3
-    assert [(row[2], row[5]) for row in rows] == [("0", "3"), ("1", "3"), ("2", "3")]
+    # the deviation of -.3, 0 and .3 is .3, and Student's t with 2 degrees of freedom is 4.303 at 97.5%
+    half = 4.303 * 0.3 / 3**0.5
+    assert [(row[2], row[6]) for row in rows] == [("0", "3"), ("1", "3"), ("2", "3")]
     for row, mean in zip(rows, (9.0, 7.9, 7.8), strict=True):
-        assert float(row[3]) == pytest.approx(mean) and float(row[4]) == pytest.approx(0.3 / 3**0.5)
+        assert [*map(float, row[3:6])] == pytest.approx([mean, mean - half, mean + half], abs=1e-3)
     band, bars = figures[0].axes[0].collections
     assert isinstance(band, PolyCollection) and isinstance(bars, LineCollection)
     heights = band.get_paths()[0].vertices[:, 1]
-    assert heights.max() == pytest.approx(9.0 + 0.3 / 3**0.5)
+    assert heights.max() == pytest.approx(9.0 + half, abs=1e-3)
+    assert "bands: 95% interval of the mean over seeds" in figures[0].get_supxlabel()
 
 
 def test_without_labels_recipes_that_differ_in_seeds_are_one(tmp_path, figures):
@@ -113,7 +85,7 @@ def test_where_a_seed_has_not_measured_no_mean_is_drawn_and_that_is_said(tmp_pat
     runs = [write_run(tmp_path / "a", 1, 4), write_run(tmp_path / "b", 1, 2), write_run(tmp_path / "c", 1, 1, n=1)]
     said = write_curves(runs, str(tmp_path / "out.png"), ["x", "x", "y"])
     assert drawn(figures[0])[0] == [(0, 9.0), (1, 7.9), (2, 7.8)]
-    assert "x: nll_oracle at 3 of 5 places, those which all of its 2 runs measured" in said.splitlines()
+    assert "x: nll_oracle is drawn at 3 of 5 places, those which all of its 2 runs measured" in said.splitlines()
     assert "y: nll_test was not measured by all of its runs, or not over rounds" in said.splitlines()
 
 
@@ -128,9 +100,8 @@ def test_over_seconds_maximum_likelihood_that_goes_on_begins_where_the_rounds_do
 
 def test_over_seconds_seeds_are_joined_by_round_and_stand_at_their_mean_time(tmp_path, figures):
     runs = [write_run(tmp_path / name, 1, 2) for name in ("a", "b")]
-    lines = [json.loads(line) for line in Path(runs[1], "metrics.jsonl").read_text().splitlines()]
-    slow = [json.dumps(line | {"seconds": 2 * line["seconds"]}) for line in lines]
-    Path(runs[1], "metrics.jsonl").write_text("\n".join(slow))
+    lines = read_lines(Path(runs[1], "metrics.jsonl"))
+    write_lines(runs[1], [line | {"seconds": 2 * line["seconds"]} for line in lines])
     write_curves(runs, str(tmp_path / "out.png"), ["x", "x"], ["nll_oracle"], axis="seconds")
     first = DISCRIMINATOR + ROUND
     assert [x for x, _ in drawn(figures[0])[0]] == [0, 1.5 * first, 1.5 * (first + ROUND)]
@@ -139,12 +110,11 @@ def test_over_seconds_seeds_are_joined_by_round_and_stand_at_their_mean_time(tmp
 @pytest.mark.parametrize(("factor", "unit", "last"), [(1, "seconds", 17), (60, "minutes", 17), (3600, "hours", 17)])
 def test_long_times_are_drawn_in_longer_units_and_written_in_seconds(factor, unit, last, tmp_path, figures):
     run = write_run(tmp_path / "a", 1, 2)
-    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-    text = "\n".join(json.dumps(line | {"seconds": factor * line["seconds"]}) for line in lines)
-    Path(run, "metrics.jsonl").write_text(text)
+    lines = read_lines(Path(run, "metrics.jsonl"))
+    write_lines(run, [line | {"seconds": factor * line["seconds"]} for line in lines])
     write_curves([run], str(tmp_path / "out.png"), metrics=["nll_oracle"], axis="seconds")
     assert drawn(figures[0])[0][-1][0] == last
-    assert figures[0].axes[0].get_xlabel() == f"{unit} since the shared maximum likelihood"
+    assert figures[0].axes[0].get_xlabel() == f"{unit} since the shared pretraining"
     assert float(numbers(tmp_path / "out.csv")[-1][2]) == factor * last
 
 
@@ -190,7 +160,7 @@ def test_published_points_stand_beside_the_curves_unconnected(tmp_path, figures)
     assert theirs.get_linestyle() == "None" and theirs.get_marker() != "None" and line.get_linestyle() == "-"
     assert drawn(figures[0])[1] == [(0, 9.5), (50, 8.5)] and drawn(figures[0], 1)[1] == [(1, 5)]
     assert names(figures[0]) == ["a", "theirs", "points"]
-    assert ("theirs", "nll_oracle", "50", "8.5", "", "") in numbers(tmp_path / "out.csv")
+    assert ("theirs", "nll_oracle", "50", "8.5", "", "", "") in numbers(tmp_path / "out.csv")
     assert said.splitlines()[-1].endswith("points.csv: points of bleu_2 are not drawn, as no panel shows it")
 
 
@@ -239,7 +209,7 @@ def test_panels_fill_their_rows(tmp_path, figures, panels, grid):
     run = write_run(tmp_path / "a", 1, 0)
     metrics = [f"metric_{index}" for index in range(panels)]
     lines = [{"phase": "adversarial", "round": i, "seconds": 1.0, **dict.fromkeys(metrics, 1.0)} for i in (1, 2)]
-    Path(run, "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_lines(run, lines)
     write_curves([run], str(tmp_path / "out.png"), metrics=metrics)
     assert figures[0].axes[0].get_gridspec().get_geometry() == grid
 
@@ -249,61 +219,81 @@ def test_a_value_at_its_bound_is_drawn_flat(tmp_path, figures):
     lines = [
         {"phase": "adversarial", "round": i, "seconds": 1.0, "jsd_oracle": 0.6931471 + i * 1e-9} for i in (1, 2, 3)
     ]
-    Path(run, "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_lines(run, lines)
     write_curves([run], str(tmp_path / "out.png"))
     low, high = figures[0].axes[0].get_ylim()
     assert high - low > 0.01
 
 
-def test_an_error_that_is_none_is_not_drawn(tmp_path):
+@pytest.mark.parametrize("interval", [[None, None], [8.0, None], [float("nan"), 9.5]])
+def test_an_interval_that_is_none_is_not_drawn(interval, tmp_path, figures):
     run = write_run(tmp_path / "a", 1, 0)
-    line = {"phase": "adversarial", "round": 1, "seconds": 1.0, "nll_oracle": 9.0, "nll_oracle_se": -0.5}
-    Path(run, "metrics.jsonl").write_text(json.dumps(line))
+    line = {
+        "phase": "adversarial",
+        "round": 1,
+        "seconds": 1.0,
+        "nll_oracle": 9.0,
+        "intervals": {"nll_oracle": interval},
+    }
+    write_lines(run, [line])
     for _ in range(2):  # its own numbers are written again
         write_curves([run], str(tmp_path / "out.png"))
-    assert numbers(tmp_path / "out.csv") == [("a", "nll_oracle", "1", "9.0", "", "1")]
+    assert numbers(tmp_path / "out.csv") == [("a", "nll_oracle", "1", "9.0", "", "", "1")]
+    assert not figures[0].axes[0].collections and figures[0].get_supxlabel() == ""
 
 
-@pytest.mark.parametrize("suffix", ["png", "pdf", "svg", "PNG"])
-def test_pictures_are_written(suffix, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("PNG", b"\x89PNG")]
+)
+def test_pictures_are_written(suffix, start, tmp_path, capsys):
     run = write_run(tmp_path / "a", 1, 2)
     picture = tmp_path / f"picture.{suffix}"
     assert main(["curves", run, "--output", str(picture)]) == 0
-    assert picture.stat().st_size > 5000 and (tmp_path / "picture.csv").exists()
+    assert picture.read_bytes().startswith(start) and (tmp_path / "picture.csv").exists()
     assert capsys.readouterr().out.splitlines()[0] == f"picture: {picture}"
+
+
+def test_the_picture_of_a_run_shows_all_of_it_and_marks_the_switch(tmp_path, figures):
+    run = read_run(write_run(tmp_path / "a", 2, 4))
+    run.label = "SeqGAN"
+    assert draw_runs([run], tmp_path / "curve.png")
+    curve, mark = drawn(figures[0])
+    assert curve == [(1, 9), (2, 8), (3, 7.9), (4, 7.8), (5, 7.7), (6, 7.6)] and [x for x, _ in mark] == [2, 2]
+    assert drawn(figures[0], 1)[0] == [(4, 6.0), (6, 8.0)] and names(figures[0]) == ["SeqGAN"]
+    assert figures[0].get_supxlabel() == "bars: 95% interval over samples; dashed: adversarial training begins"
+
+
+def test_a_run_that_measured_nothing_has_no_picture(tmp_path, figures):
+    run = write_run(tmp_path / "a", 1, 1)
+    write_lines(run, [{"phase": "adversarial", "round": 1, "seconds": 1.0, "reward": 0.5}])
+    assert not draw_runs([read_run(run)], tmp_path / "curve.png") and not figures
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("no/such", "'no/such' without metrics.jsonl: expected a run's folder"),
-        (".", "'.' without metrics.jsonl: expected a run's folder"),
-        (
-            "gan --metrics bleu_9",
-            "metric 'bleu_9': expected one that a run measured .nll_train, nll_oracle, nll_test",
-        ),
+        ("no/such", "cannot read 'no/such/metrics.jsonl' .No such file.*: expected the log of a run"),
+        (".", "cannot read 'metrics.jsonl' .No such file"),
+        ("gan --metrics bleu_9", "metric 'bleu_9': expected one that a run measured .nll_train, nll_oracle, nll_test"),
         ("gan --metrics d", "no value of d to draw over rounds: expected .*. Choose"),
-        (
-            "train_only --axis epochs",
-            "runs that measured none of nll_oracle, .*one that a run measured .nll_train",
-        ),
-        ("gan mle --labels x", "1 labels for 2 runs: expected one for each"),
-        ("gan gan", "the run 'gan' twice: expected different runs"),
-        ("gan other --labels x x", "runs of 1 and 2 epochs of maximum likelihood as 'x': expected seeds"),
-        ("gan mle", "mle without adversarial rounds: expected some .*. Set --axis seconds"),
-        ("gan other mle --axis seconds", "mle of 3 epochs .* begin after 1 and 2: expected one beginning"),
-        ("other short --axis seconds", "short of 1 epochs .* begin after 2: expected .*at least as many"),
-        ("later mle --axis seconds", "mle without rounds, which began afresh, .*: expected a common beginning"),
+        ("train_only --axis epochs", "The runs measured none of nll_oracle, .*. Choose --metrics from nll_train"),
+        ("gan mle --labels x", "1 labels for 2 runs: expected one label for each"),
+        ("gan gan", "The run 'gan' is named twice. Leave one out"),
+        ("gan other --labels x x", "runs with 1 and 2 epochs of pretraining share the label 'x': expected seeds"),
+        ("gan mle", "No adversarial rounds in mle. Set --axis seconds"),
+        ("gan other mle --axis seconds", "mle has 3 epochs .* begin after 1 and 2: expected one beginning"),
+        ("other short --axis seconds", "short has 1 epochs .* begin after 2: expected .*at least as many"),
+        ("later mle --axis seconds", "mle has no rounds and began from fresh weights.*: expected a common beginning"),
         ("timeless --axis seconds", "a line of timeless without `seconds`: expected a log with times"),
-        ("gan --output no/such/a.png", "--output 'no/such/a.png' in a folder that does not exist. Expected"),
+        ("gan --output no/such/a.png", "--output 'no/such/a.png' is in a folder that does not exist. Make"),
         ("gan --output a.gif", "--output 'a.gif': expected a file in .pdf, .png, .svg. Change"),
         ("gan --output a", "--output 'a': expected a file in .pdf, .png, .svg"),
-        ("gan --output folder.png", "'folder.png', which cannot be written"),
-        ("gan --points none.csv", "points 'none.csv', which cannot be read .No such file.*: expected a CSV"),
-        ("gan --points good.csv --axis epochs", "--points, .* and --axis epochs: expected --axis rounds"),
-        ("gan --output good.png", "beside which good.csv holds something else than drawn numbers: expected a name"),
-        ("binary", "'binary/metrics.jsonl', which is not UTF-8 .*: expected a run's log"),
-        ("gan --points good.csv --output good.png", "would be written over the points 'good.csv': expected another"),
+        ("gan --output folder.png", "Cannot write 'folder.png'"),
+        ("gan --points none.csv", "cannot read the points 'none.csv' .No such file.*: expected a CSV"),
+        ("gan --points good.csv --axis epochs", "--points with --axis epochs: expected --axis rounds"),
+        ("gan --output good.png", "would overwrite good.csv, which does not hold drawn numbers. Choose another name"),
+        ("binary", "cannot read 'binary/metrics.jsonl' .*utf-8.*: expected the log of a run"),
+        ("gan --points good.csv --output good.png", "would write its numbers over the points 'good.csv'. Choose"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch, capsys):
@@ -311,10 +301,10 @@ def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch,
     for name, units in {"gan": (1, 2), "other": (2, 2), "mle": (3, 0), "short": (1, 0), "timeless": (1, 1)}.items():
         write_run(tmp_path / name, *units)
     write_run(tmp_path / "later", 0, 2, start="runs/base/generator")
-    lines = [json.loads(line) for line in Path("timeless/metrics.jsonl").read_text().splitlines()]
-    Path("timeless/metrics.jsonl").write_text("\n".join(json.dumps(line | {"seconds": None}) for line in lines))
+    lines = read_lines(Path("timeless/metrics.jsonl"))
+    write_lines("timeless", [line | {"seconds": None} for line in lines])
     Path("train_only").mkdir()
-    Path("train_only/metrics.jsonl").write_text('{"phase": "pretrain_generator", "epoch": 1, "nll_train": 3.0}\n')
+    write_lines("train_only", [{"phase": "pretrain_generator", "epoch": 1, "nll_train": 3.0}])
     Path("good.csv").write_text("round,metric,value\n0,nll_oracle,9\n")
     Path("binary").mkdir()
     Path("binary/metrics.jsonl").write_bytes(b"\xff\xfe{}")
@@ -322,8 +312,7 @@ def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch,
     arguments = call.split() + ([] if "--output" in call else ["--output", "a.png"])
     assert main(["curves", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("seqgan-hf: got ") and line.count(" -> ") == 2
-    assert re.search(message, line), line
+    assert line.startswith("seqgan-hf: ") and re.search(message, line), line
     assert not Path("a.png").exists() and Path("good.csv").read_text().startswith("round,")
 
 
@@ -331,24 +320,24 @@ def test_mistakes_are_answered_in_one_line(call, message, tmp_path, monkeypatch,
     ("content", "message"),
     [
         (b"", "with the columns none: expected round,metric,value and perhaps label"),
-        (b"round,value\n1,2\n", "with the columns round,value. Expected"),
-        (b"round,metric,value,colour\n1,a,2,red\n", "with the columns round,metric,value,colour. Expected"),
-        (b"round,metric,value,value\n1,a,2,3\n", "with the columns round,metric,value,value. Expected"),
-        (b"round,metric,value\n", "without a row: expected one a point"),
+        (b"round,value\n1,2\n", "with the columns round,value: expected"),
+        (b"round,metric,value,colour\n1,a,2,red\n", "with the columns round,metric,value,colour: expected"),
+        (b"round,metric,value,value\n1,a,2,3\n", "with the columns round,metric,value,value: expected"),
+        (b"round,metric,value\n", "without a row: expected one row for each point"),
         (b"round,metric,value\n1,a,2\nten,a,2\n", "row 3 of the points .*ten,a,2.: expected round,metric,value"),
         (b"round,metric,value\n1,a,nan\n", "row 2 of"),
         (b"round,metric,value\n-1,a,2\n", "row 2 of"),
         (b"round,metric,value\n1,,2\n", "row 2 of"),
         (b"round,metric,value\n1,a\n", "row 2 of"),
         (b"round,metric,value\n1,a,2,3\n", "row 2 of"),
-        (b"round,metric,value\n1,\xff\xfe,2\n", "which cannot be read .*utf-8.*: expected a CSV file in UTF-8"),
+        (b"round,metric,value\n1,\xff\xfe,2\n", "cannot read the points .*utf-8.*: expected a CSV file in UTF-8"),
     ],
 )
 def test_malformed_points_are_refused(content, message, tmp_path):
     (tmp_path / "points.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=message) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         read_points(str(tmp_path / "points.csv"))
-    assert str(refused.value).count(" -> ") == 2 and len(str(refused.value).splitlines()) == 1
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_points_of_a_spreadsheet_are_read(tmp_path):

@@ -1,0 +1,240 @@
+"""From a recipe to a trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+from datasets import IterableDataset
+from huggingface_hub.errors import StrictDataclassError
+from jsonargparse import Namespace
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainerCallback,
+)
+
+from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
+from ..data import Corpus, materialize
+from ..errors import DataError, RecipeError
+from ..evaluation.arguments import EvaluationArguments
+from ..evaluation.base import Evaluator
+from ..evaluation.likelihood import OracleNLL
+from ..evaluation.text import TextEvaluator
+from ..evaluation.tokenization import import_by_path
+from ..objectives import Objective
+from ..samples import Samples
+from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
+from ..training.callbacks.save_oracle import SaveOracle
+from ..training.trainer import AdversarialTrainer
+from .recipe import EvaluationSettings, ModelSettings, load_evaluation, recipe_parser, unknown_key
+
+
+def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
+    """Load the data, build the models, put them into a trainer.
+
+    Args:
+        recipe: what `load_recipe` gave.
+        text: the same as YAML, to be kept in the run's folder.
+    """
+    nodes = recipe_parser().instantiate(recipe)
+    corpus = nodes.data.load()
+    if nodes.training.max_new_tokens is None:
+        nodes.training.max_new_tokens = corpus.max_length
+    set_seed(nodes.training.seed)  # the same weights on all processes
+    generator = build_generator(nodes.generator, corpus)
+    discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
+    held_out = corpus.eval
+    if not isinstance(held_out, Samples):
+        held_out = materialize(held_out, corpus.bos_token_id, corpus.pad_token_id)
+    return AdversarialTrainer(
+        generator,
+        discriminator,
+        nodes.objective,
+        nodes.training,
+        corpus.train,
+        held_out,
+        corpus.tokenizer,
+        callbacks=build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir)),
+        evaluators=build_evaluators(nodes, corpus, held_out),
+        pretraining=nodes.pretraining,
+        recipe=text,
+    )
+
+
+def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> list[Evaluator]:
+    """What is measured at evaluation rounds: NLL_oracle where an oracle wrote the data, and the recipe's metrics."""
+    evaluators: list[Evaluator] = []
+    if corpus.oracle is not None:
+        evaluators.append(OracleNLL(corpus.oracle, held_out))
+    if nodes.evaluation.metrics:
+        settings = replace(nodes.evaluation, device=nodes.training.device)
+        evaluators.append(TextEvaluator.from_corpus(corpus, settings.metrics, settings))
+    return evaluators
+
+
+def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> list[TrainerCallback]:
+    """What a recipe adds to a run: its oracle is saved, and the finished generator evaluated."""
+    callbacks: list[TrainerCallback] = []
+    if corpus.oracle is not None:
+        callbacks.append(SaveOracle(corpus, folder))
+    if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
+        callbacks.append(EvaluateAtEnd(evaluation_of_run(settings, corpus, folder), corpus))
+    return callbacks
+
+
+def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> EvaluationArguments:
+    """An evaluation recipe for the generator of a run, with the run's own text or oracle where it names no other.
+
+    Args:
+        settings: of the training recipe; `recipe` names the evaluation's.
+        corpus: of the run.
+        folder: of the run.
+
+    Raises:
+        DataError: the generator continues prompts, which evaluation recipes do not give it.
+        RecipeError: the evaluation recipe cannot be read.
+    """
+    if corpus.conditional:
+        raise DataError(
+            "`evaluation.recipe` for data with prompts",
+            "a generator that writes without one",
+            "name `evaluation.metrics` instead, which are measured with the training prompts",
+        )
+    output = folder / "evaluation"
+    here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
+    if corpus.oracle is not None:
+        here["oracle"] = str(folder / "oracle")
+    else:
+        here["references"] = str(output / "references.txt")
+        if not isinstance(corpus.train, IterableDataset):  # it would have to be read to its end
+            here["train"] = str(output / "train.txt")
+    return replace(load_evaluation([settings.recipe], **here), model=here["model"], output=str(output))
+
+
+# --- Models ----------------------------------------------------------------------------------------------------------
+
+
+def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
+    """A causal LM over the corpus's vocabulary."""
+    return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "generator")
+
+
+def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
+    """The opponent that the objective asks for, over the corpus's vocabulary; `None` if it asks for none.
+
+    A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
+    """
+    if objective.adversary is None:
+        return None
+    if objective.adversary == "language_model":
+        return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "discriminator")
+    known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings)
+    return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+
+
+def _language_model(corpus: Corpus) -> dict[str, Any]:
+    """What the data says about a causal LM."""
+    return {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def _labels(settings: ModelSettings) -> dict[str, Any]:
+    """Names of the labels: those in the settings, or else FAKE and REAL, or REAL alone where one is asked or saved."""
+    if "id2label" in settings.config:
+        return {"label2id": {name: index for index, name in settings.config["id2label"].items()}}
+    saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
+    number = settings.config.get("num_labels", 1 if saved == 1 else 2)
+    if number not in (1, 2):
+        problem = f"discriminator.config.num_labels={number}"
+        raise RecipeError(problem, "2 (fake and real) or 1 (the logit of real)", "set one of these, or leave it out")
+    names = ["FAKE", "REAL"][-number:]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
+    make = _new_model if settings.pretrained is None else _pretrained_model
+    model = make(settings, known, auto_class, section)
+    embedded = model.get_input_embeddings().weight.shape[0]
+    if embedded < corpus.vocab_size:
+        raise RecipeError(
+            f"a {section} with a vocabulary of {embedded}",
+            f"at least the data's {corpus.vocab_size}",
+            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data",
+        )
+    return model
+
+
+@contextmanager
+def _loading(pretrained: str, section: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
+        problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
+        raise RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it") from error
+
+
+def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
+    with _loading(pretrained, section):
+        return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+
+
+def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
+    config = _saved_config(settings.pretrained, section)
+    for key in settings.config:  # a recipe may change the model, not how (and whose code) it is loaded
+        if key not in config.to_dict().keys() | {"num_labels"}:
+            raise unknown_key(key, sorted(config.to_dict()), f"{section}.config")
+    changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
+    safely = {"trust_remote_code": False, "use_safetensors": True}
+    try:
+        with _loading(settings.pretrained, section):
+            for key, value in changes.items():
+                setattr(config, key, value)
+            return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise RecipeError(
+            f"the weights of {section}.pretrained={settings.pretrained!r} do not fit its settings with {changes}",
+            "settings that leave the shapes of the weights as they are",
+            "change these; instead of a classifier with other labels, name the model that it was made from",
+        ) from error
+
+
+def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
+    config_class = _config_class(settings.model_type, section)
+    inherited = inspect.signature(PreTrainedConfig.__init__).parameters.keys()
+    own = inspect.signature(config_class.__init__).parameters.keys()
+    for key in settings.config:
+        if key not in own | inherited | {"num_labels"}:
+            raise unknown_key(key, sorted(own - inherited - {"kwargs"}), f"{section}.config")
+    try:
+        return auto_class.from_config(config_class(**(known | settings.config)))
+    except StrictDataclassError as error:
+        raise RecipeError(f"invalid `{section}.config`: {' '.join(str(error.__cause__ or error).split())}") from error
+    except (ValueError, TypeError) as error:
+        problem = f"no model can be built from {section}.model_type={settings.model_type!r} with {settings.config}"
+        expected = f"an architecture that {auto_class.__name__} knows"
+        raise RecipeError(f"{problem} ({str(error).splitlines()[0]})", expected, "change them") from error
+
+
+def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
+    if "." in model_type:
+        return import_by_path(model_type, f"{section}.model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise RecipeError(
+            f"{section}.model_type={model_type!r}",
+            "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
+            "cnn_discriminator, rnn_discriminator or bert for a discriminator",
+            "choose one, or give the dotted path of a configuration class",
+        )
+    return CONFIG_MAPPING[model_type]

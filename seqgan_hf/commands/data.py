@@ -1,0 +1,24 @@
+"""`seqgan-hf data`: what a corpus holds."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..data.corpus_report import corpus_report, write_corpus_report
+from ..errors import UserError
+from .recipe import load_source
+
+
+def run(arguments: list[str]) -> None:
+    """`(RECIPE | FILE) [--data.key value ...] [--output FOLDER]`."""
+    if not arguments:
+        raise UserError("no corpus", "a recipe or a file", "for example seqgan-hf data lines.txt")
+    description = "Report what a corpus holds."
+    parser = argparse.ArgumentParser(prog="seqgan-hf data", allow_abbrev=False, description=description)
+    parser.add_argument("corpus", help="a recipe (.yaml), or a file of text")
+    parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
+    options, overrides = parser.parse_known_args(arguments)
+    source = load_source(options.corpus, overrides)
+    corpus = source.load()
+    write_corpus_report(corpus, source, options.output)
+    print(corpus_report(corpus, source))

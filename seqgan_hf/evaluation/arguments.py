@@ -1,0 +1,115 @@
+"""The settings of an evaluation, checked before any work is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+from .catalog import TextSettings, get_metric
+from .tokenization import import_by_path, tokenize
+
+
+@dataclass
+class SuiteSettings(TextSettings):
+    """What to measure, and how generators write their samples.
+
+    Attributes:
+        metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
+            BLEU, Self-BLEU, distinct-n and both LM scores).
+        encoder: sentence encoder for `fed` and `mauve`, an id or a path.
+        accepts: dotted path of a function that says whether a text is valid, for `grammar`.
+        num_samples: samples to draw; by default as many as there are references, at most 10,000.
+        max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
+            the longest reference.
+        temperatures: of sampling; with several, or several models, quality is drawn against diversity.
+        seed: of sampling and of everything else drawn at random.
+        device: where generators and encoders run; the accelerator by default, if there is one.
+    """
+
+    encoder: str | None = None
+    accepts: str | None = None
+    device: str | None = None
+    metrics: list[str] | None = None
+    num_samples: int | None = None
+    max_new_tokens: int | None = None
+    temperatures: list[float] = field(default_factory=lambda: [1.0])
+
+    def __post_init__(self):
+        usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
+        if not usable or len(set(usable)) != len(self.temperatures):
+            raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
+        for name in ("num_samples", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}", "at least 1", "raise it, or leave it out")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}", "at least 0", "set it to 0, for example")
+        if self.device is None:
+            available = torch.accelerator.is_available()
+            self.device = str(torch.accelerator.current_accelerator()) if available else "cpu"
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            problem = f"device {self.device!r} cannot be used ({str(error).splitlines()[0]})"
+            raise UserError(problem, None, "set device=cpu, or leave it out") from error
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Metrics, tokenization and functions that do not exist."""
+        if self.metrics is not None and not self.metrics:
+            raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
+        for name in self.metrics or ():
+            get_metric(name)
+        tokenize([], self.tokenization)
+        if self.accepts is not None:
+            import_by_path(self.accepts, "accepts")
+        is_path = self.encoder is not None and self.encoder.startswith(("/", "./", "../"))
+        if is_path and not Path(self.encoder).exists():
+            expected = "a folder with a model, or an id on the Hub"
+            raise UserError(f"encoder={self.encoder!r} does not exist", expected, "check the path")
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether there is more than one point, so that quality is drawn against diversity."""
+        return len(self.temperatures) > 1
+
+
+@dataclass
+class EvaluationArguments(SuiteSettings):
+    """What to evaluate, against what, and how.
+
+    Attributes:
+        samples: file of generated texts, one per line. Give this or `model`.
+        model: folders, run folders or Hub ids of generators, which then write the samples themselves.
+        references: file of real texts on which nothing was trained, one per line.
+        train: file of the training texts, one per line; needed for copying, the LM score and NLL_gen.
+        oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
+            held-out text is then drawn from it.
+        output: folder for `metrics.json`, `report.md` and pictures.
+    """
+
+    samples: str | None = None
+    model: list[str] = field(default_factory=list)
+    references: str | None = None
+    train: str | None = None
+    oracle: str | None = None
+    output: str = "evaluation"
+
+    def __post_init__(self):
+        if bool(self.samples) == bool(self.model):
+            given = "both" if self.samples else "neither"
+            raise UserError(f"{given} of samples and model", "exactly one of them", "give a file or a generator")
+        if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
+            problem = "samples from a file with oracle, temperatures or num_samples"
+            raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
+        if not self.references and not self.oracle:
+            expected = "real text on which nothing was trained"
+            raise UserError("nothing real to compare with", expected, "give `references`, or with a model `oracle`")
+        super().__post_init__()
+
+    @property
+    def sweeps(self) -> bool:
+        return super().sweeps or len(self.model) > 1

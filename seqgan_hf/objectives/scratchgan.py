@@ -1,0 +1,59 @@
+"""ScratchGAN: a verdict on every token, discounted returns, large batches, and no pretraining."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..functional import discounted
+from ..generation.verdicts import rewards
+from ..samples import Samples
+from .base import Models
+from .reinforce import Baseline, Reinforce
+
+
+class ScratchGAN(Reinforce):
+    """Every token earns 2 D_t - 1 of a discriminator that judges prefixes, and is credited with its discounted return.
+
+    R_t = sum over s >= t of discount^(s-t) (2 D(Y_1:s) - 1). The paper trains from random weights, 512 rows a batch.
+
+    Args:
+        discount: of later rewards.
+        baseline: see `Reinforce`; the paper subtracts a moving average (of one number, here one a position).
+        baseline_momentum: share of the past in the moving average.
+
+    Raises:
+        UserError: the discriminator judges whole sequences.
+
+    References:
+        de Masson d'Autume et al., Training Language GANs from Scratch, NeurIPS 2019, https://arxiv.org/abs/1905.09922.
+    """
+
+    citation = """@inproceedings{demasson2019scratchgan,
+  title = {Training Language {GANs} from Scratch},
+  author = {de Masson d'Autume, Cyprien and Mohamed, Shakir and Rosca, Mihaela and Rae, Jack},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {32},
+  year = {2019}
+}"""
+
+    def __init__(self, discount: float = 0.23, baseline: Baseline = "moving_average", baseline_momentum: float = 0.08):
+        super().__init__(baseline, baseline_momentum)
+        if not 0 <= discount <= 1:
+            raise UserError(f"discount={discount}", "a number in [0, 1]", "0 looks at a token's own reward only")
+        self.discount = discount
+
+    def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """2 D_t - 1, shape (K, T), zero at padding."""
+        verdicts = rewards(models.discriminator, samples)
+        if verdicts.dim() == 1:
+            raise UserError(
+                "ScratchGAN with a discriminator that judges whole sequences",
+                "one that judges every token",
+                "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`",
+            )
+        return (2 * verdicts - 1).masked_fill(~samples.mask, 0.0)
+
+    def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """R_t, shape (B, T), zero at padding."""
+        return discounted(self.reward(models, samples, real), samples.mask, self.discount)

@@ -1,0 +1,21 @@
+"""The command line of `seqgan-hf evaluate`."""
+
+import pytest
+
+from seqgan_hf.commands.recipe import load_evaluation
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--model", "a", "b", "--seed", "1"], ["a", "b"]),
+        (["--model", "a"], ["a"]),
+        (["--model=a"], ["a"]),
+        (["--model", "[a, b]"], ["a", "b"]),
+    ],
+)
+def test_models_are_named_as_on_any_command_line(given, expected):
+    settings = load_evaluation([*given, "--references", "r", "--temperatures", "0.7,0.8", "--metrics", "bleu,length"])
+    assert settings.model == expected
+    assert settings.temperatures == [0.7, 0.8] and settings.metrics == ["bleu", "length"]
+    assert load_evaluation(["--model", "a", "--oracle", "o", "--temperatures=0.7", "1.1"]).temperatures == [0.7, 1.1]

@@ -1,0 +1,54 @@
+"""Likelihood evaluators: what they return, and under which settings."""
+
+import pytest
+import torch
+
+from seqgan_hf.data.oracle import build_oracle, draw
+from seqgan_hf.evaluation.likelihood import LIKELIHOODS, HeldOutNLL, OracleNLL, divergences, measure_likelihoods, nll
+
+
+@pytest.fixture(scope="module")
+def synthetic():
+    """A generator and an oracle of one vocabulary, samples and held-out sequences."""
+    generator, oracle = (build_oracle(vocab_size=7, embedding_size=4, hidden_size=4, seed=seed) for seed in (0, 1))
+    return generator, oracle, draw(generator, 30, 6, seed=2), draw(oracle, 20, 6, seed=3)
+
+
+def test_evaluators_return_signed_estimates(synthetic):
+    generator, oracle, samples, held_out = synthetic
+    found = HeldOutNLL(held_out).evaluate(generator, samples, seed=5)
+    found |= OracleNLL(oracle, held_out).evaluate(generator, samples, seed=5)
+    expected = nll(generator, held_out, "test") | nll(generator, samples, "div") | nll(oracle, samples, "oracle")
+    expected |= divergences(generator, oracle, samples, held_out)
+    assert {n: (e.value, e.low, e.high) for n, e in found.items()} == {
+        n: (e.value, e.low, e.high) for n, e in expected.items()
+    }
+    drawn = "vocabulary:7|samples:30|held_out:20|temperature:1|seed:5|version:1"
+    for name, estimate in found.items():
+        per = "token" if name in ("nll_test", "nll_div", "nll_oracle") else "sequence"
+        assert estimate.signature == f"per:{per}|{drawn}"
+
+
+def test_what_is_not_given_is_not_measured(synthetic):
+    generator, _, samples, held_out = synthetic
+    given = {"generator": generator, "samples": samples, "held_out": held_out}
+    found = measure_likelihoods(LIKELIHOODS, 0, 0.7, 6, **given)
+    assert found.keys() == {"nll_div", "nll_div_sequence", "nll_test", "nll_test_sequence"}
+    assert found["nll_test"].better == "lower" and found["nll_div"].better == "real"
+    assert "|temperature:0.7|" in found["nll_div"].signature
+    assert found["nll_div"].signature.endswith("|max_new_tokens:6")
+
+
+def test_the_interval_of_a_ratio_is_that_of_repeated_draws(synthetic):
+    """Sequences of unequal length: the per-token value is a ratio of sums."""
+    generator, _, _, _ = synthetic
+    samples = draw(generator, 400, 6, seed=4)
+    mask = torch.arange(6) < torch.randint(1, 7, (400, 1), generator=torch.Generator().manual_seed(0))
+    samples = samples._replace(mask=mask)
+    found = nll(generator, samples, "test")["nll_test"]
+    rng = torch.Generator().manual_seed(1)
+    nats = [nll(generator, samples.select(row), "x")["nll_x"].value for row in map(slice, range(400), range(1, 401))]
+    sums, lengths = torch.tensor(nats) * samples.lengths, samples.lengths
+    draws = torch.randint(400, (2000, 400), generator=rng)
+    error = (sums[draws].sum(1) / lengths[draws].sum(1)).std()
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * float(error), rel=0.1)

@@ -1,0 +1,32 @@
+"""Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
+
+import torch
+
+from seqgan_hf.evaluation.loading import draw_samples, encode_texts, tempered
+from seqgan_hf.generation.likelihood import token_logprobs
+from tests.tools.small_language import REFERENCES
+
+
+def test_samples_of_a_generator_depend_on_nothing_but_the_seed(generator):
+    first, again, other = (draw_samples(generator, 20, 12, 0.8, seed)[1] for seed in (0, 0, 1))
+    assert first == again != other
+    assert not any("<eos>" in text or "<pad>" in text for text in first)
+
+
+def test_real_texts_are_encoded_as_the_generator_writes(generator):
+    samples = encode_texts(generator, ["the man rides", "a boy"])
+    assert samples.prompt.tolist() == [[1], [1]]
+    assert samples.lengths.tolist() == [4, 3]
+    assert samples.ids[1].tolist() == [*generator.tokenizer.convert_tokens_to_ids(["a", "boy"]), 2, 0]
+
+
+def test_tempered_likelihoods_are_those_of_scaled_logits(generator):
+    samples = encode_texts(generator, REFERENCES[:5])
+    with torch.no_grad():
+        logits = generator.model(input_ids=samples.sequences[:, :-1]).logits / 0.7
+        expected = logits.log_softmax(-1).gather(2, samples.ids[..., None])[..., 0] * samples.mask
+        with tempered(generator.model, 0.7):
+            found = token_logprobs(generator.model, samples)
+        after = token_logprobs(generator.model, samples)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (after - found).abs().max() > 0.01  # the temperature is gone again

@@ -1,0 +1,44 @@
+"""Text metrics at evaluation rounds."""
+
+import pytest
+
+from seqgan_hf.errors import UserError
+from seqgan_hf.evaluation.loading import draw_samples
+from seqgan_hf.evaluation.suite import evaluate_texts
+from seqgan_hf.evaluation.text import TextEvaluator
+from tests.tools.small_language import REFERENCES, TRAIN
+
+
+def test_text_evaluator_measures_decoded_samples(generator):
+    samples, texts = draw_samples(generator, 40, 12, 1.0, 0)
+    evaluator = TextEvaluator(generator.tokenizer, REFERENCES, TRAIN, ["bleu", "copy_rate", "distinct"])
+    found = evaluator.evaluate(generator.model, samples, seed=0)
+    expected = evaluate_texts(texts, REFERENCES, TRAIN, evaluator.metrics).results
+    assert found.keys() == expected.keys()
+    for name, estimate in found.items():
+        assert estimate.value == expected[name].value
+        assert estimate.signature == f"{expected[name].signature}|temperature:1"
+        jackknifed = name.startswith(("distinct", "unique", "longest_copy_share"))  # too slow for every round
+        assert (estimate.low, estimate.high) == (
+            (None, None) if jackknifed else (expected[name].low, expected[name].high)
+        )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"), [(["copy_rate"], "needs the training texts"), (["blue"], "expected one of")]
+)
+def test_text_evaluator_refuses_before_training(generator, metrics, message):
+    with pytest.raises(UserError, match=message):
+        TextEvaluator(generator.tokenizer, REFERENCES, None, metrics)
+
+
+def test_text_evaluator_from_a_corpus(generator):
+    class Rows:
+        eval = {"input_ids": [[5, 6, 2], [7, 2]]}
+        train = {"input_ids": [[5, 2]]}
+        tokenizer = generator.tokenizer
+
+    evaluator = TextEvaluator.from_corpus(Rows, ["bleu", "copy_rate"])
+    words = generator.tokenizer.convert_ids_to_tokens([5, 6, 7])
+    assert evaluator.references.texts == [f"{words[0]} {words[1]}", words[2]]
+    assert evaluator.train.texts == [words[0]]

@@ -1,0 +1,120 @@
+"""Cooperative training on 27 sequences with the exact mixture: gradients against the Jensen-Shannon divergence's."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from seqgan_hf.objectives import CoT, Models
+from seqgan_hf.samples import Samples
+from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, V, all_sequences
+from tests.tools.tiny import build_generator
+
+
+P = torch.arange(1, 28) / 378  # of the 27 sequences
+
+
+def table_of(law: torch.Tensor) -> torch.Tensor:
+    """Logits of the conditionals of a law over the sequences."""
+    rows = []
+    for prefix in PREFIXES:
+        fits = (SEQUENCES[:, : len(prefix)] == torch.tensor(prefix, dtype=torch.long)).all(dim=1)
+        rows.append(torch.stack([law[fits & (SEQUENCES[:, len(prefix)] == token)].sum() for token in range(V)]).log())
+    return torch.stack(rows)
+
+
+def uneven_generator() -> tuple[TableGenerator, Samples]:
+    """Every prefix has the probabilities 1/6, 2/6, 3/6 in some order; sequences stand 216 G(Y) times in the batch."""
+    orders = list(permutations((1.0, 2.0, 3.0)))
+    generator = TableGenerator(torch.tensor([orders[i % 6] for i in range(len(PREFIXES))]).log())
+    times = (216 * generator.probabilities(SEQUENCES)).round().long()
+    assert int(times.sum()) == 216
+    return generator, all_sequences().select(torch.arange(27).repeat_interleave(times))
+
+
+def gradient(objective: CoT, generator: TableGenerator, mediator: TableGenerator, batch: Samples) -> torch.Tensor:
+    loss = objective.generator_loss(Models(generator, mediator), batch, batch).value
+    return torch.autograd.grad(loss, generator.table)[0]
+
+
+def jensen_shannon(generator: TableGenerator) -> torch.Tensor:
+    law = generator.probabilities(SEQUENCES)
+    mixture = (P + law) / 2
+    return ((P * (P / mixture).log()).sum() + (law * (law / mixture).log()).sum()) / 2
+
+
+def test_full_credit_is_the_gradient_of_the_divergence_and_the_papers_is_not():
+    generator, batch = uneven_generator()
+    mediator = TableGenerator(table_of((P + generator.probabilities(SEQUENCES).detach()) / 2))
+    exact = 2 * torch.autograd.grad(jensen_shannon(generator), generator.table)[0]
+    full = gradient(CoT("full", baseline="none"), generator, mediator, batch)
+    torch.testing.assert_close(full, exact, rtol=0, atol=1e-6)
+    myopic = gradient(CoT(), generator, mediator, batch)
+    last = [index for index, prefix in enumerate(PREFIXES) if len(prefix) == T - 1]
+    torch.testing.assert_close(myopic[last], exact[last], rtol=0, atol=1e-6)
+    assert (myopic[0] - exact[0]).abs().max() > 1e-3
+
+
+def test_the_papers_gradient_is_that_of_the_divergences_at_fixed_prefixes():
+    generator, batch = uneven_generator()
+    mediator = TableGenerator(table_of((P + generator.probabilities(SEQUENCES).detach()) / 2))
+    reached = torch.stack(
+        [
+            generator.probabilities(SEQUENCES)[
+                (SEQUENCES[:, : len(prefix)] == torch.tensor(prefix, dtype=torch.long)).all(dim=1)
+            ].sum()
+            for prefix in PREFIXES
+        ]
+    ).detach()
+    ours, theirs = generator.table.log_softmax(-1), mediator.table.log_softmax(-1)
+    by_hand = (reached * (ours.exp() * (ours - theirs.detach())).sum(-1)).sum()
+    expected = torch.autograd.grad(by_hand, generator.table)[0]
+    torch.testing.assert_close(gradient(CoT(), generator, mediator, batch), expected, rtol=0, atol=1e-6)
+
+
+def test_nothing_moves_where_all_three_agree():
+    generator = TableGenerator(table_of(P))
+    batch = all_sequences().select(torch.arange(27).repeat_interleave(torch.arange(1, 28)))
+    for credit in ("myopic", "full"):
+        assert gradient(CoT(credit), generator, TableGenerator(table_of(P)), batch).abs().max() < 1e-6
+
+
+def test_the_mediators_optimum_is_the_mixture():
+    generator, fake = uneven_generator()
+    mediator = TableGenerator(table_of((P + generator.probabilities(SEQUENCES).detach()) / 2))
+    real = all_sequences().select(torch.arange(27).repeat_interleave(torch.arange(1, 28)))
+    loss = CoT().discriminator_loss(Models(generator, mediator), real, fake).value
+    assert torch.autograd.grad(loss, mediator.table)[0].abs().max() < 1e-6
+    off = TableGenerator(table_of(P))
+    loss = CoT().discriminator_loss(Models(generator, off), real, fake).value
+    assert torch.autograd.grad(loss, off.table)[0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_padding_and_the_order_of_rows_change_nothing(kind):
+    generator, mediator = build_generator(kind), build_generator(kind, seed=1)
+    models, objective = Models(generator.eval(), mediator.eval()), CoT()
+    torch.manual_seed(0)
+    fake = objective.sample(models, Samples(torch.zeros(5, 1).long(), *[torch.zeros(5, 0).long()] * 2), 6)
+    wider = Samples(fake.prompt, *(torch.nn.functional.pad(field, (0, 3)) for field in (fake.ids, fake.mask)))
+    expected = objective.generator_loss(models, fake, fake).value
+    for other in (wider, fake.select(torch.tensor([4, 2, 0, 1, 3]))):
+        torch.testing.assert_close(objective.generator_loss(models, other, other).value, expected)
+    both = objective.discriminator_loss(models, fake, fake.select(slice(0, 2))).value
+    torch.testing.assert_close(objective.discriminator_loss(models, wider, fake.select(slice(0, 2))).value, both)
+
+
+def test_dropout_of_the_mediator_is_off_while_it_teaches():
+    generator, mediator = build_generator("gpt2"), build_generator("gpt2", seed=1).train()
+    models = Models(generator.eval(), mediator)
+    torch.manual_seed(0)
+    fake = CoT().sample(models, Samples(torch.zeros(5, 1).long(), *[torch.zeros(5, 0).long()] * 2), 6)
+    losses = [float(CoT().generator_loss(models, fake, fake).value.detach()) for _ in range(2)]
+    assert losses[0] == losses[1] and mediator.training
+
+
+def test_credit_is_one_of_two():
+    with pytest.raises(ValueError, match="credit='all': expected myopic or full"):
+        CoT("all")
