@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -28,9 +28,13 @@ class TextData(TableData):
     """
 
     text_column: str | None = None
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    tokenizer: TokenizerConfig | None = None
     streaming: bool = False
     encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tokenizer = self.tokenizer or TokenizerConfig()
 
     def load(self) -> Corpus:
         """Read, tokenize and split; of a stream, only the held-out lines.
