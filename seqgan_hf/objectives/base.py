@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.sampling import sample
 from ..generation.verdicts import realness
@@ -85,6 +86,9 @@ class Models:
         generator: any causal LM.
         discriminator: the trained opponent; `None` if the objective has none.
         copies: what the objective declares; made by `begin`.
+
+    Raises:
+        UserError: a copy has the name of a player.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class Models:
     ):
         self.generator, self.discriminator = generator, discriminator
         self._declared = dict(copies or {})
+        for name in {"generator", "discriminator"} & set(self._declared):
+            raise UserError(f"a copy named {name!r}", "a name that no player has", "choose another")
         self._copies: dict[str, PreTrainedModel] = {}
 
     def __getitem__(self, name: str) -> PreTrainedModel:

@@ -9,14 +9,13 @@ import time
 
 import pytest
 
-from tests.runs.test_processes import build
-from tests.tools.small_runs import metrics, same, weights
+from tests.tools.small_runs import build_on_two, metrics, same, weights
 from tests.tools.two_processes import forked, on_two
 
 
 def _run(rank, folder):
     resume = any((folder / "checkpoints").glob("checkpoint-*"))
-    trainer = build(folder, resume_from_checkpoint=resume, overwrite_run=not resume)
+    trainer = build_on_two(folder, resume_from_checkpoint=resume, overwrite_run=not resume)
     begin = time.monotonic()
     trainer.train()
     return weights(trainer), time.monotonic() - begin

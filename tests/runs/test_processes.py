@@ -16,54 +16,17 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from seqgan_hf.data.oracle import OracleData
-from seqgan_hf.evaluation.likelihood import OracleNLL
-from seqgan_hf.objectives import MLE, Loss, Reinforce, SeqGAN
+from seqgan_hf.objectives import MLE, Loss, Reinforce
 from seqgan_hf.runs.folder import RunFolderError
 from seqgan_hf.samples import Samples
-from seqgan_hf.training import AdversarialTrainer, Interrupted
-from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training import Interrupted
 from seqgan_hf.training.player import Player
 from seqgan_hf.training.processes import TrainingError, alone_by_mistake, check_same_weights, fingerprint
-from tests.tools.small_runs import metrics, same, text, weights
-from tests.tools.tiny import EOS, build_discriminator, build_generator
+from tests.tools.small_runs import StopAfter, TwoCopies, build_on_two, kept_twice, metrics, same, text, weights
 from tests.tools.two_processes import on_two
 
 
 ROOT = Path(__file__).parents[2]
-SHORT = {
-    "per_device_train_batch_size": 8,
-    "discriminator_batch_size": 8,
-    "pretrain_epochs": 2,
-    "discriminator_pretrain_steps": 2,
-    "rounds": 2,
-    "discriminator_steps": 2,
-    "discriminator_epochs": 1,
-    "eval_epochs": 1,
-    "eval_rounds": 1,
-    "eval_samples": 21,
-    "save_every": 1,
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
-
-def build(
-    folder, objective=None, data=None, callbacks=None, models=("lstm", "cnn"), seed=0, **settings
-) -> AdversarialTrainer:
-    corpus = None if data is not None else OracleData(vocab_size=13, length=5, hidden_size=8, num_train=48).load()
-    evaluators = [] if corpus is None else [OracleNLL(corpus.oracle, text(8))]
-    return AdversarialTrainer(
-        build_generator(models[0], eos=None if data is None else EOS, seed=seed),
-        build_discriminator(models[1]),
-        objective or SeqGAN(rollouts=2, baseline="moving_average", rollout_lag=0.5),
-        AdversarialTrainingArguments(output_dir=str(folder), **(SHORT | settings)),
-        corpus.train if data is None else data,
-        text(8) if data is None else data.select(slice(0, 8)),
-        None if corpus is None else corpus.tokenizer,
-        callbacks=callbacks,
-        evaluators=evaluators,
-    )
 
 
 # --- The same gradients ----------------------------------------------------------------------------------------------
@@ -113,7 +76,7 @@ def gradients(folder, share: slice, parts: int = 1, cases=tuple(CASES)) -> dict[
     for name in cases:
         kind, settings, judge = CASES[name]
         objective = kind(**settings)
-        trainer = build(folder, objective if kind is Given else Reinforce(), text(16), models=("lstm", judge))
+        trainer = build_on_two(folder, objective if kind is Given else Reinforce(), text(16), models=("lstm", judge))
         trainer.models.generator.eval(), trainer.models.discriminator.eval()
         real, fake = text(16, 1).select(share), text(16, 2).select(share)
         size = real.batch_size // parts
@@ -155,7 +118,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
     whole = gradients(tmp_path / "run", slice(0, 16), cases=("likelihood", "policy gradient"))
     parts = gradients(tmp_path / "run", slice(0, 16), parts=2, cases=("likelihood",))
     assert near(whole["likelihood"], parts["likelihood"])
-    trainer = build(tmp_path / "run", Reinforce(), text(16))
+    trainer = build_on_two(tmp_path / "run", Reinforce(), text(16))
     trainer.models.discriminator.eval()
     player = recorded(trainer.parts.players["discriminator"])
     for part in (slice(0, 4), slice(4, 8), slice(8, 16)):
@@ -167,17 +130,6 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
 
 
 # --- A whole run -----------------------------------------------------------------------------------------------------
-
-
-class StopAfter(TrainerCallback):
-    """A signal at the given optimizer step, on one process only."""
-
-    def __init__(self, step: int):
-        self.step, self.trainer = step, None
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            self.trainer.parts.units.interrupt(signal.SIGTERM)
 
 
 def _record_writes(folder: Path) -> list[str]:
@@ -195,21 +147,21 @@ def _record_writes(folder: Path) -> list[str]:
 def _whole_and_cut(rank, folder):
     """One run to the end; then runs that are interrupted in every phase on one process, and resumed."""
     written = _record_writes(folder)
-    whole = build(folder / "whole", seed=rank)  # the trainer shares the main process's weights
+    whole = build_on_two(folder / "whole", seed=rank)  # the trainer shares the main process's weights
     start = weights(whole)
     drawn = torch.rand(3)
     fakes = whole.draw_fakes(0)[1].samples.ids
-    whole = build(folder / "whole")
+    whole = build_on_two(folder / "whole", TwoCopies())
     whole.train()
     ends = {}
     for step in (2, 8, 15, 19, 25):
-        stop = StopAfter(step)
-        stop.trainer = build(folder / f"cut-{step}", callbacks=[stop] if rank else [])
+        stop = StopAfter(step, signal.SIGTERM)
+        stop.trainer = build_on_two(folder / f"cut-{step}", TwoCopies(), callbacks=[stop] if rank else [])
         with pytest.raises(Interrupted):
             stop.trainer.train()
         where = dict(stop.trainer.parts.units.done)
         torch.manual_seed(123)
-        resumed = build(folder / f"cut-{step}", resume_from_checkpoint=True)
+        resumed = build_on_two(folder / f"cut-{step}", TwoCopies(), resume_from_checkpoint=True)
         resumed.train()
         ends[step] = weights(resumed), where
     return {"start": start, "drawn": drawn, "fakes": fakes, "end": weights(whole), "cut": ends, "written": written}
@@ -249,13 +201,14 @@ def test_only_the_main_process_writes(runs):
     assert len((folder / "whole" / "samples" / "adversarial-2.txt").read_text().splitlines()) == 21
     (last, _) = sorted((folder / "whole" / "checkpoints").glob("checkpoint-*"), reverse=True)
     assert {path.name for path in last.glob("process-*")} == {"process-0.pt", "process-1.pt"}
+    assert not kept_twice(last, "rollout_policy", "snapshot")
 
 
 def test_pretraining_on_two_processes_is_that_on_one(tmp_path):
     """The same batches, half of each on each process: the same weights but for rounding."""
 
     def pretrain(rank, folder, batch):
-        trainer = build(
+        trainer = build_on_two(
             folder, pretrain_epochs=3, discriminator_pretrain_steps=0, rounds=0, per_device_train_batch_size=batch
         )
         trainer.train()
@@ -283,9 +236,9 @@ def _faults(rank, folder):
                     next(model.parameters())[0, 0] += 1e-7
 
     with pytest.raises(TrainingError) as error:
-        build(folder / "meddle", callbacks=[Meddle()]).train()
+        build_on_two(folder / "meddle", callbacks=[Meddle()]).train()
     found["meddle"] = str(error.value)
-    trainer = build(
+    trainer = build_on_two(
         folder / "nan", objective=NaN() if rank else Reinforce(), pretrain_epochs=0, eval_rounds=0, generator_steps=9
     )
     with pytest.raises(TrainingError) as error:
@@ -296,7 +249,7 @@ def _faults(rank, folder):
     save = torch.save
     torch.save = _full_disk
     with pytest.raises((RunFolderError, TrainingError)) as error:
-        build(folder / "full").train()
+        build_on_two(folder / "full").train()
     torch.save = save
     found["full"] = str(error.value)
 
@@ -305,11 +258,11 @@ def _faults(rank, folder):
             control.should_training_stop = rank == 1 and state.global_step == 4
             return control
 
-    left = build(folder / "left", callbacks=[Leave()])
+    left = build_on_two(folder / "left", callbacks=[Leave()])
     left.train()
     found["left"] = left.session.state.global_step
     found["alone"] = alone_by_mistake(left.session.accelerator)
-    dead = build(folder / "dead")
+    dead = build_on_two(folder / "dead")
     if rank:
         (folder.parent / "found-1.json").write_text(json.dumps(found))
         os._exit(0)  # dies without a word
@@ -372,7 +325,7 @@ def test_fingerprints_tell_tensors_apart():
     ],
 )
 def test_a_run_that_was_to_have_company_says_that_it_is_alone(environment, warned, tmp_path, monkeypatch, caplog):
-    trainer = build(tmp_path / "run", pretrain_epochs=0, discriminator_pretrain_steps=0, rounds=0)
+    trainer = build_on_two(tmp_path / "run", pretrain_epochs=0, discriminator_pretrain_steps=0, rounds=0)
     for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -435,7 +388,7 @@ def test_a_launched_process_that_dies_takes_the_others_with_it(tmp_path):
 
 
 def test_one_process_has_nothing_to_compare(tmp_path):
-    trainer = build(tmp_path / "run")
+    trainer = build_on_two(tmp_path / "run")
     check_same_weights(trainer.session.accelerator, trainer.models.named())
 
 
@@ -475,7 +428,7 @@ def test_launch_configurations_are_valid_for_accelerate(name):
 def test_precision_is_the_launchers_where_the_recipe_is_silent(tmp_path, monkeypatch):
     nothing = {"pretrain_epochs": 0, "discriminator_pretrain_steps": 0, "rounds": 0}
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert build(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "bf16"
+    assert build_on_two(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "bf16"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    assert build(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "no"
-    assert build(tmp_path / "run", bf16=True, **nothing).session.accelerator.mixed_precision == "bf16"
+    assert build_on_two(tmp_path / "run", **nothing).session.accelerator.mixed_precision == "no"
+    assert build_on_two(tmp_path / "run", bf16=True, **nothing).session.accelerator.mixed_precision == "bf16"

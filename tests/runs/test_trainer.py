@@ -25,7 +25,7 @@ from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints, fault
 from seqgan_hf.training.player import MAX_BAD_STEPS
-from tests.tools.small_runs import SHORT, build, metrics, same, small_corpus, weights
+from tests.tools.small_runs import SHORT, StopAfter, build, metrics, same, small_corpus, weights
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -60,10 +60,18 @@ def test_a_run_goes_through_the_phases_and_leaves_models_that_anyone_can_load(co
     assert all(len(row["generated_text"].split()) == 5 for row in text)
 
 
-def test_the_same_seed_gives_the_same_run_bit_for_bit(corpus, tmp_path):
-    runs = {}
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """Folder and weights of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer = build(corpus, folder)
+    trainer.train()
+    return folder, weights(trainer)
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(corpus, whole, tmp_path):
+    runs = {"one": whole[1]}
     for name, settings in {
-        "one": {},
         "two": {},
         "no evaluation": {"eval_epochs": 0, "eval_rounds": 0},
         "other seed": {"seed": 1},
@@ -72,27 +80,14 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(corpus, tmp_path):
         trainer.train()
         runs[name] = weights(trainer)
     assert same(runs["one"], runs["two"])
-    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+    assert metrics(whole[0]) == metrics(tmp_path / "two")
     assert same(runs["one"], runs["no evaluation"]), "measuring changed the training"
     assert not same(runs["one"], runs["other seed"])
 
 
-class StopAfter(TrainerCallback):
-    """Ctrl-C at the given optimizer step."""
-
-    def __init__(self, step: int):
-        self.step, self.trainer = step, None
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            self.trainer.parts.units.interrupt()
-
-
 @pytest.mark.parametrize("step", [2, 9, 19, 25, 33])
-def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, tmp_path, step):
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, whole, tmp_path, step):
     """Interrupted in every phase: pretraining of G and of D, a g-step, the first and the second d-step of a round."""
-    whole = build(corpus, tmp_path / "whole")
-    whole.train()
     stop = StopAfter(step)
     stop.trainer = build(corpus, tmp_path / "cut", callbacks=[stop])
     with pytest.raises(Interrupted, match="resume_from_checkpoint true"):
@@ -100,8 +95,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, tm
     torch.manual_seed(123)  # resuming must not depend on what happened since
     resumed = build(corpus, tmp_path / "cut", resume_from_checkpoint=True)
     resumed.train()
-    assert same(weights(whole), weights(resumed))
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+    assert same(whole[1], weights(resumed)) and metrics(whole[0]) == metrics(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(

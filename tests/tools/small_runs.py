@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from seqgan_hf.data import Corpus, OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
-from seqgan_hf.objectives import SeqGAN
+from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.objectives import Copy, SeqGAN
 from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
@@ -32,6 +36,8 @@ SHORT = {
     "disable_tqdm": True,
     "use_cpu": True,
 }
+# The same on each of two processes, with a checkpoint after every unit.
+HALVES = SHORT | {"per_device_train_batch_size": 8, "discriminator_batch_size": 8, "eval_samples": 21, "save_every": 1}
 
 
 def small_corpus() -> Corpus:
@@ -54,6 +60,63 @@ def build(corpus, folder, objective=None, callbacks=None, generator=None, discri
     )
 
 
+def build_on_two(
+    folder, objective=None, data=None, callbacks=None, models=("lstm", "cnn"), seed=0, **settings
+) -> AdversarialTrainer:
+    """A trainer of tiny models for one of two processes, on `data` or on sequences of one length."""
+    corpus = None if data is not None else OracleData(vocab_size=13, length=5, hidden_size=8, num_train=48).load()
+    evaluators = [] if corpus is None else [OracleNLL(corpus.oracle, text(8))]
+    return AdversarialTrainer(
+        build_generator(models[0], eos=None if data is None else EOS, seed=seed),
+        build_discriminator(models[1]),
+        objective or SeqGAN(rollouts=2, baseline="moving_average", rollout_lag=0.5),
+        AdversarialTrainingArguments(output_dir=str(folder), **(HALVES | settings)),
+        corpus.train if data is None else data,
+        text(8) if data is None else data.select(slice(0, 8)),
+        None if corpus is None else corpus.tokenizer,
+        callbacks=callbacks,
+        evaluators=evaluators,
+    )
+
+
+class StopAfter(TrainerCallback):
+    """A signal at the given optimizer step of `trainer`, which is set once it is built."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT):
+        self.step, self.number, self.trainer = step, number, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.trainer.parts.units.interrupt(self.number)
+
+
+class TwoCopies(SeqGAN):
+    """The rollout policy is an average; and what a snapshot, taken at every second g-step, finds likely earns less."""
+
+    def __init__(self):
+        super().__init__(rollouts=2, baseline="moving_average", rollout_lag=0.5)
+        self.steps = 0
+
+    def copies(self):
+        return super().copies() | {"snapshot": Copy()}
+
+    def reward(self, models, samples, real):
+        return super().reward(models, samples, real) - token_logprobs(models["snapshot"], samples).sum(dim=1)
+
+    def after_step(self, player, models):
+        if player == "generator":
+            self.steps += 1
+            if self.steps % 2 == 0:
+                models.refresh("snapshot")
+
+    def state_dict(self):
+        return super().state_dict() | {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.steps = state["steps"]
+
+
 def text(count: int, seed: int = 0) -> Samples:
     """Sequences of 1 to 5 tokens."""
     rng = torch.Generator().manual_seed(seed)
@@ -68,6 +131,13 @@ def weights(trainer: AdversarialTrainer) -> list[torch.Tensor]:
     """Of all models, copies included."""
     models = trainer.models.named().values()
     return [parameter.detach().clone() for model in models for parameter in model.parameters()]
+
+
+def kept_twice(checkpoint: Path, *names: str) -> bool:
+    """Whether a file of a checkpoint holds a matrix of these models, each of which has a folder."""
+    own = [tensor for name in names for tensor in load_file(checkpoint / name / "model.safetensors").values()]
+    states = [file.read_bytes() for file in checkpoint.glob("*.pt")]  # tensors are not compressed there
+    return any(tensor.numpy().tobytes() in state for tensor in own if tensor.dim() == 2 for state in states)
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
