@@ -97,12 +97,12 @@ class Decoder:
         self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
         self.cache: Any = None
+        self.length = 0  # tokens read so far
         self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
-        start = 0 if self.cache is None else self.length
-        self.length = start + ids.shape[1]
+        start, self.length = self.length, self.length + ids.shape[1]
         arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):

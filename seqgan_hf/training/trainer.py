@@ -24,7 +24,7 @@ from .batches import InMemoryData, as_samples, training_data
 from .checks import check_enough_data, check_generator, check_models, check_pretraining
 from .parts import make_parts
 from .player import Player
-from .processes import check_same_data, share_weights, together
+from .processes import share_weights, together
 from .results import save_results
 from .schedule import pretraining_steps, schedule
 from .session import Session
@@ -84,7 +84,6 @@ class AdversarialTrainer:
         self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
         for model in self.models.players().values():
             nn.Module.to(model, device)
-        check_same_data(accelerator, self.data.fingerprint())
         share_weights(accelerator, self.models.named())
         evaluators = list(evaluators)
         if eval_dataset is not None:
