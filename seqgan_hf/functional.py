@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import BoolTensor, LongTensor, Tensor
+from torch import Tensor
 from torch.nn import functional as F
+
+from .samples import BoolTensor, LongTensor
 
 
 # Vocabulary entries summed into one block of the two-level inverse CDF: about the square root of usual vocabularies.

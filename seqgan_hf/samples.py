@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import BoolTensor, FloatTensor, LongTensor, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import UserError
+
+
+# What a tensor holds, for readers: torch has no types for it.
+LongTensor: TypeAlias = Tensor
+BoolTensor: TypeAlias = Tensor
+FloatTensor: TypeAlias = Tensor
 
 
 class Samples(NamedTuple):

@@ -29,7 +29,7 @@ class Encoding:
     """How a row becomes ids.
 
     Attributes:
-        tokenizer: of text; `None` for rows that are lists of ids already.
+        tokenizer: of text, or what writes ids as text where rows are lists of ids already.
         bos_token_id: put in front of every prompt.
         eos_token_id: put behind every sequence; `None` for sequences of fixed length.
         max_length: T, where sequences are cut; `None` cuts none.
@@ -37,7 +37,7 @@ class Encoding:
         too_long: whether to `truncate` or `drop` sequences of more than `max_length` tokens.
     """
 
-    tokenizer: PreTrainedTokenizerBase | None
+    tokenizer: PreTrainedTokenizerBase
     bos_token_id: int
     eos_token_id: int | None
     max_length: int | None = None
@@ -52,7 +52,7 @@ def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
     `unknown` the number of unknown tokens among them; `prompt_length` the number of prompt tokens before cutting.
     """
     check_nulls(table, "training or held-out", 0)
-    sequences = table["ids" if encoding.tokenizer is None else "text"]
+    sequences = table["ids" if "ids" in table.column_names else "text"]
     rows = _token_lists(sequences, encoding)
     end = [] if encoding.eos_token_id is None else [encoding.eos_token_id]
     lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
@@ -80,15 +80,15 @@ def _list_array(rows: list[list[int]]) -> pa.ListArray:
 
 
 def _token_lists(column: pa.ChunkedArray, encoding: Encoding) -> list[list[int]]:
-    if encoding.tokenizer is not None:
+    if not pa.types.is_nested(column.type):
         return encode_batch(encoding.tokenizer, column.to_pylist())
     # Rows of ids may end in the end token already.
     return [ids[:-1] if ids and ids[-1] == encoding.eos_token_id else ids for ids in column.to_pylist()]
 
 
-def _unknown(rows: list[list[int]], lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase | None) -> np.ndarray:
+def _unknown(rows: list[list[int]], lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """How many unknown tokens stand in each row, shape (rows,)."""
-    unknown = None if tokenizer is None else unknown_token_id(tokenizer)
+    unknown = unknown_token_id(tokenizer)
     if unknown is None:
         return np.zeros(len(rows), dtype=np.int32)
     row_of_token = np.repeat(np.arange(len(rows)), lengths)
@@ -130,7 +130,7 @@ def encode_stream(rows: IterableDataset, encoding: Encoding) -> IterableDataset:
     return _without_counts(_choose(encoded.with_format(None), encoding, encoding.max_length))
 
 
-def _choose(rows: Rows, encoding: Encoding, max_length: int, **options: Any) -> Rows:
+def _choose(rows: Rows, encoding: Encoding, max_length: int | None, **options: Any) -> Rows:
     """Leave out rows without a token and, if asked, those that are too long."""
     longest = max_length if encoding.too_long == "drop" else None
     fixed_length = max_length if encoding.eos_token_id is None else None
@@ -156,13 +156,7 @@ def _without_counts(rows: Rows) -> Rows:
     return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
 
 
-def encode_corpus(
-    train: Part | IterableDataset,
-    held_out: Part,
-    report: dict[str, Any],
-    encoding: Encoding,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Corpus:
+def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[str, Any], encoding: Encoding) -> Corpus:
     """Encode rows, leave out what has no token or is too long, and count.
 
     Args:
@@ -170,13 +164,11 @@ def encode_corpus(
         held_out: rows to hold out.
         report: what was found when they were split; more is added to it.
         encoding: how they are encoded.
-        tokenizer: writes ids as text; `None` takes that of `encoding`.
 
     Raises:
         DataError: if no line is left, or lengths differ although there is no end token.
     """
-    tokenizer = tokenizer or encoding.tokenizer
-    streamed = isinstance(train, IterableDataset)
+    tokenizer, streamed = encoding.tokenizer, isinstance(train, IterableDataset)
     rows = {
         "train": encode_stream(train, encoding) if streamed else encode_part(train, encoding),
         "eval": encode_part(held_out, encoding),

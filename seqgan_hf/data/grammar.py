@@ -381,11 +381,11 @@ class GrammarData(DataSource):
         """Draw the sentences; every word of the grammar is in the vocabulary, drawn or not."""
         grammar = english_grammar()
         rng = np.random.default_rng(self.seed)
-        rows = [
-            Dataset.from_dict({"text": [grammar.sample(rng) for _ in range(count)]})
-            for count in (self.num_train, self.num_eval)
-        ]
-        train, held_out, report = split(*rows, deduplicate=False, eval_fraction=0.1, eval_size=None, seed=self.seed)
+        counts = (self.num_train, self.num_eval)
+        drawn, kept = (Dataset.from_dict({"text": [grammar.sample(rng) for _ in range(n)]}) for n in counts)
+        train, held_out, report = split(
+            drawn, kept, deduplicate=False, eval_fraction=0.1, eval_size=None, seed=self.seed
+        )
         report["grammar"] = {"entropy": grammar.entropy(), "mean_length": grammar.mean_length()}
         tokenizer = build_tokenizer(TokenizerConfig(), lambda: [grammar.words])
         encoding = Encoding(tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -57,8 +57,8 @@ class IdsData(TableData):
         bos = next(free) if self.bos_token_id is None else self.bos_token_id
         eos = (next(free) if self.eos_token_id is None else self.eos_token_id) if self.eos else None
         tokenizer = integer_tokenizer(words, bos, eos, pad_token_id=next(free) if self.eos else None)
-        encoding = Encoding(None, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
-        return encode_corpus(*self._split(*rows), encoding, tokenizer)
+        encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
+        return encode_corpus(*self._split(*rows), encoding)
 
     def _vocabulary(self, rows: list[Dataset]) -> int:
         """The number of ids in the data; every id is checked."""
@@ -149,10 +149,8 @@ def check_ids(rows: Dataset, name: str, vocab_size: int | None, eos_token_id: in
                 remedy = "map the ids to 0, 1, 2, ..." if vocab_size is None else "correct the row or vocab_size"
                 problem = f"id {values[wrong[0]]} in row {row_of[wrong[0]]} of the {name} rows"
                 raise DataError(problem, f"0 to {limit - 1}", remedy)
-            last = np.cumsum(lengths) - 1
-            inside = np.flatnonzero(values == eos_token_id) if eos_token_id is not None and column == "ids" else []
-            early = np.setdiff1d(inside, last)
-            if len(early):
+            early = np.setdiff1d(np.flatnonzero(values == eos_token_id), np.cumsum(lengths) - 1)
+            if column == "ids" and len(early):
                 problem = f"the end token {eos_token_id} inside row {row_of[early[0]]} of the {name} rows"
                 raise DataError(problem, "it only at the end of a row", "split the row, or leave eos_token_id out")
             largest = max(largest, int(values.max()))

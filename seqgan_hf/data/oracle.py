@@ -92,7 +92,7 @@ class _StoredArray:
     """Stands in for a NumPy array while a pickle is read: its shape, type and bytes, of which nothing is made yet."""
 
     def __init__(self, *_: Any):
-        self.state = None
+        self.state: tuple = ()
 
     def __setstate__(self, state: tuple) -> None:
         self.state = state

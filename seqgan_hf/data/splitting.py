@@ -66,12 +66,7 @@ def check_seed(seed: int) -> None:
 
 
 def split(
-    train: Dataset,
-    held_out: Dataset | None,
-    deduplicate: bool,
-    eval_fraction: float,
-    eval_size: int | None,
-    seed: int,
+    train: Dataset, held_out: Dataset | None, deduplicate: bool, eval_fraction: float, eval_size: int | None, seed: int
 ) -> tuple[Part, Part, dict[str, Any]]:
     """Leave out blank and (if asked) repeated rows, and hold out rows where no held-out rows are given.
 

@@ -88,16 +88,15 @@ class TableData(DataSource):
 
     def _read(self, text_columns: list[str], encoding: str = "utf-8", streaming: bool = False) -> list[Rows]:
         """Training rows and, where they are named, held-out rows."""
-
-        def rows(files: str | list[str] | None, split_name: str | None) -> Rows:
-            if files is None:
-                return read_dataset(self.dataset, self.dataset_config, split_name, streaming)
-            return read_files(find_files(files), text_columns, encoding, streaming)
-
         named = [(self.train_file, self.train_split)]
         if self.eval_file is not None or self.eval_split is not None:
-            named.append((self.eval_file, self.eval_split))
-        return [rows(*where) for where in named]
+            named.append((self.eval_file, self.eval_split or "train"))
+        return [
+            read_dataset(self.dataset, self.dataset_config, split_name, streaming)
+            if files is None
+            else read_files(find_files(files), text_columns, encoding, streaming)
+            for files, split_name in named
+        ]
 
     def _split(self, train: Dataset, held_out: Dataset | None = None) -> tuple[Part, Part, dict[str, Any]]:
         return split(train, held_out, self.deduplicate, self.eval_fraction, self.eval_size, self.seed)

@@ -135,12 +135,12 @@ def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     )
     counter.train_from_iterator(batches(), trainer)
     counted = counter.get_vocab()
-    vocabulary = _numbered(sorted(counted, key=counted.get), config, unknown=SPACE + UNK)
+    vocabulary = _numbered(sorted(counted, key=counted.__getitem__), config, unknown=SPACE + UNK)
     return _tokenizer(models.WordLevel(vocabulary, unk_token=SPACE + UNK), config.lowercase, splitter)
 
 
 def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for texts in batches():
         joined = "".join(texts)
         counts.update(joined.lower() if config.lowercase else joined)
@@ -215,10 +215,7 @@ def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
 
 
 def integer_tokenizer(
-    vocab_size: int,
-    bos_token_id: int = 0,
-    eos_token_id: int | None = None,
-    pad_token_id: int | None = None,
+    vocab_size: int, bos_token_id: int = 0, eos_token_id: int | None = None, pad_token_id: int | None = None
 ) -> PreTrainedTokenizerFast:
     """Write ids as numbers: "17" is the token with id 17.
 
@@ -232,7 +229,7 @@ def integer_tokenizer(
         eos_token_id: the end token, if there is one.
         pad_token_id: the padding, if there is one.
     """
-    names = {}
+    names: dict[int, str] = {}
     for name, token_id in ((BOS, bos_token_id), (EOS, eos_token_id), (PAD, pad_token_id)):
         if token_id is not None and token_id >= vocab_size:
             names.setdefault(token_id, name)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from ..errors import UserError
 from ..functional import block_rows, filter_logits, multiply, sample_categorical
-from ..samples import Samples
+from ..samples import LongTensor, Samples
 from .modes import evaluating
 from .reserved_cache import reserve, select_rows
 from .vocabulary import vocabulary_size
@@ -45,7 +46,7 @@ def has_plain_head(generator: PreTrainedModel) -> bool:
 LEAVE_PADDING_OUT = {"cpu"}
 
 
-def is_plain_product(head: nn.Module) -> bool:
+def is_plain_product(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a head is a product with its own weight and nothing else: no hook, no offloading, no packed weight."""
     if type(head) is not nn.Linear or head.weight.is_meta:
         return False
@@ -95,13 +96,13 @@ class Decoder:
         # state space models of transformers, and some only, have a name of their own for it
         self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
-        self.cache = None
+        self.cache: Any = None
+        self.length = 0  # tokens read so far
         self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
-        start = 0 if self.cache is None else self.length
-        self.length = start + ids.shape[1]
+        start, self.length = self.length, self.length + ids.shape[1]
         arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from ..functional import block_rows, linear_kl, linear_nll
-from ..samples import Samples
+from ..samples import LongTensor, Samples
 from .decoder import LEAVE_PADDING_OUT, has_plain_head, head_logits, is_plain_product, position_arguments
 from .memory import in_parts
 from .modes import evaluating

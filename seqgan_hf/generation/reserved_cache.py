@@ -7,10 +7,14 @@ repeated behind the other rows, and rows that end are closed up in place.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from ..samples import LongTensor
 
 
 # Numbers that are moved at the same time where rows close up: the only memory that takes besides the cache.
@@ -79,10 +83,9 @@ def reserve(cache: Cache, rows: int, length: int) -> None:
         cache: as a model returned it; changed in place.
         rows, length: what there must be room for.
     """
-    if type(cache) is DynamicCache and all(
-        type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers
-    ):
-        cache.layers = [ReservedLayer(layer, rows, length) for layer in cache.layers]
+    layers: list[Any] = cache.layers
+    if type(cache) is DynamicCache and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
+        cache.layers = [ReservedLayer(layer, rows, length) for layer in layers]
 
 
 def select_rows(cache: Cache, batch_size: int, kept: LongTensor | None, repeated: LongTensor) -> None:
@@ -97,11 +100,12 @@ def select_rows(cache: Cache, batch_size: int, kept: LongTensor | None, repeated
     if not (type(cache) is DynamicCache and all(isinstance(layer, ReservedLayer) for layer in cache.layers)):
         # both select rows: a cache with states of its own knows of them in one of the two only, as layers do
         own = type(cache).batch_select_indices is not Cache.batch_select_indices
-        select = cache.batch_select_indices if own else cache.reorder_cache
+        select: Any = cache.batch_select_indices if own else cache.reorder_cache
         select(torch.cat([everything[:batch_size] if kept is None else kept, repeated]))
         return
-    if len(repeated):
-        for layer in cache.layers:
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        if len(repeated):
             layer.repeat_rows(repeated)
-    if kept is not None:
-        cache.reorder_cache(torch.cat([kept, everything[batch_size:]]))
+        if kept is not None:
+            layer.reorder_cache(torch.cat([kept, everything[batch_size:]]))

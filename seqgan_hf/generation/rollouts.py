@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import LongTensor, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..samples import Completions, Samples
+from ..samples import Completions, LongTensor, Samples
 from .decoder import Decoder
 from .memory import fewer_rows, fitting_rows
 from .modes import evaluating

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..samples import Samples
+from ..samples import LongTensor, Samples
 from .decoder import Decoder
 from .memory import in_parts
 from .modes import evaluating

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import BoolTensor, LongTensor, Tensor
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..samples import Samples
+from ..samples import BoolTensor, LongTensor, Samples
 from .memory import in_parts
 from .modes import evaluating
 
@@ -79,7 +81,8 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     if samples.prompt.shape[1] != 1:
         raise UserError(f"soft samples with prompts of {samples.prompt.shape[1]} tokens", "the start token only")
-    return samples.soft @ discriminator.get_input_embeddings().weight
+    embeddings: Any = discriminator.get_input_embeddings()
+    return samples.soft @ embeddings.weight
 
 
 @torch.no_grad()
@@ -95,12 +98,12 @@ def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | No
     if max_rows is None:
         max_rows = max(1, SCORE_TOKENS // (samples.prompt.shape[1] - 1 + samples.ids.shape[1]))
     with evaluating(discriminator):
-        values = in_parts(
+        parts = in_parts(
             discriminator,
             "scoring",
             samples.batch_size,
             max_rows,
             lambda rows: realness(discriminator, samples.select(rows)).float().sigmoid(),
         )
-    values = torch.cat(values)
+    values = torch.cat(parts)
     return values if values.dim() == 1 else values.masked_fill(~samples.mask, 0.0)

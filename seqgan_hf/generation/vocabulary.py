@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import LongTensor
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from ..samples import LongTensor
 
 
 def special_tokens(generator: PreTrainedModel) -> tuple[list[int], int]:

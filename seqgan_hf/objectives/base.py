@@ -247,8 +247,8 @@ class Objective(ABC):
                 masked_mean((of_fake < 0).float(), fake_counted),
             )
             metrics = {"discriminator_accuracy": (correct[0] + correct[1]) / 2, "discriminator_loss": loss.detach()}
-        if hasattr(discriminator, "regularization"):
-            loss = loss + discriminator.regularization()
+        if (regularization := getattr(discriminator, "regularization", None)) is not None:
+            loss = loss + regularization()
         return Loss(loss, metrics)
 
     def after_step(self, player: Literal["generator", "discriminator"], models: Models) -> None:

@@ -37,7 +37,7 @@ class MLE(Objective):
         self.scheduled_sampling_steps = scheduled_sampling_steps
         self.steps = 0
 
-    def generator_loss(self, models: Models, real: Samples, fake: None) -> Loss:
+    def generator_loss(self, models: Models, real: Samples, fake: Samples | None) -> Loss:
         """Mean of -log G over the batch's tokens, in nats."""
         read = None
         if self.scheduled_sampling:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import BoolTensor, Tensor, distributed
+from torch import Tensor, distributed
+
+from ..samples import BoolTensor
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import UserError
 from ..evaluation.sweep import COLORS
@@ -356,8 +358,7 @@ def _draw(
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
     width = max(6.0, 4.4 * columns)
-    figure = Figure(layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    figure = Figure(layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
     time, scale = _time_unit(max(curve[-1].x for curve in curves.values())) if axis == "seconds" else ("", 1.0)
     x_label = {
         "rounds": "adversarial round (0: end of pretraining)",
@@ -375,7 +376,7 @@ def _draw(
                     handles[legend] = draw(axes, points, styles.index(label), scale)
         if start_of_rounds:
             axes.axvline(start_of_rounds, color="grey", linestyle="--", linewidth=1, zorder=1)
-        axes.xaxis.get_major_locator().set_params(integer=axis != "seconds")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=axis != "seconds"))
         _finish_panel(axes, metric, x_label)
     names = [name for _, name in handles]
     fitting = min(4, len(names), max(1, int(width * 11 // (max(map(len, names)) + 7))))
@@ -412,17 +413,21 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
         xs, values, color=color, linestyle=style, linewidth=1.6, marker=marker, markersize=2.8, zorder=3
     )
     known = [(x, point.low, point.high) for x, point in zip(xs, curve, strict=True) if point.low is not None]
-    if known and curve[0].n != 1:
-        axes.fill_between(*zip(*known, strict=True), color=color, alpha=0.18, linewidth=0, zorder=2)
-    elif known:
-        axes.vlines(*zip(*known, strict=True), color=color, linewidth=0.8, alpha=0.45, zorder=2)
+    if known:
+        places, lows, highs = zip(*known, strict=True)
+        if curve[0].n == 1:
+            axes.vlines(places, lows, highs, color=color, linewidth=0.8, alpha=0.45, zorder=2)
+        else:
+            axes.fill_between(places, lows, highs, color=color, alpha=0.18, linewidth=0, zorder=2)
     return line
 
 
 def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: float) -> Any:
-    style = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "#222222", "markeredgewidth": 1.2}
+    style: dict[str, Any] = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "#222222"}
     xs, values = [point.x / scale for point in points], [point.value for point in points]
-    (marks,) = axes.plot(xs, values, linestyle="none", marker="DsP^v*X"[number % 7], zorder=4, **style)
+    (marks,) = axes.plot(
+        xs, values, linestyle="none", marker="DsP^v*X"[number % 7], markeredgewidth=1.2, zorder=4, **style
+    )
     return marks
 
 

@@ -169,7 +169,7 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     Raises:
         HubError: a pickle, or a link, which could lead out of the folder.
     """
-    files: dict[str, Path | bytes] = _files(folder.own(folder.generator))
+    files: dict[str, Path | bytes] = {**_files(folder.own(folder.generator))}
     summary = folder.read_summary()
     if summary["recipe"]:
         files["recipe.yaml"] = summary["recipe"].encode()

@@ -130,6 +130,11 @@ class StreamedData(TrainingData):
             yield batch.to(self.device)
 
 
+def as_samples(dataset: Dataset | Samples, bos_token_id: int, pad_token_id: int | None) -> Samples:
+    """All rows of a corpus that fits into memory, as one padded record."""
+    return dataset if isinstance(dataset, Samples) else materialize(dataset, bos_token_id, pad_token_id)
+
+
 def training_data(
     dataset: Dataset | IterableDataset | Samples,
     bos_token_id: int,
@@ -145,6 +150,6 @@ def training_data(
         if max_length is None:
             raise DataError("streamed data have no longest sequence", fix="set `training.max_new_tokens`")
         return StreamedData(dataset, bos_token_id, pad_token_id, max_length, **place), max_length
-    samples = dataset if isinstance(dataset, Samples) else materialize(dataset, bos_token_id, pad_token_id)
+    samples = as_samples(dataset, bos_token_id, pad_token_id)
     longest = samples.ids.shape[1]
     return InMemoryData(samples, **place), longest if max_length is None else max_length

@@ -46,7 +46,8 @@ class RandomState:
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = random.getstate()
-        name, keys, *rest = np.random.get_state(legacy=True)
+        legacy: Any = np.random.get_state()
+        name, keys, *rest = legacy
         return {
             "python": [version, list(words), gauss],
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],

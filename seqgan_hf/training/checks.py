@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedModel
 
 from ..errors import DataError, UserError
@@ -62,7 +64,8 @@ def check_models(
         raise UserError(
             f"{type(discriminator).__name__} as the opponent of {name}", "a causal language model", "pass one"
         )
-    embedded = discriminator.get_input_embeddings().weight.size(0)
+    embeddings: Any = discriminator.get_input_embeddings()
+    embedded = len(embeddings.weight)
     if embedded < vocab_size:
         raise UserError(
             f"the discriminator knows {embedded} token ids", f"{vocab_size}", "set `discriminator.config.vocab_size`"

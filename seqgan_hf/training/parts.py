@@ -14,6 +14,7 @@ from .callbacks import CollapseWarnings, LogLines, ModelCard, ProgressBar, PushT
 from .checkpoint import Checkpoints, Part
 from .evaluation import Best, Evaluation
 from .player import Player
+from .processes import check_same_data
 from .progress import Progress
 from .session import Session
 from .units import Units
@@ -75,7 +76,9 @@ def make_parts(
     if session.accelerator.scaler is not None:
         shared["scaler"] = session.accelerator.scaler
     by_process: dict[str, Part] = {**objectives, "progress": progress}
-    units.checkpoints = Checkpoints(session, models, best, shared, by_process, data.fingerprint())
+    fingerprint = data.fingerprint()
+    check_same_data(session.accelerator, fingerprint)
+    units.checkpoints = Checkpoints(session, models, best, shared, by_process, fingerprint)
     push = PushToHub(session, models.discriminator is not None)
     bar = LogLines() if args.disable_tqdm else ProgressBar()
     watching: list[TrainerCallback] = [bar, collapse, TrackSamples(session)]

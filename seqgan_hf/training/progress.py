@@ -15,21 +15,9 @@ from torch import Tensor
 from ..evaluation.record import Estimate
 from ..generation.rollouts import rollouts_done
 from ..objectives.base import Phase
+from ..runs.record import UNITS
 from ..samples import Samples
 from .session import Session
-
-
-# How a phase counts its units in the record.
-UNITS: dict[Phase, str] = {"pretrain_generator": "epoch", "pretrain_discriminator": "step", "adversarial": "round"}
-# Names of what is measured here; they differ between two runs that are equal otherwise.
-TIMINGS = (
-    "sequences_per_second",
-    "tokens_per_second",
-    "rollouts_per_second",
-    "phase_seconds_left",
-    "peak_memory_gib",
-    "peak_gpu_memory_gib",
-)
 
 
 class Progress:

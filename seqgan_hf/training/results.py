@@ -82,7 +82,7 @@ def summarize(
     done: dict[str, int],
 ) -> dict[str, Any]:
     """What the model card needs to know, ready for JSON."""
-    in_memory, step = isinstance(data, InMemoryData), session.state.global_step
+    rows, step = data.samples if isinstance(data, InMemoryData) else None, session.state.global_step
     held_out = next((e.held_out.batch_size for e in evaluators if isinstance(e, HeldOutNLL)), None)
     opponent = models.discriminator
     recipe = session.folder.recipe
@@ -95,11 +95,11 @@ def summarize(
         "generator": describe_model(models.generator),
         "discriminator": None if opponent is None else {**describe_model(opponent), "kind": objective.adversary},
         "data": {
-            "train": len(data) if in_memory else None,
+            "train": None if rows is None else rows.batch_size,
             "held_out": held_out,
             "vocab_size": vocabulary_size(models.generator),
             "max_new_tokens": max_new_tokens,
-            "conditional": in_memory and data.samples.prompt.shape[1] > 1,
+            "conditional": rows is not None and rows.prompt.shape[1] > 1,
         },
         "evaluation": {"of_these_weights": evaluation["global_step"] == step} | evaluation if evaluation else {},
         "progress": {name: count for name, count in done.items() if count},

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
@@ -19,11 +20,11 @@ from ..objectives import MLE, Models, Objective, Turn
 from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
-from .batches import InMemoryData, training_data
+from .batches import InMemoryData, as_samples, training_data
 from .checks import check_enough_data, check_generator, check_models, check_pretraining
 from .parts import make_parts
 from .player import Player
-from .processes import check_same_data, share_weights, together
+from .processes import share_weights, together
 from .results import save_results
 from .schedule import pretraining_steps, schedule
 from .session import Session
@@ -74,20 +75,19 @@ class AdversarialTrainer:
         self.args, self.tokenizer = args, processing_class
         self.objective, self.pretraining = objective, pretraining or MLE()
         self.turns = schedule(objective, args)
-        tokens, accelerator = check_generator(generator), session.accelerator
-        place = (session.device, accelerator.process_index, accelerator.num_processes)
-        self.data, self.max_new_tokens = training_data(train_dataset, *tokens, args.max_new_tokens, *place)
+        (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
+        place = (accelerator.process_index, accelerator.num_processes)
+        self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, device, *place)
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
-        opponent = None if discriminator is None or objective.adversary is None else discriminator.to(session.device)
-        self.models = Models(generator.to(session.device), opponent, objective.copies())
-        check_same_data(accelerator, self.data.fingerprint())
+        self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
+        for model in self.models.players().values():
+            nn.Module.to(model, device)
         share_weights(accelerator, self.models.named())
         evaluators = list(evaluators)
         if eval_dataset is not None:
-            held_out, _ = training_data(eval_dataset, *tokens, None, session.device)
-            evaluators.insert(0, HeldOutNLL(held_out.samples))
+            evaluators.insert(0, HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device)))
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = (evaluators, processing_class, self.max_new_tokens, callbacks or [])
         self.parts = make_parts(session, self.models, objectives, self.data, *known)

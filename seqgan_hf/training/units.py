@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..objectives.base import Phase
+from ..runs.record import UNITS
 from .checkpoint import Checkpoints, checkpoints
-from .progress import UNITS, Progress
+from .progress import Progress
 from .session import Session
 
 

@@ -151,5 +151,5 @@ def test_models_without_a_cache_are_refused():
 
 def test_models_of_more_than_text_are_refused():
     model = SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace(vocab_size=VOCAB_SIZE)))
-    with pytest.raises(ValueError, match="whose config has no `vocab_size`: expected a causal LM over text alone"):
+    with pytest.raises(ValueError, match="has no `vocab_size`: expected a causal LM over text alone"):
         vocabulary_size(model)

@@ -12,10 +12,12 @@ from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import judged_tokens
 from seqgan_hf.objectives import MLE, Models, SeqGAN
-from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
-from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training.trainer import AdversarialTrainer
+from tests.tools.tiny import build_discriminator, build_generator
 
 
+BOS, EOS, PAD = 0, 1, 2
 # the continuation repeats the last token of the prompt, which nobody can know without having read it
 ROWS = [{"prompt_ids": [BOS, *[5] * (i % 3), 4 + i % 6], "input_ids": [4 + i % 6, EOS]} for i in range(60)]
 SETTINGS = {

@@ -16,9 +16,9 @@ from seqgan_hf.data import Corpus, OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.objectives import Copy, SeqGAN
+from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
-from seqgan_hf.training.progress import TIMINGS
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
 
@@ -170,7 +170,7 @@ def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
 def metrics(folder: Path) -> list[dict]:
     """The record of a run without times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", *TIMINGS)} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("seconds", *COST)} for line in lines]
 
 
 # --- By the command line ---------------------------------------------------------------------------------------------

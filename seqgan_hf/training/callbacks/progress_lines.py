@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from ..progress import UNITS
+from ...runs.record import UNITS
 
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from seqgan_hf.objectives import SeqGAN
+from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.progress_lines import log_line
-from seqgan_hf.training.progress import TIMINGS, Meter, rates
+from seqgan_hf.training.progress import Meter, rates
 from tests.tools import soak
 from tests.tools.small_runs import build, small_corpus
 
@@ -42,7 +43,7 @@ def test_work_is_counted(corpus, tmp_path, monkeypatch):
         assert 0.05 < line["peak_memory_gib"] < 100
         assert ("rollouts_per_second" in line) == (line["phase"] == "adversarial")
     assert [line["phase_seconds_left"] > 0 for line in lines] == [True, False, True, False, False]
-    assert set(lines[-1]) & set(TIMINGS) == set(TIMINGS) - {"peak_gpu_memory_gib"}
+    assert set(lines[-1]) & COST == COST - {"peak_gpu_memory_gib"}
 
 
 def test_evaluations_are_no_training_time(corpus, tmp_path, monkeypatch):
