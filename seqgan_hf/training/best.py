@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..errors import UserError
@@ -34,7 +35,9 @@ class Best:
         if name not in results:
             raise UserError(f"metric_for_best_model={name!r}", f"one of {', '.join(sorted(results))}", "choose one")
         value = results[name].value
-        if self.value is None or (value > self.value) == args.greater_is_better and value != self.value:
+        if math.isnan(value):
+            return
+        if self.value is None or (value > self.value if args.greater_is_better else value < self.value):
             self.value, self.checkpoint, self.evaluation = value, None, evaluation
             self.session.state.best_metric = value
             self.session.control.should_save = True
