@@ -69,7 +69,7 @@ class Units:
     def _save_if_due(self, done: int, total: int) -> None:
         control, every = self.session.control, self.session.args.save_every
         due = done == total or (every and done % every == 0)
-        if due or control.should_save or control.should_training_stop:
+        if self._signal is None and (due or control.should_save or control.should_training_stop):
             control.should_save = False
             self.checkpoints.save()
 

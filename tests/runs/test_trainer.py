@@ -25,7 +25,7 @@ from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints, fault
 from seqgan_hf.training.player import MAX_BAD_STEPS
-from tests.tools.small_runs import SHORT, build, cut_and_resumed, metrics, same, small_corpus, weights
+from tests.tools.small_runs import SHORT, StopAfter, build, cut_and_resumed, metrics, same, small_corpus, weights
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -108,6 +108,20 @@ def test_a_signal_is_answered_with_what_holds_if_the_run_is_killed_before_its_un
         build(corpus, tmp_path / "run", callbacks=[Terminate()], save_every=1).train()
     line = next(line for line in caplog.messages if "Stopping after this unit" in line)
     assert f"if it is killed before, {again}. " in line
+
+
+def test_an_interrupted_run_saves_one_checkpoint_where_one_is_due_anyway(corpus, tmp_path):
+    saved = []
+
+    class Saves(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            saved.append(state.global_step)
+
+    stop = StopAfter(2)
+    stop.trainer = build(corpus, tmp_path / "run", callbacks=[stop, Saves()], save_every=1)
+    with pytest.raises(Interrupted):
+        stop.trainer.train()
+    assert saved == [3]
 
 
 def test_checkpoints_are_whole_and_rotated(corpus, tmp_path):
