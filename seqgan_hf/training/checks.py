@@ -45,7 +45,7 @@ def check_models(
     """Whether both players know all tokens and positions of the data.
 
     Raises:
-        UserError: they do not, or the objective needs a discriminator and there is none.
+        UserError: they do not, or the objective needs an opponent of another kind.
     """
     vocab_size = vocabulary_size(generator)
     if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
@@ -57,13 +57,11 @@ def check_models(
     _check_length(generator, "generator", data, max_new_tokens)
     if objective.adversary is None:
         return
-    name = type(objective).__name__
-    if discriminator is None:
-        raise UserError(f"no discriminator for the objective {name}", f"a {objective.adversary}", "pass one")
-    if objective.adversary == "language_model" and not discriminator.can_generate():
-        raise UserError(
-            f"{type(discriminator).__name__} as the opponent of {name}", "a causal language model", "pass one"
-        )
+    is_language_model = objective.adversary == "language_model"
+    if discriminator is None or discriminator.can_generate() != is_language_model:
+        given = "no discriminator" if discriminator is None else f"the discriminator {type(discriminator).__name__}"
+        wanted = "a causal language model" if is_language_model else "a sequence classifier"
+        raise UserError(f"{given} for the objective {type(objective).__name__}", wanted, "pass one")
     embeddings: Any = discriminator.get_input_embeddings()
     embedded = len(embeddings.weight)
     if embedded < vocab_size:

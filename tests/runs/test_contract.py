@@ -249,10 +249,12 @@ def test_a_discriminator_that_nobody_asks_is_left_alone(corpus, tmp_path):
 
 def test_an_opponent_that_is_missing_or_of_another_kind_is_refused(corpus, tmp_path):
     args = AdversarialTrainingArguments(output_dir=str(tmp_path / "run"), **SHORT)
-    with pytest.raises(UserError, match="no discriminator for the objective Reinforce: expected a classifier"):
+    with pytest.raises(UserError, match="no discriminator for the objective Reinforce: expected a sequence class"):
         AdversarialTrainer(build_generator("lstm", eos=None), None, Reinforce(), args, corpus.train)
-    with pytest.raises(UserError, match="CNNDiscriminator.* as the opponent of CoT: expected a causal language model"):
+    with pytest.raises(UserError, match="CNN.* for the objective CoT: expected a causal language model"):
         build(corpus, tmp_path / "run", CoT())
+    with pytest.raises(UserError, match="GPT2LMHeadModel for the objective Reinforce: expected a sequence classifier"):
+        build(corpus, tmp_path / "run", Reinforce(), discriminator=build_generator("gpt2", eos=None))
 
 
 class NeedsCopies(MLE):
