@@ -216,8 +216,8 @@ class Objective(ABC):
         """The loss of one generator step.
 
         Args:
-            models: the generator in train mode, without dropout if the objective `draws`; the parameters of the
-                discriminator are frozen meanwhile, and its dropout is off.
+            models: the generator has dropout only if the objective does not draw; the parameters of the discriminator
+                are frozen meanwhile, and its dropout is off.
             real: a batch of training sequences, shape (B, T).
             fake: the samples of `credit`; `None` if the objective draws none.
         """
@@ -231,7 +231,7 @@ class Objective(ABC):
         Args:
             models: the discriminator in train mode; the parameters of the generator are frozen meanwhile.
             real: a batch of training sequences.
-            fake: as many rows of what `fakes` drew.
+            fake: as many rows of what `fakes` drew; fewer in the last batch, unless the objective is `paired`.
         """
         discriminator = models.discriminator
         both = Samples.concatenate([real.uncredited, fake.uncredited])
