@@ -141,6 +141,25 @@ def test_every_policy_gradient_takes_a_baseline_with_its_momentum(objective):
     assert chosen.moving_average[0] == 0.75
 
 
+def test_where_few_sequences_reach_they_are_compared_with_few():
+    """Three sequences reach the first position, two the second; one is alone at the third and learns nothing there."""
+    values = torch.tensor([[1.0, 9.0, 9.0], [2.0, 5.0, 9.0], [4.0, 7.0, 3.0]])
+    mask, any_ids = torch.ones(3, 3).tril().bool(), torch.zeros(3, 3, dtype=torch.long)
+    samples = Samples(any_ids[:, :1], any_ids, mask)
+    expected = {
+        "leave_one_out": [[-2.0, 0, 0], [-0.5, -2, 0], [2.5, 2, 0]],
+        "batch": [[1 - 7 / 3, 0, 0], [2 - 7 / 3, -1, 0], [4 - 7 / 3, 1, 0]],
+    }
+    for baseline, advantages in expected.items():
+        found = Reinforce(baseline).advantages(values, samples)
+        torch.testing.assert_close(found * mask, torch.tensor(advantages))
+    for momentum, share in ((0.5, 1.5), (0.0, 2.0)):
+        objective = Reinforce("moving_average", momentum)
+        objective.advantages(values, samples)
+        objective.advantages(2 * values, samples)
+        torch.testing.assert_close(objective.moving_average, share * torch.tensor([7 / 3, 6.0, 3.0]))
+
+
 def test_rewards_are_where_the_samples_are():
     samples = Samples(
         *(torch.zeros(2, n, dtype=kind) for n, kind in ((1, torch.long), (3, torch.long), (3, torch.bool)))
