@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..functional import masked_mean
+from ..generation.modes import train_without_dropout
 from ..generation.sampling import sample
 from ..generation.verdicts import realness
 from ..samples import Samples
@@ -107,10 +108,11 @@ class Models:
         return self._copies[name]
 
     def begin(self) -> None:
-        """Make the copies that are not there yet."""
+        """Make the copies that are not there yet, without dropout."""
         for name in self._declared:
             if name not in self._copies:
                 self._copies[name] = copy.deepcopy(self.generator).requires_grad_(False)
+                train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -1,0 +1,190 @@
+"""What the trainer promises to objectives on two processes: one gradient, one set of weights, the same resume."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from seqgan_hf import objectives
+from seqgan_hf.objectives import CoT, Reinforce, ScratchGAN
+from seqgan_hf.samples import Samples
+from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
+from tests.contracts.test_objectives import OBJECTIVES, build_opponent
+from tests.tools.small_runs import HALVES, StopAfter, metrics, same, text, weights
+from tests.tools.tiny import BOS, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
+
+
+# On 48 sequences: 3 optimizer steps of G, 6 of D; then rounds of one g-step and one d-step of 6. Nothing is measured.
+BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "eval_epochs": 0, "eval_rounds": 0}
+BRIEF |= {"rounds": 2, "generator_steps": 1, "discriminator_steps": 1, "save_every": 0}
+
+
+def build(folder, objective, opponent, data=None, callbacks=None, **settings) -> AdversarialTrainer:
+    args = AdversarialTrainingArguments(output_dir=str(folder), **(HALVES | BRIEF | settings))
+    data = text(48) if data is None else data
+    return AdversarialTrainer(build_generator("lstm"), opponent, objective, args, data, callbacks=callbacks)
+
+
+# --- The same gradients ----------------------------------------------------------------------------------------------
+
+CASES = {
+    "ScratchGAN": (ScratchGAN, {}, "per_token"),
+    "ScratchGAN, leave one out": (ScratchGAN, {"baseline": "leave_one_out"}, "per_token"),
+    "CoT": (CoT, {}, "lstm"),
+    "CoT, GPT-2": (CoT, {}, "gpt2"),
+    "CoT, full": (CoT, {"credit": "full"}, "lstm"),
+    "CoT, full, moving average": (CoT, {"credit": "full", "baseline": "moving_average"}, "lstm"),
+}
+
+
+class Gradients(TrainerCallback):
+    """What the optimizer is about to follow; `trainer` is set once it is built."""
+
+    def __init__(self):
+        self.found, self.trainer = [], None
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        for model in self.trainer.models.players().values():
+            self.found.append([None if p.grad is None else p.grad.clone() for p in model.parameters()])
+
+
+def gradients(folder, share: slice) -> dict[str, list[torch.Tensor]]:
+    """Of one step of each player, on a share of 16 real and 16 generated sequences."""
+    found = {}
+    for name, (kind, settings, opponent) in CASES.items():
+        seen, objective = Gradients(), kind(**settings)
+        seen.trainer = trainer = build(
+            folder, objective, build_opponent(opponent), callbacks=[seen], generator_max_grad_norm=0.0
+        )
+        real, fake = text(16, 1).select(share), text(16, 2).select(share)
+        objective.sample = lambda models, real, max_new_tokens, fake=fake: fake
+        trainer.generator_step(objective, [real], trainer.parts.players["generator"])
+        trainer.models.discriminator.eval()
+        player = trainer.parts.players["discriminator"]
+        player.backward(objective.discriminator_loss(trainer.models, real, fake))
+        player.step()
+        (of_generator, none, _, of_discriminator) = seen.found
+        assert all(gradient is None for gradient in none), "the opponent has a gradient in the generator's step"
+        found |= {name: of_generator, f"{name}, D": of_discriminator}
+    return found
+
+
+def near(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    scale = max(float(gradient.abs().max()) for gradient in one)
+    assert scale > 1e-3, "nothing to compare"
+    return all(torch.allclose(a, b, rtol=0, atol=1e-5 * max(1.0, scale)) for a, b in zip(one, other, strict=True))
+
+
+def _gradients_of_half(rank, folder):
+    return gradients(folder, slice(8 * rank, 8 * rank + 8))
+
+
+def test_two_processes_follow_the_gradient_of_one(tmp_path):
+    """Sequences of unequal length, so that a mean of means is not the mean."""
+    both = on_two(_gradients_of_half, tmp_path / "run")
+    whole = gradients(tmp_path / "run", slice(0, 16))
+    assert len(whole) == 2 * len(CASES)
+    for name in whole:
+        assert same(both[0][name], both[1][name]), f"{name}: not the same on both processes"
+        assert near(whole[name], both[0][name]), f"{name}: not the gradient of the whole batch"
+
+
+# --- Whole runs ------------------------------------------------------------------------------------------------------
+
+
+def _every_objective(rank, folder):
+    """The weights before and after a run of each."""
+    found = {}
+    for name, row in OBJECTIVES.items():
+        objective = getattr(objectives, name)(**row.settings)
+        trainer = build(folder / name, objective, build_opponent(row.opponents[0]), rounds=1)
+        players = trainer.models.players().values()
+        start = [parameter.detach().clone() for model in players for parameter in model.parameters()]
+        trainer.train()
+        found[name] = start, weights(trainer)
+    return found
+
+
+def test_every_objective_ends_with_the_same_weights_on_both_processes(tmp_path):
+    one, other = on_two(_every_objective, tmp_path)
+    for name in OBJECTIVES:
+        (start, end), (_, others) = one[name], other[name]
+        assert same(end, others), name
+        assert not any(torch.equal(old, new) for old, new in zip(start, end, strict=False)), f"{name}: untrained"
+
+
+def _cooperate(rank, folder):
+    """CoT against each kind of language model, to the end; and interrupted on one process, and resumed."""
+
+    def make(kind: str, name: str, **more) -> AdversarialTrainer:
+        objective = CoT("full", "moving_average")
+        return build(folder / f"{kind}-{name}", objective, build_generator(kind, seed=1), **more)
+
+    ends = {}
+    for kind, step in {"lstm": 17, "gpt2": 12}.items():  # the second round's g-step; the first round's d-step
+        whole = make(kind, "whole")
+        whole.train()
+        stop = StopAfter(step)
+        stop.trainer = make(kind, "cut", callbacks=[stop] if rank else [])
+        with pytest.raises(Interrupted):
+            stop.trainer.train()
+        torch.manual_seed(123)
+        resumed = make(kind, "cut", resume_from_checkpoint=True)
+        resumed.train()
+        ends[kind] = weights(whole), weights(resumed), dict(stop.trainer.parts.units.done)
+    return ends
+
+
+def test_cooperative_training_on_two_processes_is_one_run_that_can_be_interrupted(tmp_path):
+    one, other = on_two(_cooperate, tmp_path)
+    places = {kind: (done["adversarial"], done["discriminator_steps"]) for kind, (_, _, done) in one.items()}
+    assert places == {"lstm": (1, 0), "gpt2": (0, 1)}
+    for kind in one:
+        assert same(one[kind][0], other[kind][0]), f"{kind}: not the same on both processes"
+        assert same(one[kind][0], one[kind][1]) and same(other[kind][0], other[kind][1]), f"{kind}: resumed"
+        assert metrics(tmp_path / f"{kind}-whole") == metrics(tmp_path / f"{kind}-cut")
+
+
+class Paired(Reinforce):
+    """Keeps what the discriminator is shown together."""
+
+    paired = True
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def discriminator_loss(self, models, real, fake):
+        self.seen.append((real.prompt, real.ids, fake.prompt))
+        return super().discriminator_loss(models, real, fake)
+
+
+def conditional() -> Samples:
+    """20 sequences, each with a prompt of its own that its first two tokens repeat."""
+    prompts = torch.tensor([(BOS, *pair) for pair in product(range(3, 8), range(3, 7))])
+    ids = torch.cat([prompts[:, 1:], torch.full((20, 3), 3)], dim=1)
+    return Samples(prompts, ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+def _pairs(rank, folder):
+    objective = Paired()
+    trainer = build(folder, objective, build_discriminator("cnn"), conditional(), discriminator_epochs=2)
+    trainer.train_discriminator(0)
+    return objective.seen
+
+
+def test_pairs_stay_together_on_each_process(tmp_path):
+    """Each process answers 10 of the 20 prompts, in batches of 4, 4 and 2."""
+    shares = []
+    for seen in on_two(_pairs, tmp_path / "run"):
+        assert [len(real) for real, _, _ in seen] == [4, 4, 2] * 2
+        for real, ids, fake in seen:
+            assert torch.equal(real, fake) and torch.equal(real[:, 1:], ids[:, :2])
+        epochs = [torch.cat([real for real, _, _ in part]).tolist() for part in (seen[:3], seen[3:])]
+        assert sorted(epochs[0]) == sorted(epochs[1]) and epochs[0] != epochs[1]
+        shares += epochs[0]
+    assert sorted(shares) == conditional().prompt.tolist()
