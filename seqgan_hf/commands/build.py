@@ -164,7 +164,8 @@ def _labels(settings: ModelSettings) -> dict[str, Any]:
 def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
-    embedded = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    embedded = len(embeddings.weight)
     if embedded < corpus.vocab_size:
         raise RecipeError(
             f"a {section} with a vocabulary of {embedded}",
@@ -227,7 +228,7 @@ def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: s
         raise RecipeError(f"{problem} ({str(error).splitlines()[0]})", expected, "change them") from error
 
 
-def _config_class(model_type: str, section: str) -> type[PreTrainedConfig]:
+def _config_class(model_type: str, section: str) -> Any:
     if "." in model_type:
         return import_by_path(model_type, f"{section}.model_type")
     if model_type not in CONFIG_MAPPING:

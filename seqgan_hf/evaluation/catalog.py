@@ -59,7 +59,7 @@ class Metric:
         version: raised whenever a change moves the numbers.
     """
 
-    function: Callable[..., Mapping[str, Estimate | float]]
+    function: Callable[..., Mapping[str, Any]]
     better: str
     settings: Mapping[str, str] = field(default_factory=dict)
     groups: int = 20
@@ -181,7 +181,7 @@ class Texts:
     def features(self) -> np.ndarray:
         return self.settings.encode(self.texts)
 
-    def select(self, rows: Sequence[int]) -> Texts:
+    def select(self, rows: Sequence[int] | np.ndarray) -> Texts:
         """Some of the texts, with the forms that were made already."""
         part = Texts([self.texts[row] for row in rows], self.settings)
         if "tokens" in vars(self):

@@ -32,7 +32,8 @@ With a model that throws a fair coin:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -98,7 +99,7 @@ class SuiteMetric(evaluate.Metric):
         Raises:
             UserError: something that the metric needs is not given.
         """
-        given = {
+        given: dict[str, Any] = {
             "settings": TextSettings(tokenization, lowercase, encoder, accepts, seed),
             "real": (references, train),
             "models": {"generator": model, "oracle": oracle},
@@ -112,13 +113,15 @@ class SuiteMetric(evaluate.Metric):
         if self.config_name in LIKELIHOODS:
             found = self._likelihood({"samples": predictions, "held_out": real[0], "train": real[1]} | models)
         else:
-            sets = [Texts(texts, settings) if texts is not None and len(texts) else None for texts in real]
-            found = Measurement(Texts(predictions, settings), *sets, settings).measure(self.config_name)
+            references, train = (
+                Texts(texts, settings) if texts is not None and len(texts) else None for texts in real
+            )
+            found = Measurement(Texts(predictions, settings), references, train, settings).measure(self.config_name)
         estimates = {k: v if isinstance(v, Estimate) else Estimate(v) for k, v in found.items()}
         intervals = {name: [e.low, e.high] for name, e in estimates.items() if e.low is not None}
         return {name: e.value for name, e in estimates.items()} | ({"intervals": intervals} if intervals else {})
 
-    def _likelihood(self, given: dict) -> dict[str, Estimate]:
+    def _likelihood(self, given: dict) -> Mapping[str, Any]:
         models, texts = {}, {}
         for name in self.metric.inputs:
             value = given[name]

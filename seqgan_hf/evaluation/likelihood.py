@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,7 +154,7 @@ class HeldOutNLL(Evaluator):
         self.held_out = held_out
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
-        given = {"generator": generator, "samples": samples, "held_out": self.held_out}
+        given: dict[str, Any] = {"generator": generator, "samples": samples, "held_out": self.held_out}
         return dict(measure_likelihoods(("nll_test", "nll_div"), seed, **given))
 
 
@@ -171,6 +172,7 @@ class OracleNLL(Evaluator):
         self.oracle, self.held_out = oracle, held_out
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
-        oracle = self.oracle.to(samples.ids.device)
+        oracle: Any = self.oracle
+        oracle = oracle.to(samples.ids.device)
         given = {"generator": generator, "samples": samples, "held_out": self.held_out, "oracle": oracle}
         return dict(measure_likelihoods(("nll_oracle", "oracle_divergence"), seed, **given))

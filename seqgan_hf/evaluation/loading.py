@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -61,7 +62,7 @@ def _source(path: str) -> str:
     return str(inner) if inner.is_dir() else path
 
 
-def _load(kind: type, source: str):
+def _load(kind: Any, source: str) -> Any:
     try:
         # weights as safetensors only: a pickle could run code; tokenizers ignore this
         return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
@@ -76,7 +77,7 @@ def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
 
     Its texts are integers separated by spaces.
     """
-    model = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
+    model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 

@@ -45,7 +45,7 @@ class NgramCounts(NamedTuple):
 
     text: np.ndarray
     ngram: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     num_ngrams: int
 
 

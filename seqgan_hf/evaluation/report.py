@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def format_value(value: float | None) -> str:
 def format_estimate(estimate: Estimate | None) -> str:
     """The value and its interval, `0.740 [0.735, 0.745]`."""
     if estimate is None or estimate.low is None:
-        return format_value(estimate and estimate.value)
+        return format_value(None if estimate is None else estimate.value)
     return f"{format_value(estimate.value)} [{format_value(estimate.low)}, {format_value(estimate.high)}]"
 
 
@@ -122,11 +123,11 @@ def draw_quality_diversity(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _points(axes: Axes, xs: np.ndarray, estimates: list[Estimate], label: str, color: str, marker: str) -> None:
+def _points(axes: Axes, xs: np.ndarray, estimates: Sequence[Estimate], label: str, color: str, marker: str) -> None:
     """Points with their intervals where they have one."""
     centres = np.array([e.value for e in estimates])
     errors = np.array([(e.value - e.low, e.high - e.value) if e.low is not None else (0.0, 0.0) for e in estimates]).T
-    style = {"fmt": marker, "color": color, "label": label, "markersize": 6, "capsize": 3}
+    style: dict[str, Any] = {"fmt": marker, "color": color, "label": label, "markersize": 6, "capsize": 3}
     axes.errorbar(xs, centres, yerr=errors.clip(min=0), **style)
 
 

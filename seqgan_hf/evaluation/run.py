@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -63,13 +64,13 @@ def evaluate_generator(
     metrics = settings.metrics
     if metrics is None and settings.sweeps:
         metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
-    real = [Texts(texts, settings) if texts else None for texts in (references, train)]
+    real, known = (Texts(texts, settings) if texts else None for texts in (references, train))
     real_rows: dict = {}
     points = []
     for temperature in settings.temperatures:
         samples, texts = loading.draw_samples(generator, count, length, temperature, settings.seed)
         drawn = f"temperature:{temperature:g}|max_new_tokens:{length}"
-        given = {"generator": generator.model, "samples": samples, "held_out": held_out}
+        given: dict[str, Any] = {"generator": generator.model, "samples": samples, "held_out": held_out}
         with loading.tempered(generator.model, temperature):
             found = measure_likelihoods(
                 LIKELIHOODS, settings.seed, temperature, length, **given, train=learnt, oracle=oracle
@@ -77,7 +78,7 @@ def evaluate_generator(
         if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
             own = nll_oracle(oracle, held_out)["nll_oracle"]
             found["nll_oracle"] = replace(found["nll_oracle"], real=own)
-        measurement = Measurement(Texts(texts, settings), *real, settings, drawn)
+        measurement = Measurement(Texts(texts, settings), real, known, settings, drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes

@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,13 +52,14 @@ def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dic
         measurement: the texts.
         jackknifed: find the interval of plain numbers by the jackknife over groups of samples.
     """
-    values, metric = measurement.measure(name), get_metric(name)
+    values: dict[str, Any] = dict(measurement.measure(name))
+    metric = get_metric(name)
     plain = [key for key, value in values.items() if not isinstance(value, Estimate)]
     errors: dict[str, float] = {}
     if plain and jackknifed:
 
         def part(rows: np.ndarray) -> dict[str, float]:
-            found = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
+            found: dict[str, Any] = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
             return {key: found[key] for key in plain}
 
         errors = jackknife(part, len(measurement.samples), metric.groups, measurement.settings.seed)
@@ -177,8 +179,10 @@ def evaluate_texts(
     if not len(samples):
         raise UserError("0 samples", "generated texts", "check the samples file or `num_samples`")
     settings = settings or TextSettings()
-    real = [Texts(texts, settings) if texts is not None and len(texts) else None for texts in (references, train)]
-    return evaluate_measurement(Measurement(Texts(samples, settings), *real, settings), metrics, {})
+    real, known = (
+        Texts(texts, settings) if texts is not None and len(texts) else None for texts in (references, train)
+    )
+    return evaluate_measurement(Measurement(Texts(samples, settings), real, known, settings), metrics, {})
 
 
 def evaluate_measurement(

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -93,5 +94,5 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], x: str, y: str, color: str, 
     ys = [_signed(y, point.evaluation.results[y].value) for point in curve]
     axes.plot(xs, ys, marker=marker, color=color, label=curve[0].model, linewidth=1.3, markersize=5)
     for point, horizontal, vertical in zip(curve, xs, ys, strict=True):
-        style = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
+        style: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
         axes.annotate(f"{point.temperature:g}", (horizontal, vertical), **style)

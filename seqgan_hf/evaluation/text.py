@@ -65,7 +65,8 @@ class TextEvaluator(Evaluator):
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         """Decode the samples and measure them; the generator itself is not called."""
-        measurement, found = self._measurement(decode(samples, self.tokenizer)), {}
+        measurement = self._measurement(decode(samples, self.tokenizer))
+        found: dict[str, Estimate] = {}
         for name in self.metrics:
             found |= measure(name, measurement, jackknifed=False)
         return found

@@ -151,7 +151,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             init.constant_(module.bias, self.config.initial_bias)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> PreTrainedModel:
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
         """As everywhere in transformers, but from safetensors only: a pickle can run code."""
         return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
@@ -195,7 +195,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             embedded, lengths = _compact(embedded, mask)
         dtype = _compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
-        weights = [weight.to(dtype) for weight in weights]
+        weights = tuple(weight.to(dtype) for weight in weights)
         features = _MaxOverTime.apply(embedded.to(dtype), lengths, self.config.filter_sizes, *weights)
         features = F.relu(features + torch.cat(biases))
         gate = torch.sigmoid(self.highway_gate(features))

@@ -186,7 +186,7 @@ class RNNGeneratorPreTrainedModel(PreTrainedModel):
                 init.uniform_(parameter, -width, width)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> PreTrainedModel:
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
         """As everywhere in transformers, but from safetensors only: a pickle can run code."""
         return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
@@ -246,7 +246,7 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = RNNCache(self.config)
+            past_key_values = RNNCache(self.config)  # type: ignore[arg-type]
         hidden = self.dropout(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
 
         length = hidden.shape[1]
@@ -255,8 +255,9 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
             mask = None
 
         hidden_states = [hidden]
+        layer: Any
         for index, layer in enumerate(self.layers):
-            cache_layer = None if past_key_values is None else past_key_values.layers[index]
+            cache_layer: Any = None if past_key_values is None else past_key_values.layers[index]
             hidden = self.dropout(self._run_layer(layer, hidden, mask, cache_layer))
             hidden_states.append(hidden)
 
@@ -329,7 +330,7 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
         self.post_init()
 
-    def generate(
+    def generate(  # type: ignore[override]
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
     ) -> Tensor | ModelOutput:
         """As `GenerationMixin.generate`.
@@ -339,7 +340,7 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, GenerationMixin):
         """
         if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
             raise ValueError(NO_ROLLBACK)
-        return super().generate(inputs, generation_config, **kwargs)
+        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
 
     @can_return_tuple
     def forward(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -112,7 +112,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     overwrite_run: bool = False
-    resume_from_checkpoint: str | bool | None = None
+    resume_from_checkpoint: str | bool | None = None  # type: ignore[assignment]
     hub_token: str | None = field(default=None, repr=False)
     hub_discriminator: Literal["subfolder", "repository", "none"] = "subfolder"
     hub_license: str | None = None
@@ -130,7 +130,8 @@ class AdversarialTrainingArguments(TrainingArguments):
         inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
         for own in dataclasses.fields(self):
             value = getattr(self, own.name)
-            default = own.default_factory() if own.default is dataclasses.MISSING else own.default
+            made: Any = own.default_factory
+            default = made() if own.default is dataclasses.MISSING else own.default
             if own.name in inherited - SUPPORTED_FIELDS and value != default:
                 remedy = REMEDIES.get(own.name, "leave it out")
                 raise UserError(f"{own.name}={value!r}: it has no meaning in adversarial training", None, f"{remedy}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain, count
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def training_data(
     num_processes: int = 1,
 ) -> tuple[TrainingData, int]:
     """Batches from any kind of corpus, and T, the longest sequence (`max_length`, where that is given)."""
-    place = {"device": device, "process_index": process_index, "num_processes": num_processes}
+    place: dict[str, Any] = {"device": device, "process_index": process_index, "num_processes": num_processes}
     if isinstance(dataset, IterableDataset):
         if max_length is None:
             raise DataError("streamed data have no longest sequence", fix="set `training.max_new_tokens`")

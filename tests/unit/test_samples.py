@@ -44,3 +44,32 @@ def test_soft_samples_are_not_joined():
     soft = batch(1, 2)._replace(soft=torch.zeros(1, 2, 5))
     with pytest.raises(ValueError, match="soft relaxation: expected token ids only. Drop `soft`"):
         Samples.concatenate([soft, soft])
+
+
+def test_prompts_are_padded_before_and_continuations_behind():
+    short = Samples(torch.tensor([[1]]), torch.tensor([[5, 6]]), torch.tensor([[True, False]]))
+    long = Samples(torch.tensor([[2, 1, 4]]), torch.tensor([[7, 8, 9]]), torch.ones(1, 3, dtype=torch.bool))
+    long = long._replace(prompt_mask=torch.tensor([[False, True, True]]))
+    joined = Samples.concatenate([short, long], pad_token_id=3)
+    assert joined.sequences.tolist() == [[3, 3, 1, 5, 6, 3], [2, 1, 4, 7, 8, 9]]
+    assert joined.attention_mask.long().tolist() == [[0, 0, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]]
+    assert joined.batch_size == 2 and joined.lengths.tolist() == [1, 3]
+    assert Samples.concatenate([short, long]).sequences.tolist()[0] == [0, 0, 1, 5, 6, 0]
+
+
+def test_a_mask_of_prompts_is_there_where_some_are_padded_only():
+    plain, padded = batch(2, 2), batch(2, 2)._replace(prompt_mask=torch.tensor([[True], [False]]))
+    assert Samples.concatenate([plain, plain]).prompt_mask is None
+    assert Samples.concatenate([plain, padded]).prompt_mask.tolist() == [[True], [True], [True], [False]]
+    wider = plain._replace(prompt=torch.zeros(2, 3, dtype=torch.long))
+    assert Samples.concatenate([plain, wider]).prompt_mask.long().tolist() == [[0, 0, 1]] * 2 + [[1, 1, 1]] * 2
+
+
+def test_every_field_that_is_there_moves_and_is_selected():
+    whole = batch(3, 2)._replace(prompt_mask=torch.ones(3, 1, dtype=torch.bool), soft=torch.randn(3, 2, 5))
+    assert {field.device.type for field in whole.to("meta")} == {"meta"}
+    assert Samples.concatenate([whole]) is whole
+    for rows in (slice(1, 3), torch.tensor([False, True, True]), torch.tensor([1, 2])):
+        chosen = whole.select(rows)
+        assert all(torch.equal(field, original[1:]) for field, original in zip(chosen, whole, strict=True))
+    assert batch(3, 2).select(slice(0, 1)).soft is None

@@ -7,6 +7,8 @@ https://arxiv.org/abs/1905.09922 (FED).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...errors import UserError
@@ -36,7 +38,7 @@ def frechet_distance(sample_features: np.ndarray, reference_features: np.ndarray
     """
     ours, theirs = check_features(sample_features, reference_features)
     shift = ours.mean(axis=0) - theirs.mean(axis=0)
-    factors = [np.linalg.qr((x - x.mean(axis=0)) / (len(x) - 1) ** 0.5, mode="r") for x in (ours, theirs)]
+    factors: list[Any] = [np.linalg.qr((x - x.mean(axis=0)) / (len(x) - 1) ** 0.5, mode="r") for x in (ours, theirs)]
     overlap = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
     spread = sum(float(np.square(factor).sum()) for factor in factors)
     return max(0.0, float(shift @ shift) + spread - 2.0 * float(overlap))

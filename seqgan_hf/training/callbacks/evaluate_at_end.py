@@ -31,7 +31,7 @@ class EvaluateAtEnd(TrainerCallback):
         self.settings, self.corpus = settings, corpus
         self.output = Path(settings.output)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: PreTrainedModel, **kwargs: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         self.output.mkdir(exist_ok=True)
@@ -61,5 +61,5 @@ class EvaluateAtEnd(TrainerCallback):
         if path is None:
             return None
         own = self.corpus.oracle is not None and Path(path) == self.output.parent / "oracle"
-        oracle = self.corpus.oracle if own else load_oracle_generator(path, str(model.device)).model
+        oracle: Any = self.corpus.oracle if own else load_oracle_generator(path, str(model.device)).model
         return oracle.to(model.device).eval()

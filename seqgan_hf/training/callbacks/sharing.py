@@ -41,7 +41,7 @@ class PushToHub(TrainerCallback):
         """A missing token is said now, not hours later."""
         with agreed(self.session.accelerator):
             if self.session.is_main:
-                place = args.hub_discriminator if self.has_discriminator else "none"
+                place: Any = args.hub_discriminator if self.has_discriminator else "none"
                 open_repositories(self.session.hub_model_id, place, args.hub_private_repo, args.hub_token)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -491,7 +491,7 @@ def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
-    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/progress.json"))
+    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/complete.json"))
 
 
 def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):

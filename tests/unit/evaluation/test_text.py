@@ -1,7 +1,9 @@
 """Text metrics at evaluation rounds."""
 
 import pytest
+from datasets import Dataset
 
+from seqgan_hf.data import Corpus
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.loading import draw_samples
 from seqgan_hf.evaluation.suite import evaluate_texts
@@ -33,12 +35,13 @@ def test_text_evaluator_refuses_before_training(generator, metrics, message):
 
 
 def test_text_evaluator_from_a_corpus(generator):
-    class Rows:
-        eval = {"input_ids": [[5, 6, 2], [7, 2]]}
-        train = {"input_ids": [[5, 2]]}
-        tokenizer = generator.tokenizer
-
-    evaluator = TextEvaluator.from_corpus(Rows, ["bleu", "copy_rate"])
+    rows = {"eval": [[5, 6, 2], [7, 2]], "train": [[5, 2]]}
+    corpus = Corpus(
+        **{split: Dataset.from_dict({"input_ids": ids}) for split, ids in rows.items()},
+        **{"vocab_size": 13, "max_length": 3, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        tokenizer=generator.tokenizer,
+    )
+    evaluator = TextEvaluator.from_corpus(corpus, ["bleu", "copy_rate"])
     words = generator.tokenizer.convert_ids_to_tokens([5, 6, 7])
     assert evaluator.references.texts == [f"{words[0]} {words[1]}", words[2]]
     assert evaluator.train.texts == [words[0]]

@@ -167,6 +167,30 @@ def test_the_row_budget_is_kept(monkeypatch):
     assert max(len(part.row) for part in parts) == 8  # two rollouts of four rows: three would be too many
 
 
+def test_no_row_is_fed_that_nobody_waits_for():
+    """Three sequences of four tokens, two completions each, prefix length by prefix length: rows of every step.
+
+    The sampled sequences leave when the last prefix is handed over, and nothing is fed after the last token.
+    """
+    generator, rows, steps = build_generator("lstm", eos=None), [], []
+    samples = sample(generator, start_prompt(generator, 3), 4, rng=seeded(0))
+    generator.base_model.register_forward_pre_hook(
+        lambda module, arguments, options: rows.append(len(options["input_ids"])), with_kwargs=True
+    )
+    for _ in complete(generator, samples, 2, max_rows=6):
+        steps.append(list(rows))
+        rows.clear()
+    assert steps == [[3, 6, 6], [3, 6], [3]]
+
+
+def test_completed_prefixes_are_counted_for_reports_of_speed():
+    generator = build_generator("lstm", eos=None)
+    samples = sample(generator, start_prompt(generator, 3), 4, rng=seeded(0))
+    before = rollouts.rollouts_done()
+    list(complete(generator, samples, 2, max_rows=6))
+    assert rollouts.rollouts_done() - before == 2 * 3 * 3
+
+
 def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch, caplog):
     generator = build_generator("lstm")
     samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))

@@ -1,0 +1,83 @@
+"""The parts of the contract that objectives share: copies, frozen players, samples, what a discriminator step logs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from seqgan_hf.objectives import Copy, Models, Reinforce
+from seqgan_hf.objectives.base import frozen
+from seqgan_hf.samples import Samples
+from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
+
+
+def parameters(model) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def test_a_copy_stays_frozen_where_the_generator_began_until_it_is_refreshed():
+    generator = build_generator("lstm")
+    models = Models(generator, copies={"reference": Copy(), "average": Copy(decay=0.75)})
+    models.begin()
+    reference, before = models["reference"], parameters(generator)
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+    for parameter in generator.parameters():
+        parameter.data += 1.0
+    models.follow()
+    models.begin()  # as after a resume: what is there stays
+    assert models["reference"] is reference
+    torch.testing.assert_close(parameters(reference), before)
+    models.refresh("reference")
+    torch.testing.assert_close(parameters(reference), parameters(generator))
+    torch.testing.assert_close(parameters(models["average"]), [old + 0.25 for old in before])
+
+
+def test_a_checkpoint_holds_both_players_and_every_copy():
+    generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
+    models = Models(generator, discriminator, {"reference": Copy()})
+    models.begin()
+    held = {"generator": generator, "discriminator": discriminator, "reference": models["reference"]}
+    assert models.named() == held
+    assert Models(generator).named() == {"generator": generator}
+
+
+def test_frozen_models_pass_gradients_on_and_are_what_they_were_afterwards():
+    """Even after an error, and without unfreezing what was frozen before."""
+    first, second, inputs = nn.Linear(2, 2), nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
+    first.bias.requires_grad_(False)
+    every = [*first.parameters(), *second.parameters()]
+    with pytest.raises(RuntimeError, match="by the way"), frozen(first, None, second):
+        second(first(inputs)).sum().backward()
+        assert inputs.grad.abs().sum() > 0 and all(parameter.grad is None for parameter in every)
+        raise RuntimeError("by the way")
+    assert [parameter.requires_grad for parameter in every] == [True, False, True, True]
+
+
+def test_a_padded_prompt_is_continued_as_if_it_were_alone():
+    models, drawn = Models(build_generator("gpt2", eos=None)), []
+    nothing = torch.zeros(1, 0).long()
+    for prompt in ([PAD, PAD, PAD, BOS, 5], [BOS, 5]):
+        given = torch.tensor([prompt])
+        torch.manual_seed(0)
+        real = Samples(given, nothing, nothing.bool(), given != PAD)
+        drawn.append(Reinforce().sample(models, real, 20).ids)
+    assert torch.equal(*drawn)
+
+
+def test_a_discriminator_step_logs_the_share_it_tells_apart():
+    """Undecided is wrong for either kind, and both kinds count alike."""
+
+    class FirstToken(nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return SequenceClassifierOutput(logits=(input_ids[:, :1].float() - 6) / 2)
+
+    def of(*first: int) -> Samples:
+        ids = torch.tensor(first)[:, None]
+        return Samples(torch.full_like(ids, BOS), ids, torch.ones_like(ids, dtype=torch.bool))
+
+    models = Models(build_generator("lstm"), FirstToken())
+    loss = Reinforce().discriminator_loss(models, of(7, 6, 9, 3), of(5, 6, 7, 7, 8))
+    torch.testing.assert_close(loss.metrics["discriminator_accuracy"], torch.tensor((2 / 4 + 1 / 5) / 2))

@@ -1,0 +1,53 @@
+"""Means and sums over several processes: each process is played in turn, the others' part of a sum is added."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed
+
+from seqgan_hf.objectives.statistics import shared_mean, sum_over_processes
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Two processes, of which the other holds the given tensor."""
+
+    def join(theirs: torch.Tensor) -> None:
+        monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(distributed, "all_reduce", lambda ours: ours.add_(theirs))
+
+    return join
+
+
+VALUES, MASK = torch.tensor([[2.0, 4.0, float("nan")], [8.0, -1.0, 5.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+
+
+def test_one_process_has_the_plain_sum_and_mean():
+    assert sum_over_processes(VALUES) is VALUES
+    assert shared_mean(VALUES, MASK) == 14 / 3
+    assert shared_mean(VALUES[0], MASK[1]) == 2, "one value"
+    assert shared_mean(VALUES, torch.zeros_like(MASK)) == 0, "nothing is counted"
+
+
+def test_a_sum_is_that_of_all_processes_and_changes_nothing_here(beside):
+    beside(torch.tensor([10.0, 20.0]))
+    ours = torch.tensor([1.0, 2.0], requires_grad=True)
+    total = sum_over_processes(ours)
+    assert total.tolist() == [11, 22] and not total.requires_grad and ours.tolist() == [1, 2]
+
+
+def test_the_mean_of_all_processes_shares_is_the_mean_over_all_their_values(beside):
+    """As the trainer averages gradients over processes: one with many tokens counts more."""
+    theirs = torch.tensor([[6.0]])
+    beside(torch.tensor(1))
+    ours = shared_mean(VALUES, MASK)
+    beside(torch.tensor(3))
+    others = shared_mean(theirs, torch.ones_like(theirs, dtype=torch.bool))
+    assert (ours + others) / 2 == (14 + 6) / 4
+
+
+def test_a_process_without_anything_to_count_is_no_error(beside):
+    beside(torch.tensor(0))
+    assert shared_mean(VALUES, torch.zeros_like(MASK)) == 0
