@@ -37,12 +37,11 @@ def test_every_objective_resumes_bit_for_bit_from_inside_a_round(corpus, tmp_pat
         objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
         opponent = build_generator(kind, eos=None, seed=1) if objective.adversary == "language_model" else None
         opponent = opponent or build_discriminator("cnn" if kind == "none" else kind)
-        more |= BRIEF | {"rounds": 2 if objective.adversary else 3}  # something is left to do after the cut
-        return build(corpus, tmp_path / folder, objective, discriminator=opponent, **more)
+        return build(corpus, tmp_path / folder, objective, discriminator=opponent, **(BRIEF | {"rounds": 3} | more))
 
     whole = make("whole")
     whole.train()
-    stop = StopAfter(18 if whole.objective.adversary else 6)  # the first g-step of the second round
+    stop = StopAfter(18 if whole.objective.adversary else 6)  # the first g-step of the second round of three
     stop.trainer = make("cut", callbacks=[stop])
     with pytest.raises(Interrupted):
         stop.trainer.train()

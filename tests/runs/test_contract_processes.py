@@ -67,8 +67,7 @@ def gradients(folder, share: slice) -> dict[str, list[torch.Tensor]]:
         player = trainer.parts.players["discriminator"]
         player.backward(objective.discriminator_loss(trainer.models, real, fake))
         player.step()
-        (of_generator, none, _, of_discriminator) = seen.found
-        assert all(gradient is None for gradient in none), "the opponent has a gradient in the generator's step"
+        (of_generator, _, _, of_discriminator) = seen.found
         found |= {name: of_generator, f"{name}, D": of_discriminator}
     return found
 
@@ -125,7 +124,7 @@ def _cooperate(rank, folder):
         return build(folder / f"{kind}-{name}", objective, build_generator(kind, seed=1), **more)
 
     ends = {}
-    for kind, step in {"lstm": 17, "gpt2": 12}.items():  # the second round's g-step; the first round's d-step
+    for kind, step in {"lstm": 10, "gpt2": 12}.items():  # the first round's g-step; its d-step
         whole = make(kind, "whole")
         whole.train()
         stop = StopAfter(step)
@@ -141,8 +140,8 @@ def _cooperate(rank, folder):
 
 def test_cooperative_training_on_two_processes_is_one_run_that_can_be_interrupted(tmp_path):
     one, other = on_two(_cooperate, tmp_path)
-    places = {kind: (done["adversarial"], done["discriminator_steps"]) for kind, (_, _, done) in one.items()}
-    assert places == {"lstm": (1, 0), "gpt2": (0, 1)}
+    places = {kind: (done["generator_steps"], done["discriminator_steps"]) for kind, (_, _, done) in one.items()}
+    assert places == {"lstm": (1, 0), "gpt2": (1, 1)}
     for kind in one:
         assert same(one[kind][0], other[kind][0]), f"{kind}: not the same on both processes"
         assert same(one[kind][0], one[kind][1]) and same(other[kind][0], other[kind][1]), f"{kind}: resumed"
