@@ -204,7 +204,8 @@ def read_lines(path: str, what: str, notes: list[str], blank: bool = False) -> l
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        problem, expected = f"{what}={path!r} cannot be read ({error})", "a UTF-8 file with one text per line"
+        problem = f"{what}={path!r} cannot be read ({getattr(error, 'strerror', None) or error})"
+        expected = "a UTF-8 file with one text per line"
         raise UserError(problem, expected, "check the path, or save it as UTF-8") from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
     kept = lines if blank else [line for line in lines if line.strip()]
