@@ -1,7 +1,7 @@
 """Counts of n-grams over whole corpora at once: what BLEU, Self-BLEU and their kin are made of.
 
-Tokens become integers, every n-gram gets an integer of its own from the pair (its first n-1 tokens, its last token),
-and all counting is then sorting and adding arrays of integers. Counts are exact: nothing is hashed or sampled.
+Every n-gram gets an integer of its own from the pair (its first n-1 tokens, its last token), and all counting is then
+sorting and adding arrays of integers. Counts are exact: nothing is hashed or sampled.
 """
 
 from __future__ import annotations
@@ -17,44 +17,19 @@ from ..errors import UserError
 
 
 Text = Sequence[Hashable]  # one tokenized text: words, characters or token ids
+ORDERS = (2, 3, 4, 5)  # the n of BLEU-n and its kin
 
 
 class EncodedTexts(NamedTuple):
-    """Tokenized texts as one array of token ids.
+    """Tokenized texts as one array of token ids."""
 
-    Attributes:
-        tokens: ids of all texts, one text after another, shape (sum of lengths,).
-        lengths: number of tokens of each text, shape (N,).
-        vocab_size: number of different tokens; ids are 0 .. vocab_size - 1.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-    vocab_size: int
-
-
-class NgramCounts(NamedTuple):
-    """How often each n-gram stands in each text; only pairs that occur are listed, E of them.
-
-    Attributes:
-        text: index of the text, shape (E,).
-        ngram: number of the n-gram, 0 .. num_ngrams - 1, shape (E,).
-        count: occurrences of that n-gram in that text, shape (E,).
-        num_ngrams: number of different n-grams in all texts.
-    """
-
-    text: np.ndarray
-    ngram: np.ndarray
-    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
-    num_ngrams: int
+    tokens: np.ndarray  # ids of all texts, one text after another, shape (sum of lengths,)
+    lengths: np.ndarray  # number of tokens of each text, shape (N,)
+    vocab_size: int  # number of different tokens; ids are 0 .. vocab_size - 1
 
 
 def check_texts(name: str, texts: Sequence[Text], minimum: int = 1) -> None:
-    """Refuse what would give a number without meaning: too few texts, or text that is not tokenized.
-
-    Raises:
-        UserError: fewer than `minimum` texts, or a text is a string (it would be read letter by letter).
-    """
+    """Refuse too few texts, and strings, which would be read letter by letter."""
     if len(texts) < minimum:
         raise UserError(f"{len(texts)} {name}", f"at least {minimum}", f"give more {name}")
     if isinstance(texts, str) or isinstance(texts[0], str):
@@ -73,14 +48,11 @@ def encode(texts: Sequence[Text]) -> EncodedTexts:
 
 def frame(encoded: EncodedTexts) -> EncodedTexts:
     """Put a start token (id `vocab_size`) before and an end token (id `vocab_size + 1`) behind every text."""
-    lengths = encoded.lengths + 2
-    ends = np.cumsum(lengths) - 1
-    tokens = np.empty(lengths.sum(), np.int64)
-    inside = np.ones(len(tokens), bool)
-    inside[ends] = inside[ends - lengths + 1] = False
-    tokens[inside] = encoded.tokens
-    tokens[ends], tokens[ends - lengths + 1] = encoded.vocab_size + 1, encoded.vocab_size
-    return EncodedTexts(tokens, lengths, encoded.vocab_size + 2)
+    tokens, lengths, vocab_size = encoded
+    ends = np.cumsum(lengths)
+    borders = np.column_stack([ends - lengths, ends]).ravel()
+    added = np.tile([vocab_size, vocab_size + 1], len(lengths))
+    return EncodedTexts(np.insert(tokens, borders, added), lengths + 2, vocab_size + 2)
 
 
 def number_ngrams(encoded: EncodedTexts, max_n: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
@@ -102,11 +74,15 @@ def number_ngrams(encoded: EncodedTexts, max_n: int) -> Iterator[tuple[np.ndarra
         yield starts, ngrams, num_ngrams
 
 
-def count_ngrams(encoded: EncodedTexts, max_n: int) -> list[NgramCounts]:
-    """Count the n-grams of every text for n = 1 .. max_n; entries are ordered by text, then by n-gram."""
+def count_ngrams(encoded: EncodedTexts, max_n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+    """Count the n-grams of every text for n = 1 .. max_n.
+
+    Yields:
+        For each n the pairs of a text and an n-gram in it, ordered by text, then by n-gram: index of the text, number
+        of the n-gram and how often it stands there, each of shape (E,); and how many different n-grams there are.
+    """
     text_of_token = np.repeat(np.arange(len(encoded.lengths)), encoded.lengths)
-    counts = []
     for starts, ngrams, num_ngrams in number_ngrams(encoded, max_n):
         pairs, count = np.unique(text_of_token[starts] * max(num_ngrams, 1) + ngrams, return_counts=True)
-        counts.append(NgramCounts(*np.divmod(pairs, max(num_ngrams, 1)), count, num_ngrams))
-    return counts
+        text, ngram = np.divmod(pairs, max(num_ngrams, 1))
+        yield text, ngram, count, num_ngrams

@@ -1,9 +1,8 @@
-"""BLEU of a set of samples: the mean over samples of sentence BLEU against *all* reference texts.
+"""BLEU of samples against *all* reference texts.
 
-Sentence BLEU is that of Papineni et al. (2002), https://aclanthology.org/P02-1040, with smoothing method 1 of Chen and
-Cherry (2014), https://aclanthology.org/W14-3346. As the measure of a text GAN it stands in Yu et al. (2017),
-https://arxiv.org/abs/1609.05473, and, with these settings, in Texygen (Zhu et al., 2018),
-https://arxiv.org/abs/1802.01886.
+Papineni et al. (2002), https://aclanthology.org/P02-1040, with smoothing method 1 of Chen and Cherry (2014),
+https://aclanthology.org/W14-3346; of a text GAN in Yu et al. (2017), https://arxiv.org/abs/1609.05473, and, with these
+settings, in Texygen (Zhu et al., 2018), https://arxiv.org/abs/1802.01886.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import UserError
-from ..ngrams import Text, check_texts, count_ngrams, encode
+from ..ngrams import ORDERS, Text, check_texts, count_ngrams, encode
 from ..record import Estimate
 
 
@@ -35,10 +34,9 @@ def scores_from_matches(
     """Sentence BLEU from clipped n-gram matches.
 
     Args:
-        matches: clipped matches of n-grams for n = 1 .. max(orders), shape (N, max(orders)).
+        matches: of n-grams for n = 1 .. max(orders), shape (N, max(orders)).
         lengths: tokens of each sample, shape (N,).
         reference_lengths: the reference length to which each sample is held, shape (N,).
-        orders: the n of BLEU-n.
 
     Returns:
         Shape (N, len(orders)). A sample without a single known word scores 0, whatever the smoothing.
@@ -57,15 +55,10 @@ def check_orders(orders: Sequence[int]) -> None:
         raise UserError(f"orders={list(orders)}", "n-gram orders of at least 1", "use (2, 3, 4, 5), for example")
 
 
-def sentence_bleu(
-    samples: Sequence[Text], references: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)
-) -> np.ndarray:
+def sentence_bleu(samples: Sequence[Text], references: Sequence[Text], orders: Sequence[int] = ORDERS) -> np.ndarray:
     """BLEU-n of every sample against all references, shape (N, len(orders)).
 
     Equal to `nltk.translate.bleu_score.sentence_bleu` with weights 1/n and `SmoothingFunction().method1`.
-
-    Raises:
-        UserError: no samples, no references, or an order below 1.
     """
     check_texts("samples", samples)
     check_texts("references", references)
@@ -88,24 +81,11 @@ def mean_bleu(scores: np.ndarray, orders: Sequence[int]) -> dict[str, Estimate]:
     return {f"bleu_{n}": Estimate.of_mean(column) for n, column in zip(orders, scores.T, strict=True)}
 
 
-def bleu(
-    samples: Sequence[Text], references: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)
-) -> dict[str, Estimate]:
-    """Mean sentence BLEU against all references.
+def bleu(samples: Sequence[Text], references: Sequence[Text], orders: Sequence[int] = ORDERS) -> dict[str, Estimate]:
+    """Mean over samples of sentence BLEU against all references: `bleu_<n>` in [0, 1].
 
     High values mean samples made of real n-grams. Mode seeking raises it: a generator that repeats its few best
     sentences scores above real text. Read it beside Self-BLEU and beside the value of real text.
-
-    Args:
-        samples: tokenized generated texts, N of them.
-        references: tokenized real texts, all of them used for every sample.
-        orders: the n of BLEU-n.
-
-    Returns:
-        `bleu_<n>` in [0, 1], with an interval over samples, the references being fixed.
-
-    Raises:
-        UserError: no samples, no references, or an order below 1.
 
     >>> bleu([["a", "cat", "sat"]], [["a", "cat", "sat", "down"], ["a", "cat"]], orders=[2])["bleu_2"].value
     1.0

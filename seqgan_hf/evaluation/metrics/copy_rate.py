@@ -1,8 +1,4 @@
-"""Copy rate: how much of the samples stands in the training set word for word.
-
-No other metric here punishes a generator that recites its training data: its BLEU, Self-BLEU, Frechet distance and
-language-model scores are those of real text.
-"""
+"""Copy rate: how much of the samples stands in the training set word for word."""
 
 from __future__ import annotations
 
@@ -46,25 +42,19 @@ def longest_shared(samples: Sequence[Text], train: Sequence[Text]) -> np.ndarray
 def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, Estimate | float]:
     """Share of samples that are training texts, and how long a run of words they share with one.
 
-    Real text has a rate of its own (captions repeat), so read it beside the value of held-out text.
-
-    Args:
-        samples: tokenized generated texts.
-        train: tokenized texts on which the generator was trained.
+    No other metric here punishes a generator that recites its training data: its BLEU, Self-BLEU, Frechet distance and
+    language-model scores are those of real text. Real text has a rate of its own (captions repeat), so read it beside
+    the value of held-out text.
 
     Returns:
         `copy_rate`: share of samples equal to a training text; `longest_copy`: mean length, in tokens, of the longest
         n-gram shared with a training text; `longest_copy_share`: the same as a share of the sample's length (empty
         samples left out).
 
-    Raises:
-        UserError: no samples or no training texts.
-
     >>> copy_rate([["a", "b", "c"], ["b", "c", "x", "y"]], [["a", "b", "c"]])["longest_copy_share"]
     0.75
     """
-    longest = longest_shared(samples, train)
-    known = set(map(tuple, train))
+    longest, known = longest_shared(samples, train), set(map(tuple, train))
     copied = sum(tuple(text) in known for text in samples)
     lengths = np.fromiter(map(len, samples), np.int64, len(samples))
     written = lengths > 0

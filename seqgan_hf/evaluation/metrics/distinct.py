@@ -1,7 +1,4 @@
-"""Distinct-n: the share of n-grams that are said once only in the whole set of samples.
-
-Li et al. (2016), https://arxiv.org/abs/1510.03055, equation of section 5.3, over the corpus.
-"""
+"""Distinct-n of Li et al. (2016), https://arxiv.org/abs/1510.03055, section 5.3, over the whole set of samples."""
 
 from __future__ import annotations
 
@@ -17,16 +14,9 @@ def distinct(samples: Sequence[Text], orders: Sequence[int] = (1, 2, 3, 4)) -> d
     It falls as more samples are drawn (new n-grams run out), so compare only values of equally many samples. Random
     words score best: it sees diversity, never quality.
 
-    Args:
-        samples: tokenized generated texts.
-        orders: the n of the n-grams.
-
     Returns:
         `distinct_<n>` in [0, 1] (0 where no sample has n tokens), the number of different n-grams `unique_ngrams_<n>`,
         and `distinct_texts`.
-
-    Raises:
-        UserError: no samples, or an order below 1.
 
     >>> distinct([["a", "cat"], ["a", "dog"]], orders=[1])
     {'distinct_texts': 1.0, 'distinct_1': 0.75, 'unique_ngrams_1': 3.0}

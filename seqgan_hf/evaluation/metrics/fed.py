@@ -1,8 +1,7 @@
-"""Frechet embedding distance: how far apart the embeddings of samples and real text lie, as two Gaussians.
+"""Frechet embedding distance of Heusel et al. (2017), https://arxiv.org/abs/1706.08500, equation 6.
 
-The distance is that of Heusel et al. (2017), https://arxiv.org/abs/1706.08500, equation 6; for text, with a sentence
-encoder, Semeniuta et al. (2018), https://arxiv.org/abs/1806.04936 (FD) and de Masson d'Autume et al. (2019),
-https://arxiv.org/abs/1905.09922 (FED).
+For text, with a sentence encoder: Semeniuta et al. (2018), https://arxiv.org/abs/1806.04936 (FD) and de Masson
+d'Autume et al. (2019), https://arxiv.org/abs/1905.09922 (FED).
 """
 
 from __future__ import annotations
@@ -25,44 +24,23 @@ def check_features(sample_features: np.ndarray, reference_features: np.ndarray) 
     return ours, theirs
 
 
-def frechet_distance(sample_features: np.ndarray, reference_features: np.ndarray) -> float:
-    """|m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)) for the means m and covariances S of both sets of features.
+def frechet_embedding_distance(sample_features: np.ndarray, reference_features: np.ndarray) -> dict[str, float]:
+    """Frechet distance between embeddings as two Gaussians: `fed`, 0 for equal means and covariances.
 
-    With centred features X / sqrt(N - 1) = Q R (so S = R^T R), the eigenvalues of S S' are the squared singular values
-    of R R'^T, and the trace of the root is their plain sum. No root of a nearly singular matrix is ever taken, so the
+    It sees quality and diversity together, but only what two moments of the encoder's embeddings show, and it is
+    biased upward for few texts: compare only values of equally many texts and the same encoder, beside that of real
+    text. |m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)) for the means m and covariances S of both sets of features: with
+    centred features X / sqrt(N - 1) = Q R (so S = R^T R), the eigenvalues of S S' are the squared singular values of
+    R R'^T, and the trace of the root is their plain sum. No root of a nearly singular matrix is ever taken, so the
     value is exact to rounding even with fewer texts than dimensions.
 
-    Args:
-        sample_features: shape (N, D).
-        reference_features: shape (M, D).
+    >>> import numpy as np
+    >>> frechet_embedding_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
+    {'fed': 9.0}
     """
     ours, theirs = check_features(sample_features, reference_features)
     shift = ours.mean(axis=0) - theirs.mean(axis=0)
     factors: list[Any] = [np.linalg.qr((x - x.mean(axis=0)) / (len(x) - 1) ** 0.5, mode="r") for x in (ours, theirs)]
     overlap = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
     spread = sum(float(np.square(factor).sum()) for factor in factors)
-    return max(0.0, float(shift @ shift) + spread - 2.0 * float(overlap))
-
-
-def frechet_embedding_distance(sample_features: np.ndarray, reference_features: np.ndarray) -> dict[str, float]:
-    """Frechet distance between embeddings: 0 for equal means and covariances.
-
-    It sees quality and diversity together, but only what two moments of the encoder's embeddings show, and it is
-    biased upward for few texts: compare only values of equally many texts and the same encoder, beside that of real
-    text.
-
-    Args:
-        sample_features: embeddings of generated texts, shape (N, D).
-        reference_features: embeddings of real texts, shape (M, D).
-
-    Returns:
-        `fed`.
-
-    Raises:
-        UserError: fewer than two texts on a side, different dimensions, or features that are not finite.
-
-    >>> import numpy as np
-    >>> frechet_embedding_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]]))
-    {'fed': 9.0}
-    """
-    return {"fed": frechet_distance(sample_features, reference_features)}
+    return {"fed": max(0.0, float(shift @ shift) + spread - 2.0 * float(overlap))}

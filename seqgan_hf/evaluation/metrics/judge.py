@@ -1,8 +1,4 @@
-"""A judge trained afresh: can a classifier that sees both tell samples from real text?
-
-The classifier two-sample test of Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545. A GAN's own
-discriminator says nothing here: its generator was trained to fool exactly that one.
-"""
+"""The classifier two-sample test of Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545."""
 
 from __future__ import annotations
 
@@ -39,20 +35,17 @@ def judge(samples: Sequence[Text], references: Sequence[Text], max_n: int = 3, s
 
     The judge is a logistic regression (L2 penalty, C = 10) on the n-grams of a text. Equally many texts of both kinds
     are taken; one half of each teaches the judge, the other half tests it. It sees quality and, through repeated
-    samples, lack of diversity; two texts that differ only in what an n-gram does not show look alike to it.
+    samples, lack of diversity; two texts that differ only in what an n-gram does not show look alike to it. A GAN's
+    own discriminator says nothing here: its generator was trained to fool exactly that one.
 
     Args:
-        samples: tokenized generated texts, at least four.
-        references: tokenized real texts, at least four.
+        samples, references: at least four of each.
         max_n: longest n-gram that the judge sees.
         seed: of the choice and of the halves.
 
     Returns:
         `judge_accuracy`, and `judge_p_value`: the chance of at least this accuracy if both kinds were the same (normal
         approximation).
-
-    Raises:
-        UserError: fewer than four texts of a kind.
 
     >>> judge([["a", "a"]] * 40, [["b", "b"]] * 40)["judge_accuracy"].value
     1.0

@@ -13,15 +13,9 @@ from ..record import Estimate
 def length_statistics(samples: Sequence[Text]) -> dict[str, Estimate | float]:
     """Mean, spread and extremes of the number of tokens.
 
-    Args:
-        samples: tokenized texts.
-
     Returns:
         `length_mean`, `length_sd`, `length_min`, `length_median`, `length_max`, all in tokens, and `empty_share`, the
         share of texts without a token.
-
-    Raises:
-        UserError: no samples.
 
     >>> statistics = length_statistics([["a"], ["a", "b", "c"]])
     >>> [statistics[f"length_{name}"].value for name in ("mean", "max")], statistics["empty_share"].value

@@ -1,8 +1,7 @@
 """LM score and reverse LM score: quality and coverage as seen by an n-gram language model.
 
-LM score: cross-entropy of the samples under a model of the real training text (is it fluent?). Reverse LM score:
-cross-entropy of real test text under a model of the samples (is everything there?). Semeniuta, Severyn and Gelly
-(2018), https://arxiv.org/abs/1806.04936; de Masson d'Autume et al. (2019), https://arxiv.org/abs/1905.09922.
+Semeniuta, Severyn and Gelly (2018), https://arxiv.org/abs/1806.04936; de Masson d'Autume et al. (2019),
+https://arxiv.org/abs/1905.09922.
 
 The language model is interpolated modified Kneser-Ney, Chen and Goodman (1999),
 https://doi.org/10.1006/csla.1999.0128, with a start token as context and the end of text as an event, as KenLM has it.
@@ -117,16 +116,8 @@ def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> 
 
     Blind to diversity: one likely sentence repeated scores best. Training data recited scores far below held-out text.
 
-    Args:
-        samples: tokenized generated texts.
-        train: tokenized real texts on which the generator was trained (never the test text).
-        order: n of the n-gram model.
-
     Returns:
         `lm_score` in nats per token, ends of texts counted.
-
-    Raises:
-        UserError: no samples, no training texts, or an order below 1.
 
     >>> round(lm_score([["a", "b"]], [["a", "b"], ["a", "b"]])["lm_score"].value, 3)
     0.225
@@ -139,16 +130,8 @@ def reverse_lm_score(samples: Sequence[Text], references: Sequence[Text], order:
 
     It falls with the number of samples (more to learn from): compare only values of equally many.
 
-    Args:
-        samples: tokenized generated texts, from which the language model learns.
-        references: tokenized real texts on which nothing was trained.
-        order: n of the n-gram model.
-
     Returns:
         `reverse_lm_score` in nats per token, ends of texts counted.
-
-    Raises:
-        UserError: no samples, no references, or an order below 1.
 
     >>> round(reverse_lm_score([["a", "b"], ["a", "b"]], [["a", "b"]])["reverse_lm_score"], 3)
     0.225

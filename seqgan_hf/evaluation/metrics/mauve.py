@@ -1,7 +1,4 @@
-"""MAUVE, through its authors' library: how well samples and real text cover each other's clusters of embeddings.
-
-Pillutla et al. (2021), https://arxiv.org/abs/2102.01454.
-"""
+"""MAUVE of Pillutla et al. (2021), https://arxiv.org/abs/2102.01454, through its authors' library."""
 
 from __future__ import annotations
 
@@ -12,22 +9,14 @@ from .fed import check_features
 
 
 def mauve(sample_features: np.ndarray, reference_features: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Area under the divergence frontier of both distributions over k-means clusters: 1 for the same distribution.
+    """Area under the divergence frontier of both distributions over k-means clusters: `mauve` in (0, 1], 1 if equal.
 
-    The value depends on the encoder and on the number of texts (the authors use 5,000 and GPT-2 large), so compare
-    only equals. The library's own settings are kept: clusters = texts / 10, scaling factor 5.
-
-    Args:
-        sample_features: embeddings of generated texts, shape (N, D).
-        reference_features: embeddings of real texts, shape (M, D).
-        seed: of k-means.
-
-    Returns:
-        `mauve` in (0, 1].
+    How well samples and real text cover each other's clusters of embeddings. The value depends on the encoder and on
+    the number of texts (the authors use 5,000 and GPT-2 large), so compare only equals. The library's own settings are
+    kept: clusters = texts / 10, scaling factor 5; the seed is that of k-means.
 
     Raises:
         MissingExtraError: `mauve-text` is not installed.
-        UserError: fewer than two texts on a side, different dimensions, or features that are not finite.
 
     >>> import numpy as np
     >>> features = np.random.default_rng(0).normal(size=(400, 2))

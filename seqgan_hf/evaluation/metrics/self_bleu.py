@@ -1,8 +1,4 @@
-"""Self-BLEU: how much the samples repeat one another.
-
-Zhu et al. (2018), https://arxiv.org/abs/1802.01886: the BLEU of each sample with all *other* samples as references,
-averaged. Settings as in `bleu.py`.
-"""
+"""Self-BLEU of Zhu et al. (2018), https://arxiv.org/abs/1802.01886, with the settings of `bleu.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..ngrams import Text, check_texts, count_ngrams, encode
+from ..ngrams import ORDERS, Text, check_texts, count_ngrams, encode
 from .bleu import check_orders, scores_from_matches
 
 
@@ -41,12 +37,8 @@ def closest_other_lengths(lengths: np.ndarray) -> np.ndarray:
     return np.where(counts > 1, choices, neighbour)[inverse]
 
 
-def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)) -> np.ndarray:
-    """BLEU-n of every sample against all other samples, shape (N, len(orders)).
-
-    Raises:
-        UserError: fewer than two samples (a single one has no others), or an order below 1.
-    """
+def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = ORDERS) -> np.ndarray:
+    """BLEU-n of every sample, of at least two, against all others, shape (N, len(orders))."""
     check_texts("samples", samples, minimum=2)
     check_orders(orders)
     encoded = encode(samples)
@@ -57,22 +49,12 @@ def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4
     return scores_from_matches(matches, encoded.lengths, closest_other_lengths(encoded.lengths), orders)
 
 
-def self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str, float]:
-    """Mean BLEU of each sample against all other samples: 1 when everything is said at least twice.
+def self_bleu(samples: Sequence[Text], orders: Sequence[int] = ORDERS) -> dict[str, float]:
+    """Mean BLEU of each sample, of at least two, against all others: `self_bleu_<n>`, 1 where all is said twice.
 
     It grows with the number of samples (more others to resemble), so compare only values of equally many samples, and
     with that of real text: lower than real text is no virtue but noise. The sentence scores depend on one another, so
     no standard error is given here; the suite finds one by leaving out groups of samples.
-
-    Args:
-        samples: tokenized generated texts, at least two.
-        orders: the n of BLEU-n.
-
-    Returns:
-        `self_bleu_<n>` in [0, 1].
-
-    Raises:
-        UserError: fewer than two samples, or an order below 1.
 
     >>> self_bleu([["a", "cat"], ["a", "cat"], ["a", "cat"]], orders=[2])
     {'self_bleu_2': 1.0}

@@ -7,7 +7,11 @@ import pytest
 import scipy.linalg
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.evaluation.metrics.fed import frechet_distance
+from seqgan_hf.evaluation.metrics.fed import frechet_embedding_distance
+
+
+def fed(ours, theirs):
+    return frechet_embedding_distance(ours, theirs)["fed"]
 
 
 def reference_frechet(ours, theirs):
@@ -21,14 +25,14 @@ def test_frechet_distance_equals_the_matrix_root(size, other, width):
     source = np.random.default_rng(0)
     mix = source.normal(size=(width, width))
     ours, theirs = source.normal(size=(size, width)) @ mix, source.normal(size=(other, width)) + 0.3
-    assert frechet_distance(ours, theirs) == pytest.approx(reference_frechet(ours, theirs), rel=1e-9)
+    assert fed(ours, theirs) == pytest.approx(reference_frechet(ours, theirs), rel=1e-9)
 
 
 def test_frechet_distance_is_exact_with_fewer_texts_than_dimensions():
     source = np.random.default_rng(1)
     ours = source.normal(size=(20, 64))
-    assert frechet_distance(ours, ours) == pytest.approx(0.0, abs=1e-9)
-    assert frechet_distance(ours, ours + 2.0) == pytest.approx(64 * 4.0, rel=1e-12)
+    assert fed(ours, ours) == pytest.approx(0.0, abs=1e-9)
+    assert fed(ours, ours + 2.0) == pytest.approx(64 * 4.0, rel=1e-12)
 
 
 def test_frechet_distance_of_gaussians_has_its_closed_form():
@@ -36,7 +40,7 @@ def test_frechet_distance_of_gaussians_has_its_closed_form():
     grid = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T.astype(float)  # uncorrelated columns
     deviation = math.sqrt(8 / 7)
     expected = ((scales - 1) ** 2).sum() * deviation**2
-    assert frechet_distance(grid * scales, grid) == pytest.approx(expected, rel=1e-12)
+    assert fed(grid * scales, grid) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +53,4 @@ def test_frechet_distance_of_gaussians_has_its_closed_form():
 )
 def test_features_that_cannot_be_compared_are_refused(ours, theirs, message):
     with pytest.raises(UserError, match=message):
-        frechet_distance(ours, theirs)
+        fed(ours, theirs)
