@@ -21,7 +21,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,25 +47,15 @@ from .tokenization import import_by_path, tokenize
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and what is known about it.
+    """A metric and what is known about it."""
 
-    Attributes:
-        function: from inputs (by parameter name, see above) to values by name.
-        better: `higher`, `lower`, or `real`: as close as possible to the value of real text.
-        settings: fixed settings that belong into the signature.
-        groups: groups of the jackknife for values without an interval of their own.
-        bounds: values lie between these, and so do their intervals.
-        fewest: texts on each side without which there is no value.
-        version: raised whenever a change moves the numbers.
-    """
-
-    function: Callable[..., Mapping[str, Any]]
-    better: str
-    settings: Mapping[str, str] = field(default_factory=dict)
-    groups: int = 20
-    bounds: tuple[float, float] = (-math.inf, math.inf)
-    fewest: int = 1
-    version: str = "1"
+    function: Callable[..., Mapping[str, Any]]  # from inputs (by parameter name, see above) to values by name
+    better: str  # `higher`, `lower`, or `real`: as close as possible to the value of real text
+    settings: Mapping[str, str] = field(default_factory=dict)  # fixed ones that belong into the signature
+    groups: int = 20  # of the jackknife, for values without an interval of their own
+    bounds: tuple[float, float] = (-math.inf, math.inf)  # values lie between these, and so do their intervals
+    fewest: int = 1  # texts on each side without which there is no value
+    version: str = "1"  # raised whenever a change moves the numbers
 
     @property
     def inputs(self) -> list[str]:
@@ -193,21 +183,22 @@ class Texts:
 
 @dataclass
 class Measurement:
-    """The sets of texts that metrics compare.
+    """The sets of texts that metrics compare."""
 
-    Attributes:
-        samples: generated texts.
-        references: real texts on which nothing was trained.
-        train: real texts on which the generator was trained.
-        settings: how they are read.
-        drawn: how the samples were drawn, for signatures: `temperature:1|max_new_tokens:20`.
-    """
+    samples: Texts  # generated
+    references: Texts | None = None  # real texts on which nothing was trained
+    train: Texts | None = None  # real texts on which the generator was trained
+    drawn: str = field(default="", kw_only=True)  # how samples were drawn: `temperature:1|max_new_tokens:20`
 
-    samples: Texts
-    references: Texts | None
-    train: Texts | None
-    settings: TextSettings
-    drawn: str = ""
+    @classmethod
+    def of(cls, samples: Sequence[str], *real: Sequence[str] | None, settings: TextSettings) -> Measurement:
+        """Of plain texts; `real` are references and training texts, of which an empty set counts as none."""
+        sets = (None if texts is None or not len(texts) else Texts(texts, settings) for texts in real)
+        return cls(Texts(samples, settings), *sets)
+
+    @property
+    def settings(self) -> TextSettings:
+        return self.samples.settings
 
     def missing(self, metric: Metric) -> list[str]:
         """What the metric needs and does not have, in words."""
@@ -218,18 +209,14 @@ class Measurement:
         return [INPUTS[name] for name in metric.inputs if name in absent]
 
     def check(self, name: str) -> Metric:
-        """The metric of that name.
-
-        Raises:
-            UserError: unknown metric, or something that it needs is missing.
-        """
+        """The metric of that name; raises `UserError` if it is unknown, or if something that it needs is missing."""
         metric = get_metric(name)
         if missing := self.missing(metric):
             raise UserError(f"metric {name!r} needs {missing[0]}", None, "give it, or drop the metric")
         return metric
 
-    def measure(self, name: str) -> dict[str, Estimate | float]:
-        """Values of one metric; raises as `check` does."""
+    def measure(self, name: str) -> dict[str, Any]:
+        """Values of one metric, numbers or estimates; raises as `check` does."""
         metric = self.check(name)
         return dict(metric.function(**{name: self._input(name) for name in metric.inputs}))
 
@@ -240,7 +227,11 @@ class Measurement:
         texts = {"sample": self.samples, "reference": self.references, "train": self.train}[side.removesuffix("s")]
         return getattr(texts, form or "tokens")
 
-    def signature(self, key: str, metric: Metric) -> str:
+    def sign(self, values: Mapping[str, Estimate], metric: Metric) -> dict[str, Estimate]:
+        """The values with their signatures."""
+        return {key: replace(value, signature=self._signature(key, metric)) for key, value in values.items()}
+
+    def _signature(self, key: str, metric: Metric) -> str:
         """The settings of one value in one line, as sacreBLEU has it (Post, 2018, aclanthology.org/W18-6319)."""
         inputs, settings = metric.inputs, self.settings
         parts: dict[str, object] = {"samples": len(self.samples)}
@@ -258,7 +249,7 @@ class Measurement:
         if "accepts" in inputs:
             parts["accepts"] = _name(settings.accepts)
         parts |= {"seed": settings.seed, "version": metric.version}
-        return "|".join([*(f"{name}:{value}" for name, value in parts.items()), *filter(None, [self.drawn])])
+        return "|".join(f"{name}:{value}" for name, value in parts.items()) + (self.drawn and f"|{self.drawn}")
 
 
 def _name(function: str | Callable) -> str:

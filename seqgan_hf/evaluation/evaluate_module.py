@@ -1,20 +1,13 @@
 """All metrics as one module of the `evaluate` library, loadable offline; the configuration is the metric's name.
 
-    import evaluate
-    from seqgan_hf.evaluation import MODULE
-
-    bleu = evaluate.load(MODULE, "bleu")
-    bleu.compute(predictions=samples, references=real_texts)
-    evaluate.combine([bleu, evaluate.load(MODULE, "self_bleu")])
-
 `predictions` are generated texts; `references` are real texts, *all* of them for every prediction, so the two lists
 need not be equally long. Likelihoods are those of `model` or `oracle`, in the tokens of its own tokenizer, of whole
 texts: where a model has an end token, it counts as the last token of every text.
 
 >>> import evaluate
 >>> from seqgan_hf.evaluation import MODULE
->>> bleu = evaluate.load(MODULE, "bleu")
->>> bleu.compute(predictions=["a cat sat"], references=["a cat sat down", "a dog"])["bleu_2"]
+>>> both = evaluate.combine([evaluate.load(MODULE, "bleu"), evaluate.load(MODULE, "length")])
+>>> both.compute(predictions=["a cat sat"], references=["a cat sat down", "a dog"])["bleu_2"]
 1.0
 
 With a model that throws a fair coin:
@@ -39,7 +32,7 @@ import datasets
 import evaluate
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.evaluation.catalog import ALL_INPUTS, METRICS, Measurement, Texts, TextSettings, get_metric
+from seqgan_hf.evaluation.catalog import ALL_INPUTS, METRICS, Measurement, TextSettings, get_metric
 from seqgan_hf.evaluation.citations import CITATIONS
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS
 from seqgan_hf.evaluation.loading import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
@@ -77,19 +70,13 @@ class SuiteMetric(evaluate.Metric):
         model: str | LoadedGenerator | None = None,
         oracle: str | LoadedGenerator | None = None,
     ) -> dict | None:
-        """Measure.
-
-        All metrics take the same arguments, so that they can be combined; each uses what it needs.
+        """Measure; all metrics take the same arguments, so that they can be combined, and each uses what it needs.
 
         Args:
             predictions: generated texts; `None` for those added before.
             references: real texts on which nothing was trained, any number of them.
             train: the training texts.
-            tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function.
-            lowercase: fold case first.
-            encoder: sentence encoder, an id, a path or a function from texts to (N, D).
-            accepts: says whether a text is valid, a function or its dotted path.
-            seed: of everything drawn at random.
+            tokenization, lowercase, encoder, accepts, seed: how texts are read, see `TextSettings`.
             model: the generator, for likelihoods: a folder, a run's folder, an id on the Hub, or a loaded one.
             oracle: the model that wrote the data: a folder or a `.safetensors` file, or a loaded one.
 
@@ -99,29 +86,24 @@ class SuiteMetric(evaluate.Metric):
         Raises:
             UserError: something that the metric needs is not given.
         """
-        given: dict[str, Any] = {
-            "settings": TextSettings(tokenization, lowercase, encoder, accepts, seed),
-            "real": (references, train),
-            "models": {"generator": model, "oracle": oracle},
-        }
+        settings = TextSettings(tokenization, lowercase, encoder, accepts, seed)
+        given = {"held_out": references, "train": train, "generator": model, "oracle": oracle}
         # a call without predictions must still reach `_compute` by way of those added batch by batch
         if predictions is None and not self.metric.uses("sample") and self.writer is None:
-            return self._compute([], **given)
-        return super().compute(predictions=predictions, **given)
+            return self._compute([], settings, given)
+        return super().compute(predictions=predictions, settings=settings, given=given)
 
-    def _compute(self, predictions: Sequence[str], settings: TextSettings, real: tuple, models: dict) -> dict:
+    def _compute(self, predictions: Sequence[str], settings: TextSettings, given: dict[str, Any]) -> dict:
         if self.config_name in LIKELIHOODS:
-            found = self._likelihood({"samples": predictions, "held_out": real[0], "train": real[1]} | models)
+            found = self._likelihood({"samples": predictions} | given)
         else:
-            references, train = (
-                Texts(texts, settings) if texts is not None and len(texts) else None for texts in real
-            )
-            found = Measurement(Texts(predictions, settings), references, train, settings).measure(self.config_name)
+            measurement = Measurement.of(predictions, given["held_out"], given["train"], settings=settings)
+            found = measurement.measure(self.config_name)
         estimates = {k: v if isinstance(v, Estimate) else Estimate(v) for k, v in found.items()}
         intervals = {name: [e.low, e.high] for name, e in estimates.items() if e.low is not None}
         return {name: e.value for name, e in estimates.items()} | ({"intervals": intervals} if intervals else {})
 
-    def _likelihood(self, given: dict) -> Mapping[str, Any]:
+    def _likelihood(self, given: dict[str, Any]) -> Mapping[str, Any]:
         models, texts = {}, {}
         for name in self.metric.inputs:
             value = given[name]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,16 +102,7 @@ LIKELIHOODS: dict[str, Metric] = {
 
 
 def measure_likelihoods(
-    names: Iterable[str],
-    seed: int,
-    temperature: float = 1.0,
-    max_new_tokens: int | None = None,
-    *,
-    generator: PreTrainedModel,
-    samples: Samples,
-    held_out: Samples,
-    train: Samples | None = None,
-    oracle: PreTrainedModel | None = None,
+    names: Iterable[str], seed: int, temperature: float = 1.0, max_new_tokens: int | None = None, **given: Any
 ) -> dict[str, Result]:
     """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
 
@@ -121,19 +112,18 @@ def measure_likelihoods(
     Args:
         names: out of `LIKELIHOODS`.
         seed, temperature, max_new_tokens: how the samples were drawn, for the signature.
-        generator: any causal LM.
-        samples: sequences drawn from it.
-        held_out: sequences on which nothing was trained.
-        train: sequences on which the generator was trained.
-        oracle: the model that wrote the data.
+        given: `generator` (any causal LM), `samples` of it, `held_out` sequences on which nothing was trained, and
+            perhaps `train`, sequences on which it was trained, and `oracle`, the model that wrote the data.
     """
-    given = {"generator": generator, "samples": samples, "held_out": held_out, "train": train, "oracle": oracle}
-    drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
+    sizes = {name: given[name].batch_size for name in ("samples", "held_out")}
+    drawn = (
+        f"vocabulary:{given['generator'].config.vocab_size}|samples:{sizes['samples']}|held_out:{sizes['held_out']}"
+    )
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}
     for metric in map(LIKELIHOODS.__getitem__, names):
-        inputs = {name: given[name] for name in metric.inputs}
+        inputs = {name: given.get(name) for name in metric.inputs}
         if any(value is None for value in inputs.values()):
             continue
         for key, found in metric.function(**inputs).items():
@@ -144,11 +134,7 @@ def measure_likelihoods(
 
 
 class HeldOutNLL(Evaluator):
-    """NLL_test of held-out sequences and NLL_div of the generator's own samples.
-
-    Args:
-        held_out: the sequences.
-    """
+    """NLL_test of held-out sequences and NLL_div of the generator's own samples."""
 
     def __init__(self, held_out: Samples):
         self.held_out = held_out
@@ -172,7 +158,6 @@ class OracleNLL(Evaluator):
         self.oracle, self.held_out = oracle, held_out
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
-        oracle: Any = self.oracle
-        oracle = oracle.to(samples.ids.device)
+        oracle = cast(Any, self.oracle).to(samples.ids.device)
         given = {"generator": generator, "samples": samples, "held_out": self.held_out, "oracle": oracle}
         return dict(measure_likelihoods(("nll_oracle", "oracle_divergence"), seed, **given))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -27,9 +26,6 @@ from .sweep import SWEEP_METRICS, Point, write_sweep
 
 
 LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer references
-
-
-# --- Generators ----------------------------------------------------------------------------------------------------
 
 
 def evaluate_generator(
@@ -64,21 +60,21 @@ def evaluate_generator(
     metrics = settings.metrics
     if metrics is None and settings.sweeps:
         metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
-    real, known = (Texts(texts, settings) if texts else None for texts in (references, train))
+    real = Measurement.of([], references, train, settings=settings)
     real_rows: dict = {}
     points = []
     for temperature in settings.temperatures:
         samples, texts = loading.draw_samples(generator, count, length, temperature, settings.seed)
         drawn = f"temperature:{temperature:g}|max_new_tokens:{length}"
-        given: dict[str, Any] = {"generator": generator.model, "samples": samples, "held_out": held_out}
+        given = {"samples": samples, "held_out": held_out, "train": learnt, "oracle": oracle}
         with loading.tempered(generator.model, temperature):
             found = measure_likelihoods(
-                LIKELIHOODS, settings.seed, temperature, length, **given, train=learnt, oracle=oracle
+                LIKELIHOODS, settings.seed, temperature, length, generator=generator.model, **given
             )
         if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
             own = nll_oracle(oracle, held_out)["nll_oracle"]
             found["nll_oracle"] = replace(found["nll_oracle"], real=own)
-        measurement = Measurement(Texts(texts, settings), real, known, settings, drawn)
+        measurement = replace(real, samples=Texts(texts, settings), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
@@ -140,9 +136,6 @@ def write_evaluation(points: Sequence[Point], output: Path, settings: Mapping[st
     return content
 
 
-# --- The command ---------------------------------------------------------------------------------------------------
-
-
 def run_evaluation(arguments: EvaluationArguments) -> dict:
     """Evaluate, and write the report into `arguments.output`; returns what `write_evaluation` does.
 
@@ -156,18 +149,16 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
         problem = f"output={arguments.output!r} cannot be written ({error.strerror})"
         raise UserError(problem, "a folder", "choose another") from error
     notes: list[str] = []
-    if arguments.samples:
-        texts = read_lines(arguments.samples, "samples", notes, blank=True)
-    else:
-        names = _distinct_names(arguments.model)
-        for path in arguments.model:
-            loading.check_generator(path)
     references = read_lines(arguments.references, "references", notes) if arguments.references else None
     train = read_lines(arguments.train, "train", notes) if arguments.train else None
     if arguments.samples:
+        texts = read_lines(arguments.samples, "samples", notes, blank=True)
         evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments)
         evaluation.notes[:0] = notes
         return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
+    names = _distinct_names(arguments.model)
+    for path in arguments.model:
+        loading.check_generator(path)
     oracle = loading.load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
     points = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -14,26 +13,19 @@ from ..errors import UserError
 from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
 from .metrics.bleu import bleu, mean_bleu
 from .metrics.self_bleu import sentence_self_bleu
+from .ngrams import ORDERS
 from .record import Estimate, Result, jackknife
 
 
 @dataclass
 class Evaluation:
-    """What the suite found.
+    """What the suite found."""
 
-    Attributes:
-        results: by name of the value, e.g. `bleu_2`.
-        flags: what is wrong with the samples, in words.
-        notes: what was read, left out, or could not be measured, and why.
-        texts: the texts that were measured, for the report.
-        real_texts: the real texts beside them.
-    """
-
-    results: dict[str, Result]
-    flags: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    texts: Texts | None = None
-    real_texts: Texts | None = None
+    results: dict[str, Result]  # by name of the value, e.g. `bleu_2`
+    flags: list[str] = field(default_factory=list)  # what is wrong with the samples, in words
+    notes: list[str] = field(default_factory=list)  # what was read, left out, or could not be measured, and why
+    texts: Texts | None = None  # those that were measured, for the report
+    real_texts: Texts | None = None  # those beside them
 
     def to_dict(self) -> dict:
         """Ready for JSON: results by name (see `Result`), flags and notes."""
@@ -41,50 +33,27 @@ class Evaluation:
         return {"results": results, "flags": self.flags, "notes": self.notes}
 
 
-# --- Values and intervals ------------------------------------------------------------------------------------------
-
-
 def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dict[str, Estimate]:
-    """Values of one metric, signed, each with the interval that the metric gives.
-
-    Args:
-        name: of the metric.
-        measurement: the texts.
-        jackknifed: find the interval of plain numbers by the jackknife over groups of samples.
-    """
-    values: dict[str, Any] = dict(measurement.measure(name))
-    metric = get_metric(name)
+    """Values of one metric, signed; if `jackknifed`, plain numbers get intervals by leaving out groups of samples."""
+    values, metric = measurement.measure(name), get_metric(name)
     plain = [key for key, value in values.items() if not isinstance(value, Estimate)]
-    errors: dict[str, float] = {}
+    half_widths: dict[str, float] = {}
     if plain and jackknifed:
+        from scipy.stats import t
 
         def part(rows: np.ndarray) -> dict[str, float]:
-            found: dict[str, Any] = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
+            found = replace(measurement, samples=measurement.samples.select(rows)).measure(name)
             return {key: found[key] for key in plain}
 
         errors = jackknife(part, len(measurement.samples), metric.groups, measurement.settings.seed)
-    least, most = metric.bounds
+        half_widths = {key: float(t.ppf(0.975, metric.groups - 1)) * error for key, error in errors.items()}
     for key in plain:
-        half, value = _half_width(errors.get(key), metric.groups), values[key]
-        values[key] = Estimate(value, max(least, value - half), min(most, value + half)) if half else Estimate(value)
-    return _signed(values, name, measurement)
-
-
-def _half_width(error: float | None, groups: int) -> float | None:
-    """Of the interval of a jackknife; an error of 0 has not seen what would move the value, and gives no interval."""
-    if not error or not math.isfinite(error):
-        return None
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, groups - 1)) * error
-
-
-def _signed(values: Mapping[str, Estimate], name: str, measurement: Measurement) -> dict[str, Estimate]:
-    metric = get_metric(name)
-    return {key: replace(value, signature=measurement.signature(key, metric)) for key, value in values.items()}
-
-
-# --- Real text -----------------------------------------------------------------------------------------------------
+        value, half, (least, most) = values[key], half_widths.get(key, 0.0), metric.bounds
+        if 0 < half < math.inf:
+            values[key] = Estimate(value, max(least, value - half), min(most, value + half))
+        else:  # an error of 0 has not seen what would move the value, and gives no interval
+            values[key] = Estimate(value)
+    return measurement.sign(values, metric)
 
 
 def real_text_row(name: str, measurement: Measurement) -> dict[str, Estimate]:
@@ -94,33 +63,22 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Estimate]:
     among the references); any other gets the references. Without training texts, BLEU leaves each reference out of its
     own references, and other comparisons set one half of the references against the other.
     """
-    metric, settings, size = get_metric(name), measurement.settings, len(measurement.samples)
-    references, train = measurement.references, measurement.train
-    compares = metric.uses("reference")
+    metric, size = get_metric(name), len(measurement.samples)
+    references, train, compares = measurement.references, measurement.train, metric.uses("reference")
     if compares and train is None and metric.function is bleu:
         if len(references) < 2:
             return {}
-        orders = (2, 3, 4, 5)
-        values = mean_bleu(sentence_self_bleu(references.tokens, orders), orders)
-        return _signed(values, name, Measurement(references, references, None, settings))
+        values = mean_bleu(sentence_self_bleu(references.tokens), ORDERS)
+        return Measurement(references, references).sign(values, metric)
+    source = train if compares and train is not None else references
+    order = np.random.default_rng(measurement.settings.seed).permutation(len(source))
     if compares and train is None:
-        order = np.random.default_rng(settings.seed).permutation(len(references))
-        half = min(len(references) // 2, size)
-        real = Measurement(references.select(order[:half]), references.select(order[half:]), None, settings)
+        half = min(len(source) // 2, size)
+        real = Measurement(source.select(order[:half]), source.select(order[half:]))
     else:
-        stand_in = some(train if compares else references, size, settings.seed)
-        real = Measurement(stand_in, references, train, settings)
+        real = Measurement(source if len(source) <= size else source.select(np.sort(order[:size])), references, train)
     return {} if too_few(name, real) else measure(name, real)
 
-
-def some(texts: Texts, size: int, seed: int) -> Texts:
-    """At most `size` of the texts, drawn without repetition; all of them, in order, if there are no more."""
-    if len(texts) <= size:
-        return texts
-    return texts.select(np.sort(np.random.default_rng(seed).permutation(len(texts))[:size]))
-
-
-# --- What is wrong -------------------------------------------------------------------------------------------------
 
 # Prefix of the name, +1 if a value above real text's is bad and -1 if one below is, and what that means.
 SYMPTOMS = (
@@ -154,9 +112,6 @@ def find_flags(results: dict[str, Result]) -> list[str]:
     return flags
 
 
-# --- The suite -----------------------------------------------------------------------------------------------------
-
-
 def evaluate_texts(
     samples: Sequence[str],
     references: Sequence[str] | None = None,
@@ -178,23 +133,14 @@ def evaluate_texts(
     """
     if not len(samples):
         raise UserError("0 samples", "generated texts", "check the samples file or `num_samples`")
-    settings = settings or TextSettings()
-    real, known = (
-        Texts(texts, settings) if texts is not None and len(texts) else None for texts in (references, train)
-    )
-    return evaluate_measurement(Measurement(Texts(samples, settings), real, known, settings), metrics, {})
+    measurement = Measurement.of(samples, references, train, settings=settings or TextSettings())
+    return evaluate_measurement(measurement, metrics, {})
 
 
 def evaluate_measurement(
     measurement: Measurement, metrics: Iterable[str] | None, real_rows: dict[str, dict[str, Estimate]]
 ) -> Evaluation:
-    """Measure sets of texts as `evaluate_texts` does.
-
-    Args:
-        measurement: the texts.
-        metrics: names or dotted paths; by default all that can be computed.
-        real_rows: rows of real text by metric, kept here from one set of samples to the next of the same size.
-    """
+    """As `evaluate_texts`; `real_rows` keeps rows of real text from one set of samples to the next of its size."""
     evaluation = Evaluation({})
     for name in chosen_metrics(metrics, measurement, evaluation.notes):
         if measurement.references is not None and name not in real_rows:
@@ -241,23 +187,20 @@ def too_few(name: str, measurement: Measurement) -> bool:
 def real_text_notes(measurement: Measurement) -> list[str]:
     """What stands in the row of real text, and what is odd about the texts."""
     size, references, train = len(measurement.samples), measurement.references, measurement.train
-    notes = []
     if train is None:
-        notes.append(
+        notes = [
             "real text: without training texts, each reference is scored against the other references (BLEU), and one "
             "half against the other (other comparisons); give `train` for an independent set"
-        )
+        ]
     else:
-        notes.append(
+        notes = [
             f"real text: {min(size, len(train))} training texts stand in the samples' place where texts are compared "
             f"with references, {min(size, len(references))} references elsewhere"
-        )
-        shared = len(set(map(tuple, references.tokens)) & set(map(tuple, train.tokens)))
-        if shared:
+        ]
+        if shared := len(set(map(tuple, references.tokens)) & set(map(tuple, train.tokens))):
             notes.append(f"{shared} different texts stand both in the references and in the training texts")
     for name, texts in (("samples", measurement.samples), ("references", references)):
-        repeated = len(texts) - len(set(texts.texts))
-        if repeated:
+        if repeated := len(texts) - len(set(texts.texts)):
             notes.append(f"{repeated} of {len(texts)} {name} repeat an earlier one")
     if any(len(texts) < size for texts in (references, train) if texts is not None):
         notes.append("fewer real texts than samples: values that depend on the number of texts are not comparable")

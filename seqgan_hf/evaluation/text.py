@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..data.tokenization import decode
@@ -30,7 +31,7 @@ class TextEvaluator(Evaluator):
         references: real texts on which nothing is trained.
         train: the training texts, for the metrics that ask for them (`copy_rate`, `lm_score`).
         metrics: names of metrics (see `catalog.METRICS`) or dotted paths of functions.
-        settings: how texts are read; white space, no encoder, seed 0 by default.
+        settings: how texts are read.
 
     Raises:
         UserError: an unknown metric, or one that needs what is not given; raised here rather than hours later.
@@ -44,11 +45,11 @@ class TextEvaluator(Evaluator):
         metrics: Sequence[str] = DEFAULT_METRICS,
         settings: TextSettings | None = None,
     ):
-        self.tokenizer, self.metrics, self.settings = tokenizer, list(metrics), settings or TextSettings()
-        self.references = None if references is None else Texts(references, self.settings)
-        self.train = None if train is None else Texts(train, self.settings)
+        self.tokenizer, self.metrics = tokenizer, list(metrics)
+        measurement = Measurement.of([], references, train, settings=settings or TextSettings())
+        self.measurement = replace(measurement, drawn="temperature:1")
         for name in self.metrics:
-            self._measurement([]).check(name)
+            self.measurement.check(name)
 
     @classmethod
     def from_corpus(
@@ -59,13 +60,10 @@ class TextEvaluator(Evaluator):
         train = corpus.texts("train") if needs_train else None
         return cls(corpus.tokenizer, corpus.texts("eval"), train, metrics, settings)
 
-    def _measurement(self, texts: list[str]) -> Measurement:
-        samples = Texts(texts, self.settings)
-        return Measurement(samples, self.references, self.train, self.settings, "temperature:1")
-
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         """Decode the samples and measure them; the generator itself is not called."""
-        measurement = self._measurement(decode(samples, self.tokenizer))
+        texts = Texts(decode(samples, self.tokenizer), self.measurement.settings)
+        measurement = replace(self.measurement, samples=texts)
         found: dict[str, Estimate] = {}
         for name in self.metrics:
             found |= measure(name, measurement, jackknifed=False)

@@ -9,7 +9,7 @@ import pytest
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation import catalog
-from seqgan_hf.evaluation.catalog import METRICS, Measurement, Texts, TextSettings, get_metric
+from seqgan_hf.evaluation.catalog import METRICS, Measurement, TextSettings, get_metric
 from seqgan_hf.evaluation.suite import evaluate_texts, measure, real_text_row
 from tests.tools.small_language import REFERENCES, SAMPLERS, TRAIN, encoder
 
@@ -73,9 +73,7 @@ def test_bleu_above_real_text_is_flagged_as_mode_seeking():
 
 
 def measurement(samples, references=REFERENCES, train=TRAIN, **settings):
-    settings = TextSettings(**settings)
-    sets = [Texts(texts, settings) if texts is not None else None for texts in (samples, references, train)]
-    return Measurement(*sets, settings)
+    return Measurement.of(samples, references, train, settings=TextSettings(**settings))
 
 
 def test_real_row_of_a_comparison_is_training_text_against_references():

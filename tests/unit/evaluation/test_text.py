@@ -43,5 +43,5 @@ def test_text_evaluator_from_a_corpus(generator):
     )
     evaluator = TextEvaluator.from_corpus(corpus, ["bleu", "copy_rate"])
     words = generator.tokenizer.convert_ids_to_tokens([5, 6, 7])
-    assert evaluator.references.texts == [f"{words[0]} {words[1]}", words[2]]
-    assert evaluator.train.texts == [words[0]]
+    assert evaluator.measurement.references.texts == [f"{words[0]} {words[1]}", words[2]]
+    assert evaluator.measurement.train.texts == [words[0]]
