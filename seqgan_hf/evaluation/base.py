@@ -15,21 +15,14 @@ if TYPE_CHECKING:
 
 
 class Evaluator(ABC):
-    """Measures a generator. The arguments of `__init__` are its configuration and its references.
-
-    At each evaluation the trainer draws one set of samples and hands it to every evaluator, so that all values
-    describe the same samples.
-    """
+    """Measures a generator; the arguments of `__init__` are its configuration and its references."""
 
     @abstractmethod
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
-        """Measure.
+        """Values by name (`nll_oracle`, `bleu_2`, ...), each with its signature.
 
         Args:
             generator: in eval mode; called without autograd.
-            samples: N sequences drawn from it at temperature 1, on its device.
+            samples: N sequences drawn from it at temperature 1, on its device; the same ones for every evaluator.
             seed: with which they were drawn; part of the signature.
-
-        Returns:
-            Values by name (`nll_oracle`, `bleu_2`, ...), each with its signature.
         """

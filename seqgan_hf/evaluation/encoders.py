@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,42 +45,33 @@ def _sentence_transformer(name: str, batch_size: int, device: str | torch.device
     except ImportError as error:
         problem, fix = f"encoder {name!r} needs sentence-transformers", 'run `pip install "seqgan-hf[embeddings]"`'
         raise MissingExtraError(problem, None, fix) from error
-    model = SentenceTransformer(name, device=str(device))
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        return model.encode(list(texts), batch_size=batch_size, show_progress_bar=False).astype(np.float64)
-
-    return encode
+    encode = SentenceTransformer(name, device=str(device)).encode
+    return lambda texts: encode(list(texts), batch_size=batch_size, show_progress_bar=False).astype(np.float64)
 
 
 def _mean_pooling(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(name, trust_remote_code=False),
-        AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False).to(device).eval(),
-    )
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False).to(device).eval()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # positions then count from the first token
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or LONGEST_INPUT)
+    cut: dict[str, Any] = {"truncation": True, "max_length": longest}
 
     @torch.no_grad()
-    def encode_batch(texts: Sequence[str]) -> np.ndarray:
-        inputs = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(device)
-        states = model(**inputs).last_hidden_state.double()  # (B, T, H)
-        mask = inputs["attention_mask"][..., None].double()
-        return ((states * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
-
     def encode(texts: Sequence[str]) -> np.ndarray:
-        ids = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
-        lengths = np.array([len(row) for row in ids])
+        lengths = np.array([len(row) for row in tokenizer(list(texts), **cut)["input_ids"]])
         embeddings = np.zeros((len(texts), model.config.hidden_size))  # a text without a token keeps the zero vector
         rows = np.argsort(lengths, kind="stable")  # alike lengths together: little padding
         rows = rows[lengths[rows] > 0]
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            embeddings[batch] = encode_batch([texts[row] for row in batch])
+            inputs = tokenizer([texts[row] for row in batch], padding=True, return_tensors="pt", **cut).to(device)
+            states = model(**inputs).last_hidden_state.double()  # (B, T, H)
+            mask = inputs["attention_mask"][..., None].double()
+            embeddings[batch] = ((states * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
         return embeddings
 
     return encode

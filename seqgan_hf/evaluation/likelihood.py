@@ -21,26 +21,25 @@ from .record import Estimate, Result
 
 
 def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
-    """-log p per token and per sequence, with intervals over sequences; padding does not count.
+    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`; padding does not count.
 
-    The per-token value is a ratio of two sums over sequences (nats by tokens), and its standard error is that of a
-    ratio (linearised, Cochran, Sampling Techniques, section 6.4).
-
-    Returns:
-        `nll_<name>`, `nll_<name>_sequence`.
+    Intervals are over sequences. The per-token value is a ratio of two sums over sequences (nats by tokens), and its
+    standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
     """
     nats = -sequence_logprobs(model, samples)
     tokens = samples.lengths.to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
-    return {
-        f"nll_{name}": Estimate.from_error(float(ratio), _standard_error(residual)),
-        f"nll_{name}_sequence": Estimate.from_error(float(nats.mean()), _standard_error(nats)),
-    }
+    return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
 
 
 def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def _estimate(values: Tensor, value: Tensor | None = None) -> Estimate:
+    """The mean, or another value, with the standard error of the mean."""
+    return Estimate.from_error(float(values.mean() if value is None else value), _standard_error(values))
 
 
 def nll_div(generator: PreTrainedModel, samples: Samples) -> dict[str, Estimate]:
@@ -68,13 +67,10 @@ def divergences(
 ) -> dict[str, Estimate]:
     """How far the generator's distribution G of whole sequences is from the oracle's O; both densities are exact.
 
-    With Y ~ G from `samples`, Y ~ O from `held_out`, and M = (G + O) / 2:
-    KL(G||O) = E_G[log G - log O], KL(O||G) = E_O[log O - log G],
-    JSD = (E_G[log G - log M] + E_O[log O - log M]) / 2, between 0 and log 2. Lin (1991),
+    With Y ~ G from `samples`, Y ~ O from `held_out`, and M = (G + O) / 2, in nats per sequence:
+    `kl_generator_oracle` = E_G[log G - log O], `kl_oracle_generator` = E_O[log O - log G], and
+    `jsd_oracle` = (E_G[log G - log M] + E_O[log O - log M]) / 2, between 0 and log 2. Lin (1991),
     https://doi.org/10.1109/18.61115.
-
-    Returns:
-        `kl_generator_oracle`, `kl_oracle_generator`, `jsd_oracle`, in nats per sequence.
     """
     g_of_fake, o_of_fake = sequence_logprobs(generator, samples), sequence_logprobs(oracle, samples)
     g_of_real, o_of_real = sequence_logprobs(generator, held_out), sequence_logprobs(oracle, held_out)
@@ -85,8 +81,8 @@ def divergences(
     jsd = float(from_fake.mean() + from_real.mean()) / 2
     error = math.hypot(_standard_error(from_fake), _standard_error(from_real)) / 2
     return {
-        "kl_generator_oracle": Estimate.from_error(float(forward.mean()), _standard_error(forward)),
-        "kl_oracle_generator": Estimate.from_error(float(backward.mean()), _standard_error(backward)),
+        "kl_generator_oracle": _estimate(forward),
+        "kl_oracle_generator": _estimate(backward),
         "jsd_oracle": Estimate.from_error(jsd, error),
     }
 
@@ -115,10 +111,8 @@ def measure_likelihoods(
         given: `generator` (any causal LM), `samples` of it, `held_out` sequences on which nothing was trained, and
             perhaps `train`, sequences on which it was trained, and `oracle`, the model that wrote the data.
     """
-    sizes = {name: given[name].batch_size for name in ("samples", "held_out")}
-    drawn = (
-        f"vocabulary:{given['generator'].config.vocab_size}|samples:{sizes['samples']}|held_out:{sizes['held_out']}"
-    )
+    generator, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
+    drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}

@@ -25,15 +25,9 @@ from ..samples import Samples
 
 @dataclass
 class LoadedGenerator:
-    """A generator with its tokenizer.
+    """A generator, which is any causal LM, with its tokenizer."""
 
-    Attributes:
-        name: what it is called in tables and pictures.
-        model: any causal LM.
-        tokenizer: writes ids as text.
-    """
-
-    name: str
+    name: str  # in tables and pictures
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -49,11 +43,7 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
 
 
 def check_generator(path: str) -> None:
-    """Check that there is a generator at all, without loading it.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Raise a `UserError` where there is no generator at all, without loading it."""
     _load(AutoConfig, _source(path))
 
 
@@ -73,10 +63,7 @@ def _load(kind: Any, source: str) -> Any:
 
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
-    """The oracle of a synthetic task: a `.safetensors` file in the layout of the SeqGAN code, or a saved model.
-
-    Its texts are integers separated by spaces.
-    """
+    """A `.safetensors` file in the layout of the SeqGAN code, or a saved model; its texts are integers."""
     model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
@@ -89,24 +76,21 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
     """
     if isinstance(texts, str) or not len(texts):
         raise UserError(f"texts={texts!r:.60}", "a list of at least one text", "pass them as a list")
-    rows = generator.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     ends, pad = special_tokens(generator.model)
-    rows = [[*row, *ends[:1]] for row in rows]
+    encoded = generator.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = [[*row, *ends[:1]] for row in encoded]
     if not all(rows):
         raise UserError("a text without a token", "at least one token in each text", "drop empty references")
-    start = int(start_prompt(generator.model, 1))
-    ids = SimpleNamespace(bos_token_id=start, pad_token_id=pad)
+    ids = SimpleNamespace(bos_token_id=int(start_prompt(generator.model, 1)), pad_token_id=pad)
     return to_samples({"input_ids": rows}, ids).to(generator.model.device)
 
 
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
     """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
     unknown = generator.tokenizer.unk_token_id
-    found = 0 if unknown is None else int(((texts.ids == unknown) & texts.mask).sum())
-    if not found:
-        return []
-    share = found / int(texts.mask.sum())
-    return [f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"]
+    share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].double().mean())
+    note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"
+    return [note] if share else []
 
 
 @contextmanager

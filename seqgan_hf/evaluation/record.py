@@ -91,8 +91,7 @@ def jackknife(
     Args:
         measure: from the indices of the samples kept to values by name.
         size: number of samples.
-        groups: number of groups.
-        seed: of the assignment to groups.
+        groups: number of groups, to which `seed` assigns the samples.
 
     Returns:
         Standard error by name; empty where there are fewer than two samples per group.

@@ -23,17 +23,7 @@ SHOWN_TEXTS = 10
 
 
 def write_report(evaluation: Evaluation, output: Path, title: str, settings: Mapping[str, object]) -> dict:
-    """Write `metrics.json`, `report.md` and pictures into a folder.
-
-    Args:
-        evaluation: what was found.
-        output: the folder; made if it does not exist.
-        title: of the report.
-        settings: arguments of the evaluation, kept in the record.
-
-    Returns:
-        What is in `metrics.json`.
-    """
+    """Write `metrics.json`, whose content is returned, `report.md` and pictures into a folder, made if need be."""
     output.mkdir(parents=True, exist_ok=True)
     content = evaluation.to_dict() | {"settings": dict(settings)}
     write_json(output / "metrics.json", content)
@@ -49,9 +39,6 @@ def write_json(path: Path, content: Mapping) -> None:
     """Indented; functions among the settings are written as their `str`."""
     text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-# --- The page ------------------------------------------------------------------------------------------------------
 
 
 def format_value(value: float | None) -> str:
@@ -92,32 +79,24 @@ def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> 
     return "\n".join([*lines, "```", ""])
 
 
-# --- Pictures ------------------------------------------------------------------------------------------------------
-
-
 def draw_quality_diversity(evaluation: Evaluation) -> Figure | None:
     """BLEU-n and Self-BLEU-n of samples and of real text, with intervals; `None` if neither was measured."""
-    families = [
-        (label, [name for name in evaluation.results if name.startswith(prefix)])
-        for label, prefix in (("BLEU (quality)", "bleu_"), ("Self-BLEU (repetition)", "self_bleu_"))
-    ]
-    families = [(label, names) for label, names in families if names]
+    families = {}
+    for label, prefix in (("BLEU (quality)", "bleu_"), ("Self-BLEU (repetition)", "self_bleu_")):
+        if names := [name for name in evaluation.results if name.startswith(prefix)]:
+            families[label] = names
     if not families:
         return None
     figure = Figure(figsize=(4.2 * len(families), 3.6), layout="constrained")
-    for index, (label, names) in enumerate(families):
-        axes = figure.add_subplot(1, len(families), index + 1)
-        results = [evaluation.results[name] for name in names]
-        positions = np.arange(len(names))
+    panels = figure.subplots(1, len(families), squeeze=False)[0]
+    for axes, (label, names) in zip(panels, families.items(), strict=True):
+        results, positions = [evaluation.results[name] for name in names], np.arange(len(names))
         _points(axes, positions - 0.08, results, "samples", MODEL_COLOR, "o")
         real = [result.real for result in results]
         if None not in real:
             _points(axes, positions + 0.08, real, "real text", REAL_COLOR, "D")
         axes.set_xticks(positions, [name.rsplit("_", 1)[1] for name in names])
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_ylim(0, 1.02)
-        axes.set_xlabel("n")
-        axes.set_title(label)
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.02), xlabel="n", title=label)
         axes.grid(axis="y", alpha=0.3)
         axes.legend(frameon=False)
     return figure
@@ -145,8 +124,7 @@ def draw_lengths(evaluation: Evaluation) -> Figure | None:
     for label, (values, color) in lengths.items():
         shares = np.histogram(values, edges)[0] / len(values)
         axes.stairs(shares, edges, color=color, label=label, linewidth=1.6, fill=label == "samples", alpha=0.55)
-    axes.set_xlabel("tokens" if width == 1 else f"tokens (bars of {width})")
-    axes.set_ylabel("share of texts")
-    axes.set_title("Length")
+    xlabel = "tokens" if width == 1 else f"tokens (bars of {width})"
+    axes.set(xlabel=xlabel, ylabel="share of texts", title="Length")
     axes.legend(frameon=False)
     return figure

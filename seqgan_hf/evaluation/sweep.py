@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .report import REAL_COLOR
@@ -25,7 +24,6 @@ PANELS = (
     ("reverse_lm_score", "reverse LM score (coverage), nats", "lm_score", "LM score (quality), nats"),
     ("nll_test", "NLL_test (coverage), nats per token", "nll_oracle", "NLL_oracle (quality), nats per token"),
 )
-NEGATED = {"bleu_4"}
 SWEEP_METRICS = ("bleu", "self_bleu", "distinct", "lm_score", "reverse_lm_score")
 COLORS = ("#2166ac", "#d6604d", "#1b7837", "#9970ab", "#e08214", "#35978f", "#c51b7d", "#8c510a")
 MARKERS = "osv^DPX*"
@@ -65,34 +63,25 @@ def draw_sweep(points: Sequence[Point]) -> Figure | None:
         return None
     models = list(dict.fromkeys(point.model for point in points))
     figure = Figure(figsize=(5.0 * len(panels), 4.8), layout="constrained")
-    for index, (x, x_label, y, y_label) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), index + 1)
+    every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (x, x_label, y, y_label) in zip(every_axes, panels, strict=True):
+        sign = -1 if y == "bleu_4" else 1
         for number, model in enumerate(models):
             curve = sorted((p for p in points if p.model == model), key=lambda point: point.temperature)
-            _draw_curve(axes, curve, x, y, COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
+            results = [point.evaluation.results for point in curve]
+            xs, ys = [found[x].value for found in results], [sign * found[y].value for found in results]
+            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+            axes.plot(xs, ys, marker=marker, color=color, label=model, linewidth=1.3, markersize=5)
+            style: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
+            for point, *place in zip(curve, xs, ys, strict=True):
+                axes.annotate(f"{point.temperature:g}", place, **style)
         real_x, real_y = measured[x].real, measured[y].real
         if real_x is not None and real_y is not None:
-            axes.plot(real_x.value, _signed(y, real_y.value), "*", color=REAL_COLOR, ms=14, label="real text")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
+            axes.plot(real_x.value, sign * real_y.value, "*", color=REAL_COLOR, ms=14, label="real text")
+        axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(alpha=0.3)
         axes.margins(0.12)
-        if index == 0:
-            axes.legend(frameon=False)
-    figure.suptitle(
-        "Numbers are temperatures. Lower left is better; better than real text is mode seeking", fontsize=11
-    )
+    every_axes[0].legend(frameon=False)
+    title = "Numbers are temperatures. Lower left is better; better than real text is mode seeking"
+    figure.suptitle(title, fontsize=11)
     return figure
-
-
-def _signed(name: str, value: float) -> float:
-    return -value if name in NEGATED else value
-
-
-def _draw_curve(axes: Axes, curve: Sequence[Point], x: str, y: str, color: str, marker: str) -> None:
-    xs = [point.evaluation.results[x].value for point in curve]
-    ys = [_signed(y, point.evaluation.results[y].value) for point in curve]
-    axes.plot(xs, ys, marker=marker, color=color, label=curve[0].model, linewidth=1.3, markersize=5)
-    for point, horizontal, vertical in zip(curve, xs, ys, strict=True):
-        style: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
-        axes.annotate(f"{point.temperature:g}", (horizontal, vertical), **style)

@@ -1,8 +1,4 @@
-"""How text becomes tokens before n-grams are counted: part of every result's signature.
-
-The choice moves BLEU more than most models do: on the COCO captions, BLEU-2 of real text is .740 with Treebank tokens
-and .709 with white space.
-"""
+"""How text becomes tokens before n-grams are counted: part of every signature, since it moves BLEU a lot."""
 
 from __future__ import annotations
 
@@ -34,11 +30,7 @@ TOKENIZATIONS: dict[str, Callable[[], Callable[[str], list[str]]]] = {
 
 
 def import_by_path(path: str, what: str) -> Callable:
-    """The object at a dotted path such as `my_package.my_module.name`.
-
-    Raises:
-        UserError: no such module or name.
-    """
+    """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
