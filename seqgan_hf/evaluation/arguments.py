@@ -26,7 +26,6 @@ class SuiteSettings(TextSettings):
         max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
             the longest reference.
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
-        seed: of sampling and of everything else drawn at random.
         device: where generators and encoders run; the accelerator by default, if there is one.
     """
 
@@ -106,8 +105,8 @@ class EvaluationArguments(SuiteSettings):
             problem = "samples from a file with oracle, temperatures or num_samples"
             raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
         if not self.references and not self.oracle:
-            expected = "real text on which nothing was trained"
-            raise UserError("nothing real to compare with", expected, "give `references`, or with a model `oracle`")
+            expected = "`references`, or with a model `oracle`"
+            raise UserError("nothing real to compare with", expected, "give one of them")
         super().__post_init__()
 
     @property

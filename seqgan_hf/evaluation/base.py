@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
+from transformers import PreTrainedModel
+
+from ..samples import Samples
 from .record import Estimate
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from ..samples import Samples
 
 
 class Evaluator(ABC):

@@ -1,4 +1,4 @@
-"""All text metrics by name, and what they are given: a metric's parameters are named after what it measures.
+"""All text metrics by name, and what they are given.
 
 A metric is a plain function that returns values by name: an `Estimate` where it knows the interval itself, a plain
 number where the suite should find one by leaving out samples. Its parameter names say what it is given:
@@ -117,8 +117,8 @@ def get_metric(name: str, table: Mapping[str, Metric] = METRICS) -> Metric:
     parameters = inspect.signature(function).parameters.values()
     unknown = [p.name for p in parameters if p.name not in INPUTS and p.default is inspect.Parameter.empty]
     if unknown:
-        given = ", ".join(unknown)
-        raise UserError(f"metric {name!r} has the parameters {given}", f"only {', '.join(INPUTS)}", "rename them")
+        problem = f"metric {name!r} has the parameters {', '.join(unknown)}"
+        raise UserError(problem, f"only {', '.join(INPUTS)}", "rename them")
     return Metric(function, "real", {"function": name})
 
 
@@ -244,13 +244,9 @@ class Measurement:
         if order := re.search(r"_(\d+)$", key):
             parts["n"] = order.group(1)
         parts |= metric.settings
-        if "sample_features" in inputs:
-            parts["encoder"] = _name(settings.encoder)
-        if "accepts" in inputs:
-            parts["accepts"] = _name(settings.accepts)
+        for name, needed_for in (("encoder", "sample_features"), ("accepts", "accepts")):
+            if needed_for in inputs:
+                given = getattr(settings, name)
+                parts[name] = given if isinstance(given, str) else getattr(given, "__qualname__", "function")
         parts |= {"seed": settings.seed, "version": metric.version}
         return "|".join(f"{name}:{value}" for name, value in parts.items()) + (self.drawn and f"|{self.drawn}")
-
-
-def _name(function: str | Callable) -> str:
-    return function if isinstance(function, str) else getattr(function, "__qualname__", "function")

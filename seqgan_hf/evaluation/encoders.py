@@ -22,8 +22,7 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
     Args:
         name: id or path of a Sentence Transformers model (ids under `sentence-transformers/`, folders with a
             `modules.json`), or of any model that `AutoModel` loads, whose last hidden states are averaged over tokens.
-        batch_size: texts encoded at a time.
-        device: where the encoder runs.
+        batch_size, device: texts encoded at a time, and where.
 
     Raises:
         MissingExtraError: a Sentence Transformers model without that library.

@@ -105,13 +105,13 @@ class SuiteMetric(evaluate.Metric):
 
     def _likelihood(self, given: dict[str, Any]) -> Mapping[str, Any]:
         models, texts = {}, {}
+        loaders = {"generator": load_generator, "oracle": load_oracle_generator}
         for name in self.metric.inputs:
             value = given[name]
             if value is None:
                 raise UserError(f"metric {self.config_name!r} needs {ALL_INPUTS[name]}", None, "give it to `compute`")
-            if name in ("generator", "oracle"):
-                load = load_generator if name == "generator" else load_oracle_generator
-                models[name] = load(value, "cpu") if isinstance(value, str) else value
+            if name in loaders:
+                models[name] = loaders[name](value, "cpu") if isinstance(value, str) else value
             else:
                 texts[name] = value
         readings = [{name: encode_texts(m, value) for name, value in texts.items()} for m in models.values()]

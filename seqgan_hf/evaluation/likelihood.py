@@ -141,11 +141,8 @@ class HeldOutNLL(Evaluator):
 class OracleNLL(Evaluator):
     """NLL_oracle (SeqGAN, equation 9) and, since the oracle's density is known, KL and Jensen-Shannon divergences.
 
-    `nll_oracle` alone rewards mode seeking: read it beside `nll_test`, or read `jsd_oracle`.
-
-    Args:
-        oracle: the model that wrote the data.
-        held_out: sequences drawn from it that no training step has seen.
+    `nll_oracle` alone rewards mode seeking: read it beside `nll_test`, or read `jsd_oracle`. The oracle is the model
+    that wrote the data; `held_out` are sequences drawn from it that no training step has seen.
     """
 
     def __init__(self, oracle: PreTrainedModel, held_out: Samples):

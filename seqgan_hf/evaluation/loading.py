@@ -88,7 +88,7 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
     """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
     unknown = generator.tokenizer.unk_token_id
-    share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].double().mean())
+    share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].float().mean())
     note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"
     return [note] if share else []
 

@@ -29,11 +29,10 @@ class Estimate:
     signature: str = ""
 
     @classmethod
-    def from_error(cls, value: float, standard_error: float, signature: str = "") -> Estimate:
+    def from_error(cls, value: float, standard_error: float) -> Estimate:
         """The value +- 1.96 standard errors; an undefined error (NaN) gives no interval."""
         half = Z * standard_error
-        low, high = (None, None) if math.isnan(half) else (value - half, value + half)
-        return cls(value, low, high, signature)
+        return cls(value) if math.isnan(half) else cls(value, value - half, value + half)
 
     @classmethod
     def of_mean(cls, values: np.ndarray) -> Estimate:
@@ -65,15 +64,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result(Estimate):
-    """An estimate, and what is needed to judge it.
+    """An estimate, and what is needed to judge it."""
 
-    Attributes:
-        better: `higher`, `lower`, or `real` (as close as possible to the value of real text).
-        real: the value of real text in place of the samples.
-    """
-
-    better: str = "real"
-    real: Estimate | None = None
+    better: str = "real"  # `higher`, `lower`, or `real` (as close as possible to the value of real text)
+    real: Estimate | None = None  # the value of real text in place of the samples
 
     def to_dict(self) -> dict[str, Any]:
         real = None if self.real is None else self.real.to_dict()

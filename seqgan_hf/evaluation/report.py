@@ -63,8 +63,7 @@ def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> 
         "No value lies on the bad side of real text's by more than the confidence intervals."
     ]
     intervals = "With 95% confidence intervals over samples; real texts are taken as fixed."
-    lines += ["", "## Values", "", intervals, ""]
-    lines += ["| metric | samples | real text | good is |", "|---|---|---|---|"]
+    lines += ["", "## Values", "", intervals, "", "| metric | samples | real text | good is |", "|---|---|---|---|"]
     for name, result in evaluation.results.items():
         ours, real = format_estimate(result), format_estimate(result.real)
         lines.append(f"| {name} | {ours} | {real} | {BETTER[result.better]} |")

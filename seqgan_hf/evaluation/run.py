@@ -1,14 +1,11 @@
-"""Evaluations from start to end: samples or generators against real text, with a report.
-
-`run_evaluation` is `seqgan-hf evaluate`, from files to a report. A training run, with everything in memory, calls
-`evaluate_generator` and `write_evaluation`.
-"""
+"""Evaluations from start to end: of files by `run_evaluation`, in memory by `evaluate_generator`, as in training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -48,8 +45,7 @@ def evaluate_generator(
             from the oracle.
 
     Raises:
-        UserError: neither references nor an oracle, an oracle with another vocabulary, or a metric that lacks
-            something.
+        UserError: nothing real to compare with, an oracle with another vocabulary, or a metric that lacks something.
     """
     held_out, notes = _held_out(generator, settings, references, oracle, held_out)
     if oracle is not None or references is None:
@@ -60,17 +56,15 @@ def evaluate_generator(
     metrics = settings.metrics
     if metrics is None and settings.sweeps:
         metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
+    given: dict[str, Any] = {"generator": generator.model, "held_out": held_out, "train": learnt, "oracle": oracle}
     real = Measurement.of([], references, train, settings=settings)
     real_rows: dict = {}
     points = []
     for temperature in settings.temperatures:
         samples, texts = loading.draw_samples(generator, count, length, temperature, settings.seed)
         drawn = f"temperature:{temperature:g}|max_new_tokens:{length}"
-        given = {"samples": samples, "held_out": held_out, "train": learnt, "oracle": oracle}
         with loading.tempered(generator.model, temperature):
-            found = measure_likelihoods(
-                LIKELIHOODS, settings.seed, temperature, length, generator=generator.model, **given
-            )
+            found = measure_likelihoods(LIKELIHOODS, settings.seed, temperature, length, samples=samples, **given)
         if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
             own = nll_oracle(oracle, held_out)["nll_oracle"]
             found["nll_oracle"] = replace(found["nll_oracle"], real=own)
@@ -124,10 +118,8 @@ def write_evaluation(points: Sequence[Point], output: Path, settings: Mapping[st
     if len(points) == 1:
         return write_report(points[0].evaluation, output, f"Evaluation of {points[0].model}", settings)
     write_sweep(points, output)
-    content = {
-        "points": [{"model": p.model, "temperature": p.temperature} | p.evaluation.to_dict() for p in points],
-        "settings": dict(settings),
-    }
+    found = [{"model": p.model, "temperature": p.temperature} | p.evaluation.to_dict() for p in points]
+    content = {"points": found, "settings": dict(settings)}
     write_json(output / "metrics.json", content)
     for point in points:
         name = f"{point.model}_temperature_{point.temperature:g}".replace("/", "_")

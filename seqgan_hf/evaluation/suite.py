@@ -123,8 +123,7 @@ def evaluate_texts(
 
     Args:
         samples: generated texts.
-        references: real texts on which nothing was trained.
-        train: the training texts.
+        references, train: real texts on which nothing was trained, and those on which the generator was.
         metrics: names or dotted paths; by default all that can be computed from what is given.
         settings: how texts are read.
 
@@ -150,10 +149,7 @@ def evaluate_measurement(
         real, better = real_rows.get(name, {}), get_metric(name).better
         for key, found in measure(name, measurement).items():
             evaluation.results[key] = Result(**vars(found), better=better, real=real.get(key))
-    if measurement.references is None:
-        evaluation.notes.append("no row of real text: give `references` (real texts on which nothing was trained)")
-    else:
-        evaluation.notes += real_text_notes(measurement)
+    evaluation.notes += real_text_notes(measurement)
     evaluation.flags = find_flags(evaluation.results)
     evaluation.texts, evaluation.real_texts = measurement.samples, measurement.references
     return evaluation
@@ -165,13 +161,12 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
         return list(metrics)
     chosen = []
     for name, metric in METRICS.items():
-        reasons = measurement.missing(metric)
-        if not reasons and too_few(name, measurement):
-            reasons.append(f"{metric.fewest} texts or more on each side")
-        if name == "mauve" and not reasons and importlib.util.find_spec("mauve") is None:
-            reasons.append('its authors\' library (pip install "seqgan-hf[mauve]")')
-        if reasons:
-            notes.append(f"not measured: {name}, which needs {reasons[0]}")
+        if missing := measurement.missing(metric):
+            notes.append(f"not measured: {name}, which needs {missing[0]}")
+        elif too_few(name, measurement):
+            notes.append(f"not measured: {name}, which needs {metric.fewest} texts or more on each side")
+        elif name == "mauve" and importlib.util.find_spec("mauve") is None:
+            notes.append('not measured: mauve, which needs its authors\' library (pip install "seqgan-hf[mauve]")')
         else:
             chosen.append(name)
     return chosen
@@ -187,6 +182,8 @@ def too_few(name: str, measurement: Measurement) -> bool:
 def real_text_notes(measurement: Measurement) -> list[str]:
     """What stands in the row of real text, and what is odd about the texts."""
     size, references, train = len(measurement.samples), measurement.references, measurement.train
+    if references is None:
+        return ["no row of real text: give `references` (real texts on which nothing was trained)"]
     if train is None:
         notes = [
             "real text: without training texts, each reference is scored against the other references (BLEU), and one "

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import Corpus
 from ..data.tokenization import decode
+from ..samples import Samples
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
 from .record import Estimate
 from .suite import measure
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..data import Corpus
-    from ..samples import Samples
 
 
 DEFAULT_METRICS = ("bleu", "self_bleu", "distinct")

@@ -31,15 +31,12 @@ def closest_lengths(lengths: np.ndarray, reference_lengths: np.ndarray) -> np.nd
 def scores_from_matches(
     matches: np.ndarray, lengths: np.ndarray, reference_lengths: np.ndarray, orders: Sequence[int]
 ) -> np.ndarray:
-    """Sentence BLEU from clipped n-gram matches.
+    """Sentence BLEU, shape (N, len(orders)); a sample without a single known word scores 0, whatever the smoothing.
 
     Args:
-        matches: of n-grams for n = 1 .. max(orders), shape (N, max(orders)).
+        matches: clipped, of n-grams for n = 1 .. max(orders), shape (N, max(orders)).
         lengths: tokens of each sample, shape (N,).
         reference_lengths: the reference length to which each sample is held, shape (N,).
-
-    Returns:
-        Shape (N, len(orders)). A sample without a single known word scores 0, whatever the smoothing.
     """
     n = np.arange(1, matches.shape[1] + 1)
     possible = np.maximum(lengths[:, None] - n + 1, 1)  # (N, max order)

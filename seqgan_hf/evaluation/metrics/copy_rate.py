@@ -59,8 +59,5 @@ def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, Estim
     lengths = np.fromiter(map(len, samples), np.int64, len(samples))
     written = lengths > 0
     share = float((longest[written] / lengths[written]).mean()) if written.any() else 0.0
-    return {
-        "copy_rate": Estimate.of_share(copied, len(samples)),
-        "longest_copy": Estimate.of_mean(longest),
-        "longest_copy_share": share,
-    }
+    rates = {"copy_rate": Estimate.of_share(copied, len(samples)), "longest_copy": Estimate.of_mean(longest)}
+    return rates | {"longest_copy_share": share}

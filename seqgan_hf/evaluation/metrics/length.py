@@ -11,11 +11,7 @@ from ..record import Estimate
 
 
 def length_statistics(samples: Sequence[Text]) -> dict[str, Estimate | float]:
-    """Mean, spread and extremes of the number of tokens.
-
-    Returns:
-        `length_mean`, `length_sd`, `length_min`, `length_median`, `length_max`, all in tokens, and `empty_share`, the
-        share of texts without a token.
+    """Mean, spread and extremes of the number of tokens, `length_...`, and `empty_share`, that of texts without any.
 
     >>> statistics = length_statistics([["a"], ["a", "b", "c"]])
     >>> [statistics[f"length_{name}"].value for name in ("mean", "max")], statistics["empty_share"].value

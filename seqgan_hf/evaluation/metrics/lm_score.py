@@ -32,14 +32,11 @@ def discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def log_probabilities(texts: Sequence[Text], train: Sequence[Text], order: int = 5) -> np.ndarray:
-    """Log-probability, in nats, of each token and each end of text under the n-gram model of `train`.
+    """Log-probability, in nats, of each token and each end of text under the n-gram model of `train`, text after text.
 
     The vocabulary is that of both sides and the end of text, so every token has a probability, and over this
     vocabulary they add up to 1. Model and query n-grams are numbered together: an n-gram's counts are found by its
-    number.
-
-    Returns:
-        Shape (sum of (length + 1),), text after text.
+    number. The shape is (sum of (length + 1),).
     """
     check_texts("texts", texts)
     check_texts("training texts", train)
@@ -112,12 +109,10 @@ def cross_entropy(texts: Sequence[Text], train: Sequence[Text], order: int = 5) 
 
 
 def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> dict[str, Estimate]:
-    """Cross-entropy of the samples under an n-gram model of the real training text: low is fluent.
+    """Cross-entropy of the samples under an n-gram model of the training text: low is fluent.
 
-    Blind to diversity: one likely sentence repeated scores best. Training data recited scores far below held-out text.
-
-    Returns:
-        `lm_score` in nats per token, ends of texts counted.
+    `lm_score` is in nats per token, ends of texts counted. Blind to diversity: one likely sentence repeated scores
+    best. Training data recited scores far below held-out text.
 
     >>> round(lm_score([["a", "b"]], [["a", "b"], ["a", "b"]])["lm_score"].value, 3)
     0.225
@@ -128,10 +123,8 @@ def lm_score(samples: Sequence[Text], train: Sequence[Text], order: int = 5) -> 
 def reverse_lm_score(samples: Sequence[Text], references: Sequence[Text], order: int = 5) -> dict[str, float]:
     """Cross-entropy of real text under an n-gram model of the samples: low is fluent *and* complete.
 
-    It falls with the number of samples (more to learn from): compare only values of equally many.
-
-    Returns:
-        `reverse_lm_score` in nats per token, ends of texts counted.
+    `reverse_lm_score` is in nats per token, ends of texts counted. It falls with the number of samples (more to learn
+    from): compare only values of equally many.
 
     >>> round(reverse_lm_score([["a", "b"], ["a", "b"]], [["a", "b"]])["reverse_lm_score"], 3)
     0.225

@@ -1,8 +1,11 @@
 """Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
 
+import copy
+from dataclasses import replace
+
 import torch
 
-from seqgan_hf.evaluation.loading import draw_samples, encode_texts, tempered
+from seqgan_hf.evaluation.loading import draw_samples, encode_texts, tempered, unknown_notes
 from seqgan_hf.generation.likelihood import token_logprobs
 from tests.tools.small_language import REFERENCES
 
@@ -18,6 +21,17 @@ def test_real_texts_are_encoded_as_the_generator_writes(generator):
     assert samples.prompt.tolist() == [[1], [1]]
     assert samples.lengths.tolist() == [4, 3]
     assert samples.ids[1].tolist() == [*generator.tokenizer.convert_tokens_to_ids(["a", "boy"]), 2, 0]
+
+
+def test_tokens_that_the_generator_does_not_know_are_noted(generator):
+    samples = encode_texts(generator, ["the zebra", "a boy"])  # 1 of 4 words, 2 ends
+    assert unknown_notes(generator, samples) == []  # its tokenizer has no name for what it does not know
+    tokenizer = copy.deepcopy(generator.tokenizer)
+    tokenizer.unk_token = "<unk>"
+    knows = replace(generator, tokenizer=tokenizer)
+    [note] = unknown_notes(knows, samples)
+    assert note.startswith("16.7% of the references' tokens are unknown to tiny")
+    assert unknown_notes(knows, encode_texts(generator, ["the man"])) == []
 
 
 def test_tempered_likelihoods_are_those_of_scaled_logits(generator):
