@@ -71,7 +71,7 @@ def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTens
 def position_arguments(ids: LongTensor, mask: Tensor | None, start: int = 0) -> dict[str, Tensor]:
     """The positions of tokens (B, K), behind `start` others, as `generate` numbers them: padding does not count.
 
-    They are said even where nothing is padded: some models count from zero in every call, cache or not.
+    They are given even where nothing is padded: some models count from zero in every call, cache or not.
     """
     if mask is not None:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]

@@ -116,7 +116,7 @@ class Units:
     def _farewell(self) -> str:
         """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
         kept = checkpoints(self.session.folder.checkpoints)  # their bytes are not read: a signal is answered at once
-        again = f"resume from {kept[-1].name}" if kept else "start anew, as there is no checkpoint yet"
+        again = f"resume from {kept[-1].name}" if kept else "start again, as there is no checkpoint yet"
         return (
             "Stopping after this unit (an epoch of pretraining, the g-steps of a round, a d-step) and saving a "
             f"checkpoint; if it is killed before, {again}. Ctrl-C again stops now"

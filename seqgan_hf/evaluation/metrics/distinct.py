@@ -1,4 +1,4 @@
-"""Distinct-n: the share of n-grams that are said once only in the whole set of samples.
+"""Distinct-n: the share of n-grams that occur once only in the whole set of samples.
 
 Li et al. (2016), https://arxiv.org/abs/1510.03055, equation of section 5.3, over the corpus.
 """

@@ -58,7 +58,7 @@ def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4
 
 
 def self_bleu(samples: Sequence[Text], orders: Sequence[int] = (2, 3, 4, 5)) -> dict[str, float]:
-    """Mean BLEU of each sample against all other samples: 1 when everything is said at least twice.
+    """Mean BLEU of each sample against all other samples: 1 when every sample occurs at least twice.
 
     It grows with the number of samples (more others to resemble), so compare only values of equally many samples, and
     with that of real text: lower than real text is no virtue but noise. The sentence scores depend on one another, so
