@@ -102,7 +102,8 @@ class Decoder:
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
-        start, self.length = self.length, self.length + ids.shape[1]
+        start = 0 if self.cache is None else self.length
+        self.length = start + ids.shape[1]
         arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
