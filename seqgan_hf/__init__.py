@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 __version__ = "0.1.0"
@@ -53,6 +53,22 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
 
+
+if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr__`
+    from .data import Corpus, DataSource, GrammarData, IdsData, OracleData, TextData, build_oracle, load_oracle
+    from .errors import DataError, UserError
+    from .generation import complete, realness, rewards, sample, token_logprobs, weighted_nll
+    from .models import (
+        CNNDiscriminatorConfig,
+        CNNDiscriminatorForSequenceClassification,
+        RNNDiscriminatorConfig,
+        RNNDiscriminatorForSequenceClassification,
+        RNNGeneratorConfig,
+        RNNGeneratorForCausalLM,
+    )
+    from .objectives import MLE, ConstantReward, Loss, Objective, RandomReward, Reinforce, SeqGAN
+    from .samples import Completions, Samples
+    from .training import AdversarialTrainer, AdversarialTrainingArguments
 
 if "transformers" in sys.modules:  # the seconds that this takes have been spent
     importlib.import_module(".models", __name__)

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend: what was given, what is expected, what to do."""
+"""Mistakes that a user can correct: what was given, what is expected, what to do."""
 
 from __future__ import annotations
 

@@ -224,8 +224,10 @@ def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: s
         raise RecipeError(f"invalid `{section}.config`: {' '.join(str(error.__cause__ or error).split())}") from error
     except (ValueError, TypeError) as error:
         problem = f"no model can be built from {section}.model_type={settings.model_type!r} with {settings.config}"
-        expected = f"an architecture that {auto_class.__name__} knows"
-        raise RecipeError(f"{problem} ({str(error).splitlines()[0]})", expected, "change them") from error
+        example = "rnn_generator or gpt2" if auto_class is AutoModelForCausalLM else "cnn_discriminator or bert"
+        expected = f"an architecture that {auto_class.__name__} knows, such as {example}"
+        fix = f"set {section}.model_type, or change its config"
+        raise RecipeError(f"{problem} ({str(error).splitlines()[0]})", expected, fix) from error
 
 
 def _config_class(model_type: str, section: str) -> Any:

@@ -109,7 +109,11 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
     """
     parser = recipe_parser()
     recipe = _parse(parser, arguments, "train")
-    return recipe, parser.dump(recipe.clone())
+    saved = recipe.clone()
+    objective: Any = import_by_path(recipe.objective.class_path, "objective")
+    if objective.adversary is None:
+        del saved["discriminator"]  # there is none, whatever its defaults
+    return recipe, parser.dump(saved)
 
 
 def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArguments:

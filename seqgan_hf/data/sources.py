@@ -181,7 +181,7 @@ def check_encoding(files: list[str], encoding: str) -> None:
                 for number, line in enumerate(file, start=1):
                     _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
         except (OSError, EOFError) as error:
-            raise DataError(f"{path!r} is damaged ({error})", "a whole gzip file", "compress it again") from error
+            raise DataError(f"{path!r} is damaged ({error})", "a complete gzip file", "compress it again") from error
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class TextData(TableData):
         if self.streaming and (self.max_length is None or self.deduplicate):
             raise DataError(
                 f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}",
-                "a max_length and no deduplication, as a stream is never seen as a whole",
+                "a max_length and no deduplication, as a stream is read line by line",
             )
         text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
         rows = self._read(text_columns, self.encoding, self.streaming)

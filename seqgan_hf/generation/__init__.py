@@ -1,4 +1,4 @@
-"""Everything a generator writes, and what is said of it: samples, rollouts, likelihoods, verdicts."""
+"""Samples, rollouts and likelihoods of generators; verdicts of discriminators."""
 
 from .likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
 from .rollouts import complete

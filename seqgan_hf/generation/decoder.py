@@ -71,7 +71,7 @@ def _keep_and_repeat(values: Tensor, kept: LongTensor | None, repeated: LongTens
 def position_arguments(ids: LongTensor, mask: Tensor | None, start: int = 0) -> dict[str, Tensor]:
     """The positions of tokens (B, K), behind `start` others, as `generate` numbers them: padding does not count.
 
-    They are said even where nothing is padded: some models count from zero in every call, cache or not.
+    They are given even where nothing is padded: some models count from zero in every call, cache or not.
     """
     if mask is not None:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -102,7 +102,8 @@ class Decoder:
         self.features = self._forward(samples.prompt)
 
     def _forward(self, ids: LongTensor) -> Tensor:
-        start, self.length = self.length, self.length + ids.shape[1]
+        start = 0 if self.cache is None else self.length
+        self.length = start + ids.shape[1]
         arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from typing import TYPE_CHECKING, Any
 
 from .base import Copy, Credit, Loss, Models, Objective, Turn
 from .controls import ConstantReward, RandomReward
@@ -25,3 +26,8 @@ for _found in pkgutil.iter_modules(__path__, f"{__name__}."):
         if issubclass(_class, Objective) and _class.__module__ == _found.name and _name not in __all__:
             globals()[_name] = _class
             __all__.append(_name)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """What the loop above exports; a type checker knows its details by the dotted path of the paper's file."""

@@ -55,7 +55,7 @@ class Credit(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """A frozen model that begins as a copy of the generator, when the objective's own training begins.
+    """A frozen model that begins as a copy of the generator, at the first generator step of the objective's own.
 
     Attributes:
         decay: after every step of the generator the copy keeps this share of itself and takes the rest from the
@@ -83,6 +83,8 @@ class Turn(NamedTuple):
 class Models:
     """The models that an objective is given: both players, and each declared copy by its name (`models["reference"]`).
 
+    Until the copies begin, their names mean the generator itself, which they would be equal to.
+
     Args:
         generator: any causal LM.
         discriminator: the trained opponent; `None` if the objective has none.
@@ -105,6 +107,8 @@ class Models:
         self._copies: dict[str, PreTrainedModel] = {}
 
     def __getitem__(self, name: str) -> PreTrainedModel:
+        if name in self._declared and name not in self._copies:
+            return self.generator
         return self._copies[name]
 
     def begin(self) -> None:
@@ -125,7 +129,7 @@ class Models:
     @torch.no_grad()
     def refresh(self, name: str) -> None:
         """Make a copy equal to the generator again."""
-        self._copies[name].load_state_dict(self.generator.state_dict())
+        self[name].load_state_dict(self.generator.state_dict())
 
     def players(self) -> dict[str, PreTrainedModel]:
         """The generator and, where there is one, the discriminator, by name."""

@@ -123,7 +123,7 @@ class Reinforce(Objective):
         """b_t, broadcastable to (B, T), from the sequences of all processes."""
         if self.baseline == "none":
             return torch.zeros_like(values)
-        # a reward that is no number leaves its own step out; it must not stay in the average for ever
+        # a reward that is no number leaves its own step out; it must not stay in the average
         mask = samples.mask & values.isfinite()
         counts, sums = sum_over_processes(
             torch.stack([mask.sum(dim=0).to(values), values.masked_fill(~mask, 0.0).sum(dim=0)])

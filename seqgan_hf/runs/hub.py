@@ -38,7 +38,7 @@ def classifier_tokenizer(
 ) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a discriminator: no start token, and the end token behind the text, where there is one.
 
-    So a text has the tokens that the discriminator saw in training (see `scoring.judged_tokens`).
+    So a text has the tokens that the discriminator saw in training (see `generation.verdicts.judged_tokens`).
 
     Args:
         tokenizer: of the generator; it is left as it is.
@@ -134,7 +134,7 @@ def push_run(
         token: by default the one of `hf auth login` or HF_TOKEN.
         discriminator: in the folder `discriminator` of the repository, in a repository of its own (named after the
             generator's, with `-discriminator`), or not uploaded.
-        license: see `model_card.model_card`.
+        license: see `runs.card.model_card`.
         commit_message: of the commit.
 
     Returns:

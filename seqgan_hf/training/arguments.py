@@ -45,7 +45,7 @@ class AdversarialTrainingArguments(TrainingArguments):
         pretrain_epochs: passes over the data that pretrain the generator by maximum likelihood.
         discriminator_pretrain_steps: discriminator steps before adversarial training.
         rounds: rounds of adversarial training: generator steps, then discriminator steps.
-        generator_steps: g-steps of a round; one is one update from one batch of samples.
+        generator_steps: g-steps of a round; each makes the `updates` of the objective from one batch of samples.
         discriminator_steps: d-steps of a round; one is fresh samples, and `discriminator_epochs` passes over them.
         discriminator_epochs: passes over real and generated sequences in a d-step.
         num_fakes: sequences generated for a d-step; by default as many as there are training sequences.

@@ -172,7 +172,7 @@ class Checkpoints:
             if (broken := fault(path)) is None:
                 return path
             raise RunFolderError(
-                f"resume_from_checkpoint={named!r} is no whole checkpoint ({broken})",
+                f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})",
                 fix="give the folder of another one, or `true` for the newest whole one",
             )
         for path in reversed(checkpoints(folder)):
@@ -180,8 +180,8 @@ class Checkpoints:
                 return path
             self.session.say("Skipping corrupt %s: %s", path.name, broken)
         raise RunFolderError(
-            f"no whole checkpoint in {str(folder)!r} to resume from",
-            fix="check `training.output_dir`, or start anew without resume_from_checkpoint",
+            f"no complete checkpoint in {str(folder)!r} to resume from",
+            fix="check `training.output_dir`, or start again without resume_from_checkpoint",
         )
 
     def resume(self, path: Path) -> None:
@@ -308,17 +308,17 @@ def newest_whole(folder: Path) -> Path | None:
 def way_back(folder: Path) -> str:
     """The remedy for a run that went wrong, as part of a message."""
     whole = newest_whole(folder)
-    return "start anew" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
+    return "start again" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
 
 
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
-    """Remove what is older than the newest `limit` whole checkpoints; the one named `keep` stays."""
+    """Remove what is older than the newest `limit` complete checkpoints; the one named `keep` stays."""
     if limit is None:
         return
     whole = 0
     for path in reversed(checkpoints(folder)):
         if whole < max(1, limit):
-            whole += fault(path) is None  # a broken one takes nobody's place
+            whole += fault(path) is None  # a broken one takes no other's place
         elif path.name != keep:
             _remove(path)
 
@@ -396,7 +396,7 @@ class CheckpointWriter:
             shutil.rmtree(self.aside, ignore_errors=True)
             whole = newest_whole(self.path.parent)
             left = (
-                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start anew"
+                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start again"
             )
             raise RunFolderError(
                 f"cannot write {str(self.path)!r} ({str(error).strip()})",

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from ..errors import DataError, UserError
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Objective
+from ..samples import Samples
 from .batches import InMemoryData, TrainingData
 
 
@@ -69,6 +70,27 @@ def check_models(
             f"the discriminator knows {embedded} token ids", f"{vocab_size}", "set `discriminator.config.vocab_size`"
         )
     _check_length(discriminator, "discriminator", data, max_new_tokens)
+
+
+def check_objective(objective: Objective) -> None:
+    """Raise a UserError for settings that no run could follow."""
+    name = type(objective).__name__
+    if objective.updates < 1:
+        raise UserError(
+            f"{name}.updates={objective.updates}", "1 or more steps on a batch of samples", "set it higher"
+        )
+    if bad := [copied for copied in objective.copies() if not copied.isidentifier()]:
+        raise UserError(f"{name} has a copy named {bad[0]!r}", "a name of letters and digits", "choose another")
+
+
+def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
+    """Raise a UserError where rows that should answer each other are not equally many."""
+    if objective.paired and fakes.batch_size != prompts.batch_size:
+        raise UserError(
+            f"{type(objective).__name__}.fakes gave {fakes.batch_size} rows for {prompts.batch_size} prompts",
+            "one row each, as the objective is `paired`",
+            "draw as many, or set `paired = False`",
+        )
 
 
 def check_pretraining(pretraining: Objective) -> None:

@@ -24,7 +24,7 @@ def alone_by_mistake(accelerator: Accelerator) -> str | None:
     """A warning, where a launcher was asked for several processes and started one.
 
     `accelerate launch --cpu --num_processes 2` starts one process only. What it leaves behind is the address of a main
-    process that nobody talks to.
+    process that has no partner left.
     """
     if accelerator.num_processes > 1:
         return None
@@ -95,7 +95,7 @@ def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]
 
 
 def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
-    """For each flag, whether it is set on any process: processes that decide apart wait for each other for ever."""
+    """For each flag, whether it is set on any process: processes that decide apart wait for each other without end."""
     if accelerator.num_processes == 1:
         return list(flags)
     sums = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device), reduction="sum")
@@ -146,7 +146,7 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed:
-        raise TrainingError("another process failed", fix="see what it says")
+        raise TrainingError("another process failed", fix="read its messages above")
 
 
 @contextmanager
@@ -164,5 +164,5 @@ def together(accelerator: Accelerator) -> Iterator[None]:
             raise
         raise TrainingError(
             f"another of the {accelerator.num_processes} processes does not answer",
-            fix="see what it said, and resume from the last checkpoint with resume_from_checkpoint=true",
+            fix="read its messages above, and resume from the last checkpoint with resume_from_checkpoint=true",
         ) from error

@@ -61,12 +61,14 @@ class Progress:
         session, unit = self.session, UNITS[phase]
         metrics = {**values, **{name: result.value for name, result in results.items()}}
         intervals = {name: [r.low, r.high] for name, r in results.items() if r.low is not None}
+        signatures = {name: result.signature for name, result in results.items() if result.signature}
+        record = {name: found for name, found in [("intervals", intervals), ("signatures", signatures)] if found}
         position = {"phase": phase, unit: done, "global_step": session.state.global_step}
         line: dict[str, Any] = {**position, "seconds": round(session.seconds, 3), **metrics}
         session.state.epoch = float(done)
         session.state.log_history.append(line)
         if session.is_main:
-            session.folder.append_metrics(line | ({"intervals": intervals} if intervals else {}))
+            session.folder.append_metrics(line | record)
         session.call("on_log", logs={f"{phase}/{unit}": done, f"{phase}/total": total, **metrics})
         session.call("on_epoch_end")
         self.meter.resume_clock()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..errors import UserError
 from ..objectives import Objective, Turn
+from ..runs.record import UNITS
 from .arguments import AdversarialTrainingArguments
 
 
@@ -13,6 +15,9 @@ def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[T
 
     Returns:
         Turns whose `units` are counted through the run: a phase that comes again goes on where its last turn ended.
+
+    Raises:
+        UserError: the objective states a phase that there is not.
     """
     turns = objective.schedule(
         [
@@ -21,6 +26,13 @@ def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[T
             Turn("adversarial", args.rounds, args.generator_steps, args.discriminator_steps),
         ]
     )
+    for turn in turns:
+        if turn.phase not in UNITS:
+            raise UserError(
+                f"{type(objective).__name__} schedules the phase {turn.phase!r}",
+                f"one of {', '.join(UNITS)}",
+                "name one of these",
+            )
     if objective.adversary is None:
         turns = [turn._replace(discriminator_steps=0) for turn in turns if turn.phase != "pretrain_discriminator"]
     done: dict[str, int] = {}
@@ -29,8 +41,3 @@ def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[T
         done[turn.phase] = done.get(turn.phase, 0) + turn.units
         through.append(turn._replace(units=done[turn.phase]))
     return through
-
-
-def pretraining_steps(turns: list[Turn]) -> int:
-    """How many d-steps of pretraining a schedule has in all."""
-    return max((turn.units for turn in turns if turn.phase == "pretrain_discriminator"), default=0)

@@ -21,12 +21,12 @@ from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
-from .checks import check_enough_data, check_generator, check_models, check_pretraining
+from .checks import check_enough_data, check_fakes, check_generator, check_models, check_objective, check_pretraining
 from .parts import make_parts
 from .player import Player
 from .processes import share_weights, together
 from .results import save_results
-from .schedule import pretraining_steps, schedule
+from .schedule import schedule
 from .session import Session
 
 
@@ -74,6 +74,7 @@ class AdversarialTrainer:
         self.session = session = Session(args, recipe)
         self.args, self.tokenizer = args, processing_class
         self.objective, self.pretraining = objective, pretraining or MLE()
+        check_objective(objective)
         self.turns = schedule(objective, args)
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (accelerator.process_index, accelerator.num_processes)
@@ -118,12 +119,12 @@ class AdversarialTrainer:
             if turn.phase == "pretrain_generator":
                 self.pretrain_generator(unit)
             elif turn.phase == "pretrain_discriminator":
-                self.train_discriminator(unit)
+                self.train_discriminator(self.parts.units.discriminator_steps)
             else:
                 for _ in self.parts.units.within("generator_steps", 1):
                     self.train_generator(unit, turn.generator_steps)
-                for step in self.parts.units.within("discriminator_steps", turn.discriminator_steps):
-                    self.train_discriminator(pretraining_steps(self.turns) + unit * turn.discriminator_steps + step)
+                for _ in self.parts.units.within("discriminator_steps", turn.discriminator_steps):
+                    self.train_discriminator(self.parts.units.discriminator_steps)
             self._report(turn, unit + 1)
 
     def pretrain_generator(self, epoch: int) -> None:
@@ -171,8 +172,11 @@ class AdversarialTrainer:
         return fake
 
     def train_discriminator(self, index: int) -> None:
-        """One d-step: fresh samples of G, and some epochs of telling them from real sequences."""
-        self.models.begin()
+        """One d-step: fresh samples of G, and some epochs of telling them from real sequences.
+
+        Args:
+            index: of the d-step among all of the run.
+        """
         half, player = self.args.discriminator_batch_size // 2, self.parts.players["discriminator"]
         prompts, fakes = self.draw_fakes(index)
         with frozen(self.models.generator):
@@ -195,8 +199,10 @@ class AdversarialTrainer:
         """Training sequences, and what G writes to their prompts: this process's share of `num_fakes` of both."""
         count, device = self.args.num_fakes or len(self.data), self.session.device
         prompts = self.data.take((self.args.seed, FAKES, index), -(-count // self.session.accelerator.num_processes))
+        train_without_dropout(self.models.generator)
         with torch.no_grad(), self.session.accelerator.autocast():
             fakes = self.objective.fakes(self.models, prompts, self.max_new_tokens)
+        check_fakes(self.objective, prompts, fakes)
         return InMemoryData(prompts, device), InMemoryData(fakes, device)
 
     def _groups(self, batches: Iterator[Any]) -> Iterator[list[Any]]:

@@ -26,6 +26,8 @@ class Units:
         progress: is told of each unit that begins.
 
     Attributes:
+        done: units of each phase, and steps of the present round; evaluations draw their seeds from these.
+        discriminator_steps: of the whole run, whichever phase they were in.
         checkpoints: set once they are made, since the counts are in them.
     """
 
@@ -34,6 +36,7 @@ class Units:
     def __init__(self, session: Session, progress: Progress):
         self.session, self.progress = session, progress
         self.done = dict.fromkeys((*UNITS, "generator_steps", "discriminator_steps"), 0)
+        self.discriminator_steps = 0
         self._signal: int | None = None
 
     def of(self, phase: Phase, total: int) -> Iterator[int]:
@@ -43,7 +46,7 @@ class Units:
             self.progress.begin(phase, self.done[phase])
             session.call("on_epoch_begin")
             yield self.done[phase]
-            self.done[phase] += 1
+            self._count(phase)
             self._vote()
             self.done["generator_steps"] = self.done["discriminator_steps"] = 0
             self._save_if_due(self.done[phase], total)
@@ -53,9 +56,13 @@ class Units:
         """What is still to do of `total` units inside a round; they begin anew with every round."""
         while self.done[name] < total and not self.session.control.should_training_stop:
             yield self.done[name]
-            self.done[name] += 1
+            self._count(name)
             self._vote()
             self._stop_if_interrupted()
+
+    def _count(self, name: str) -> None:
+        self.done[name] += 1
+        self.discriminator_steps += name in ("pretrain_discriminator", "discriminator_steps")
 
     def _vote(self) -> None:
         """Signals and callbacks may reach one process only."""
@@ -109,14 +116,14 @@ class Units:
     def _farewell(self) -> str:
         """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
         kept = checkpoints(self.session.folder.checkpoints)  # their bytes are not read: a signal is answered at once
-        again = f"resume from {kept[-1].name}" if kept else "start anew, as there is no checkpoint yet"
+        again = f"resume from {kept[-1].name}" if kept else "start again, as there is no checkpoint yet"
         return (
             "Stopping after this unit (an epoch of pretraining, the g-steps of a round, a d-step) and saving a "
             f"checkpoint; if it is killed before, {again}. Ctrl-C again stops now"
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.done)
+        return {"done": dict(self.done), "discriminator_steps": self.discriminator_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = dict(state)
+        self.done, self.discriminator_steps = dict(state["done"]), state["discriminator_steps"]

@@ -101,10 +101,10 @@ def test_a_broken_checkpoint_that_is_named_is_refused(whole, corpus, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run")
     named = tmp_path / "run" / "checkpoints" / "checkpoint-44"
     truncate(named / "generator" / "model.safetensors")
-    with pytest.raises(RunFolderError, match="no whole checkpoint .generator/model.safeten.* bytes instead of"):
+    with pytest.raises(RunFolderError, match="no complete checkpoint .generator/model.safeten.* bytes instead of"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=str(named)).train()
     truncate(named.with_name("checkpoint-31") / "shared.pt")
-    with pytest.raises(RunFolderError, match="No whole checkpoint in"):
+    with pytest.raises(RunFolderError, match="No complete checkpoint in"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 
@@ -252,7 +252,7 @@ def test_a_full_disk_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "save", fails_at(1, torch.save, FULL))
     assert main(quickstart(tmp_path / "run")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "No space left on device" in error and "there is none to resume from: start anew" in error
+    assert "No space left on device" in error and "there is none to resume from: start again" in error
 
 
 def test_a_full_disk_while_logging(corpus, tmp_path, monkeypatch):

@@ -14,8 +14,9 @@ from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.objectives import Copy, CoT, Models, Objective, Reinforce, SeqGAN
 from seqgan_hf.training import AdversarialTrainer, Interrupted
+from seqgan_hf.training.checkpoint import checkpoints
 from tests.contracts.test_objectives import OBJECTIVES
-from tests.tools.small_runs import StopAfter, TwoCopies, build, metrics, same, small_corpus, text, weights
+from tests.tools.small_runs import StopAfter, build, metrics, same, small_corpus, text, weights
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -62,19 +63,21 @@ def test_a_language_model_of_a_smaller_vocabulary_is_refused_as_opponent(corpus,
 # --- Copies ----------------------------------------------------------------------------------------------------------
 
 
-def test_copies_begin_as_the_generator_that_pretraining_left(corpus, tmp_path):
-    build(corpus, tmp_path / "run", TwoCopies(), save_every=1, save_total_limit=9, **BRIEF).train()
-    after_pretraining, begun = (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" for step in (3, 9))
-    assert json.loads((after_pretraining / "complete.json").read_text())["models"] == ["generator", "discriminator"]
-    generator = AutoModelForCausalLM.from_pretrained(after_pretraining / "generator")
-    for name in ("rollout_policy", "snapshot"):
-        copy = AutoModelForCausalLM.from_pretrained(begun / name)
-        assert same(list(generator.parameters()), list(copy.parameters()))
-
-
 class Reference(Reinforce):
     def copies(self):
         return {"reference": Copy()}
+
+
+def test_copies_begin_as_the_generator_that_pretraining_left(corpus, tmp_path):
+    build(corpus, tmp_path / "run", Reference(), save_every=1, save_total_limit=9, **BRIEF).train()
+    kept = checkpoints(tmp_path / "run" / "checkpoints")
+    models = [json.loads((folder / "complete.json").read_text())["models"] for folder in kept]
+    players = ["generator", "discriminator"]
+    assert models == [players, players, [*players, "reference"], [*players, "reference"]]
+    generator = AutoModelForCausalLM.from_pretrained(kept[1] / "generator")
+    for folder in kept[2:]:
+        reference = AutoModelForCausalLM.from_pretrained(folder / "reference")
+        assert same(list(generator.parameters()), list(reference.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])

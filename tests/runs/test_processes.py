@@ -291,7 +291,7 @@ def test_faults_of_one_process_end_all_of_them_in_a_clear_line(tmp_path):
     assert "Model weights differ between processes (generator." in found["meddle"]
     assert not (tmp_path / "run" / "meddle" / "checkpoints" / "checkpoint-3").exists()
     assert "times in a row. Lower the learning rate" in found["nan"] and found["finite"]
-    assert "Another process failed. See what it says." in found["full"]
+    assert "Another process failed. Read its messages above." in found["full"]
     assert "([Errno 28] No space left on device). Make room" in other["full"]
     assert other["meddle"] == found["meddle"] and other["nan"] == found["nan"]
     assert found["left"] == 4, "a callback on one process ends all of them at the same step"

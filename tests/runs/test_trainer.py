@@ -94,7 +94,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(corpus, wh
 
 @pytest.mark.parametrize(
     ("step", "again", "saved"),
-    [(2, "start anew, as there is no checkpoint yet", 3), (9, "resume from checkpoint-6", 12)],
+    [(2, "start again, as there is no checkpoint yet", 3), (9, "resume from checkpoint-6", 12)],
 )
 def test_a_signal_is_answered_with_what_holds_if_the_run_is_killed_before_its_unit_ends(
     corpus, tmp_path, caplog, step, again, saved
@@ -309,7 +309,7 @@ class Spoil(TrainerCallback):
 @pytest.mark.parametrize(
     ("model", "step", "bad", "again"),
     [
-        ("generator", 3, float("nan"), "start anew"),
+        ("generator", 3, float("nan"), "start again"),
         ("generator", 6, float("inf"), "resume from checkpoint-3 "),
         ("discriminator", 18, float("nan"), "resume from checkpoint-6 "),
     ],
@@ -440,7 +440,7 @@ def test_nothing_but_a_run_is_ever_replaced(corpus, tmp_path):
 
 
 def test_nothing_to_resume_from_is_said(corpus, tmp_path):
-    with pytest.raises(RunFolderError, match="No whole checkpoint in .* to resume from"):
+    with pytest.raises(RunFolderError, match="No complete checkpoint in .* to resume from"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()
 
 

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 
 ROOT = Path(__file__).parents[2]
-# Endings of names: times, and errors, which the first edition logged as values of their own.
-LEFT_OUT = ("seconds", "_per_second", "seconds_left", "memory_gib", "_se", "_low", "_high", "intervals")
+# Endings of names: times, and what the two editions log beside a value: errors, intervals, signatures.
+LEFT_OUT = ("seconds", "_per_second", "seconds_left", "memory_gib", "_se", "_low", "_high", "intervals", "signatures")
 SHORT = ["--training.rounds", "2", "--training.eval_samples", "200", "--training.disable_tqdm", "true"]
 TEXT = [
     *SHORT,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
-from tests.benchmarks.measuring import Turn, measure_rates, peak_memory, summary, table, whole_seconds
+from tests.benchmarks.measuring import Rates, Turn, peak_memory, summary, table, whole_seconds
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
 
 
@@ -14,9 +14,12 @@ from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
 def test_a_step_runs_beside_its_reference(operation):
     case = OPERATIONS[operation](SMALL)
     case.check()
-    turn = Turn(measure_rates(), whole_seconds(case.ours), whole_seconds(case.plain))
-    row = summary(case, [turn])
-    assert row["ours"] > 0 and row["plain"] > 0 and row["floor"] > 0 and row["ours_peak"] > row["ours_added"] >= 0
+    assert whole_seconds(case.ours) > 0 and whole_seconds(case.plain) > 0
+    rates = Rates(1e9, 1e9, 1e9, 1e9, 1e9)
+    row = summary(case, [Turn(rates, 2.0, 4.0), Turn(rates, 1.0, 4.0), Turn(rates, 9.0, 9.0)])
+    floor = case.work.floor(rates, case.low_precision)[0]
+    assert (row["ours"], row["plain"], row["ours_of_plain"], row["floor"]) == (2.0, 4.0, 0.5, floor)
+    assert row["ours_of_floor"] == pytest.approx(2.0 / floor) and row["ours_peak"] > row["ours_added"] >= 0
     assert len(table({operation: row})) == 3
 
 

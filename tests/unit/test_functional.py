@@ -98,6 +98,18 @@ def test_linear_nll_equals_cross_entropy_and_its_gradients(bias, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_gradients_of_half_precision_are_summed_in_single(monkeypatch):
+    """600 blocks, whose sum in bfloat16 would stop growing at 256."""
+    monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 1)
+    weight, bias = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True), None
+    hidden, targets = torch.ones(600, 1, dtype=torch.bfloat16, requires_grad=True), torch.zeros(600, dtype=torch.long)
+    loss, logprobs = linear_nll(hidden, weight, bias, targets, torch.ones(600, dtype=torch.bfloat16) * 2)
+    loss.backward()
+    assert loss.dtype == logprobs.dtype == torch.float32
+    assert weight.grad.dtype == hidden.grad.dtype == torch.bfloat16
+    assert weight.grad.tolist() == [[-600.0], [600.0]]  # 600 * 2 * (1/2 - 1) and 600 * 2 * 1/2
+
+
 def test_linear_nll_needs_no_gradient_of_a_frozen_head():
     head = nn.Linear(4, 6).requires_grad_(False)
     hidden = torch.randn(3, 4, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Distinct-n of Li et al. (2016), https://arxiv.org/abs/1510.03055, section 5.3, over the whole set of samples."""
+"""Distinct-n of Li et al. (2016), https://arxiv.org/abs/1510.03055, equation of section 5.3, over all samples."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def sentence_self_bleu(samples: Sequence[Text], orders: Sequence[int] = ORDERS) 
 
 
 def self_bleu(samples: Sequence[Text], orders: Sequence[int] = ORDERS) -> dict[str, float]:
-    """Mean BLEU of each sample, of at least two, against all others: `self_bleu_<n>`, 1 where all is said twice.
+    """Mean BLEU of each sample, of at least two, against all others: `self_bleu_<n>`, 1 if all occur twice.
 
     It grows with the number of samples (more others to resemble), so compare only values of equally many samples, and
     with that of real text: lower than real text is no virtue but noise. The sentence scores depend on one another, so

@@ -93,7 +93,7 @@ class CollapseWarnings(TrainerCallback):
         self.distinct_bound, self._rounds = state["distinct_bound"], dict(state["rounds"])
 
     def _conditions(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, bool, int, str]]:
-        """What is watched: its name, whether it holds in this round, rounds until it is said, and the message."""
+        """What is watched: its name, whether it holds in this round, rounds until it is reported, and the message."""
         if (value := metrics.get(self.distinct_metric)) is not None:
             if self.distinct_bound is None:
                 self.distinct_bound = value / 2

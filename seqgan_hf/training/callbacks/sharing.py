@@ -38,7 +38,7 @@ class PushToHub(TrainerCallback):
         self.session, self.has_discriminator = session, has_discriminator
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A missing token is said now, not hours later."""
+        """A missing token is reported before training, not hours later."""
         with agreed(self.session.accelerator):
             if self.session.is_main:
                 place: Any = args.hub_discriminator if self.has_discriminator else "none"

@@ -47,6 +47,13 @@ def language_model(tmp_path, lines) -> Path:
     return tmp_path / "lm"
 
 
+def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path, lines, capsys):
+    arguments = short_run(ROOT / "recipes" / "oracle" / "cot.yaml", tmp_path / "run", lines)
+    assert main([*arguments, "--discriminator.model_type", "cnn_discriminator", "--discriminator.config", "{}"]) == 1
+    error = capsys.readouterr().err
+    assert "discriminator.model_type='cnn_discriminator'" in error and "such as rnn_generator or gpt2" in error
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model):
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
@@ -58,6 +65,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     assert any("seqgan-hf train recipes/" in line for line in header)
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
+    assert ("discriminator" in resolved) == (tmp_path / "run" / "discriminator").exists()
 
 
 def test_no_recipe_is_forgotten():

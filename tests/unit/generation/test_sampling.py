@@ -11,7 +11,7 @@ from scipy import stats
 
 from seqgan_hf.generation import decoder as decoder_module
 from seqgan_hf.generation import likelihood, rollouts, sampling
-from seqgan_hf.generation.likelihood import full_kl, token_logprobs, weighted_nll
+from seqgan_hf.generation.likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
 from seqgan_hf.generation.vocabulary import start_prompt
@@ -167,6 +167,7 @@ def test_the_row_budget_is_kept(monkeypatch):
     assert max(len(part.row) for part in parts) == 8  # two rollouts of four rows: three would be too many
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="the reference reads all prefixes anew")
 def test_no_row_is_fed_that_nobody_waits_for():
     """Three sequences of four tokens, two completions each, prefix length by prefix length: rows of every step.
 
@@ -354,6 +355,26 @@ def test_what_is_done_to_the_head_counts_everywhere(change, tried_before):
     plain = build_generator("gpt2", eos=None).eval()
     tripled = sample(plain, start_prompt(plain, 4), 5, temperature=1 / 3, rng=seeded(0))
     assert torch.equal(tripled.ids, samples.ids)
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_what_is_done_to_either_head_counts_in_their_divergence(changed):
+    models = [build_generator("gpt2", eos=None).eval(), build_generator("gpt2", eos=None, seed=7).eval()]
+    samples = sample(models[0], start_prompt(models[0], 3), 4, rng=seeded(0))
+    triple_logits(models[changed].lm_head)
+    ours, theirs = (model(input_ids=samples.sequences[:, :-1]).logits.log_softmax(-1).detach() for model in models)
+    _, values = full_kl(*models, samples, torch.ones(3, 4))
+    torch.testing.assert_close(values, (ours.exp() * (ours - theirs)).sum(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_density_of_a_sequence_is_summed_in_double_precision_without_dropout(monkeypatch):
+    monkeypatch.setattr(likelihood, "SCORE_ROWS", 2)
+    generator = build_generator("gpt2").train()
+    samples = sample(generator, start_prompt(generator, 5), 6, rng=seeded(0))
+    found = sequence_logprobs(generator, samples)
+    assert found.dtype == torch.float64 and not found.requires_grad and generator.training
+    expected = exact_logprobs(generator.eval(), samples).double().sum(1).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_mixing_in_own_tokens_reaches_from_none_to_all():

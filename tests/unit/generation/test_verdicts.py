@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from seqgan_hf.generation import verdicts
 from seqgan_hf.generation.verdicts import judged_tokens, realness, rewards
 from seqgan_hf.samples import Samples
 from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator
@@ -98,6 +99,16 @@ def test_rewards_are_probabilities_without_dropout_or_gradient(discriminator):
 @pytest.mark.parametrize("max_rows", [1, 2])
 def test_the_row_limit_changes_no_reward(discriminator, max_rows):
     torch.testing.assert_close(rewards(discriminator, batch(), max_rows), rewards(discriminator, batch()))
+
+
+def test_no_more_tokens_are_judged_at_once_than_memory_is_planned_for(monkeypatch):
+    """Rows of a condition of two tokens (the start token is not read) and a continuation of four; at least one row."""
+    scorer, samples = ShortOfMemory(room=100), Samples.concatenate([batch(prompted=True)] * 5)
+    for tokens, sizes in ((6 * 6, [6, 6, 3]), (6 * 6 - 1, [5, 5, 5]), (3, [1] * 15)):
+        monkeypatch.setattr(verdicts, "SCORE_TOKENS", tokens)
+        scorer.sizes.clear()
+        rewards(scorer, samples)
+        assert scorer.sizes == sizes
 
 
 def test_label_one_is_real():

@@ -7,6 +7,7 @@ from itertools import permutations
 import pytest
 import torch
 
+from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.objectives import CoT, Models
 from seqgan_hf.samples import Samples
 from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, V, all_sequences
@@ -113,6 +114,39 @@ def test_dropout_of_the_mediator_is_off_while_it_teaches():
     fake = CoT().sample(models, Samples(torch.zeros(5, 1).long(), *[torch.zeros(5, 0).long()] * 2), 6)
     losses = [float(CoT().generator_loss(models, fake, fake).value.detach()) for _ in range(2)]
     assert losses[0] == losses[1] and mediator.training
+
+
+def test_a_last_token_is_credited_with_nothing_but_its_own_divergence():
+    """For sequences of one token the two gradients are equal in every batch, not in the mean only."""
+    generator, mediator = build_generator("lstm").eval(), build_generator("lstm", seed=1).eval()
+    models, drawn = Models(generator, mediator), []
+    ids = torch.tensor([[3], [4], [4]])
+    batch = Samples(torch.zeros_like(ids), ids, torch.ones_like(ids).bool())
+    for objective in (CoT(), CoT("full", baseline="none")):
+        loss = objective.generator_loss(models, batch, batch).value
+        drawn.append(torch.autograd.grad(loss, list(generator.parameters())))
+    torch.testing.assert_close(*drawn)
+
+
+def test_what_is_logged_and_what_the_mediator_minimises():
+    """Sequences of real and generated text count alike, whatever their number; token means are logged of each kind."""
+    generator, mediator = build_generator("lstm").eval(), build_generator("lstm", seed=1).eval()
+    models, objective = Models(generator, mediator), CoT()
+    prompts = Samples(torch.zeros(7, 1).long(), *[torch.zeros(7, 0).long()] * 2)
+    torch.manual_seed(0)
+    real, fake = objective.sample(models, prompts, 6).select(slice(0, 2)), objective.sample(models, prompts, 6)
+    sums = [-token_logprobs(mediator, part).sum().detach() for part in (real, fake)]
+    loss = objective.discriminator_loss(models, real, fake)
+    torch.testing.assert_close(loss.value, (sums[0] / 2 + sums[1] / 7) / 2)
+    means = [total / part.mask.sum() for total, part in zip(sums, (real, fake), strict=True)]
+    expected = {
+        "nll_mediator_real": means[0],
+        "nll_mediator_fake": means[1],
+        "discriminator_loss": loss.value.detach(),
+    }
+    torch.testing.assert_close(dict(loss.metrics), expected)
+    loss = objective.generator_loss(models, real, fake)
+    torch.testing.assert_close(dict(loss.metrics), {"kl_mediator": loss.value.detach()})
 
 
 def test_credit_is_one_of_two():

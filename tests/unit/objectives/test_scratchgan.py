@@ -26,6 +26,20 @@ def test_without_looking_ahead_a_token_is_credited_with_its_own_verdict():
     torch.testing.assert_close(values[:, 2], 2 * TableJudge().log_odds.sigmoid() - 1)
 
 
+def test_padding_earns_nothing():
+    batch = all_sequences()
+    batch = batch._replace(mask=torch.ones_like(batch.mask).tril())
+    rewards = ScratchGAN().reward(Models(TableGenerator(), TableJudge(per_token=True)), batch, batch)
+    assert not rewards[~batch.mask].any()
+
+
+def test_the_moving_average_has_the_momentum_that_is_set():
+    objective, batch = ScratchGAN(baseline_momentum=0.25), all_sequences()
+    objective.moving_average = torch.zeros(3)
+    objective.advantages(torch.ones(27, 3), batch)
+    torch.testing.assert_close(objective.moving_average, torch.full((3,), 0.75))
+
+
 @pytest.mark.parametrize("kind", ["cnn", "bert"])
 def test_a_discriminator_of_whole_sequences_is_refused(kind):
     generator = build_generator("lstm")
