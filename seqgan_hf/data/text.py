@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from ..errors import DataError
 from .corpus import Corpus
@@ -55,16 +52,11 @@ class TextData(TableData):
         else:
             train, held_out, report = self._split(*rows)
             batches = train.tables
-        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(batches()))
+        tokenizer = build_tokenizer(
+            self.tokenizer, lambda: (column.to_pylist() for table in batches() for column in table.columns)
+        )
         eos = tokenizer.eos_token_id if self.eos else None
         encoding = Encoding(
             tokenizer, tokenizer.bos_token_id, eos, self.max_length, self.max_prompt_length, self.too_long
         )
         return encode_corpus(train, held_out, report, encoding)
-
-
-def _texts(tables: Iterable[pa.Table]) -> Iterator[list[str]]:
-    """Texts and prompts, for training a tokenizer."""
-    for table in tables:
-        for column in table.columns:
-            yield column.to_pylist()

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -100,13 +101,8 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
 
 def _numbered(tokens: Iterable[str], config: TokenizerConfig, unknown: str) -> dict[str, int]:
     """Special tokens first, then `tokens` in their order, up to the vocabulary size."""
-    vocabulary = {PAD: 0, BOS: 1, EOS: 2, unknown: 3}
-    limit = config.vocab_size or NO_LIMIT
-    for token in tokens:
-        if len(vocabulary) >= limit:
-            break
-        vocabulary.setdefault(token, len(vocabulary))
-    return vocabulary
+    different = dict.fromkeys([PAD, BOS, EOS, unknown, *tokens])
+    return {token: number for number, token in enumerate(islice(different, config.vocab_size))}
 
 
 def _tokenizer(
@@ -127,12 +123,8 @@ def _tokenizer(
 def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     splitter = _word_splitter(config.pre_tokenizer)
     counter = _tokenizer(models.WordLevel({}, unk_token=UNK), config.lowercase, splitter)
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=config.vocab_size or NO_LIMIT,
-        min_frequency=config.min_count,
-        special_tokens=[],
-        show_progress=False,
-    )
+    size = config.vocab_size or NO_LIMIT
+    trainer = trainers.WordLevelTrainer(vocab_size=size, min_frequency=config.min_count, show_progress=False)
     counter.train_from_iterator(batches(), trainer)
     counted = counter.get_vocab()
     vocabulary = _numbered(sorted(counted, key=counted.__getitem__), config, unknown=SPACE + UNK)
