@@ -51,10 +51,9 @@ def to_samples(
     if "input_ids" not in rows:
         raise DataError(f"rows with the columns {list(rows)}", "a column 'input_ids'")
     columns = {}
-    for name in ("input_ids", "prompt_ids"):
-        if name in rows:
-            lengths = np.fromiter((len(ids) for ids in rows[name]), dtype=np.int64, count=len(rows[name]))
-            columns[name] = (_flat(rows[name]), lengths)
+    for name in rows.keys() & {"input_ids", "prompt_ids"}:
+        parts = [np.asarray(ids, dtype=np.int64) for ids in ([], *rows[name])]
+        columns[name] = np.concatenate(parts), np.fromiter(map(len, rows[name]), dtype=np.int64)
     return _padded(columns, corpus.bos_token_id, corpus.pad_token_id, max_length)
 
 
@@ -100,11 +99,6 @@ def stream_samples(
     with reading_stream():
         for rows in dataset.iter(batch_size):
             yield to_samples(rows, corpus, max_length)
-
-
-def _flat(rows: Sequence) -> np.ndarray:
-    parts = [np.asarray(ids, dtype=np.int64) for ids in rows]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def flat_lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

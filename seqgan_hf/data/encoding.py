@@ -20,7 +20,7 @@ from .splitting import Part, check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
 
-MOST_SHOWN = 1000
+MOST_SHOWN = 1000  # characters or ids of an example in the report
 COUNTS = ("length", "unknown", "prompt_length")
 
 
@@ -132,9 +132,10 @@ def encode_stream(rows: IterableDataset, encoding: Encoding) -> IterableDataset:
 
 def _choose(rows: Rows, encoding: Encoding, max_length: int | None, **options: Any) -> Rows:
     """Leave out rows without a token and, if asked, those that are too long."""
-    longest = max_length if encoding.too_long == "drop" else None
-    fixed_length = max_length if encoding.eos_token_id is None else None
-    limits = {"longest": longest, "fixed_length": fixed_length}
+    limits = {
+        "longest": max_length if encoding.too_long == "drop" else None,
+        "fixed_length": max_length if encoding.eos_token_id is None else None,
+    }
     return rows.filter(_usable, batched=True, fn_kwargs=limits, **options)
 
 
@@ -144,11 +145,9 @@ def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | Non
     if fixed_length is not None:
         short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < fixed_length]
         if short:
-            raise DataError(
-                f"a line of {short[0]} tokens with eos=false",
-                f"{fixed_length} tokens in every line, as nothing else ends them",
-                f"set eos=true, or max_length={min(short)} to cut all to this length",
-            )
+            expected = f"{fixed_length} tokens in every line, as nothing else ends them"
+            fix = f"set eos=true, or max_length={min(short)} to cut all to this length"
+            raise DataError(f"a line of {short[0]} tokens with eos=false", expected, fix)
     return usable
 
 
@@ -188,7 +187,10 @@ def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[st
     if first is None:
         raise _no_lines("a stream of lines", max_length)
     shown = (held_out if streamed else train).examples()
-    report |= _examples(first, shown, tokenizer)
+    report["examples"] = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in shown]
+    example = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
+    ids = example["input_ids"]
+    report["example"] = example | {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
     return Corpus(
         **rows,
         vocab_size=len(tokenizer),
@@ -204,17 +206,6 @@ def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[st
 def _no_lines(found: str, max_length: int) -> DataError:
     problem = f"{found}, none of 1 to {max_length} tokens"
     return DataError(problem, "at least one", "raise max_length, or set too_long=truncate")
-
-
-def _examples(
-    first: dict[str, list], shown: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """Examples, and one row as ids, as tokens and decoded, for the report; only the beginning of very long ones."""
-    row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
-    ids = row["input_ids"]
-    tokens = {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
-    examples = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
-    return {"examples": examples, "example": row | tokens}
 
 
 def _histogram(rows: Dataset, column: str) -> np.ndarray:
