@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
@@ -74,8 +74,7 @@ def _flat(rows: list[list[int]], count: int) -> np.ndarray:
 
 
 def _list_array(rows: list[list[int]]) -> pa.ListArray:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
-    np.cumsum(np.fromiter(map(len, rows), dtype=np.int32, count=len(rows)), out=offsets[1:])
+    offsets = np.fromiter(accumulate(map(len, rows), initial=0), dtype=np.int32, count=len(rows) + 1)
     return pa.ListArray.from_arrays(offsets, _flat(rows, int(offsets[-1])))
 
 
@@ -223,12 +222,12 @@ def _quantile(counts: np.ndarray, share: float) -> int:
 
 
 def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encoding) -> dict[str, Any]:
-    """What is said of one split in the report; `lengths` counts the lines of 0, 1, ... tokens."""
+    """What the report says of one split; `lengths` counts the lines of 0, 1, ... tokens."""
     with_tokens = np.where(np.arange(len(lengths)) > 0, lengths, 0)
     over = int(lengths[max_length + 1 :].sum())
     kept = np.zeros(max_length + 1, dtype=np.int64)
     kept[: len(lengths)] = with_tokens[: max_length + 1]
-    truncated, dropped = (over, 0) if encoding.too_long == "truncate" else (0, over)
+    truncated = over if encoding.too_long == "truncate" else 0
     kept[max_length] += truncated
     lines, tokens = int(kept.sum()), int(kept @ np.arange(len(kept)))
     ends = int(with_tokens.sum()) if encoding.eos_token_id is not None else 0
@@ -237,7 +236,7 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encod
         "lines": lines,
         "without_tokens": int(lengths[0]),
         "truncated": truncated,
-        "dropped": dropped,
+        "dropped": over - truncated,
         "tokens": tokens,
         "coverage": 1.0 - (pc.sum(rows.data.column("unknown")).as_py() or 0) / max(words, 1),
         "length_mean": tokens / max(lines, 1),

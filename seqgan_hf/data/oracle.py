@@ -26,13 +26,8 @@ def build_oracle(
     vocab_size: int = 5000, embedding_size: int = 32, hidden_size: int = 32, seed: int = 0
 ) -> RNNGeneratorForCausalLM:
     """An LSTM with all its parameters drawn from N(0, 1), frozen. The same seed gives the same oracle."""
-    config = RNNGeneratorConfig(
-        vocab_size=vocab_size,
-        embedding_size=embedding_size,
-        hidden_size=hidden_size,
-        initializer_range=1.0,
-        bos_token_id=START_TOKEN,
-    )
+    sizes = {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
+    config = RNNGeneratorConfig(**sizes, initializer_range=1.0, bos_token_id=START_TOKEN)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         oracle = RNNGeneratorForCausalLM(config)

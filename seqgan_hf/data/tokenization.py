@@ -92,9 +92,11 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     try:
         named = [] if name == "WhitespaceSplit" else [splitter()]
     except TypeError:
-        usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts"
         expected = "a class of tokenizers.pre_tokenizers that needs no argument"
-        raise DataError(f"pre_tokenizer={name!r}", expected, f"choose {usable}, for example") from None
+        fix = (
+            "choose WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts, for example"
+        )
+        raise DataError(f"pre_tokenizer={name!r}", expected, fix) from None
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])
 
@@ -250,11 +252,9 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})",
-            "a folder written by save_pretrained or a Hub id",
-            f"without a network, run `hf download {name_or_path} --local-dir FOLDER` first and name that folder",
-        ) from error
+        problem = f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})"
+        fix = f"without a network, run `hf download {name_or_path} --local-dir FOLDER` first and name that folder"
+        raise DataError(problem, "a folder written by save_pretrained or a Hub id", fix) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token is None:

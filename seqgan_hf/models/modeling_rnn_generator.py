@@ -95,10 +95,8 @@ class RNNGeneratorConfig(PreTrainedConfig):
             value = getattr(self, name)
             for token in value if isinstance(value, list) else [value]:
                 if token is not None and not 0 <= token < self.vocab_size:
-                    problem, fix = (
-                        f"{name}={value} with vocab_size={self.vocab_size}",
-                        f"Change {name} or raise vocab_size.",
-                    )
+                    problem = f"{name}={value} with vocab_size={self.vocab_size}"
+                    fix = f"Change {name} or raise vocab_size."
                     raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
 
 

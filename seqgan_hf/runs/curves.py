@@ -372,12 +372,12 @@ def _draw(
 def _caption(points: Sequence[Point], start_of_rounds: float | None) -> str:
     """What bars, bands and the dashed line mean, where there are any."""
     known = [point for point in points if point.low is not None]
-    said = {
+    marks = {
         "bars: 95% interval over samples": any(point.n == 1 for point in known),
         "bands: 95% interval of the mean over seeds (Student's t)": any(point.n != 1 for point in known),
         "dashed: adversarial training begins": bool(start_of_rounds),
     }
-    return "; ".join(text for text, holds in said.items() if holds)
+    return "; ".join(text for text, holds in marks.items() if holds)
 
 
 def _name(label: str, runs: int | None) -> str:

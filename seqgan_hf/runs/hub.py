@@ -76,7 +76,7 @@ def classifier_tokenizer(
 def open_repositories(
     repo_id: str, discriminator: DiscriminatorPlace = "none", private: bool | None = None, token: str | None = None
 ) -> list[str]:
-    """Make the repositories of a run, where they are not there; returns their whole names, `owner/name`.
+    """Make the repositories of a run, where they are not there; returns their full names, `owner/name`.
 
     Args:
         repo_id: of the generator.
@@ -85,7 +85,7 @@ def open_repositories(
 
     Raises:
         HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
-            cannot be reached. Of names and token this is said before anything is made.
+            cannot be reached. Names and token are checked before anything is made.
     """
     names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
     for name in names:
