@@ -64,8 +64,6 @@ class Grammar:
             raise UserError(problem, expected, "lower the weights of the recursive rules")
         self._usable = self._rules_by_next_word()
 
-    # -- writing ------------------------------------------------------------------------------------------------------
-
     def sample(self, rng: np.random.Generator) -> str:
         """Draw a sentence: words separated by single spaces."""
         sentence, pending = [], [self.start]
@@ -78,8 +76,6 @@ class Grammar:
             chosen = min(bisect(self._cumulative[name], rng.random()), len(rules) - 1)
             pending.extend(reversed(rules[chosen][0]))
         return " ".join(sentence)
-
-    # -- parsing ------------------------------------------------------------------------------------------------------
 
     def accepts(self, sentence: str) -> bool:
         """Whether the grammar can write this sentence; white space only separates words."""

@@ -34,9 +34,6 @@ LIKELIHOOD = """inputs = tokenizer("a text to judge", return_tensors="pt")
 print(-model(**inputs, labels=inputs["input_ids"]).loss.item())  # mean log-likelihood of a token, in nats"""
 
 
-# --- What a card needs to know of a run ------------------------------------------------------------------------------
-
-
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
     """The class of a model, its size, and whether it loads without code from its repository."""
     return {
@@ -75,11 +72,8 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def public_name(value: str, key: str = "") -> str:
     """The last part of a local path, in the manner of any system; addresses, ids on the Hub and texts as they are.
 
-    What could be an id or a text is a path if it exists here, so this has to be asked where the run takes place.
-
-    Args:
-        value: of a setting.
-        key: its name.
+    What could be an id or a text is a path if it exists here, so this has to be asked where the run takes place. `key`
+    is the name of the setting that has this value.
     """
     if re.match(r"(?!file:)\w{2,}://", value):  # https://, hf://, s3://, but for a name and password in it
         return re.sub(r"//[^/@]*@", "//", value, count=1)
@@ -95,9 +89,6 @@ def _public_signature(signature: str) -> str:
     return "|".join(f"{name}{colon}{public_name(value, name)}" for name, colon, value in settings)
 
 
-# --- The card --------------------------------------------------------------------------------------------------------
-
-
 def write_card(folder: RunFolder) -> Path:
     """Draw the learning curve of a finished run, and write `README.md` with it beside the generator."""
     summary, picture = folder.read_summary(), folder.own(folder.figures / PICTURE)
@@ -110,10 +101,7 @@ def write_card(folder: RunFolder) -> Path:
 
 
 def model_card(
-    folder: RunFolder,
-    model_id: str | None = None,
-    discriminator_id: str | None = None,
-    license: str | None = None,
+    folder: RunFolder, model_id: str | None = None, discriminator_id: str | None = None, license: str | None = None
 ) -> ModelCard:
     """The card of a finished run.
 

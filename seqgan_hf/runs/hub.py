@@ -38,14 +38,9 @@ def classifier_tokenizer(
 ) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a discriminator: no start token, and the end token behind the text, where there is one.
 
-    So a text has the tokens that the discriminator saw in training (see `generation.verdicts.judged_tokens`).
-
-    Args:
-        tokenizer: of the generator; it is left as it is.
-        eos_token_id: ends the training sequences; `None` for sequences of fixed length.
-
-    Returns:
-        The tokenizer, or `None` for one that is written in Python: its special tokens cannot be changed from outside.
+    So a text has the tokens that the discriminator saw in training (see `generation.verdicts.judged_tokens`). The
+    `tokenizer` of the generator is left as it is; of one that is written in Python, whose special tokens cannot be
+    changed from outside, there is none (`None`). `eos_token_id` is `None` for sequences of fixed length.
     """
     if not tokenizer.is_fast:
         return None
@@ -68,9 +63,6 @@ def classifier_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **{role: token for role, token in names.items() if token is not None},
     )
-
-
-# --- Push ------------------------------------------------------------------------------------------------------------
 
 
 def open_repositories(
