@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,11 +27,11 @@ def build_oracle(
     vocab_size: int = 5000, embedding_size: int = 32, hidden_size: int = 32, seed: int = 0
 ) -> RNNGeneratorForCausalLM:
     """An LSTM with all its parameters drawn from N(0, 1), frozen. The same seed gives the same oracle."""
-    sizes = {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
-    config = RNNGeneratorConfig(**sizes, initializer_range=1.0, bos_token_id=START_TOKEN)
+    options: dict[str, Any] = {"initializer_range": 1.0, "bos_token_id": START_TOKEN}
+    options |= {"vocab_size": vocab_size, "embedding_size": embedding_size, "hidden_size": hidden_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        oracle = RNNGeneratorForCausalLM(config)
+        oracle = RNNGeneratorForCausalLM(RNNGeneratorConfig(**options))
     return oracle.eval().requires_grad_(False)
 
 
