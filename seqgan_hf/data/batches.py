@@ -51,10 +51,9 @@ def to_samples(
     if "input_ids" not in rows:
         raise DataError(f"rows with the columns {list(rows)}", "a column 'input_ids'")
     columns = {}
-    for name in ("input_ids", "prompt_ids"):
-        if name in rows:
-            lengths = np.fromiter((len(ids) for ids in rows[name]), dtype=np.int64, count=len(rows[name]))
-            columns[name] = (_flat(rows[name]), lengths)
+    for name in rows.keys() & {"input_ids", "prompt_ids"}:
+        parts = [np.asarray(ids, dtype=np.int64) for ids in ([], *rows[name])]
+        columns[name] = np.concatenate(parts), np.fromiter(map(len, rows[name]), dtype=np.int64)
     return _padded(columns, corpus.bos_token_id, corpus.pad_token_id, max_length)
 
 
@@ -63,15 +62,10 @@ def materialize(
 ) -> Samples:
     """All rows of a dataset as one padded record on the CPU, for corpora that fit into memory.
 
-    Args:
-        dataset: rows with `input_ids` and, optionally, `prompt_ids`.
-        bos_token_id: the prompt of rows without one.
-        pad_token_id: fills up short rows; `None` if all are of one length.
-        max_length: T, the width of the result; `None` takes the longest row.
+    Args: see `to_samples`; `pad_token_id` may be `None` if all rows are of one length.
 
     Raises:
-        DataError: if there is no row, if a row is longer than `max_length`, if lengths differ and there is no padding
-            token, or if the result would take more than 9 GiB.
+        DataError: as `to_samples`, or if the result would take more than 9 GiB.
     """
     if len(dataset) == 0:
         raise DataError("a dataset without rows", "at least one", "check the split and the filters")
@@ -85,14 +79,8 @@ def stream_samples(
 ) -> Iterator[Samples]:
     """One pass over a dataset that need not fit into memory, in its own order, as padded batches.
 
-    Shuffle with `dataset.shuffle(seed, buffer_size)` and `dataset.set_epoch(epoch)` first. The last batch may be
-    smaller.
-
-    Args:
-        dataset: rows with `input_ids` and, optionally, `prompt_ids`.
-        corpus: as for `to_samples`.
-        batch_size: B.
-        max_length: T, the width of every batch; `None` takes the longest row of each.
+    Shuffle with `dataset.shuffle(seed, buffer_size)` and `dataset.set_epoch(epoch)` first. The last of the batches of
+    B = `batch_size` rows may be smaller; the other arguments are those of `to_samples`, for each batch.
 
     Raises:
         DataError: as `to_samples`, or if a stream cannot be read to its end.
@@ -100,11 +88,6 @@ def stream_samples(
     with reading_stream():
         for rows in dataset.iter(batch_size):
             yield to_samples(rows, corpus, max_length)
-
-
-def _flat(rows: Sequence) -> np.ndarray:
-    parts = [np.asarray(ids, dtype=np.int64) for ids in rows]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def flat_lists(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,12 +49,7 @@ def corpus_report(corpus: Corpus, source: DataSource | str) -> str:
 
 
 def write_corpus_report(corpus: Corpus, source: DataSource | str, output_dir: str | Path) -> None:
-    """Save the report as `corpus.json`, `corpus.md` and `lengths.png`.
-
-    Args:
-        corpus: what a data source loaded.
-        source: the data source, or a name for it.
-        output_dir: a folder, made if need be.
+    """Save the report, as of `corpus_report`, as `corpus.json`, `corpus.md` and `lengths.png` in a folder.
 
     Raises:
         DataError: if there can be no such folder, or the source does not count what it reads.
@@ -71,27 +66,17 @@ def write_corpus_report(corpus: Corpus, source: DataSource | str, output_dir: st
 
 
 def _numbers(corpus: Corpus, source: DataSource | str) -> dict[str, Any]:
+    named = {"name": source} if isinstance(source, str) else {"class": type(source).__name__}
     if "examples" not in corpus.report:
-        named = source if isinstance(source, str) else type(source).__name__
-        raise DataError(f"{named} does not count what it reads", "TextData, IdsData or GrammarData")
-    return {"source": _source(source), **corpus.report}
-
-
-def _source(source: DataSource | str) -> dict[str, Any]:
-    if isinstance(source, str):
-        return {"name": source}
-    return {"class": type(source).__name__} | {k: v if _plain(v) else str(v) for k, v in vars(source).items()}
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool, list)) or value is None
+        raise DataError(f"{[*named.values()][0]} does not count what it reads", "TextData, IdsData or GrammarData")
+    settings = {} if isinstance(source, str) else vars(source)
+    plain = (str, int, float, list, type(None))
+    return {"source": named | {k: v if isinstance(v, plain) else str(v) for k, v in settings.items()}, **corpus.report}
 
 
 def _number(value: Any, name: str) -> str:
-    if value is None:
-        return "not counted"
-    if name == "coverage":
-        return f"{100 * value:.2f} %"
+    if value is None or name == "coverage":
+        return "not counted" if value is None else f"{100 * value:.2f} %"
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
@@ -104,9 +89,7 @@ def _page(numbers: dict[str, Any]) -> str:
         if any(cells):
             lines.append(f"| {label} | {cells[0]} | {cells[1]} |")
     overlap = numbers["overlap"]
-    shared = (
-        "not counted" if overlap is None else f"{overlap['held_out_lines']:,} ({overlap['different']:,} different)"
-    )
+    shared = "{held_out_lines:,} ({different:,} different)".format(**overlap) if overlap else "not counted"
     lines += [
         "",
         f"- held-out lines: {numbers['held_out']}",
@@ -114,12 +97,10 @@ def _page(numbers: dict[str, Any]) -> str:
         f"- vocabulary: {numbers['vocab_size']:,} tokens, special tokens included",
         f"- length to generate: {numbers['max_length']:,} tokens (`lengths.png`)",
     ]
-    for name, value in numbers.get("grammar", {}).items():
-        lines.append(f"- grammar, {name}: {value:.4f}")
+    lines += [f"- grammar, {name}: {value:.4f}" for name, value in numbers.get("grammar", {}).items()]
     lines += ["", "## Examples", "", "```text"]
     for row in numbers["examples"]:
-        shown = [_shortened(row[name]) for name in ("prompt", "text", "ids") if name in row]
-        lines.append(" => ".join(shown))
+        lines.append(" => ".join(_shortened(row[name]) for name in ("prompt", "text", "ids") if name in row))
     example = numbers["example"]
     shown = [f"{token!r}={number}" for token, number in zip(example["tokens"], example["input_ids"], strict=True)]
     lines += ["```", "", "The first training line as tokens:", "", "```text", _shortened(" ".join(shown), 2000)]

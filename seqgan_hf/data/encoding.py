@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from .splitting import Part, check_nulls, is_blank
 from .tokenization import encode_batch, unknown_token_id
 
 
-MOST_SHOWN = 1000
+MOST_SHOWN = 1000  # characters or ids of an example in the report
 COUNTS = ("length", "unknown", "prompt_length")
 
 
@@ -74,8 +74,7 @@ def _flat(rows: list[list[int]], count: int) -> np.ndarray:
 
 
 def _list_array(rows: list[list[int]]) -> pa.ListArray:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
-    np.cumsum(np.fromiter(map(len, rows), dtype=np.int32, count=len(rows)), out=offsets[1:])
+    offsets = np.fromiter(accumulate(map(len, rows), initial=0), dtype=np.int32, count=len(rows) + 1)
     return pa.ListArray.from_arrays(offsets, _flat(rows, int(offsets[-1])))
 
 
@@ -132,9 +131,10 @@ def encode_stream(rows: IterableDataset, encoding: Encoding) -> IterableDataset:
 
 def _choose(rows: Rows, encoding: Encoding, max_length: int | None, **options: Any) -> Rows:
     """Leave out rows without a token and, if asked, those that are too long."""
-    longest = max_length if encoding.too_long == "drop" else None
-    fixed_length = max_length if encoding.eos_token_id is None else None
-    limits = {"longest": longest, "fixed_length": fixed_length}
+    limits = {
+        "longest": max_length if encoding.too_long == "drop" else None,
+        "fixed_length": max_length if encoding.eos_token_id is None else None,
+    }
     return rows.filter(_usable, batched=True, fn_kwargs=limits, **options)
 
 
@@ -144,11 +144,9 @@ def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | Non
     if fixed_length is not None:
         short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < fixed_length]
         if short:
-            raise DataError(
-                f"a line of {short[0]} tokens with eos=false",
-                f"{fixed_length} tokens in every line, as nothing else ends them",
-                f"set eos=true, or max_length={min(short)} to cut all to this length",
-            )
+            expected = f"{fixed_length} tokens in every line, as nothing else ends them"
+            fix = f"set eos=true, or max_length={min(short)} to cut all to this length"
+            raise DataError(f"a line of {short[0]} tokens with eos=false", expected, fix)
     return usable
 
 
@@ -188,7 +186,10 @@ def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[st
     if first is None:
         raise _no_lines("a stream of lines", max_length)
     shown = (held_out if streamed else train).examples()
-    report |= _examples(first, shown, tokenizer)
+    report["examples"] = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in shown]
+    example = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
+    ids = example["input_ids"]
+    report["example"] = example | {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
     return Corpus(
         **rows,
         vocab_size=len(tokenizer),
@@ -206,17 +207,6 @@ def _no_lines(found: str, max_length: int) -> DataError:
     return DataError(problem, "at least one", "raise max_length, or set too_long=truncate")
 
 
-def _examples(
-    first: dict[str, list], shown: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """Examples, and one row as ids, as tokens and decoded, for the report; only the beginning of very long ones."""
-    row = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
-    ids = row["input_ids"]
-    tokens = {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
-    examples = [{name: value[:MOST_SHOWN] for name, value in example.items()} for example in shown]
-    return {"examples": examples, "example": row | tokens}
-
-
 def _histogram(rows: Dataset, column: str) -> np.ndarray:
     """How many rows have the value 0, 1, ... in a column, shape (largest value + 1,)."""
     chunks = [chunk.to_numpy() for chunk in rows.data.column(column).chunks]
@@ -232,12 +222,12 @@ def _quantile(counts: np.ndarray, share: float) -> int:
 
 
 def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encoding) -> dict[str, Any]:
-    """What is said of one split in the report; `lengths` counts the lines of 0, 1, ... tokens."""
+    """What the report says of one split; `lengths` counts the lines of 0, 1, ... tokens."""
     with_tokens = np.where(np.arange(len(lengths)) > 0, lengths, 0)
     over = int(lengths[max_length + 1 :].sum())
     kept = np.zeros(max_length + 1, dtype=np.int64)
     kept[: len(lengths)] = with_tokens[: max_length + 1]
-    truncated, dropped = (over, 0) if encoding.too_long == "truncate" else (0, over)
+    truncated = over if encoding.too_long == "truncate" else 0
     kept[max_length] += truncated
     lines, tokens = int(kept.sum()), int(kept @ np.arange(len(kept)))
     ends = int(with_tokens.sum()) if encoding.eos_token_id is not None else 0
@@ -246,7 +236,7 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encod
         "lines": lines,
         "without_tokens": int(lengths[0]),
         "truncated": truncated,
-        "dropped": dropped,
+        "dropped": over - truncated,
         "tokens": tokens,
         "coverage": 1.0 - (pc.sum(rows.data.column("unknown")).as_py() or 0) / max(words, 1),
         "length_mean": tokens / max(lines, 1),

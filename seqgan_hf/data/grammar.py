@@ -2,8 +2,6 @@
 
 A generator that was trained on sentences of a grammar can be judged without doubt: a sentence is accepted or not, its
 true probability is known, and no model can reach a lower mean negative log-likelihood than the grammar's entropy.
-`ENGLISH_RULES` write English-like sentences, and are few enough to be read here. `GrammarData` is a corpus of them,
-which needs no download.
 """
 
 from __future__ import annotations
@@ -12,7 +10,8 @@ import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate
 
 import numpy as np
@@ -51,25 +50,19 @@ class Grammar:
                 raise UserError(f"rules {alternatives} for {symbol!r}", "positive, finite weights")
             total = sum(alternatives.values())
             self.rules[symbol] = [(tuple(text.split()), weight / total) for text, weight in alternatives.items()]
-        self.words = sorted({name for _, name in self._occurrences() if name not in self.rules})
+        self._cumulative = {symbol: list(accumulate(p for _, p in rules)) for symbol, rules in self.rules.items()}
+        used = {name for rules in self.rules.values() for rule, _ in rules for name in rule}
+        self.words = sorted(used - self.rules.keys())
         self._nullable = self._nullable_symbols()
         self._order = self._left_corner_order()
-        self._first = self._first_words()
+        self._first: dict[str, set[str]] = {word: {word} for word in self.words}  # what each name can begin with
+        for symbol in self._order:
+            self._first[symbol] = set().union(*(self._first_of(rule) for rule, _ in self.rules[symbol]))
         growth = np.abs(np.linalg.eigvals(self._expected_symbols())).max()
         if growth >= 1:
             problem, expected = f"rules that expand {growth:.3f}-fold a step", "less than 1, or sentences never end"
             raise UserError(problem, expected, "lower the weights of the recursive rules")
         self._usable = self._rules_by_next_word()
-
-    def _occurrences(self):
-        """Every (symbol, name on the right-hand side of one of its rules)."""
-        return [(symbol, name) for symbol, rules in self.rules.items() for rule, _ in rules for name in rule]
-
-    # -- writing ------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _cumulative(self) -> dict[str, list[float]]:
-        return {symbol: list(accumulate(p for _, p in rules)) for symbol, rules in self.rules.items()}
 
     def sample(self, rng: np.random.Generator) -> str:
         """Draw a sentence: words separated by single spaces."""
@@ -83,8 +76,6 @@ class Grammar:
             chosen = min(bisect(self._cumulative[name], rng.random()), len(rules) - 1)
             pending.extend(reversed(rules[chosen][0]))
         return " ".join(sentence)
-
-    # -- parsing ------------------------------------------------------------------------------------------------------
 
     def accepts(self, sentence: str) -> bool:
         """Whether the grammar can write this sentence; white space only separates words."""
@@ -159,7 +150,7 @@ class Grammar:
         for symbol, rules in self.rules.items():
             seen: dict[str, tuple[str, ...]] = {}
             for rule, _ in rules:
-                words = self._first_of(rule) | (follow[symbol] if self._is_nullable(rule) else set())
+                words = self._first_of(rule) | (follow[symbol] if self._nullable.issuperset(rule) else set())
                 for word in sorted(words):
                     if word in seen:
                         return f"before {word!r}, {symbol} may be {' '.join(seen[word])!r} or {' '.join(rule)!r}"
@@ -167,9 +158,6 @@ class Grammar:
         return None
 
     # -- sets that parsing needs --------------------------------------------------------------------------------------
-
-    def _is_nullable(self, rule: Sequence[str]) -> bool:
-        return all(name in self._nullable for name in rule)
 
     def _nullable_symbols(self) -> set[str]:
         nullable: set[str] = set()
@@ -190,34 +178,15 @@ class Grammar:
 
     def _left_corner_order(self) -> list[str]:
         """The symbols, each after those that it can begin with."""
-        order: list[str] = []
-        open_symbols: list[str] = []
-
-        def visit(symbol: str) -> None:
-            if symbol in open_symbols:
-                problem = f"the symbol {symbol!r} can begin with itself"
-                raise UserError(problem, "no left recursion", "turn the rule around")
-            if symbol in order:
-                return
-            open_symbols.append(symbol)
-            for rule, _ in self.rules[symbol]:
-                for name in self._left_corners(rule):
-                    if name in self.rules:
-                        visit(name)
-            open_symbols.pop()
-            order.append(symbol)
-
-        for symbol in self.rules:
-            visit(symbol)
-        return order
-
-    def _first_words(self) -> dict[str, set[str]]:
-        first: dict[str, set[str]] = {word: {word} for word in self.words}
-        for symbol in self._order:
-            first[symbol] = set()
-            for rule, _ in self.rules[symbol]:
-                first[symbol].update(*(first[name] for name in self._left_corners(rule)))
-        return first
+        before = {
+            symbol: [name for rule, _ in rules for name in self._left_corners(rule) if name in self.rules]
+            for symbol, rules in self.rules.items()
+        }
+        try:
+            return list(TopologicalSorter(before).static_order())
+        except CycleError as error:
+            problem = f"the symbol {error.args[1][0]!r} can begin with itself"
+            raise UserError(problem, "no left recursion", "turn the rule around") from error
 
     def _first_of(self, rule: Sequence[str]) -> set[str]:
         return set().union(*(self._first[name] for name in self._left_corners(rule)))
@@ -234,7 +203,7 @@ class Grammar:
                         if name in self.rules:
                             rest = rule[place + 1 :]
                             follow[name] |= self._first_of(rest)
-                            follow[name] |= follow[symbol] if self._is_nullable(rest) else set()
+                            follow[name] |= follow[symbol] if self._nullable.issuperset(rest) else set()
             if sum(map(len, follow.values())) == before:
                 return follow
 
@@ -247,7 +216,7 @@ class Grammar:
                 fitting = [
                     (rule, math.log(p))
                     for rule, p in self.rules[symbol]
-                    if self._is_nullable(rule) or word in self._first_of(rule)
+                    if self._nullable.issuperset(rule) or word in self._first_of(rule)
                 ]
                 if fitting:
                     usable[word].append((symbol, fitting))

@@ -63,18 +63,16 @@ class IdsData(TableData):
     def _vocabulary(self, rows: list[Dataset]) -> int:
         """The number of ids in the data; every id is checked."""
         if self.vocab_size is not None and not 1 <= self.vocab_size <= LARGEST_VOCABULARY:
-            problem, expected = f"vocab_size={self.vocab_size}", f"1 to {LARGEST_VOCABULARY}"
-            raise DataError(problem, expected, "set it to the largest id plus one, or leave it out")
+            fix = "set it to the largest id plus one, or leave it out"
+            raise DataError(f"vocab_size={self.vocab_size}", f"1 to {LARGEST_VOCABULARY}", fix)
         named = zip(rows, ("training", "held-out"), strict=False)
         largest = max(check_ids(each, name, self.vocab_size, self.eos_token_id) for each, name in named)
         words = self.vocab_size if self.vocab_size is not None else largest + 1
         for name in ("bos_token_id", "eos_token_id"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < words:
-                expected = f"an id of the data, 0 to {words - 1}"
-                raise DataError(
-                    f"{name}={value}", expected, "correct it, raise vocab_size, or leave it out for a new id"
-                )
+                fix = "correct it, raise vocab_size, or leave it out for a new id"
+                raise DataError(f"{name}={value}", f"an id of the data, 0 to {words - 1}", fix)
         return words
 
 
@@ -95,11 +93,9 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
     rows = keep_columns(rows, {ids_column: "ids"}, prompt_column)
     for column in filter(None, (ids_column, prompt_column)):
         if not _holds_ids(types[column]):
-            raise DataError(
-                f"column {column!r} of type {types[column]}",
-                "lists of integers, or text with integers separated by white space",
-                "name another column, or use TextData for text",
-            )
+            expected = "lists of integers, or text with integers separated by white space"
+            fix = "name another column, or use TextData for text"
+            raise DataError(f"column {column!r} of type {types[column]}", expected, fix)
     for column in rows.column_names:
         if not pa.types.is_nested(rows.features.arrow_schema.field(column).type):
             features = Features(rows.features | {column: List(Value("int64"))})

@@ -54,6 +54,8 @@ def find_files(files: str | list[str]) -> list[str]:
             problem = f"the file {name!r} does not exist in {Path.cwd()}"
             raise DataError(problem, "a path or a pattern such as 'data/*.txt'", "check the spelling")
         found.extend(matches)
+    if not found:
+        raise DataError("an empty list of files", "at least one file")
     for path in found:
         if "://" not in path and Path(path).is_dir():
             raise DataError(f"{path!r} is a folder", "a file", "name it as `dataset` instead")
@@ -62,8 +64,6 @@ def find_files(files: str | list[str]) -> list[str]:
         if _plain_suffix(path) in CONTAINERS:
             expected = "text, .csv, .tsv, .json, .jsonl or .parquet, each perhaps compressed (.gz)"
             raise DataError(f"{path!r} is an archive or a document", expected, "unpack or export it")
-    if not found:
-        raise DataError("an empty list of files", "at least one file")
     return found
 
 
@@ -254,12 +254,10 @@ def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict 
     except (DatasetNotFoundError, FileNotFoundError) as error:
         raise _not_found(name) from error
     except ConnectionError as error:
-        raise DataError(
-            f"the Hub could not be reached for dataset={name!r} ({_cause(error)})",
-            "a network, or a local copy",
-            f"where there is a network, run `hf download {name} --repo-type dataset --local-dir FOLDER`, copy the "
-            "folder here and set dataset=FOLDER",
-        ) from error
+        problem = f"the Hub could not be reached for dataset={name!r} ({_cause(error)})"
+        download = f"hf download {name} --repo-type dataset --local-dir FOLDER"
+        fix = f"where there is a network, run `{download}`, copy the folder here and set dataset=FOLDER"
+        raise DataError(problem, "a network, or a local copy", fix) from error
     except (OSError, ValueError, RuntimeError, DatasetGenerationError) as error:  # RuntimeError: it is a script
         problem = f"dataset={name!r} with dataset_config={config!r} cannot be loaded ({_cause(error)})"
         expected = "a Hub id, a folder laid out like a Hub dataset, or one written by save_to_disk"
@@ -279,8 +277,8 @@ def keep_columns(rows: Rows, renamed: dict[str, str], prompt_column: str | None)
         DataError: if a column does not exist or is named twice.
     """
     if prompt_column in renamed:
-        expected = "two different columns"
-        raise DataError(f"{prompt_column!r} as sequence and as prompt_column", expected, "leave prompt_column out")
+        problem = f"{prompt_column!r} as sequence and as prompt_column"
+        raise DataError(problem, "two different columns", "leave prompt_column out")
     renamed = renamed | ({prompt_column: "prompt"} if prompt_column else {})
     for column in renamed:
         if column not in rows.column_names:

@@ -41,10 +41,8 @@ class Part:
 
     def tables(self, size: int = SCAN_ROWS) -> Iterator[pa.Table]:
         """The rows of the part, at most `size` together."""
-        for start, table in zip(
-            range(0, len(self.rows), size), self.rows.with_format("arrow").iter(batch_size=size), strict=True
-        ):
-            yield table.filter(pa.array(self.keep[start : start + size]))
+        for number, table in enumerate(self.rows.with_format("arrow").iter(batch_size=size)):
+            yield table.filter(pa.array(self.keep[number * size : (number + 1) * size]))
 
     def examples(self, count: int = 10) -> list[dict[str, Any]]:
         """Rows spread evenly over the part."""
@@ -102,7 +100,7 @@ def _scan(
     for table in rows.with_format("arrow").iter(batch_size=SCAN_ROWS) if len(rows) else ():
         check_nulls(table, name, start)
         stop = start + table.num_rows
-        keep[start:stop] = ~is_blank(table.column(table.column_names[0]))
+        keep[start:stop] = ~is_blank(table.column(0))
         hashes[start:stop] = _hashes(table)
         start = stop
     used = int(keep.sum())
@@ -110,12 +108,9 @@ def _scan(
         problem = f"{len(rows)} {name} rows, {len(rows)} of them blank"
         raise DataError(problem, "at least one that is not", "check the file or split")
     repeated = _repeated(hashes, keep)
-    duplicates = int(repeated.sum())
-    if deduplicate:
-        keep &= ~repeated
-    removed = duplicates if deduplicate else 0
-    counts = {"read": len(rows), "blank": len(rows) - used, "duplicates": duplicates, "removed_duplicates": removed}
-    return hashes, keep, counts
+    counts = {"read": len(rows), "blank": len(rows) - used, "duplicates": int(repeated.sum())}
+    counts["removed_duplicates"] = counts["duplicates"] if deduplicate else 0
+    return hashes, keep & ~repeated if deduplicate else keep, counts
 
 
 def check_nulls(table: pa.Table, name: str, start: int) -> None:
@@ -129,10 +124,8 @@ def check_nulls(table: pa.Table, name: str, start: int) -> None:
 
 def is_blank(column: pa.ChunkedArray) -> np.ndarray:
     """True where a text is empty or only white space, or a list is empty, shape (N,)."""
-    if pa.types.is_nested(column.type):
-        lengths = pc.list_value_length(column)
-    else:
-        lengths = pc.binary_length(pc.utf8_trim_whitespace(column))
+    nested = pa.types.is_nested(column.type)
+    lengths = pc.list_value_length(column) if nested else pc.binary_length(pc.utf8_trim_whitespace(column))
     return lengths.to_numpy() == 0
 
 
@@ -201,9 +194,8 @@ def _cut(keep: np.ndarray, fraction: float, size: int | None, seed: int) -> np.n
     starts = np.arange(0, len(keep), BLOCK)
     available = np.add.reduceat(keep, starts, dtype=np.int64)
     # How many of the chosen rows fall into each block, then which: together a choice without preference.
-    for start, count in zip(
-        starts, rng.multivariate_hypergeometric(available, wanted, method="marginals"), strict=True
-    ):
+    chosen = rng.multivariate_hypergeometric(available, wanted, method="marginals")
+    for start, count in zip(starts, chosen, strict=True):
         candidates = start + np.flatnonzero(keep[start : start + BLOCK])
         cut[rng.choice(candidates, size=count, replace=False)] = True
     return cut

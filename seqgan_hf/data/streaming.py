@@ -1,4 +1,4 @@
-"""Corpora that are never held as a whole: read, tokenized and padded while training."""
+"""Corpora that are read, tokenized and padded while training, and never stored."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def split_stream(
     """Hold out the first lines of a stream, unless held-out lines are given.
 
     Returns:
-        Training lines, held-out lines, what can be said of them in the report (`None` for what is not counted), and a
+        Training lines, held-out lines, what the report says of them (`None` for what is not counted), and a
         function that gives the training lines in batches, and counts what it reads in the report.
 
     Raises:
         DataError: if the stream ends before there is a line to train on.
     """
-    train, skipped = _without_blanks(rows), 0
+    train, skipped = rows.filter(_not_blank, batched=True, with_indices=True), 0
     report: dict[str, Any] = {"held_out": "named", "overlap": None}
     if held_out is None:
         skipped = EVAL_SIZE if eval_size is None else eval_size
         report["held_out"] = f"the first {skipped} lines"
         held_out, train = train.take(skipped), train.skip(skipped)
     else:
-        held_out = _without_blanks(held_out)
+        held_out = held_out.filter(_not_blank, batched=True, with_indices=True)
         if eval_size is not None:
             held_out = held_out.take(eval_size)
     with reading_stream():
         lines = Dataset.from_list(list(held_out.with_format(None)))
         rest = next(iter(train), None)
     if len(lines) == 0 or rest is None:
-        problem = f"a stream of only {len(lines)} held-out lines"
         expected = "at least one line to hold out and one to train on"
-        raise DataError(problem, expected, "set a smaller eval_size, or name an eval_file or eval_split")
+        fix = "set a smaller eval_size, or name an eval_file or eval_split"
+        raise DataError(f"a stream of only {len(lines)} held-out lines", expected, fix)
     # Lines are tokenized, and found too long, while training.
     unknown = ("read", "blank", "duplicates", "without_tokens", "dropped", "truncated", "lines")
     counts = dict.fromkeys(unknown)
@@ -58,10 +58,6 @@ def split_stream(
             counts["lines"] = counts["read"] - counts["blank"] - skipped
 
     return train, Part(lines, np.ones(len(lines), dtype=bool)), report, batches
-
-
-def _without_blanks(rows: IterableDataset) -> IterableDataset:
-    return rows.filter(_not_blank, batched=True, with_indices=True)
 
 
 def _not_blank(batch: dict[str, list], indices: list[int]) -> list[bool]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from ..errors import DataError
 from .corpus import Corpus
@@ -43,10 +40,8 @@ class TextData(TableData):
             DataError: if the data cannot be read or used; the message names file, line or row, and the remedy.
         """
         if self.streaming and (self.max_length is None or self.deduplicate):
-            raise DataError(
-                f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}",
-                "a max_length and no deduplication, as a stream is read line by line",
-            )
+            problem = f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}"
+            raise DataError(problem, "a max_length and no deduplication, as a stream is read line by line")
         text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
         rows = self._read(text_columns, self.encoding, self.streaming)
         rows = [text_rows(each, self.text_column, self.prompt_column) for each in rows]
@@ -55,16 +50,9 @@ class TextData(TableData):
         else:
             train, held_out, report = self._split(*rows)
             batches = train.tables
-        tokenizer = build_tokenizer(self.tokenizer, lambda: _texts(batches()))
-        eos = tokenizer.eos_token_id if self.eos else None
-        encoding = Encoding(
-            tokenizer, tokenizer.bos_token_id, eos, self.max_length, self.max_prompt_length, self.too_long
+        tokenizer = build_tokenizer(
+            self.tokenizer, lambda: (column.to_pylist() for table in batches() for column in table.columns)
         )
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if self.eos else None
+        encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
         return encode_corpus(train, held_out, report, encoding)
-
-
-def _texts(tables: Iterable[pa.Table]) -> Iterator[list[str]]:
-    """Texts and prompts, for training a tokenizer."""
-    for table in tables:
-        for column in table.columns:
-            yield column.to_pylist()

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -91,22 +92,19 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     try:
         named = [] if name == "WhitespaceSplit" else [splitter()]
     except TypeError:
-        usable = "WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts"
         expected = "a class of tokenizers.pre_tokenizers that needs no argument"
-        raise DataError(f"pre_tokenizer={name!r}", expected, f"choose {usable}, for example") from None
+        fix = (
+            "choose WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts, for example"
+        )
+        raise DataError(f"pre_tokenizer={name!r}", expected, fix) from None
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])
 
 
 def _numbered(tokens: Iterable[str], config: TokenizerConfig, unknown: str) -> dict[str, int]:
     """Special tokens first, then `tokens` in their order, up to the vocabulary size."""
-    vocabulary = {PAD: 0, BOS: 1, EOS: 2, unknown: 3}
-    limit = config.vocab_size or NO_LIMIT
-    for token in tokens:
-        if len(vocabulary) >= limit:
-            break
-        vocabulary.setdefault(token, len(vocabulary))
-    return vocabulary
+    different = dict.fromkeys([PAD, BOS, EOS, unknown, *tokens])
+    return {token: number for number, token in enumerate(islice(different, config.vocab_size))}
 
 
 def _tokenizer(
@@ -127,12 +125,8 @@ def _tokenizer(
 def _train_words(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     splitter = _word_splitter(config.pre_tokenizer)
     counter = _tokenizer(models.WordLevel({}, unk_token=UNK), config.lowercase, splitter)
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=config.vocab_size or NO_LIMIT,
-        min_frequency=config.min_count,
-        special_tokens=[],
-        show_progress=False,
-    )
+    size = config.vocab_size or NO_LIMIT
+    trainer = trainers.WordLevelTrainer(vocab_size=size, min_frequency=config.min_count, show_progress=False)
     counter.train_from_iterator(batches(), trainer)
     counted = counter.get_vocab()
     vocabulary = _numbered(sorted(counted, key=counted.__getitem__), config, unknown=SPACE + UNK)
@@ -258,11 +252,9 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})",
-            "a folder written by save_pretrained or a Hub id",
-            f"without a network, run `hf download {name_or_path} --local-dir FOLDER` first and name that folder",
-        ) from error
+        problem = f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})"
+        fix = f"without a network, run `hf download {name_or_path} --local-dir FOLDER` first and name that folder"
+        raise DataError(problem, "a folder written by save_pretrained or a Hub id", fix) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token
     if tokenizer.eos_token is None:

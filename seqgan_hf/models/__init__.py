@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 for _config, _auto, _model in (
+    (RNNGeneratorConfig, AutoModel, RNNGeneratorModel),
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
     (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),
     (RNNDiscriminatorConfig, AutoModelForSequenceClassification, RNNDiscriminatorForSequenceClassification),
@@ -27,5 +28,3 @@ for _config, _auto, _model in (
     # the modeling file is saved beside the weights, so that they load where this package is not installed
     _config.register_for_auto_class()
     _model.register_for_auto_class(_auto.__name__)
-AutoModel.register(RNNGeneratorConfig, RNNGeneratorModel, exist_ok=True)
-RNNGeneratorModel.register_for_auto_class("AutoModel")

@@ -2,8 +2,7 @@
 https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and LeCun (2015), with a highway layer
 (Srivastava et al., 2015).
 
-The file is complete in itself: it is copied beside the weights, so that a model loads with `trust_remote_code=True`
-where this package is not installed.
+The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """
 
 from typing import Any
@@ -70,23 +69,20 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size"):
-            value = getattr(self, name)
-            if value < 1:
+            if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
     def validate_labels(self) -> None:
         if self.num_labels not in (1, 2):
-            raise ValueError(
-                f"num_labels={self.num_labels}: expected 2 (0 = fake, 1 = real), or 1 (one logit, of real). "
-                "Leave num_labels and id2label out, or set num_labels=1."
-            )
+            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
+            fix = "Leave num_labels and id2label out, or set num_labels=1."
+            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
 
     def validate_special_tokens(self) -> None:
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}: expected a token id from 0 to "
-                "vocab_size - 1, or None. Change pad_token_id or raise vocab_size."
-            )
+            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
+            fix = "Change pad_token_id or raise vocab_size."
+            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
 
     def validate_filters(self) -> None:
         for name in ("filter_sizes", "num_filters"):
@@ -94,11 +90,10 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
             if len(values) == 0 or min(values) < 1:
                 raise ValueError(f"{name}={values}: expected one or more integers of at least 1.")
         if len(self.filter_sizes) != len(self.num_filters):
-            raise ValueError(
-                f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values) and num_filters="
-                f"{self.num_filters} ({len(self.num_filters)} values): expected one number of feature maps for each "
-                "filter width. Give both lists the same length."
-            )
+            widths = f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values)"
+            numbers = f"num_filters={self.num_filters} ({len(self.num_filters)} values)"
+            expected = "one number of feature maps for each filter width. Give both lists the same length."
+            raise ValueError(f"{widths} and {numbers}: expected {expected}")
 
     def validate_ranges(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -118,10 +113,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
     """
 
     config_class = CNNDiscriminatorConfig
-    base_model_prefix = ""
-    supports_gradient_checkpointing = False
     _no_split_modules = []
-    _input_embed_layer = "embed_tokens"
 
     def __init__(self, config: CNNDiscriminatorConfig):
         config.validate()  # values that `from_pretrained` was given were set after the last check
@@ -349,8 +341,7 @@ def _windows(inputs: Tensor, size: int) -> Tensor:
     """The windows of `size` vectors, side by side: (B, T, E) -> (B * steps, size * E); a shorter sequence is one."""
     batch, length, width = inputs.shape
     size = min(size, length)
-    windows = inputs.unfold(1, size, 1).transpose(2, 3)  # (B, steps, size, E)
-    return windows.reshape(-1, size * width)
+    return inputs.unfold(1, size, 1).transpose(2, 3).reshape(-1, size * width)
 
 
 def _max_over_time(activations: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """A recurrent sequence classifier: a score for the sequence, or one for every token.
 
-The file is complete in itself: it is copied beside the weights, so that a model loads with `trust_remote_code=True`
-where this package is not installed.
+The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """
 
 from typing import Any
@@ -65,33 +64,29 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
-            value = getattr(self, name)
-            if value < 1:
+            if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
     def validate_labels(self) -> None:
         if self.num_labels not in (1, 2):
-            raise ValueError(
-                f"num_labels={self.num_labels}: expected 2 (0 = fake, 1 = real), or 1 (one logit, of real). "
-                "Leave num_labels and id2label out, or set num_labels=1."
-            )
+            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
+            fix = "Leave num_labels and id2label out, or set num_labels=1."
+            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
 
     def validate_special_tokens(self) -> None:
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}: expected a token id from 0 to "
-                "vocab_size - 1, or None. Change pad_token_id or raise vocab_size."
-            )
+            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
+            fix = "Change pad_token_id or raise vocab_size."
+            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
 
     def validate_cell(self) -> None:
         if self.cell_type not in CELLS:
             raise ValueError(f"cell_type={self.cell_type!r}: expected one of {', '.join(CELLS)}.")
         if self.per_token and self.bidirectional:
-            raise ValueError(
-                "per_token=True with bidirectional=True: expected a unidirectional network, because a bidirectional "
-                "state has seen the tokens after the one it scores. Set bidirectional=False, or per_token=False for "
-                "one score a sequence."
-            )
+            why = "because a bidirectional state has seen the tokens after the one it scores"
+            fix = "Set bidirectional=False, or per_token=False for one score a sequence."
+            problem = "per_token=True with bidirectional=True"
+            raise ValueError(f"{problem}: expected a unidirectional network, {why}. {fix}")
 
     def validate_ranges(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -109,19 +104,15 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
     """
 
     config_class = RNNDiscriminatorConfig
-    base_model_prefix = ""
-    supports_gradient_checkpointing = False
     _no_split_modules = ["LSTM", "GRU"]
-    _input_embed_layer = "embed_tokens"
 
     def __init__(self, config: RNNDiscriminatorConfig):
         config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
-        width = config.hidden_size * (2 if config.bidirectional else 1)
+        width, cell = config.hidden_size * (2 if config.bidirectional else 1), CELLS[config.cell_type]
         sizes = [config.embedding_size] + [width] * (config.num_hidden_layers - 1)
 
         def layers() -> nn.ModuleList:
-            cell = CELLS[config.cell_type]
             return nn.ModuleList(cell(size, config.hidden_size, batch_first=True) for size in sizes)
 
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -217,8 +208,7 @@ def _take(values: Tensor, positions: Tensor) -> Tensor:
 def _final_states(forward: Tensor, backward: Tensor | None, lengths: Tensor) -> Tensor:
     """The state after the last token read in each direction, side by side; zero for an empty sequence."""
     final = _take(forward, (lengths - 1).clamp(min=0)[:, None])[:, 0]
-    if backward is not None:
-        final = torch.cat([final, backward[:, 0]], dim=-1)
+    final = final if backward is None else torch.cat([final, backward[:, 0]], dim=-1)
     return torch.where((lengths > 0)[:, None], final, 0.0)
 
 

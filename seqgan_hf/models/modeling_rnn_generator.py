@@ -1,7 +1,6 @@
 """A recurrent language model, the generator of SeqGAN (Yu et al., AAAI 2017, https://arxiv.org/abs/1609.05473).
 
-The file is complete in itself: it is copied beside the weights, so that a model loads with `trust_remote_code=True`
-where this package is not installed.
+The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """
 
 from typing import Any
@@ -72,20 +71,17 @@ class RNNGeneratorConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
-            value = getattr(self, name)
-            if value < 1:
+            if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
         if self.tie_word_embeddings and self.embedding_size != self.hidden_size:
-            raise ValueError(
-                f"tie_word_embeddings=True with embedding_size={self.embedding_size} and hidden_size="
-                f"{self.hidden_size}: expected two equal sizes, because one matrix is both embeddings and output "
-                "layer. Make them equal or set tie_word_embeddings=False."
-            )
+            problem = f"embedding_size={self.embedding_size} and hidden_size={self.hidden_size}"
+            expected = "two equal sizes, because one matrix is both embeddings and output layer"
+            fix = "Make them equal or set tie_word_embeddings=False."
+            raise ValueError(f"tie_word_embeddings=True with {problem}: expected {expected}. {fix}")
 
     def validate_choices(self) -> None:
         for name, allowed in (("cell_type", tuple(CELLS)), ("initializer", INITIALIZERS)):
-            value = getattr(self, name)
-            if value not in allowed:
+            if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}.")
 
     def validate_ranges(self) -> None:
@@ -99,10 +95,9 @@ class RNNGeneratorConfig(PreTrainedConfig):
             value = getattr(self, name)
             for token in value if isinstance(value, list) else [value]:
                 if token is not None and not 0 <= token < self.vocab_size:
-                    raise ValueError(
-                        f"{name}={value} with vocab_size={self.vocab_size}: expected a token id from 0 to "
-                        f"vocab_size - 1, or None. Change {name} or raise vocab_size."
-                    )
+                    problem = f"{name}={value} with vocab_size={self.vocab_size}"
+                    fix = f"Change {name} or raise vocab_size."
+                    raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
 
 
 class RNNCacheLayer(CacheLayerMixin):
@@ -140,11 +135,7 @@ class RNNCacheLayer(CacheLayerMixin):
         return self.cumulative_length + query_length, 0
 
     def crop(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: the states before the last one are gone.
-
-        Raises:
-            ValueError: always.
-        """
+        """Always a ValueError: the states before the last one are gone."""
         raise ValueError(NO_ROLLBACK)
 
     def reset(self) -> None:
@@ -165,10 +156,8 @@ class RNNCache(Cache):
 class RNNGeneratorPreTrainedModel(PreTrainedModel):
     config_class = RNNGeneratorConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = False
     _no_split_modules = ["LSTM", "GRU"]
     _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
-    _input_embed_layer = "embed_tokens"
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -27,9 +28,10 @@ LIBRARIES = ("torch", "transformers", "datasets", "tokenizers", "accelerate")
 # How to load the models of a run: the Auto class, and the task of the Hub, by the kind of a discriminator.
 AUTO_CLASSES = {"classifier": "AutoModelForSequenceClassification", "language_model": "AutoModelForCausalLM"}
 TASKS = {"classifier": "text-classification", "language_model": "text-generation"}
-
-
-# --- What a card needs to know of a run ------------------------------------------------------------------------------
+JUDGEMENT = """judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
+print(judge("a text to judge", top_k=None))"""
+LIKELIHOOD = """inputs = tokenizer("a text to judge", return_tensors="pt")
+print(-model(**inputs, labels=inputs["input_ids"]).loss.item())  # mean log-likelihood of a token, in nats"""
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
@@ -70,34 +72,21 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def public_name(value: str, key: str = "") -> str:
     """The last part of a local path, in the manner of any system; addresses, ids on the Hub and texts as they are.
 
-    What could be an id or a text is a path if it exists here, so this has to be asked where the run takes place.
-
-    Args:
-        value: of a setting.
-        key: its name.
+    What could be an id or a text is a path if it exists here, so this has to be asked where the run takes place. `key`
+    is the name of the setting that has this value.
     """
     if re.match(r"(?!file:)\w{2,}://", value):  # https://, hf://, s3://, but for a name and password in it
         return re.sub(r"//[^/@]*@", "//", value, count=1)
-    local = LOCAL_PATH.match(value) is not None or LOCAL_KEYS.search(key) is not None or _exists(value)
+    local = LOCAL_PATH.match(value) or LOCAL_KEYS.search(key) or os.path.exists(value)
     if not local and (REPOSITORY.fullmatch(value) or re.search(r"\s", value)):
         return value
     last = re.split(r"[/\\]", value.rstrip("/\\"))[-1] if local else value.rpartition("/")[2]
     return "~" if last.startswith("~") else last
 
 
-def _exists(value: str) -> bool:
-    try:
-        return Path(value).exists()
-    except (OSError, ValueError):  # too long for a path, or with a null character in it
-        return False
-
-
 def _public_signature(signature: str) -> str:
     settings = (setting.partition(":") for setting in signature.split("|"))
     return "|".join(f"{name}{colon}{public_name(value, name)}" for name, colon, value in settings)
-
-
-# --- The card --------------------------------------------------------------------------------------------------------
 
 
 def write_card(folder: RunFolder) -> Path:
@@ -112,10 +101,7 @@ def write_card(folder: RunFolder) -> Path:
 
 
 def model_card(
-    folder: RunFolder,
-    model_id: str | None = None,
-    discriminator_id: str | None = None,
-    license: str | None = None,
+    folder: RunFolder, model_id: str | None = None, discriminator_id: str | None = None, license: str | None = None
 ) -> ModelCard:
     """The card of a finished run.
 
@@ -228,11 +214,11 @@ def _base_model(summary: dict, section: str) -> str | None:
 
 def _estimates(summary: dict) -> dict[str, Estimate]:
     """The results of the last evaluation, without paths in their signatures; a value may be `None`."""
-    found = summary["evaluation"].get("results", {})
-    return {
-        key: Estimate(result["value"], result["low"], result["high"], _public_signature(result["signature"]))
-        for key, result in found.items()
-    }
+    estimates = {}
+    for key, result in summary["evaluation"].get("results", {}).items():
+        signature = _public_signature(result["signature"])
+        estimates[key] = Estimate(result["value"], result["low"], result["high"], signature)
+    return estimates
 
 
 def _size(model: dict) -> str:
@@ -272,10 +258,8 @@ for sample in generator("{prompt}", num_return_sequences=3):
         else:
             text += "\n\nThe discriminator reads token ids: no tokenizer could be saved for it."
     if code:
-        text += (
-            "\n\n`trust_remote_code=True` runs the modeling file that lies beside the weights. After `import "
-            "seqgan_hf.models` the class of the installed package is used, and the option is not needed."
-        )
+        text += "\n\n`trust_remote_code=True` runs the modeling file that lies beside the weights. After `import "
+        text += "seqgan_hf.models` the class of the installed package is used, and the option is not needed."
     return text
 
 
@@ -283,21 +267,11 @@ def _judge_snippet(model: dict, model_id: str, subfolder: str | None) -> str:
     options = [f'subfolder="{subfolder}"'] if subfolder else []
     options += ["trust_remote_code=True"] if model["carries_code"] else []
     auto = AUTO_CLASSES[model["kind"]]
-    imports, use = (
-        f"from transformers import {auto}, AutoTokenizer",
-        """\
-inputs = tokenizer("a text to judge", return_tensors="pt")
-print(-model(**inputs, labels=inputs["input_ids"]).loss.item())  # mean log-likelihood of a token, in nats""",
-    )
+    imports, use = f"{auto}, AutoTokenizer", LIKELIHOOD
     if model["kind"] == "classifier":
-        imports, use = (
-            f"{imports}, pipeline",
-            """\
-judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(judge("a text to judge", top_k=None))""",
-        )
+        imports, use = f"{imports}, pipeline", JUDGEMENT
     return f"""```python
-{imports}
+from transformers import {imports}
 
 place, options = "{model_id}", dict({", ".join(options)})
 model = {auto}.from_pretrained(place, **options)
@@ -331,13 +305,8 @@ def _results(summary: dict, has_picture: bool) -> str:
         nothing = "Nothing was measured in this run (no held-out data, or evaluation was turned off)."
         return f"## Results\n\n{nothing}{picture}"
     when = "with these weights" if evaluation["of_these_weights"] else "before the end: these weights are later ones"
-    lines = [
-        "## Results",
-        "",
-        f"Measured at `{evaluation['name']}`, {when}; in brackets, 95% confidence intervals.",
-        "",
-    ]
-    lines += ["| metric | value | signature |", "|---|---|---|"]
+    measured = f"Measured at `{evaluation['name']}`, {when}; in brackets, 95% confidence intervals."
+    lines = ["## Results", "", measured, "", "| metric | value | signature |", "|---|---|---|"]
     for key, estimate in _estimates(summary).items():
         signature = estimate.signature.replace("|", "\\|")
         lines.append(f"| {key} | {format_estimate(estimate)} | `{signature}` |")
@@ -360,10 +329,8 @@ def _training(summary: dict) -> str:
     cost = f"{summary['global_step']:,} optimizer steps, {summary['seconds']:.0f} s"
     text = f"## Training\n\nDone: {units}; {cost}."
     if summary["recipe"]:
-        text += (
-            "\n\nThe whole recipe, as `seqgan-hf train recipe.yaml` reads it (of local paths, the last part):\n\n"
-            f"```yaml\n{summary['recipe'].strip()}\n```"
-        )
+        text += "\n\nThe whole recipe, as `seqgan-hf train recipe.yaml` reads it (of local paths, the last part):"
+        text += f"\n\n```yaml\n{summary['recipe'].strip()}\n```"
     return text
 
 

@@ -94,11 +94,9 @@ def write_curves(
         published.setdefault((point.label, point.metric), []).append(point)
     panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
     if not panels:
-        raise UserError(
-            f"no value of {', '.join(chosen)} to draw over {axis}",
-            "one measured there by all runs of a label",
-            f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)",
-        )
+        fix = f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)"
+        problem = f"no value of {', '.join(chosen)} to draw over {axis}"
+        raise UserError(problem, "one measured there by all runs of a label", fix)
     notes += [f"{metric}: nothing to draw over {axis}, so no panel" for metric in chosen if metric not in panels]
     for metric in dict.fromkeys(metric for _, metric in published if metric not in panels):
         notes.append(f"{points}: points of {metric} are not drawn, as no panel shows it")
@@ -179,21 +177,16 @@ def _checked_output(picture: Path, points: str | None) -> Path:
         raise UserError(f"{given} would write its numbers over the points {points!r}", fix="choose another name")
     head = ",".join(Point._fields).encode()
     if numbers.is_file() and numbers.stat().st_size and numbers.read_bytes()[: len(head)] != head:
-        raise UserError(
-            f"{given} would overwrite {numbers.name}, which does not hold drawn numbers",
-            fix="choose another name, or move that file",
-        )
+        problem = f"{given} would overwrite {numbers.name}, which does not hold drawn numbers"
+        raise UserError(problem, fix="choose another name, or move that file")
     return picture
 
 
 def _read_runs(folders: Sequence[str], labels: Sequence[str] | None) -> list[Run]:
     """Runs with the labels of their curves."""
     if labels is not None and len(labels) != len(folders):
-        raise UserError(
-            f"{len(labels)} labels for {len(folders)} runs",
-            "one label for each run, in their order",
-            "repeat a label for the seeds of one thing",
-        )
+        expected, fix = "one label for each run, in their order", "repeat a label for the seeds of one thing"
+        raise UserError(f"{len(labels)} labels for {len(folders)} runs", expected, fix)
     places = [Path(folder).resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
@@ -206,20 +199,15 @@ def _read_runs(folders: Sequence[str], labels: Sequence[str] | None) -> list[Run
     for label, members in by_label(runs).items():
         epochs = sorted({run.pretraining for run in members if run.rounds})
         if len(epochs) > 1:
-            raise UserError(
-                f"runs with {' and '.join(map(str, epochs))} epochs of pretraining share the label {label!r}",
-                "seeds of one thing under one label",
-                "give --labels that tell them apart",
-            )
+            problem = f"runs with {' and '.join(map(str, epochs))} epochs of pretraining share the label {label!r}"
+            raise UserError(problem, "seeds of one thing under one label", "give --labels that tell them apart")
     return runs
 
 
 def _check_axis(runs: Sequence[Run], axis: str, points: str | None) -> None:
     if axis == "rounds" and (without := [run.name for run in runs if not run.rounds]):
-        raise UserError(
-            f"no adversarial rounds in {', '.join(without)}",
-            fix="set --axis seconds (beside maximum likelihood that goes on) or --axis epochs, or leave it out",
-        )
+        fix = "set --axis seconds (beside maximum likelihood that goes on) or --axis epochs, or leave it out"
+        raise UserError(f"no adversarial rounds in {', '.join(without)}", fix=fix)
     if axis != "rounds" and points is not None:
         raise UserError(f"--points with --axis {axis}", "--axis rounds, by which points are known", "leave one out")
 
@@ -255,18 +243,14 @@ def shared_end(run: Run, runs: Sequence[Run]) -> float:
     elif run.start or not adversarial:
         epochs = {0}
     else:
-        raise UserError(
-            f"{run.name} has no rounds and began from fresh weights, which no run with rounds did",
-            "a common beginning from which to count seconds",
-            "leave it out, or set --axis epochs",
-        )
+        problem = f"{run.name} has no rounds and began from fresh weights, which no run with rounds did"
+        expected = "a common beginning from which to count seconds"
+        raise UserError(problem, expected, "leave it out, or set --axis epochs")
     if len(epochs) > 1 or max(epochs) > run.pretraining:
-        raise UserError(
-            f"{run.name} has {run.pretraining} epochs and no rounds, beside runs whose rounds begin after "
-            f"{' and '.join(map(str, sorted(epochs)))}",
-            "one beginning of the rounds, and at least as many epochs",
-            "leave it out, or set --axis epochs",
-        )
+        begun = f"beside runs whose rounds begin after {' and '.join(map(str, sorted(epochs)))}"
+        expected = "one beginning of the rounds, and at least as many epochs"
+        problem = f"{run.name} has {run.pretraining} epochs and no rounds, {begun}"
+        raise UserError(problem, expected, "leave it out, or set --axis epochs")
     (end,) = epochs
     times = [_seconds(line, run) for line in run.lines if unit(line) == ("pretrain_generator", end)]
     return times[-1] if times else 0.0
@@ -309,10 +293,8 @@ def _curves(runs: Sequence[Run], metrics: Sequence[str], axis: str) -> tuple[Cur
             if not shared:
                 notes.append(f"{label}: {metric} was not measured by all of its runs, or not over {axis}")
             elif len(shared) < len(everything):
-                notes.append(
-                    f"{label}: {metric} is drawn at {len(shared)} of {len(everything)} places, those which all of "
-                    f"its {len(members)} runs measured"
-                )
+                places = f"{len(shared)} of {len(everything)} places, those which all of its {len(members)} runs"
+                notes.append(f"{label}: {metric} is drawn at {places} measured")
     return curves, notes
 
 
@@ -390,15 +372,15 @@ def _draw(
 def _caption(points: Sequence[Point], start_of_rounds: float | None) -> str:
     """What bars, bands and the dashed line mean, where there are any."""
     known = [point for point in points if point.low is not None]
-    said = {
+    marks = {
         "bars: 95% interval over samples": any(point.n == 1 for point in known),
         "bands: 95% interval of the mean over seeds (Student's t)": any(point.n != 1 for point in known),
         "dashed: adversarial training begins": bool(start_of_rounds),
     }
-    return "; ".join(text for text, holds in said.items() if holds)
+    return "; ".join(text for text, holds in marks.items() if holds)
 
 
-def _name(label: str, runs: int | None = None) -> str:
+def _name(label: str, runs: int | None) -> str:
     """As the legend shows it: a dollar is no mathematics, and names that begin with _ are shown as well."""
     seeds = f" ({runs} seeds)" if runs and runs > 1 else ""
     return (" " if label.startswith("_") else "") + label.replace("$", r"\$") + seeds
@@ -409,9 +391,8 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
     color, style = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
     marker = "o" if len(curve) <= MARKED else None
     xs, values = [point.x / scale for point in curve], [point.value for point in curve]
-    (line,) = axes.plot(
-        xs, values, color=color, linestyle=style, linewidth=1.6, marker=marker, markersize=2.8, zorder=3
-    )
+    options: dict[str, Any] = {"linewidth": 1.6, "marker": marker, "markersize": 2.8, "zorder": 3}
+    (line,) = axes.plot(xs, values, color=color, linestyle=style, **options)
     known = [(x, point.low, point.high) for x, point in zip(xs, curve, strict=True) if point.low is not None]
     if known:
         places, lows, highs = zip(*known, strict=True)
@@ -424,18 +405,14 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
 
 def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: float) -> Any:
     style: dict[str, Any] = {"markersize": 6, "markerfacecolor": "white", "markeredgecolor": "#222222"}
-    xs, values = [point.x / scale for point in points], [point.value for point in points]
-    (marks,) = axes.plot(
-        xs, values, linestyle="none", marker="DsP^v*X"[number % 7], markeredgewidth=1.2, zorder=4, **style
-    )
-    return marks
+    style |= {"markeredgewidth": 1.2, "linestyle": "none", "marker": "DsP^v*X"[number % 7], "zorder": 4}
+    return axes.plot([point.x / scale for point in points], [point.value for point in points], **style)[0]
 
 
 def _finish_panel(axes: Axes, metric: str, x_label: str) -> None:
-    axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
-    axes.set_xlabel(x_label)
     nats = next((name for start, name in MEASURED_IN.items() if metric.startswith(start)), "")
-    axes.set_ylabel("nats per sequence" if nats and metric.endswith("_sequence") else nats)
+    axes.set(xlabel=x_label, ylabel="nats per sequence" if nats and metric.endswith("_sequence") else nats)
+    axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
     axes.grid(linewidth=0.5, alpha=0.35)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -46,32 +46,24 @@ class RunFolder:
         """
         held = ", ".join(path.name for path in self._contents() if path.exists())
         if held and not resuming and not overwrite:
-            raise RunFolderError(
-                f"output_dir={str(self.path)!r} already holds a run ({held})",
-                fix="choose a new `training.output_dir`, resume with training.resume_from_checkpoint=true, or "
-                "replace that run with training.overwrite_run=true",
-            )
+            ways = "resume with training.resume_from_checkpoint=true, or replace that run with "
+            fix = f"choose a new `training.output_dir`, {ways}training.overwrite_run=true"
+            raise RunFolderError(f"output_dir={str(self.path)!r} already holds a run ({held})", fix=fix)
         if held and overwrite and not self.metrics.exists():
-            raise RunFolderError(
-                f"refusing to overwrite {str(self.path)!r}: it holds {held} but no {self.metrics.name}, so it is not "
-                "a run",
-                fix="choose another `training.output_dir`, or remove these yourself",
-            )
+            why = f"it holds {held} but no {self.metrics.name}, so it is not a run"
+            fix = "choose another `training.output_dir`, or remove these yourself"
+            raise RunFolderError(f"refusing to overwrite {str(self.path)!r}: {why}", fix=fix)
         with writable(self.path):
-            if not resuming:
-                self._clear()
+            for path in [] if resuming else self._contents():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
             for folder in (self.path, self.checkpoints, self.samples, self.figures):
                 folder.mkdir(parents=True, exist_ok=True)
             if self.recipe_text is not None and not (resuming and self.recipe.exists()):
                 self.recipe.write_text(self.recipe_text, encoding="utf-8")
             self.metrics.touch()
-
-    def _clear(self) -> None:
-        for path in self._contents():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
 
     def recipe_differences(self, checkpoint: Path) -> list[str]:
         """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it.
@@ -117,9 +109,8 @@ class RunFolder:
             RunFolderError: it is a link, or leads out of the folder.
         """
         if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
-            raise RunFolderError(
-                f"{str(path)!r} is a link or leads out of the run's folder", fix="put the file itself into the folder"
-            )
+            problem = f"{str(path)!r} is a link or leads out of the run's folder"
+            raise RunFolderError(problem, fix="put the file itself into the folder")
         return path
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -133,10 +124,9 @@ class RunFolder:
             RunFolderError: the run has not ended.
         """
         if not (self.summary.exists() and self.generator.is_dir()):
-            raise RunFolderError(
-                f"the run in {str(self.path)!r} has not ended: there is no `generator` or no `{self.summary.name}`",
-                fix="train to the end, or resume with --training.resume_from_checkpoint true",
-            )
+            why = f"there is no `generator` or no `{self.summary.name}`"
+            fix = "train to the end, or resume with --training.resume_from_checkpoint true"
+            raise RunFolderError(f"the run in {str(self.path)!r} has not ended: {why}", fix=fix)
         return json.loads(self.summary.read_text(encoding="utf-8"))
 
     def write_samples(self, name: str, lines: list[str]) -> None:
@@ -160,11 +150,9 @@ def writable(path: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and "(os error " not in str(error):
             raise
         why = getattr(error, "strerror", None) or str(error).strip()
-        raise RunFolderError(
-            f"cannot write {str(path)!r} ({why})",
-            fix="make room, change the permissions or choose another `training.output_dir`; a run that has "
-            "checkpoints goes on with training.resume_from_checkpoint=true",
-        ) from error
+        resume = "a run that has checkpoints goes on with training.resume_from_checkpoint=true"
+        fix = f"make room, change the permissions or choose another `training.output_dir`; {resume}"
+        raise RunFolderError(f"cannot write {str(path)!r} ({why})", fix=fix) from error
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:

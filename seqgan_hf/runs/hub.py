@@ -38,14 +38,9 @@ def classifier_tokenizer(
 ) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a discriminator: no start token, and the end token behind the text, where there is one.
 
-    So a text has the tokens that the discriminator saw in training (see `generation.verdicts.judged_tokens`).
-
-    Args:
-        tokenizer: of the generator; it is left as it is.
-        eos_token_id: ends the training sequences; `None` for sequences of fixed length.
-
-    Returns:
-        The tokenizer, or `None` for one that is written in Python: its special tokens cannot be changed from outside.
+    So a text has the tokens that the discriminator saw in training (see `generation.verdicts.judged_tokens`). The
+    `tokenizer` of the generator is left as it is; of one that is written in Python, whose special tokens cannot be
+    changed from outside, there is none (`None`). `eos_token_id` is `None` for sequences of fixed length.
     """
     if not tokenizer.is_fast:
         return None
@@ -70,13 +65,10 @@ def classifier_tokenizer(
     )
 
 
-# --- Push ------------------------------------------------------------------------------------------------------------
-
-
 def open_repositories(
     repo_id: str, discriminator: DiscriminatorPlace = "none", private: bool | None = None, token: str | None = None
 ) -> list[str]:
-    """Make the repositories of a run, where they are not there; returns their whole names, `owner/name`.
+    """Make the repositories of a run, where they are not there; returns their full names, `owner/name`.
 
     Args:
         repo_id: of the generator.
@@ -85,7 +77,7 @@ def open_repositories(
 
     Raises:
         HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
-            cannot be reached. Of names and token this is said before anything is made.
+            cannot be reached. Names and token are checked before anything is made.
     """
     names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
     for name in names:
@@ -95,19 +87,15 @@ def open_repositories(
             expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
             raise HubError(f"the repository name {name!r}", expected) from error
     if (token or get_token()) is None:
-        raise HubError(
-            "no token for the Hub",
-            "one with write access (https://huggingface.co/settings/tokens)",
-            "log in with `hf auth login`, or set the environment variable HF_TOKEN",
-        )
+        expected = "one with write access (https://huggingface.co/settings/tokens)"
+        fix = "log in with `hf auth login`, or set the environment variable HF_TOKEN"
+        raise HubError("no token for the Hub", expected, fix)
     api = HfApi(token=token)
     made = [_retrying(name, api.create_repo, private=private, exist_ok=True).repo_id for name in names]
     for name in made if private else ():
         if not _retrying(name, api.repo_info).private:
-            raise HubError(
-                f"{name!r} exists already and is public, but private=true",
-                fix="make it private in its settings on the Hub, choose a new name, or leave the option out",
-            )
+            fix = "make it private in its settings on the Hub, choose a new name, or leave the option out"
+            raise HubError(f"{name!r} exists already and is public, but private=true", fix=fix)
     return made
 
 
@@ -147,11 +135,8 @@ def push_run(
     if discriminator not in get_args(DiscriminatorPlace):
         raise HubError(f"discriminator={discriminator!r}", f"one of {', '.join(get_args(DiscriminatorPlace))}")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
-        raise HubError(
-            f"license={license!r}",
-            "an identifier such as apache-2.0, mit or cc-by-4.0",
-            "see https://huggingface.co/docs/hub/repositories-licenses",
-        )
+        expected = "an identifier such as apache-2.0, mit or cc-by-4.0"
+        raise HubError(f"license={license!r}", expected, "see https://huggingface.co/docs/hub/repositories-licenses")
     place = discriminator if folder.read_summary()["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
     judge_files = _files(folder.own(folder.discriminator)) if place == "repository" else {}
@@ -177,10 +162,10 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     if samples := samples_file(folder, summary):
         files["samples.txt"] = samples
     if with_discriminator:
-        judge = _files(folder.own(folder.discriminator))
-        files |= {f"discriminator/{name}": path for name, path in judge.items()}
-        # transformers looks for the code of a model in a subfolder at the root of its repository
-        files |= {name: path for name, path in judge.items() if path.suffix == ".py"}
+        for name, path in _files(folder.own(folder.discriminator)).items():
+            files[f"discriminator/{name}"] = path
+            if path.suffix == ".py":  # transformers looks for it at the root, though the model is in a subfolder
+                files[name] = path
     return files
 
 
@@ -210,12 +195,7 @@ def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, mes
 
 
 def _outdated(held: list[str], files: Collection[str]) -> list[str]:
-    """Which of the files that a repository holds come from an earlier push, and would now say what is not so.
-
-    Args:
-        held: paths in the repository.
-        files: paths of this push.
-    """
+    """Those of the `held` paths of a repository that an earlier push left, and that are none of this one's `files`."""
     code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
     ours = {"recipe.yaml", "samples.txt", PICTURE, *code, *(name.removeprefix("discriminator/") for name in code)}
     written = re.compile(
@@ -252,10 +232,8 @@ def _status(error: BaseException | None) -> int | None:
 
 def _failed(status: int | None, why: str, repo_id: str) -> HubError:
     if status is None or status in PASSING:
-        return HubError(
-            f"the Hub failed {len(WAITS) + 1} times for {repo_id!r} ({why})",
-            fix="check the connection and push again: nothing is lost, and nothing was uploaded in part",
-        )
+        fix = "check the connection and push again: nothing is lost, and nothing was uploaded in part"
+        return HubError(f"the Hub failed {len(WAITS) + 1} times for {repo_id!r} ({why})", fix=fix)
     refused = f"the Hub refused {repo_id!r} with status {status}"
     if status in (401, 403, 404):
         login = "log in with `hf auth login` and a token with write access, or choose a repository of your own"

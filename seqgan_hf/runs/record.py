@@ -45,15 +45,12 @@ class Run:
     @property
     def pretraining(self) -> int:
         """Epochs of the generator's pretraining."""
-        return self._done("pretrain_generator")
+        return max((number for phase, number in map(unit, self.lines) if phase == "pretrain_generator"), default=0)
 
     @property
     def rounds(self) -> int:
         """Adversarial rounds."""
-        return self._done("adversarial")
-
-    def _done(self, phase: str) -> int:
-        return max((number for line in self.lines for name, number in [unit(line)] if name == phase), default=0)
+        return max((number for phase, number in map(unit, self.lines) if phase == "adversarial"), default=0)
 
     def last(self, metric: str) -> float | None:
         """The value that was measured last."""
@@ -103,9 +100,12 @@ def read_run(folder: str | Path) -> Run:
         raise RunFolderError(f"{str(folder / 'metrics.jsonl')!r} is empty", fix="train the run first")
     name = folder.resolve().name
     settings = _read_recipe(folder / "recipe.yaml")
-    generator = settings.get("generator") if settings is not None else None
+    if settings is None:
+        return Run(name, re.sub(NUMBERED, "", name) or name, lines)
+    generator = settings.get("generator")
     start = generator.get("pretrained") if isinstance(generator, dict) else None
-    return Run(name, _experiment(settings, name), lines, start)
+    # equal for runs of one recipe with different seeds
+    return Run(name, json.dumps(_without_seeds(settings), sort_keys=True, default=str), lines, start)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -123,9 +123,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
         except ValueError as error:
-            raise RunFolderError(
-                f"line {number} of {str(path)!r} is not valid JSON ({error})", fix="fix or delete that line"
-            ) from error
+            problem = f"line {number} of {str(path)!r} is not valid JSON ({error})"
+            raise RunFolderError(problem, fix="fix or delete that line") from error
         if not isinstance(line, dict):
             raise RunFolderError(f"line {number} of {str(path)!r} is not a JSON object", fix="fix or delete that line")
         lines.append(line)
@@ -145,13 +144,6 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
         found = "is empty" if settings is None else f"holds a {type(settings).__name__}"
         raise RunFolderError(f"{str(path)!r} {found}", "a recipe: settings by name", "fix the recipe")
     return settings
-
-
-def _experiment(settings: dict[str, Any] | None, name: str) -> str:
-    """A key that is equal for runs of one recipe with different seeds: the recipe without seeds, or the name."""
-    if settings is not None:
-        return json.dumps(_without_seeds(settings), sort_keys=True, default=str)
-    return re.sub(NUMBERED, "", name) or name
 
 
 def _without_seeds(node: Any) -> Any:

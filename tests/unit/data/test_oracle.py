@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from seqgan_hf.data.oracle import OracleData, build_oracle, convert_published_oracle, draw, load_oracle
+from seqgan_hf.data.oracle import OracleData, build_oracle, draw, load_oracle
 from seqgan_hf.errors import DataError
 from seqgan_hf.generation.likelihood import sequence_logprobs
+
+
+SCRIPT = Path(__file__).parents[3] / "recipes/oracle/convert_published_oracle.py"
+_spec = importlib.util.spec_from_file_location("convert_published_oracle", SCRIPT)
+converter = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(converter)
 
 
 def test_parameters_are_standard_normal_and_follow_the_seed():
@@ -68,7 +76,7 @@ def published_logprob(arrays: list[np.ndarray], ids: list[int]) -> float:
 def test_the_oracle_of_the_paper_s_code_is_converted(tmp_path, protocol):
     arrays = published_arrays()
     (tmp_path / "params.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
-    convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
+    assert converter.main([str(tmp_path / "params.pkl"), str(tmp_path / "oracle.safetensors")]) == 0
     oracle = load_oracle(tmp_path / "oracle.safetensors")
     samples = draw(oracle, 5, 6, seed=0)
     expected = [published_logprob(arrays, ids) for ids in samples.ids.tolist()]
@@ -100,14 +108,20 @@ class MadeOfBytes:
 def test_other_pickles_run_nothing_and_are_refused(tmp_path, content):
     (tmp_path / "params.pkl").write_bytes(content)
     with pytest.raises(DataError, match="cannot be converted .*: expected save/target_params_py3.pkl"):
-        convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
+        converter.convert_published_oracle(tmp_path / "params.pkl", tmp_path / "oracle.safetensors")
     assert not (tmp_path / "oracle.safetensors").exists()
 
 
 def test_a_converted_oracle_that_cannot_be_written(tmp_path):
     (tmp_path / "params.pkl").write_bytes(pickle.dumps(published_arrays()))
     with pytest.raises(DataError, match="cannot be written .*: expected a path in a folder that exists"):
-        convert_published_oracle(tmp_path / "params.pkl", tmp_path / "missing" / "oracle.safetensors")
+        converter.convert_published_oracle(tmp_path / "params.pkl", tmp_path / "missing" / "oracle.safetensors")
+
+
+def test_a_mistake_on_its_command_line_is_one_line(tmp_path, capsys):
+    assert converter.main([str(tmp_path / "missing.pkl"), str(tmp_path / "oracle.safetensors")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "missing.pkl' cannot be converted" in line and "expected save/target_params_py3.pkl" in line
 
 
 def test_data_are_drawn_once_and_held_out_differs():
