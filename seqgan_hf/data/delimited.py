@@ -236,7 +236,7 @@ class _Body:
         """What to do about a row that has more or fewer fields than the first line."""
         if self.layout.quoting:
             fix = f"put quotes around text that holds the separator {self.layout.separator!r}"
-        elif any('"' in line for line in physical):
+        elif self.plain < self.rows or '"' in physical[0]:  # in a row before, or in this one
             fix = "set quoting=true if quotes enclose fields"
         else:
             fix = f"remove the separator {self.layout.separator!r} from texts"

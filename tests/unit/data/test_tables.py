@@ -104,6 +104,13 @@ def test_quotes_that_enclose_no_field_are_refused(content, message, read):
         read("a.csv", content)
 
 
+@pytest.mark.parametrize("content", ['n\ttext\n1\t"a\nb"\n', 'n\ttext\n1\t"a\tb"\n'])
+def test_quotes_of_a_tsv_that_enclose_fields_are_named(content, read):
+    with pytest.raises(DataError, match="fields in line [23] .*Set quoting=true if quotes enclose fields"):
+        read("a.tsv", content)
+    assert len(read("a.tsv", content, quoting=True)) == 1
+
+
 def test_quotes_as_text(read):
     assert read("a.csv", 'text\n"hello" he said\n"yes"\n', quoting=False) == ['"hello" he said', '"yes"']
 
@@ -152,6 +159,11 @@ def test_the_separator_is_recognised(separator, ending, read, caplog):
         assert read(f"a.{ending}", content) == ["hello", "you there"]
     usual = {"csv": ",", "tsv": "\t"}[ending]
     assert (f"fields are separated by {separator!r}" in caplog.text) == (separator != usual)
+
+
+def test_the_separator_is_recognised_where_a_text_goes_on_after_the_first_lines(read):
+    content = "text;id\n" + "".join(f"w;{number}\n" for number in range(998)) + '"a\nb";998\n'
+    assert len(read("a.csv", content)) == 999
 
 
 def test_a_comma_in_a_text_is_no_separator(read):
@@ -230,6 +242,12 @@ def test_broken_tables(content, message, read):
         read("a.csv", content)
 
 
+def test_rows_that_pandas_would_lose(read, monkeypatch):
+    monkeypatch.setattr("seqgan_hf.data.sources.load_dataset", lambda *_, **__: Dataset.from_dict({"text": ["a"]}))
+    with pytest.raises(DataError, match="2 rows in .*a.csv', of which 1 were read: expected all"):
+        read("a.csv", "text\na\nb\n")
+
+
 def test_tables_that_differ(tmp_path):
     for name, content in (("a", "n,text\n1,x\n"), ("b", "n;text\n1;x\n"), ("c", "m,text\n1,x\n")):
         (tmp_path / f"{name}.csv").write_text(content)
@@ -244,8 +262,9 @@ def test_ids_without_a_header(tmp_path):
     with pytest.raises(DataError, match="look like data"):
         IdsData(train_file=str(path)).load()
     assert IdsData(train_file=str(path), header=False, eval_size=1).load().report["train"]["read"] == 3
-    path.write_text("n,notes\n1,3 1 4\n2,1 5\n3,9 2 6\n")
-    assert IdsData(train_file=str(path), eval_size=1).load().vocab_size == 13
+    for content in ("n,notes\n1,3 1 4\n2,1 5\n3,9 2 6\n", "notes\n3 1 4\n1 5\n9 2 6\n"):
+        path.write_text(content)
+        assert IdsData(train_file=str(path), eval_size=1).load().vocab_size == 13
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -285,9 +304,23 @@ def test_prompts_and_columns_of_numbers(streaming, tmp_path):
     assert {row["text"] for row in numbers.report["examples"]} < {f"00{i}" for i in range(6)}
 
 
+def test_a_column_is_of_numbers_if_it_is_in_all_files(tmp_path):
+    for name, number in (("a", "1"), ("b", "one")):
+        (tmp_path / f"{name}.csv").write_text(f"n,line\n{number},x\n")
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    with pytest.raises(DataError, match=r"no text_column: expected one of the columns \['n', 'line'\]"):
+        TextData(train_file=files, header=True).load()
+    assert TextData(train_file=files, header=True, text_column="line").load().report["train"]["read"] == 2
+
+
 # -- other kinds of files ---------------------------------------------------------------------------------------------
 
 PEPTIDES = ">12\nMKVLA\n>13 human\nMLLA\nGGT*\n"
+
+
+def test_a_missing_value_is_no_text(read):
+    with pytest.raises(DataError, match="no value .* in row 1 of .*a.jsonl"):
+        read("a.jsonl", '{"text": "a"}\n{"text": null}\n')
 
 
 def test_fasta_is_recognised(read):
