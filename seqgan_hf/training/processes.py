@@ -66,10 +66,7 @@ def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
     Raises:
         TrainingError: on all processes, if any has others.
     """
-    if accelerator.num_processes == 1:
-        return
-    every = gather_object([fingerprint])
-    if len(set(every)) > 1:
+    if len(set(gather_object([fingerprint]))) > 1:
         raise TrainingError("the training data differ between processes", fix="copy the same files to every machine")
 
 

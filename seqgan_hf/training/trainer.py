@@ -22,7 +22,7 @@ from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
 from .checks import check_enough_data, check_fakes, check_generator, check_models, check_objective, check_pretraining
-from .parts import make_parts
+from .parts import Parts
 from .player import Player
 from .processes import share_weights, together
 from .results import save_results
@@ -77,8 +77,8 @@ class AdversarialTrainer:
         check_objective(objective)
         self.turns = schedule(objective, args)
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
-        place = (accelerator.process_index, accelerator.num_processes)
-        self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, device, *place)
+        place = (device, accelerator.process_index, accelerator.num_processes)
+        self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
@@ -86,12 +86,10 @@ class AdversarialTrainer:
         for model in self.models.players().values():
             nn.Module.to(model, device)
         share_weights(accelerator, self.models.named())
-        evaluators = list(evaluators)
-        if eval_dataset is not None:
-            evaluators.insert(0, HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device)))
+        held_out = [] if eval_dataset is None else [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device))]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
-        known = (evaluators, processing_class, self.max_new_tokens, callbacks or [])
-        self.parts = make_parts(session, self.models, objectives, self.data, *known)
+        known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
+        self.parts = Parts(session, self.models, objectives, self.data, *known)
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
 
@@ -108,9 +106,7 @@ class AdversarialTrainer:
             with self.parts.units.interruptible(), closing(self.parts.bar):
                 for turn in self.turns:
                     self._take(turn)
-            save_results(
-                self.session, self.models, self.objective, self.tokenizer, self.data, self.max_new_tokens, self.parts
-            )
+            save_results(self.objective, self.parts.evaluation)
             self.session.call("on_train_end")
 
     def _take(self, turn: Turn) -> None:
@@ -165,9 +161,8 @@ class AdversarialTrainer:
 
     def _draw(self, objective: Objective, real: Samples) -> Samples:
         with torch.no_grad(), self.session.accelerator.autocast():
-            fake, metrics = objective.credit(
-                self.models, real, objective.sample(self.models, real, self.max_new_tokens)
-            )
+            fake = objective.sample(self.models, real, self.max_new_tokens)
+            fake, metrics = objective.credit(self.models, real, fake)
         self.parts.progress.add(metrics)
         return fake
 
