@@ -162,7 +162,7 @@ def load_source(corpus: str, overrides: list[str]) -> DataSource:
     parser.add_subclass_arguments(DataSource, "data", required=True)
     if Path(corpus).suffix in (".yaml", ".yml"):
         try:
-            arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text(encoding="utf-8"))["data"])]
+            arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text("utf-8"))["data"])]
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
             problem = f"cannot read the section `data` of recipe {corpus!r} ({error!r})"
             raise RecipeError(problem, "a YAML file that has one", "check the path") from error

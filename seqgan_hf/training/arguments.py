@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -129,32 +129,25 @@ class AdversarialTrainingArguments(TrainingArguments):
     def _refuse_unsupported(self) -> None:
         inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
         for own in dataclasses.fields(self):
-            value = getattr(self, own.name)
-            made: Any = own.default_factory
-            default = made() if own.default is dataclasses.MISSING else own.default
+            value, made = getattr(self, own.name), own.default_factory
+            default = own.default if made is dataclasses.MISSING else made()
             if own.name in inherited - SUPPORTED_FIELDS and value != default:
-                remedy = REMEDIES.get(own.name, "leave it out")
-                raise UserError(f"{own.name}={value!r}: it has no meaning in adversarial training", None, f"{remedy}")
+                problem = f"{own.name}={value!r}: it has no meaning in adversarial training"
+                raise UserError(problem, fix=REMEDIES.get(own.name, "leave it out"))
 
     def _check_ranges(self) -> None:
-        at_least_one = ["per_device_train_batch_size", "gradient_accumulation_steps", "eval_samples"]
-        at_least_one += ["discriminator_epochs", "generator_steps"]
-        not_negative = ["pretrain_epochs", "discriminator_pretrain_steps", "rounds", "discriminator_steps"]
-        not_negative += ["eval_epochs", "eval_rounds", "save_every", "pretrain_max_grad_norm"]
-        not_negative += ["generator_max_grad_norm", "discriminator_max_grad_norm"]
-        positive = ["pretrain_learning_rate", "generator_learning_rate", "discriminator_learning_rate"]
+        at_least_one = "per_device_train_batch_size gradient_accumulation_steps generator_steps discriminator_epochs "
+        at_least_one += "eval_samples"
+        not_negative = "pretrain_epochs discriminator_pretrain_steps rounds discriminator_steps save_every eval_epochs"
+        not_negative += " eval_rounds pretrain_max_grad_norm generator_max_grad_norm discriminator_max_grad_norm"
+        positive = "pretrain_learning_rate generator_learning_rate discriminator_learning_rate"
         for names, holds, expected in (
             (at_least_one, lambda value: value >= 1, "at least 1"),
             (not_negative, lambda value: value >= 0, "0 or more"),
             (positive, lambda value: value > 0, "a positive number"),
-            (["max_new_tokens", "num_fakes"], lambda value: value is None or value >= 1, "at least 1, or nothing"),
-            (
-                ["discriminator_batch_size"],
-                lambda value: value >= 2 and value % 2 == 0,
-                "an even number of at least 2",
-            ),
+            ("max_new_tokens num_fakes", lambda value: value is None or value >= 1, "at least 1, or nothing"),
+            ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
         ):
-            for name in names:
-                value = getattr(self, name)
-                if not holds(value):
-                    raise UserError(f"{name}={value}", f"{expected}", f"set `training.{name}` accordingly")
+            for name in names.split():
+                if not holds(value := getattr(self, name)):
+                    raise UserError(f"{name}={value}", expected, f"set `training.{name}` accordingly")

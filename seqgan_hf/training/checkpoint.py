@@ -106,10 +106,9 @@ class Checkpoints:
             RunFolderError: it cannot be written.
         """
         session = self.session
-        models = self.models.named()
-        check_same_weights(session.accelerator, models)
+        check_same_weights(session.accelerator, self.models.named())
         with agreed(session.accelerator):
-            check_finite_weights(models, session)
+            check_finite_weights(self.models.named(), session)
         writer = CheckpointWriter(session.folder.checkpoints, f"{PREFIX}{session.state.global_step}")
         self.best.name_checkpoint(writer.path.name)
         for write in (self._write_shared, self._write_own, self._seal):
@@ -132,10 +131,9 @@ class Checkpoints:
     def _seal(self, writer: CheckpointWriter) -> None:
         session = self.session
         if session.is_main:
-            facts = {"metrics_lines": session.folder.count_metrics(), "training_data": self.fingerprint}
-            writer.commit(
-                facts | {"processes": session.accelerator.num_processes, "models": list(self.models.named())}
-            )
+            processes, lines = session.accelerator.num_processes, session.folder.count_metrics()
+            facts = {"metrics_lines": lines, "training_data": self.fingerprint, "processes": processes}
+            writer.commit(facts | {"models": list(self.models.named())})
             rotate(session.folder.checkpoints, session.args.save_total_limit, keep=self.best.checkpoint)
 
     def open_run(self) -> None:
@@ -152,8 +150,7 @@ class Checkpoints:
                         tidy(session.folder.checkpoints)
                     resumed = self.find()
                 session.folder.open(resuming, session.args.overwrite_run)
-        if session.accelerator.num_processes > 1:
-            (resumed,) = broadcast_object_list([resumed])
+        (resumed,) = broadcast_object_list([resumed])
         if resumed is not None:
             with agreed(session.accelerator):
                 self.resume(resumed)
@@ -171,18 +168,14 @@ class Checkpoints:
             path = Path(str(named))
             if (broken := fault(path)) is None:
                 return path
-            raise RunFolderError(
-                f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})",
-                fix="give the folder of another one, or `true` for the newest whole one",
-            )
+            problem = f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})"
+            raise RunFolderError(problem, fix="give the folder of another one, or `true` for the newest whole one")
         for path in reversed(checkpoints(folder)):
             if (broken := fault(path)) is None:
                 return path
             self.session.say("Skipping corrupt %s: %s", path.name, broken)
-        raise RunFolderError(
-            f"no complete checkpoint in {str(folder)!r} to resume from",
-            fix="check `training.output_dir`, or start again without resume_from_checkpoint",
-        )
+        fix = "check `training.output_dir`, or start again without resume_from_checkpoint"
+        raise RunFolderError(f"no complete checkpoint in {str(folder)!r} to resume from", fix=fix)
 
     def resume(self, path: Path) -> None:
         """Take back everything, and forget what the run did after this checkpoint.
@@ -199,10 +192,9 @@ class Checkpoints:
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
             why = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-            raise RunFolderError(
-                f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})",
-                fix="resume with the recipe that it was made with, or name an older checkpoint",
-            ) from error
+            problem = f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})"
+            fix = "resume with the recipe that it was made with, or name an older checkpoint"
+            raise RunFolderError(problem, fix=fix) from error
         if session.is_main:
             with writable(session.folder.path):
                 later = remove_after(session.folder.checkpoints, session.state.global_step)
@@ -300,15 +292,10 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint to go back to, if there is any."""
-    return next((path for path in reversed(checkpoints(folder)) if fault(path) is None), None)
-
-
 def way_back(folder: Path) -> str:
     """The remedy for a run that went wrong, as part of a message."""
-    whole = newest_whole(folder)
-    return "start again" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
+    whole = next((path.name for path in reversed(checkpoints(folder)) if fault(path) is None), None)
+    return f"resume from {whole} with resume_from_checkpoint=true" if whole else "start again"
 
 
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
@@ -369,11 +356,8 @@ class CheckpointWriter:
 
     def commit(self, progress: dict[str, Any]) -> None:
         """Seal the files with a list of them, and give the folder its name: from now on it counts."""
-        files = {
-            path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)]
-            for path in sorted(self.aside.rglob("*"))
-            if path.is_file()
-        }
+        paths = sorted(path for path in self.aside.rglob("*") if path.is_file())
+        files = {path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
         (self.aside / COMPLETE).write_text(json.dumps(progress | {"files": files}, indent=1), encoding="utf-8")
         for path in (*self.aside.rglob("*"), self.aside):
             _flush(path)
@@ -394,14 +378,8 @@ class CheckpointWriter:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(self.aside, ignore_errors=True)
-            whole = newest_whole(self.path.parent)
-            left = (
-                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start again"
-            )
-            raise RunFolderError(
-                f"cannot write {str(self.path)!r} ({str(error).strip()})",
-                fix=f"make room on the disk, or check its permissions; {left}",
-            ) from error
+            fix = f"make room on the disk, or check its permissions, and {way_back(self.path.parent)}"
+            raise RunFolderError(f"cannot write {str(self.path)!r} ({str(error).strip()})", fix=fix) from error
 
 
 def _flush(path: Path) -> None:

@@ -47,8 +47,7 @@ class EvaluateAtEnd(TrainerCallback):
 
     def _texts(self, name: str, split: Literal["train", "eval"], notes: list[str]) -> list[str] | None:
         """Real texts: the run's own, which are also written to a file, or those of a file that the recipe names."""
-        path = getattr(self.settings, name)
-        if path is None:
+        if (path := getattr(self.settings, name)) is None:
             return None
         if Path(path) != self.output / f"{name}.txt":
             return read_lines(path, name, notes)
@@ -57,8 +56,7 @@ class EvaluateAtEnd(TrainerCallback):
         return [text for text in texts if text.strip()]  # as from a file
 
     def _oracle(self, model: PreTrainedModel) -> PreTrainedModel | None:
-        path = self.settings.oracle
-        if path is None:
+        if (path := self.settings.oracle) is None:
             return None
         own = self.corpus.oracle is not None and Path(path) == self.output.parent / "oracle"
         oracle: Any = self.corpus.oracle if own else load_oracle_generator(path, str(model.device)).model

@@ -54,14 +54,8 @@ class PushToHub(TrainerCallback):
             HubError: see `hub.push_run`.
             RunFolderError: the run did not end.
         """
-        if not self.session.is_main:
-            return None
         session, args = self.session, self.session.args
-        return push_run(
-            session.folder,
-            session.hub_model_id,
-            args.hub_private_repo,
-            args.hub_token,
-            args.hub_discriminator,
-            commit_message=commit_message,
-        )
+        if not session.is_main:
+            return None
+        place = (session.hub_model_id, args.hub_private_repo, args.hub_token, args.hub_discriminator)
+        return push_run(session.folder, *place, commit_message=commit_message)

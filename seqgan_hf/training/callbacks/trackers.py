@@ -21,11 +21,8 @@ class TrackSamples(TrainerCallback):
         self.session = session
 
     def on_evaluate(self, args: Any, state: Any, control: Any, texts: Sequence[str] = (), **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
         for tracker in self.session.callbacks:
-            log = LOGS.get(type(tracker).__name__)
-            if log is not None:
+            if state.is_world_process_zero and (log := LOGS.get(type(tracker).__name__)) is not None:
                 log(tracker, texts, state.global_step)
 
 
