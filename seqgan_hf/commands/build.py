@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
-from ..data import Corpus, materialize
+from ..data import Corpus
 from ..errors import DataError, RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
@@ -34,6 +34,7 @@ from ..evaluation.text import TextEvaluator
 from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
 from ..samples import Samples
+from ..training.batches import as_samples
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
@@ -54,9 +55,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
-    held_out = corpus.eval
-    if not isinstance(held_out, Samples):
-        held_out = materialize(held_out, corpus.bos_token_id, corpus.pad_token_id)
+    held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
     callbacks = build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir))
     evaluators = build_evaluators(nodes, corpus, held_out)

@@ -189,9 +189,7 @@ def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namesp
 
 def _check_kind(arguments: list[str], command: str) -> None:
     """Say so if a recipe is one of another command."""
-    for path in arguments:
-        if not path.endswith((".yaml", ".yml")):
-            continue
+    for path in [argument for argument in arguments if argument.endswith((".yaml", ".yml"))]:
         try:
             keys = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError, yaml.YAMLError):

@@ -121,8 +121,7 @@ class Models:
         """Move the averaged copies towards the generator, which just stepped."""
         for name, model in self._copies.items():
             if (decay := self._declared[name].decay) is not None:
-                average = get_ema_multi_avg_fn(decay)
-                average(list(model.parameters()), list(self.generator.parameters()), None)
+                get_ema_multi_avg_fn(decay)(list(model.parameters()), list(self.generator.parameters()), None)
 
     @torch.no_grad()
     def refresh(self, name: str) -> None:
@@ -180,18 +179,13 @@ class Objective(ABC):
         return {}
 
     def schedule(self, turns: list[Turn]) -> list[Turn]:
-        """The turns of a run, in order.
-
-        Args:
-            turns: those of the settings: the generator's pretraining, the discriminator's, adversarial rounds.
-        """
+        """The turns of a run, in order; given those of the settings: pretraining of G, of D, adversarial rounds."""
         return turns
 
     def sample(self, models: Models, real: Samples, max_new_tokens: int) -> Samples:
         """Draw what a generator step learns from: by default a continuation of each of the B real prompts.
 
         Args:
-            models: the players.
             real: a batch of training sequences, shape (B, T).
             max_new_tokens: the longest continuation.
         """

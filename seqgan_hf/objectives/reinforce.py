@@ -62,7 +62,6 @@ class Reinforce(Objective):
         Row-wise: a reward depends on its own row of `samples` only, since rollouts are cut by memory.
 
         Args:
-            models: the players.
             samples: K sequences: those of the batch, or completions of their prefixes.
             real: the batch of training sequences, for rewards that compare with real text.
 

@@ -29,7 +29,7 @@ from ..objectives import Models
 from ..runs.folder import writable
 from .batches import seeded
 from .best import Best
-from .processes import agreed, alone_by_mistake, check_same_weights
+from .processes import agreed, alone_by_mistake, check_same_weights, some_of
 from .session import Session
 
 
@@ -184,8 +184,7 @@ class Checkpoints:
             RunFolderError: it is of another run, or damaged.
         """
         session = self.session
-        differences = session.folder.recipe_differences(path)
-        for difference in differences:
+        for difference in (differences := session.folder.recipe_differences(path)):
             session.say("The recipe differs from the checkpoint's: %s", difference)
         try:
             metrics_lines = self._load(path)
@@ -217,10 +216,10 @@ class Checkpoints:
         own = self.own if number == saved else {name: p for name, p in self.own.items() if name != "random"}
         _load_parts(own, path / f"process-{min(index, saved - 1)}.pt", session)
         if number != saved:
-            session.say(
-                "The checkpoint is of %d processes, this run has %d: it goes on with other batches and random numbers",
-                *(saved, number),
+            other = (
+                "The checkpoint is of %d processes, this run has %d: it goes on with other batches and random numbers"
             )
+            session.say(other, saved, number)
             set_seed(seeded((session.args.seed, session.state.global_step, index)) % 2**32)
         if facts["training_data"] != self.fingerprint:
             session.say("The training data differ from those of the checkpoint; going on with the new ones")
@@ -247,13 +246,10 @@ def check_finite_weights(models: dict[str, PreTrainedModel], session: Session) -
     """
     named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
     finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
-    bad = [name for name, good in zip(named, finite, strict=True) if not good]
-    if bad:
-        raise TrainingError(
-            f"weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
-            f"{session.state.global_step}; no checkpoint is made of them",
-            fix=f"lower the learning rate or clip the gradient, and {way_back(session.folder.checkpoints)}",
-        )
+    if bad := [name for name, good in zip(named, finite, strict=True) if not good]:
+        problem = f"weights that are not finite ({some_of(bad)}) at step {session.state.global_step}"
+        fix = f"lower the learning rate or clip the gradient, and {way_back(session.folder.checkpoints)}"
+        raise TrainingError(f"{problem}; no checkpoint is made of them", fix=fix)
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

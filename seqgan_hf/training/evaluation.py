@@ -31,15 +31,7 @@ EVALUATION = 4
 class Evaluation:
     """Measures the generator now and then; nothing that training does depends on it.
 
-    Args:
-        session: of the run.
-        models: the generator is measured.
-        data: gives the prompts.
-        units: what is done so far.
-        best: the best evaluation.
-        evaluators: measurements; each sees the same samples.
-        tokenizer: writes samples as text.
-        max_new_tokens: T.
+    All evaluators see the same continuations, of at most `max_new_tokens`, of prompts in `data`.
     """
 
     def __init__(
@@ -67,11 +59,7 @@ class Evaluation:
 
     @torch.no_grad()
     def run(self, name: str) -> dict[str, Estimate]:
-        """Draw samples and measure the generator.
-
-        Args:
-            name: of the evaluation, and of the file that the first samples are written to.
-        """
+        """Draw samples and measure the generator; the first are written to a file of this name."""
         session, samples = self.session, self._draw()
         results = self._measure(samples)
         texts = [one_line(text) for text in decode(samples.select(slice(0, SHOWN_SAMPLES)), self.tokenizer)]

@@ -24,10 +24,7 @@ class Player:
 
     Args:
         name: `generator` or `discriminator`, for logs.
-        model: what is trained.
-        learning_rate: of the optimizer.
         max_norm: the total norm that gradients are clipped to; 0 does not clip.
-        session: of the run.
         progress: where metrics go.
     """
 

@@ -21,11 +21,7 @@ from .session import Session
 
 
 class Progress:
-    """Collects metrics during a unit of work and reports their means when it is done.
-
-    Args:
-        session: of the run.
-    """
+    """Collects metrics during a unit of work and reports their means when it is done."""
 
     def __init__(self, session: Session):
         self.session, self.meter = session, Meter(session.device)
@@ -52,7 +48,7 @@ class Progress:
     ) -> None:
         """Write a unit's values of `measure` and results of its evaluation, if any, and hand them to the callbacks."""
         session, unit = self.session, UNITS[phase]
-        metrics = {**values, **{name: result.value for name, result in results.items()}}
+        metrics = dict(values) | {name: result.value for name, result in results.items()}
         intervals = {name: [r.low, r.high] for name, r in results.items() if r.low is not None}
         signatures = {name: result.signature for name, result in results.items() if result.signature}
         record = {name: found for name, found in [("intervals", intervals), ("signatures", signatures)] if found}
@@ -69,10 +65,10 @@ class Progress:
     def _means(self) -> dict[str, float]:
         """The means of what was collected in a unit, over the processes that did."""
         device = self.session.device
-        own = {
-            name: float(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values]).mean())
-            for name, values in self._collected.items()
-        }
+        own = {}
+        for name, collected in self._collected.items():
+            tensors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in collected]
+            own[name] = float(torch.stack(tensors).mean())
         self._collected.clear()
         values: dict[str, list[float]] = defaultdict(list)
         for name, value in sorted(item for means in gather_object([own]) for item in means.items()):
@@ -87,11 +83,7 @@ class Progress:
 
 
 class Meter:
-    """Counts the work of this process between two reports.
-
-    Args:
-        device: where the models are.
-    """
+    """Counts the work of this process, whose models are on `device`, between two reports."""
 
     def __init__(self, device: torch.device):
         self.device, self.phase = device, ""

@@ -166,11 +166,7 @@ class AdversarialTrainer:
         return fake
 
     def train_discriminator(self, index: int) -> None:
-        """One d-step: fresh samples of G, and some epochs of telling them from real sequences.
-
-        Args:
-            index: of the d-step among all of the run.
-        """
+        """The d-step of this index in the run: fresh samples of G, and some epochs of telling them from real ones."""
         half, player = self.args.discriminator_batch_size // 2, self.parts.players["discriminator"]
         prompts, fakes = self.draw_fakes(index)
         with frozen(self.models.generator):
@@ -209,11 +205,7 @@ class AdversarialTrainer:
             yield group
 
     def evaluate(self, name: str = "evaluation") -> dict[str, Estimate]:
-        """Draw samples and measure the generator; nothing that training does depends on it.
-
-        Args:
-            name: of the file that the first samples are written to.
-        """
+        """Draw samples and measure the generator; the first are written to a file of this name."""
         return self.parts.evaluation.run(name)
 
     def _report(self, turn: Turn, done: int) -> None:

@@ -21,10 +21,6 @@ class Interrupted(Exception):
 class Units:
     """Counts what is done: epochs, d-steps of the pretraining, rounds, and the steps within a round.
 
-    Args:
-        session: of the run.
-        progress: is told of each unit that begins.
-
     Attributes:
         done: units of each phase, and steps of the present round; evaluations draw their seeds from these.
         discriminator_steps: of the whole run, whichever phase they were in.
@@ -62,10 +58,9 @@ class Units:
         """Count a unit, and vote on what follows: signals and callbacks may reach one process only."""
         self.done[name] += 1
         self.discriminator_steps += name in ("pretrain_discriminator", "discriminator_steps")
-        control = self.session.control
-        interrupted, control.should_training_stop, control.should_save = self.session.vote(
-            self._signal is not None, control.should_training_stop, control.should_save
-        )
+        control, signalled = self.session.control, self._signal is not None
+        votes = self.session.vote(signalled, control.should_training_stop, control.should_save)
+        interrupted, control.should_training_stop, control.should_save = votes
         if interrupted and self._signal is None:
             self._signal = signal.SIGTERM
 
@@ -90,11 +85,8 @@ class Units:
 
     def _stop_if_interrupted(self) -> None:
         if self._signal is not None:
-            path = self.checkpoints.save()
-            raise Interrupted(
-                f"Interrupted; a checkpoint is saved in {path}. To go on, run the same command with "
-                "--training.resume_from_checkpoint true."
-            )
+            saved = f"Interrupted; a checkpoint is saved in {self.checkpoints.save()}"
+            raise Interrupted(f"{saved}. To go on, run the same command with --training.resume_from_checkpoint true.")
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

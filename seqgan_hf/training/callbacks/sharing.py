@@ -27,12 +27,7 @@ class ModelCard(TrainerCallback):
 
 
 class PushToHub(TrainerCallback):
-    """Uploads the finished run; the arguments `hub_*` say where and how.
-
-    Args:
-        session: of the run.
-        has_discriminator: whether the run trains one.
-    """
+    """Uploads the finished run; the arguments `hub_*` say where and how."""
 
     def __init__(self, session: Session, has_discriminator: bool):
         self.session, self.has_discriminator = session, has_discriminator

@@ -11,11 +11,7 @@ from ..session import Session
 
 
 class TrackSamples(TrainerCallback):
-    """Shows samples in every tracker that `report_to` names and that can show text.
-
-    Args:
-        session: of the run; its callbacks of other kinds are passed over.
-    """
+    """Shows samples in every tracker that `report_to` names and that can show text; callbacks of the run know them."""
 
     def __init__(self, session: Session):
         self.session = session
