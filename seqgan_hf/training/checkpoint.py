@@ -216,10 +216,8 @@ class Checkpoints:
         own = self.own if number == saved else {name: p for name, p in self.own.items() if name != "random"}
         _load_parts(own, path / f"process-{min(index, saved - 1)}.pt", session)
         if number != saved:
-            other = (
-                "The checkpoint is of %d processes, this run has %d: it goes on with other batches and random numbers"
-            )
-            session.say(other, saved, number)
+            counts = f"The checkpoint is of {saved} processes, this run has {number}"
+            session.say("%s: it goes on with other batches and random numbers", counts)
             set_seed(seeded((session.args.seed, session.state.global_step, index)) % 2**32)
         if facts["training_data"] != self.fingerprint:
             session.say("The training data differ from those of the checkpoint; going on with the new ones")

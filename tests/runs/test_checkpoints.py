@@ -237,9 +237,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_one_clear_line(
     target = type(trainer.models.generator) if target is None else target
     first = 3 if target is torch else 20 if name == "_flush" else 2
     monkeypatch.setattr(target, name, fails_at(first, getattr(target, name), error))
-    with pytest.raises(
-        RunFolderError, match="Cannot write .*Make room on the disk.*, and resume from checkpoint-"
-    ) as got:
+    with pytest.raises(RunFolderError, match="Cannot write .*Make room on the disk.* and resume from") as got:
         trainer.train()
     assert len(str(got.value).splitlines()) == 1
     (old,) = checkpoints(tmp_path / "run" / "checkpoints")

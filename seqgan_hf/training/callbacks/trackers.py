@@ -11,7 +11,7 @@ from ..session import Session
 
 
 class TrackSamples(TrainerCallback):
-    """Shows samples in every tracker that `report_to` names and that can show text; callbacks of the run know them."""
+    """Shows samples in every tracker that `report_to` names and that can show text."""
 
     def __init__(self, session: Session):
         self.session = session
