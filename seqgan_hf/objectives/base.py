@@ -91,7 +91,7 @@ class Models:
         copies: what the objective declares; made by `begin`.
 
     Raises:
-        UserError: a copy has the name of a player.
+        UserError: a copy has the name of a player, or one that no folder should have.
     """
 
     def __init__(
@@ -102,8 +102,10 @@ class Models:
     ):
         self.generator, self.discriminator = generator, discriminator
         self._declared = dict(copies or {})
-        for name in {"generator", "discriminator"} & self._declared.keys():
-            raise UserError(f"a copy named {name!r}", "a name that no player has", "choose another")
+        for name in self._declared:
+            if name in ("generator", "discriminator") or not name.isidentifier():
+                expected = "a name of letters and digits that no player has"
+                raise UserError(f"a copy named {name!r}", expected, "choose another")
         self._copies: dict[str, PreTrainedModel] = {}
 
     def __getitem__(self, name: str) -> PreTrainedModel:
@@ -177,6 +179,23 @@ class Objective(ABC):
     def copies(self) -> dict[str, Copy]:
         """The frozen models that it needs beside the players, by name."""
         return {}
+
+    def check(self, models: Models) -> None:
+        """Refuse models and settings that no run could follow; called when a trainer is made, before any training.
+
+        Raises:
+            UserError: no opponent of the kind that `adversary` names, or `updates` below 1. A subclass that refuses
+                more calls this one, too, and draws no random numbers.
+        """
+        name, opponent = type(self).__name__, models.discriminator
+        if self.updates < 1:
+            raise UserError(f"{name}.updates={self.updates}", "1 or more steps on a batch of samples", "set it higher")
+        if self.adversary is None:
+            return
+        wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}[self.adversary]
+        if opponent is None or opponent.can_generate() != (self.adversary == "language_model"):
+            given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"
+            raise UserError(f"{given} for the objective {name}", wanted, "pass one")
 
     def schedule(self, turns: list[Turn]) -> list[Turn]:
         """The turns of a run, in order; given those of the settings: pretraining of G, of D, adversarial rounds."""

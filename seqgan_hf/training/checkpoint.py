@@ -226,6 +226,8 @@ class Checkpoints:
 
 def _load_parts(parts: dict[str, Part], path: Path, session: Session) -> None:
     state = torch.load(path, map_location=session.device, weights_only=True)
+    if lacking := [name for name in parts if name not in state]:
+        raise ValueError(f"{path.name} has no state of {', '.join(lacking)}")
     for name, part in parts.items():
         part.load_state_dict(state[name])
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from ..errors import DataError, UserError
 from ..generation.vocabulary import special_tokens, vocabulary_size
-from ..objectives import Objective
+from ..objectives import Models, Objective
 from ..samples import Samples
 from .batches import InMemoryData, TrainingData
 
@@ -33,43 +33,26 @@ def check_enough_data(data: TrainingData, batch_size: int) -> None:
         raise DataError(f"{len(data)} training sequences", expected, "give more, or set a smaller batch")
 
 
-def check_models(
-    generator: PreTrainedModel,
-    discriminator: PreTrainedModel | None,
-    objective: Objective,
-    data: TrainingData,
-    max_new_tokens: int,
-) -> None:
-    """Whether both players know all tokens and positions of the data.
+def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> None:
+    """Whether both players know all tokens and positions of the data, and can learn.
 
     Raises:
-        UserError: they do not, or the objective needs an opponent of another kind.
+        UserError: they do not, or have no parameter that is trained.
     """
-    vocab_size = vocabulary_size(generator)
+    vocab_size = vocabulary_size(models.generator)
     if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
         problem, fix = f"token id {largest} in the training data", "set a larger `generator.config.vocab_size`"
         raise UserError(problem, f"ids below {vocab_size}", fix)
-    _check_length(generator, "generator", data, max_new_tokens)
-    if objective.adversary is None:
-        return
-    wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}[objective.adversary]
-    if discriminator is None or discriminator.can_generate() != (objective.adversary == "language_model"):
-        given = "no discriminator" if discriminator is None else f"the discriminator {type(discriminator).__name__}"
-        raise UserError(f"{given} for the objective {type(objective).__name__}", wanted, "pass one")
-    embeddings: Any = discriminator.get_input_embeddings()
-    if (known := len(embeddings.weight)) < vocab_size:
-        fix = "set `discriminator.config.vocab_size`"
-        raise UserError(f"the discriminator knows {known} token ids", f"{vocab_size}", fix)
-    _check_length(discriminator, "discriminator", data, max_new_tokens)
-
-
-def check_objective(objective: Objective) -> None:
-    """Raise a UserError for settings that no run could follow."""
-    name = type(objective).__name__
-    if objective.updates < 1:
-        raise UserError(f"{name}.updates={objective.updates}", "1 or more steps on a batch", "set it higher")
-    if bad := [copied for copied in objective.copies() if not copied.isidentifier()]:
-        raise UserError(f"{name} has a copy named {bad[0]!r}", "a name of letters and digits", "choose another")
+    if models.discriminator is not None:
+        embeddings: Any = models.discriminator.get_input_embeddings()
+        if (known := len(embeddings.weight)) < vocab_size:
+            fix = "set `discriminator.config.vocab_size`"
+            raise UserError(f"the discriminator knows {known} token ids", f"{vocab_size}", fix)
+    for name, model in models.players().items():
+        _check_length(model, name, data, max_new_tokens)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            problem, fix = f"all parameters of the {name} are frozen", "set `requires_grad` of those that shall learn"
+            raise UserError(problem, fix=fix)
 
 
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:

@@ -21,7 +21,7 @@ from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
-from .checks import check_enough_data, check_fakes, check_generator, check_models, check_objective, check_pretraining
+from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining
 from .parts import Parts
 from .player import Player
 from .processes import share_weights, together
@@ -74,17 +74,18 @@ class AdversarialTrainer:
         self.session = session = Session(args, recipe)
         self.args, self.tokenizer = args, processing_class
         self.objective, self.pretraining = objective, pretraining or MLE()
-        check_objective(objective)
         self.turns = schedule(objective, args)
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (device, accelerator.process_index, accelerator.num_processes)
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
-        check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
         self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
+        check_models(self.models, self.data, self.max_new_tokens)
         for model in self.models.players().values():
             nn.Module.to(model, device)
+        for given in (self.objective, self.pretraining):
+            given.check(self.models)
         share_weights(accelerator, self.models.named())
         held_out = [] if eval_dataset is None else [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device))]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
@@ -147,8 +148,10 @@ class AdversarialTrainer:
         if models.discriminator is not None:
             train_without_dropout(models.discriminator)
         with frozen(models.discriminator):
-            drawn = [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
+            drawn: list[tuple[Samples, Samples | None]] = []
             for _ in range(objective.updates):
+                self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn
+                drawn = drawn or [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
                 for real, fake in drawn:
                     with autocast():
                         loss = objective.generator_loss(models, real, fake)
@@ -176,6 +179,7 @@ class AdversarialTrainer:
                 paired = self.objective.paired
                 real = prompts.epoch((*seed, 0), half) if paired else self.data.endless((*seed, 1), half)
                 for group in self._groups(zip(fakes.epoch((*seed, 0), half), real, strict=False)):
+                    self.session.call("on_step_begin")
                     self.models.discriminator.train()
                     for fake, real_batch in group:
                         with self.session.accelerator.autocast():
@@ -201,7 +205,6 @@ class AdversarialTrainer:
             group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
             if any(self.session.vote(not group, self.session.control.should_training_stop)):
                 return
-            self.session.call("on_step_begin")
             yield group
 
     def evaluate(self, name: str = "evaluation") -> dict[str, Estimate]:
