@@ -56,7 +56,7 @@ class Evaluation:
     ):
         self.session, self.models, self.data, self.units, self.best = session, models, data, units, best
         self.evaluators, self.tokenizer, self.max_new_tokens = list(evaluators), tokenizer, max_new_tokens
-        self.last: dict[str, Any] = {}  # name, global_step, results
+        self.last: dict[str, Any] = {}  # name, global_step, results, flags
 
     def due(self, phase: Phase, done: int, total: int) -> bool:
         """Whether a unit is followed by an evaluation: by the settings, or because a callback asked for one."""
@@ -79,6 +79,7 @@ class Evaluation:
         texts = [one_line(text) for text in decode(samples.select(slice(0, SHOWN_SAMPLES)), self.tokenizer)]
         step = session.state.global_step
         self.last = {"name": name, "global_step": step, "results": {key: r.to_dict() for key, r in results.items()}}
+        self.last["flags"] = [flag for evaluator in self.evaluators for flag in evaluator.flags]
         if session.is_main:
             session.folder.write_samples(name, texts)
         metrics = {key: result.value for key, result in results.items()}
