@@ -375,17 +375,19 @@ def _draw(
     fitting = min(4, len(names), max(1, int(width * 11 // (max(map(len, names)) + 7))))
     figure.legend(handles.values(), names, loc="outside upper center", ncols=fitting, frameon=False)
     figure.set_size_inches(width, 3.5 * rows + 0.6 + 0.22 * math.ceil(len(names) / fitting))
-    drawn = [point for (_, metric), curve in curves.items() if metric in panels for point in curve]
+    drawn = [curve for (_, metric), curve in curves.items() if metric in panels]
     figure.supxlabel(_caption(drawn, start_of_rounds), fontsize=8, color="#666666")
     return figure
 
 
-def _caption(points: Sequence[Point], start_of_rounds: float | None) -> str:
+def _caption(drawn: Sequence[Sequence[Point]], start_of_rounds: float | None) -> str:
     """What bars, bands and the dashed line mean, where there are any."""
-    known = [point for point in points if point.low is not None]
+    known = [curve for curve in drawn if any(point.low is not None for point in curve)]
+    seeds = [len(curve) for curve in known if curve[0].n != 1]
     marks = {
-        "bars: 95% interval over samples": any(point.n == 1 for point in known),
-        "bands: 95% interval of the mean over seeds (Student's t)": any(point.n != 1 for point in known),
+        "bars: 95% interval over samples": len(known) > len(seeds),
+        "bands: 95% interval of the mean over seeds (Student's t)": any(length > 1 for length in seeds),
+        "bars of several seeds: 95% interval of their mean (Student's t)": 1 in seeds,
         "dashed: adversarial training begins": bool(start_of_rounds),
     }
     return "; ".join(text for text, holds in marks.items() if holds)

@@ -86,6 +86,7 @@ def test_seeds_that_were_measured_once_are_a_point_with_the_interval_of_their_me
     assert list(axes.lines[0].get_data()[1]) == [4.0]
     (segment,) = axes.collections[0].get_segments()
     assert segment[:, 1] == pytest.approx([4 - 4.303 / 3**0.5, 4 + 4.303 / 3**0.5], abs=1e-3)
+    assert figures[0].get_supxlabel().startswith("bars of several seeds: 95% interval of their mean (Student's t)")
 
 
 def test_a_run_named_twice_is_refused(tmp_path):
