@@ -48,7 +48,8 @@ class EvaluationSettings(TextSettings):
 
     Args:
         metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
-        tokenization: how text is split for them: `white_space`, `treebank` or `character`.
+        tokenization: how text is split for them: `white_space`, `treebank` or `character`; by default `character`
+            where the tokens of the data are characters, else `white_space`.
         lowercase: fold case first.
         encoder: sentence encoder for the metrics `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.

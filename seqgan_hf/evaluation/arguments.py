@@ -62,7 +62,8 @@ class SuiteSettings(TextSettings):
             raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
         for name in self.metrics or ():
             get_metric(name)
-        tokenize([], self.tokenization)
+        if self.tokenization is not None:
+            tokenize([], self.tokenization)
         if self.accepts is not None:
             import_by_path(self.accepts, "accepts")
         is_path = self.encoder is not None and self.encoder.startswith(("/", "./", "../"))

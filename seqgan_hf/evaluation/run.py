@@ -16,9 +16,10 @@ from ..samples import Samples
 from . import loading
 from .arguments import EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
+from .flags import find_flags
 from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle
 from .report import write_json, write_report
-from .suite import evaluate_measurement, evaluate_texts, find_flags
+from .suite import evaluate_measurement, evaluate_texts
 from .sweep import SWEEP_METRICS, Point, write_sweep
 
 
@@ -47,6 +48,7 @@ def evaluate_generator(
     Raises:
         UserError: nothing real to compare with, an oracle with another vocabulary, or a metric that lacks something.
     """
+    settings = settings.for_texts_of(generator.tokenizer)
     held_out, notes = _held_out(generator, settings, references, oracle, held_out)
     if oracle is not None or references is None:
         references = decode(held_out, generator.tokenizer)
@@ -71,7 +73,8 @@ def evaluate_generator(
         measurement = replace(real, samples=Texts(texts, settings), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
-        evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
+        evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
+        evaluation.notes = notes + evaluation.notes
         points.append(Point(generator.name, temperature, evaluation))
     return points
 
@@ -134,7 +137,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     Raises:
         UserError: files that are missing, empty or not UTF-8; metrics that are unknown or lack what they need.
     """
-    output, settings = Path(arguments.output), asdict(arguments)
+    output = Path(arguments.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,10 +147,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     references = read_lines(arguments.references, "references", notes) if arguments.references else None
     train = read_lines(arguments.train, "train", notes) if arguments.train else None
     if arguments.samples:
+        arguments = arguments.for_texts_of(None)
         texts = read_lines(arguments.samples, "samples", notes, blank=True)
         evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments)
         evaluation.notes[:0] = notes
-        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
+        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", asdict(arguments))
     names = _distinct_names(arguments.model)
     for path in arguments.model:
         loading.check_generator(path)
@@ -155,10 +159,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     points = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
+        arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
         points += evaluate_generator(generator, arguments, references, train, oracle)
     for point in points:
         point.evaluation.notes[:0] = notes
-    return write_evaluation(points, output, settings)
+    return write_evaluation(points, output, asdict(arguments))
 
 
 def _distinct_names(paths: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +13,14 @@ from ..data.tokenization import decode
 from ..samples import Samples
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
+from .flags import short_sighted
 from .record import Estimate
 from .suite import measure
 
 
+logger = logging.getLogger(__name__)
+
+OPTION = "evaluation.tokenization"  # in a training recipe
 DEFAULT_METRICS = ("bleu", "self_bleu", "distinct")
 
 
@@ -42,10 +47,13 @@ class TextEvaluator(Evaluator):
         settings: TextSettings | None = None,
     ):
         self.tokenizer, self.metrics = tokenizer, list(metrics)
-        measurement = Measurement.of([], references, train, settings=settings or TextSettings())
+        settings = (settings or TextSettings()).for_texts_of(tokenizer)
+        measurement = Measurement.of([], references, train, settings=settings)
         self.measurement = replace(measurement, drawn="temperature:1")
-        for name in self.metrics:
-            self.measurement.check(name)
+        counts = [name for name in self.metrics if "samples" in self.measurement.check(name).inputs]
+        if counts and self.measurement.references and (why := short_sighted(self.measurement.references, OPTION)):
+            self.flags = [f"{', '.join(counts)} cannot judge: {why}"]
+            logger.warning("%s.", self.flags[0])
 
     @classmethod
     def from_corpus(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
+from ..data.tokenization import UNK
 from ..errors import MissingExtraError, UserError
 
 
@@ -27,6 +30,15 @@ TOKENIZATIONS: dict[str, Callable[[], Callable[[str], list[str]]]] = {
     "character": lambda: list,
     "treebank": treebank,
 }
+
+
+def default_tokenization(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """`character` where the tokens of the generator's tokenizer are single characters, else `white_space`."""
+    if tokenizer is None:
+        return "white_space"
+    special = {*tokenizer.all_special_tokens, UNK}
+    characters = all(len(token) == 1 for token in tokenizer.get_vocab() if token not in special)
+    return "character" if characters else "white_space"
 
 
 def import_by_path(path: str, what: str) -> Callable:

@@ -35,12 +35,14 @@ class Run:
         label: of its curve; equal for runs that differ in nothing but the seed.
         lines: of `metrics.jsonl`.
         start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
+        seeds: of its recipe, in words; `None` where there is no recipe.
     """
 
     name: str
     label: str
     lines: list[dict[str, Any]]
     start: str | None = None
+    seeds: str | None = None
 
     @property
     def pretraining(self) -> int:
@@ -87,6 +89,20 @@ def check_measured(runs: Sequence[Run], metrics: Sequence[str]) -> None:
             raise UserError(f"metric {metric!r}", f"one that a run measured ({known})", "check the name")
 
 
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """Read the folders of different runs.
+
+    Raises:
+        UserError: one is named twice.
+        RunFolderError: as `read_run`.
+    """
+    places = [Path(folder).resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"the run {folder!r} is named twice", fix="leave one out")
+    return [read_run(folder) for folder in folders]
+
+
 def read_run(folder: str | Path) -> Run:
     """Read a run's folder.
 
@@ -105,7 +121,8 @@ def read_run(folder: str | Path) -> Run:
     generator = settings.get("generator")
     start = generator.get("pretrained") if isinstance(generator, dict) else None
     # equal for runs of one recipe with different seeds
-    return Run(name, json.dumps(_without_seeds(settings), sort_keys=True, default=str), lines, start)
+    label = json.dumps(_without_seeds(settings), sort_keys=True, default=str)
+    return Run(name, label, lines, start, seeds=str(_seeds(settings)))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -150,6 +167,13 @@ def _without_seeds(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _without_seeds(value) for key, value in node.items() if key not in SEEDS}
     return [_without_seeds(value) for value in node] if isinstance(node, list) else node
+
+
+def _seeds(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        own = [node[key] for key in ("seed", "data_seed") if key in node]
+        return own + [seed for value in node.values() for seed in _seeds(value)]
+    return [seed for value in node for seed in _seeds(value)] if isinstance(node, list) else []
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -47,7 +47,7 @@ class Evaluation:
     ):
         self.session, self.models, self.data, self.units, self.best = session, models, data, units, best
         self.evaluators, self.tokenizer, self.max_new_tokens = evaluators, tokenizer, max_new_tokens
-        self.last: dict[str, Any] = {}  # name, global_step, results
+        self.last: dict[str, Any] = {}  # name, global_step, results, flags
 
     def due(self, phase: Phase, done: int, total: int) -> bool:
         """Whether a unit is followed by an evaluation: by the settings, or because a callback asked for one."""
@@ -66,7 +66,8 @@ class Evaluation:
         if session.is_main:
             session.folder.write_samples(name, texts)
         measured = {key: result.to_dict() for key, result in results.items()}
-        self.last = {"name": name, "global_step": session.state.global_step, "results": measured}
+        flags = [flag for evaluator in self.evaluators for flag in evaluator.flags]
+        self.last = {"name": name, "global_step": session.state.global_step, "results": measured, "flags": flags}
         metrics = {key: result.value for key, result in results.items()}
         # callbacks of transformers look for names with the prefix `eval_`
         metrics |= {f"eval_{key}": value for key, value in metrics.items()}

@@ -28,7 +28,7 @@ class EvaluateAtEnd(TrainerCallback):
     """
 
     def __init__(self, settings: EvaluationArguments, corpus: Corpus):
-        self.settings, self.corpus = settings, corpus
+        self.settings, self.corpus = settings.for_texts_of(corpus.tokenizer), corpus
         self.output = Path(settings.output)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:

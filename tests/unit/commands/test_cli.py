@@ -156,6 +156,25 @@ def test_a_run_on_synthetic_data_keeps_its_oracle_and_is_evaluated_with_it(tmp_p
     assert found["settings"]["oracle"] == str(run / "oracle")
 
 
+@pytest.mark.parametrize("tokenization", [None, "white_space"])
+def test_a_run_on_text_without_spaces_is_measured_by_its_characters(tokenization, tmp_path, lines):
+    """Unless the recipe asks for words: then the card says that they show nothing."""
+    lines.write_text(lines.read_text().replace(" ", ""))
+    (tmp_path / "e.yaml").write_text("metrics: [bleu]\nnum_samples: 20\n")
+    run, more = tmp_path / "run", {"data.tokenizer.level": "char", "evaluation.metrics": "[bleu]"}
+    more |= {"evaluation.recipe": tmp_path / "e.yaml"}
+    more |= {"evaluation.tokenization": tokenization} if tokenization else {}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    card = (run / "generator" / "README.md").read_text()
+    assert f"tokenization:{tokenization or 'character'}" in card
+    why = "the median text has 1 token (tokenization white_space): set evaluation.tokenization character"
+    assert (f"- bleu cannot judge: {why}" in card) is (tokenization is not None)
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+    assert (last["bleu_2"] > 0) is (tokenization is None)
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert found["settings"]["tokenization"] == "character" and found["results"]["bleu_2"]["value"] > 0
+
+
 def test_an_evaluation_recipe_may_name_other_real_text(tmp_path, lines):
     (tmp_path / "other.txt").write_text("the cat sits\n\na dog runs\n")
     (tmp_path / "e.yaml").write_text(f"metrics: [bleu]\nreferences: {tmp_path / 'other.txt'}\n")

@@ -1,5 +1,7 @@
 """Likelihood evaluators: what they return, and under which settings."""
 
+import math
+
 import pytest
 import torch
 
@@ -19,7 +21,12 @@ def test_evaluators_return_signed_estimates(synthetic):
     found = HeldOutNLL(held_out).evaluate(generator, samples, seed=5)
     found |= OracleNLL(oracle, held_out).evaluate(generator, samples, seed=5)
     expected = nll(generator, held_out, "test") | nll(generator, samples, "div") | nll(oracle, samples, "oracle")
-    expected |= divergences(generator, oracle, samples, held_out)
+    expected |= LIKELIHOODS["oracle_divergence"](
+        generator=generator, oracle=oracle, samples=samples, held_out=held_out
+    )
+    assert (
+        found["jsd_oracle"].high == math.log(2) < divergences(generator, oracle, samples, held_out)["jsd_oracle"].high
+    )
     assert {n: (e.value, e.low, e.high) for n, e in found.items()} == {
         n: (e.value, e.low, e.high) for n, e in expected.items()
     }
