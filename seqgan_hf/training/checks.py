@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -11,6 +12,9 @@ from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Objective
 from ..samples import Samples
 from .batches import InMemoryData, TrainingData
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
@@ -68,6 +72,13 @@ def check_models(
     if embedded < vocab_size:
         raise UserError(
             f"the discriminator knows {embedded} token ids", f"{vocab_size}", "set `discriminator.config.vocab_size`"
+        )
+    if embedded > vocab_size:
+        logger.warning(
+            "The discriminator knows %d token ids, the generator %d, whose ids it reads. If it was pretrained with "
+            "another tokenizer, they are other words to it: name that tokenizer in `data.tokenizer.pretrained`",
+            embedded,
+            vocab_size,
         )
     _check_length(discriminator, "discriminator", data, max_new_tokens)
 
