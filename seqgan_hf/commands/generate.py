@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import torch
 from jsonargparse import ArgumentParser
 
-from ..data.tokenization import decode, one_line
+from ..data.lines import one_line
+from ..data.tokenization import decode, decode_continuations, encode_batch, unknown_parts, unknown_token_id
 from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator, load_generator
 from ..generation.sampling import sample
-from ..generation.vocabulary import start_prompt
+from ..generation.vocabulary import start_prompt, suppressing
+
+
+logger = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> None:
     """`MODEL [--output FILE]`, and the arguments of `generate_texts`."""
     parser = ArgumentParser(prog="seqgan-hf generate", description="Write samples of a trained generator.")
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
-    parser.add_function_arguments(generate_texts, skip={"generator"})
+    parser.add_function_arguments(generate_texts, skip={"generator", "no_unknown"})
+    parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parser.parse_args(arguments))
     output, model = options.pop("output"), options.pop("model")
@@ -42,21 +48,23 @@ def generate_texts(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int | None = None,
+    no_unknown: bool = False,
 ) -> list[str]:
     """Sample texts.
 
     Args:
         generator: what `load_generator` gave.
         num_samples: how many.
-        prompt: text that every sample continues; it stands before each.
+        prompt: text that every sample continues; it stands before each, as it was given.
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
         seed: the same seed writes the same samples.
+        no_unknown: never write the token of unknown words.
 
     Raises:
-        UserError: a value is out of range.
+        UserError: a value is out of range, or the prompt holds an id outside the vocabulary.
     """
     model, tokenizer = generator.model, generator.tokenizer
     if num_samples < 1:
@@ -68,10 +76,14 @@ def generate_texts(
         raise UserError(f"seed={seed}", "a number from 0 to 2**63 - 1", "set --seed")
     start = start_prompt(model, num_samples)
     if prompt:
-        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(start.device)
-        start = torch.cat([start, ids.long().expand(num_samples, -1)], dim=1)
+        if unknown := unknown_parts(tokenizer, prompt):
+            logger.warning(
+                "Not known to the generator, which reads each as unknown: %s", ", ".join(map(repr, unknown))
+            )
+        given = torch.tensor(encode_batch(tokenizer, [prompt]), dtype=torch.long, device=start.device)
+        start = torch.cat([start, given.expand(num_samples, -1)], dim=1)
     rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)
-    samples = sample(model, start, length, temperature, top_k, top_p, rng)
-    if prompt:  # decoded as a whole, so that spaces between prompt and continuation come out right
-        samples = samples._replace(ids=samples.sequences[:, 1:], mask=samples.attention_mask[:, 1:])
-    return decode(samples, tokenizer)
+    never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
+    with suppressing(model, never):
+        samples = sample(model, start, length, temperature, top_k, top_p, rng)
+    return decode_continuations(tokenizer, prompt, samples) if prompt else decode(samples, tokenizer)

@@ -14,23 +14,34 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..generation.likelihood import sequence_logprobs
-from ..samples import Samples
+from ..generation.vocabulary import suppressed_tokens
+from ..samples import BoolTensor, Samples
 from .base import Evaluator
 from .catalog import Metric
 from .record import Estimate, Result
 
 
 def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
-    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`; padding does not count.
+    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`.
+
+    Padding does not count, and neither do tokens that the model never writes (see `unwritable`), as a perplexity
+    leaves out words that its vocabulary lacks.
 
     Intervals are over sequences. The per-token value is a ratio of two sums over sequences (nats by tokens), and its
     standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
     """
-    nats = -sequence_logprobs(model, samples)
-    tokens = samples.lengths.to(nats)
+    counted = samples.mask & ~unwritable(model, samples)
+    nats = -sequence_logprobs(model, samples, counted)
+    tokens = counted.sum(dim=1).to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
     return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
+
+
+def unwritable(model: PreTrainedModel, samples: Samples) -> BoolTensor:
+    """Where sequences hold a token that the model never writes, such as a word that training did not show, (N, T)."""
+    suppressed = torch.tensor(suppressed_tokens(model), dtype=torch.long, device=samples.ids.device)
+    return samples.mask & torch.isin(samples.ids, suppressed)
 
 
 def _standard_error(values: Tensor) -> float:
@@ -103,7 +114,8 @@ def measure_likelihoods(
     """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
 
     The size of the vocabulary in the signature stands for the tokenizer: nats per word and per character are different
-    things.
+    things. So are nats over fewer tokens: how many the generator never writes, and how often held-out sequences hold
+    one, which is then left out, is told where there are any.
 
     Args:
         names: out of `LIKELIHOODS`.
@@ -114,6 +126,8 @@ def measure_likelihoods(
     generator, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
     drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
+    if suppressed := len(suppressed_tokens(generator)):
+        drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}
     for metric in map(LIKELIHOODS.__getitem__, names):

@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode
+from ..data.tokenization import decode, encode_batch, unknown_token_id
 from ..errors import UserError
 from ..generation.sampling import sample
-from ..generation.vocabulary import special_tokens, start_prompt
+from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
 from ..samples import Samples
 
 
@@ -72,13 +72,13 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
     """Real texts as the generator would have written them: start token, tokens, end token.
 
     Raises:
-        UserError: the generator has no start token, or a text has no token at all and nothing to end it.
+        UserError: the generator has no start token, or a text has no token at all and nothing to end it, or an id that
+            is outside the vocabulary.
     """
     if isinstance(texts, str) or not len(texts):
         raise UserError(f"texts={texts!r:.60}", "a list of at least one text", "pass them as a list")
     ends, pad = special_tokens(generator.model)
-    encoded = generator.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    rows = [[*row, *ends[:1]] for row in encoded]
+    rows = [[*row, *ends[:1]] for row in encode_batch(generator.tokenizer, list(texts))]
     if not all(rows):
         raise UserError("a text without a token", "at least one token in each text", "drop empty references")
     ids = SimpleNamespace(bos_token_id=int(start_prompt(generator.model, 1)), pad_token_id=pad)
@@ -87,9 +87,10 @@ def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
 
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
     """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
-    unknown = generator.tokenizer.unk_token_id
+    unknown = unknown_token_id(generator.tokenizer)
     share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].float().mean())
-    note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"
+    treated = "leaves them out" if unknown in suppressed_tokens(generator.model) else "scores them as unknown"
+    note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test {treated}"
     return [note] if share else []
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..data.tokenization import one_line
+from ..data.lines import one_line
 from .flags import compared
 from .record import Estimate
 from .suite import Evaluation

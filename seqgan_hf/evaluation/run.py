@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..data.lines import from_one_line
 from ..data.oracle import draw
 from ..data.tokenization import decode
 from ..errors import UserError
@@ -178,7 +179,7 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 
 def read_lines(path: str, what: str, notes: list[str], blank: bool = False) -> list[str]:
-    """The texts of a UTF-8 file, one per line.
+    """The texts of a UTF-8 file, one per line, as `one_line` wrote them.
 
     Args:
         path: the file.
@@ -196,6 +197,7 @@ def read_lines(path: str, what: str, notes: list[str], blank: bool = False) -> l
         expected = "a UTF-8 file with one text per line"
         raise UserError(problem, expected, "check the path, or save it as UTF-8") from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    lines = [from_one_line(line) for line in lines]
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
         raise UserError(f"{what}={path!r} has no text in it", "one text per line", "check the file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -11,6 +12,9 @@ from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
 from ..samples import Samples
 from .batches import InMemoryData, TrainingData
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
@@ -48,6 +52,13 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
         if (known := len(embeddings.weight)) < vocab_size:
             fix = "set `discriminator.config.vocab_size`"
             raise UserError(f"the discriminator knows {known} token ids", f"{vocab_size}", fix)
+        if known > vocab_size:
+            logger.warning(
+                "The discriminator knows %d token ids, the generator %d, whose ids it reads. If it was pretrained "
+                "with another tokenizer, they are other words to it: name that one in `data.tokenizer.pretrained`",
+                known,
+                vocab_size,
+            )
     for name, model in models.players().items():
         _check_length(model, name, data, max_new_tokens)
         if not any(parameter.requires_grad for parameter in model.parameters()):

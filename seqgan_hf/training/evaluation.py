@@ -8,7 +8,8 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from ..data.tokenization import decode, one_line
+from ..data.lines import one_line
+from ..data.tokenization import decode
 from ..evaluation.base import Evaluator
 from ..evaluation.record import Estimate
 from ..generation.modes import evaluating

@@ -28,6 +28,7 @@ from .processes import share_weights, together
 from .results import save_results
 from .schedule import schedule
 from .session import Session
+from .suppression import suppress_special_tokens
 
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other; 4 is that of evaluations.
@@ -46,7 +47,8 @@ class AdversarialTrainer:
         train_dataset: rows with `input_ids` and, for conditional generation, `prompt_ids` (see `data.Corpus`); or
             `Samples`.
         eval_dataset: held-out rows of the same kind; NLL_test is measured on them.
-        processing_class: the tokenizer; it is saved with the generator and writes the samples as text.
+        processing_class: the tokenizer; it is saved with the generator, writes the samples as text, and says which
+            tokens stand for no text: the generator never writes these unless a training sequence holds them.
         callbacks: `TrainerCallback`s, besides those of `args.report_to`.
         evaluators: further measurements of the generator at every evaluation.
         pretraining: how the generator is pretrained; maximum likelihood by default.
@@ -84,6 +86,8 @@ class AdversarialTrainer:
         check_models(self.models, self.data, self.max_new_tokens)
         for model in self.models.players().values():
             nn.Module.to(model, device)
+        if processing_class is not None:
+            suppress_special_tokens(self.models.players().values(), self.data, processing_class)
         for given in (self.objective, self.pretraining):
             given.check(self.models)
         share_weights(accelerator, self.models.named())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, TrainerCallback
 
 from ...data import Corpus
-from ...data.tokenization import one_line
+from ...data.lines import one_line
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, load_oracle_generator
 from ...evaluation.run import evaluate_generator, read_lines, write_evaluation

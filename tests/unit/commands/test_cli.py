@@ -15,8 +15,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from seqgan_hf.commands import main
+from seqgan_hf.commands.generate import generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.evaluation.loading import load_generator
+from seqgan_hf.evaluation.run import read_lines
 from tests.tools.small_runs import quickstart, short_run
 
 
@@ -233,6 +236,68 @@ def test_generate_writes_samples(tmp_path, lines, capsys):
     with pytest.raises(SystemExit) as exit:
         main([*call, "--num_sampels", "3"])
     assert exit.value.code == 2
+
+
+@pytest.fixture
+def trained(tmp_path) -> callable:
+    """A function that trains a tiny generator on lines and returns its run's folder."""
+
+    def train(content: str, **more) -> Path:
+        (tmp_path / "trained.txt").write_text(content, encoding="utf-8")
+        folder = tmp_path / "run"
+        options = {"training.rounds": 0} | more
+        assert main(short_run(ROOT / "recipes/text/seqgan.yaml", folder, tmp_path / "trained.txt", **options)) == 0
+        return folder
+
+    return train
+
+
+def test_generate_names_what_it_does_not_know_and_prints_the_prompt_as_it_was_given(trained, capsys, caplog):
+    folder = trained("\n".join(f"a man{' rides' * (i % 3)} here" for i in range(64)))
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--num_samples", "4", "--prompt", " a  postive man"]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 4 and all(line.startswith(" a  postive man") and "<unk>" not in line for line in written)
+    assert "reads each as unknown: 'postive'" in caplog.text
+
+
+def test_generate_refuses_ids_outside_the_vocabulary(trained, capsys):
+    numbers = "\n".join(f"{i % 5} {i % 3} 4" for i in range(64))
+    folder = trained(numbers, data="seqgan_hf.data.IdsData")
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--num_samples", "2", "--prompt", "3  4"]) == 0
+    assert all(re.fullmatch("3  4( [0-4])*", line) for line in capsys.readouterr().out.splitlines())
+    assert main(["generate", str(folder), "--prompt", "3 7"]) == 1
+    assert "'7' in a text of integer ids: expected ids from 0 to 4" in capsys.readouterr().err
+
+
+def test_generate_can_do_without_the_unknown_token(trained, capsys):
+    """A word of two is unknown in training, so that the generator writes it unless it must not."""
+    folder = trained("\n".join(f"a w{i} a w{-i}" for i in range(64)), **{"data.tokenizer.min_count": 5})
+    capsys.readouterr()
+    call = ["generate", str(folder), "--num_samples", "50", "--seed", "1"]
+    assert main(call) == 0
+    assert "<unk>" in capsys.readouterr().out
+    assert main([*call, "--no_unknown"]) == 0
+    written = capsys.readouterr().out
+    assert "<unk>" not in written and len(written.splitlines()) == 50 and set(written.split()) == {"a"}
+
+
+def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
+    """Line breaks and indentation: in each sample as in the training text, one line each in the file."""
+    texts = [f"if x:\r\n    print('a\\n', {i % 3})\n" for i in range(64)]
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    tokens = {"data.tokenizer.level": "char", "training.pretrain_epochs": 40, "data.text_column": "text"}
+    (tmp_path / "trained.jsonl").write_text(rows)
+    path = tmp_path / "trained.jsonl"
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", path, **tokens)) == 0
+    out = tmp_path / "samples.txt"
+    assert main(["generate", str(tmp_path / "run"), "--num_samples", "200", "--seed", "1", "--output", str(out)]) == 0
+    generator = load_generator(str(tmp_path / "run"), "cpu")
+    drawn = generate_texts(generator, 200, seed=1)
+    assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
+    assert len(out.read_text().splitlines()) == 200
+    assert read_lines(str(out), "samples", [], blank=True) == drawn
 
 
 @pytest.mark.parametrize("objective", ["MLE", "ConstantReward"])

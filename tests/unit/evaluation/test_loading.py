@@ -3,10 +3,15 @@
 import copy
 from dataclasses import replace
 
+import pytest
 import torch
 
+from seqgan_hf.data import TokenizerConfig, integer_tokenizer
+from seqgan_hf.data.tokenization import build_tokenizer, encode_batch
+from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.loading import draw_samples, encode_texts, tempered, unknown_notes
 from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.vocabulary import suppressing
 from tests.tools.small_language import REFERENCES
 
 
@@ -24,14 +29,26 @@ def test_real_texts_are_encoded_as_the_generator_writes(generator):
 
 
 def test_tokens_that_the_generator_does_not_know_are_noted(generator):
+    """Whether its tokenizer declares the unknown token or not."""
     samples = encode_texts(generator, ["the zebra", "a boy"])  # 1 of 4 words, 2 ends
-    assert unknown_notes(generator, samples) == []  # its tokenizer has no name for what it does not know
     tokenizer = copy.deepcopy(generator.tokenizer)
     tokenizer.unk_token = "<unk>"
-    knows = replace(generator, tokenizer=tokenizer)
-    [note] = unknown_notes(knows, samples)
-    assert note.startswith("16.7% of the references' tokens are unknown to tiny")
-    assert unknown_notes(knows, encode_texts(generator, ["the man"])) == []
+    for each in (generator, replace(generator, tokenizer=tokenizer)):
+        note = "16.7% of the references' tokens are unknown to tiny; NLL_test "
+        assert unknown_notes(each, samples) == [note + "scores them as unknown"]
+        with suppressing(each.model, {3}):
+            assert unknown_notes(each, samples) == [note + "leaves them out"]
+        assert unknown_notes(each, encode_texts(generator, ["the man"])) == []
+
+
+def test_references_are_read_as_training_lines_are(generator):
+    """An end token that is spelled out does not end anything, and an id outside the vocabulary is an error."""
+    words = build_tokenizer(TokenizerConfig(), lambda: [["the <eos> man"]])
+    samples = encode_texts(replace(generator, tokenizer=words), ["the <eos> man"])
+    assert samples.ids.tolist() == [[*encode_batch(words, ["the <eos> man"])[0], 2]] and (samples.ids == 2).sum() == 1
+    ids = replace(generator, tokenizer=integer_tokenizer(5))
+    with pytest.raises(UserError, match="'7' in a text of integer ids: expected ids from 0 to 4"):
+        encode_texts(ids, ["3 4", "3 7"])
 
 
 def test_tempered_likelihoods_are_those_of_scaled_logits(generator):
