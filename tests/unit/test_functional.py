@@ -17,7 +17,15 @@ from transformers import OPTConfig, OPTForCausalLM
 from seqgan_hf import functional
 from seqgan_hf.functional import discounted, filter_logits, linear_kl, linear_nll, masked_mean, sample_categorical
 from seqgan_hf.generation.modes import evaluating, train_without_dropout
+from tests.tools.plain_paths import fast_paths
 from tests.tools.tiny import build_generator
+
+
+@pytest.fixture
+def as_shipped():
+    """For what holds of the fast paths only, whatever the suite runs with."""
+    with fast_paths("auto"):
+        yield
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 63, 64, 65, 1000])
@@ -66,6 +74,7 @@ def test_categorical_never_draws_an_impossible_token(seed, extreme):
     assert (logits.softmax(-1)[torch.arange(50), tokens] > 0).all()
 
 
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize(
     ("vocab_size", "uniforms", "token"),
     [
@@ -118,6 +127,7 @@ def test_filter_logits_keeps_no_token_more_and_none_less(options, kept):
     assert torch.equal(found[0, kept], row[kept])
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_a_block_of_logits_stays_in_the_cache_of_a_cpu_and_takes_256_mib_elsewhere():
     for device, vocab_size, rows in (
         ("cpu", 2**15, 2**5),
@@ -140,7 +150,7 @@ class Products(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, the product is torch's")
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.skipif(functional._ONEDNN_LINEAR is None, reason="needs a torch with oneDNN")
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias):
@@ -216,6 +226,7 @@ def test_gradients_of_a_divergence_in_half_precision_are_summed_in_single(forwar
         torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.02, atol=0)
 
 
+@pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("loss", ["nll", "kl"])
 def test_what_waits_for_the_backward_pass_takes_no_more_memory_than_the_gradients(loss):
     head, kept = half_precision_head(5), []
@@ -240,6 +251,7 @@ def test_the_precision_of_losses_does_not_depend_on_torchs_default(default):
     assert {tensor.dtype for tensor in found} == {torch.float32}
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_linear_nll_computes_no_gradient_of_a_frozen_head():
     """Its size is that of the vocabulary."""
     head, kept = nn.Linear(4, 6).requires_grad_(False), []
