@@ -268,6 +268,7 @@ def test_linear_nll_computes_no_gradient_of_a_frozen_head():
 def test_masked_mean_ignores_what_is_masked_even_nan():
     values, mask = torch.tensor([[1.0, 3.0, float("nan")]]), torch.tensor([[True, True, False]])
     assert masked_mean(values, mask) == 2.0
+    assert masked_mean(values[:, :1], mask[:, :1]) == 1.0
     assert masked_mean(values, torch.zeros_like(mask)) == 0.0
 
 

@@ -371,6 +371,16 @@ def test_a_loss_may_read_other_tokens_than_it_predicts(generator):
     torch.testing.assert_close(loss, -expected.sum(), rtol=1e-4, atol=1e-4)
 
 
+def test_losses_and_the_trial_of_a_head_keep_no_cache():
+    """The keys and values of all positions would wait for the backward pass."""
+    generator, caches = build_generator("gpt2"), []
+    generator.base_model.register_forward_hook(lambda module, inputs, output: caches.append(output.past_key_values))
+    assert decoder_module.has_plain_head(generator)
+    samples = Samples(start_prompt(generator, 2), torch.full((2, 3), 4), torch.ones(2, 3, dtype=torch.bool))
+    token_logprobs(generator, samples), weighted_nll(generator, samples, torch.ones(2, 3))
+    assert caches == [None] * 4  # two of them to try the head
+
+
 def test_weights_of_half_precision_do_not_round_the_log_probabilities(generator):
     samples, weights = sample(generator, start_prompt(generator, 4), 6, rng=seeded(2)), torch.ones(4, 6)
     with evaluating(generator):
