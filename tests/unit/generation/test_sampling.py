@@ -62,6 +62,26 @@ def test_samples_follow_the_models_distribution(kind, padded):
     assert stats.chisquare(observed.numpy(), expected.numpy() * count / expected.sum().item()).pvalue > 1e-3
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, every step reads all tokens")
+@pytest.mark.parametrize("padded", [False, True])
+def test_every_token_is_read_at_its_position(padded):
+    """Padding does not count. Some models count from zero in every call unless they are told, so all are told."""
+    generator, read = build_generator("gpt2", eos=None), []
+    assert decoder_module.has_plain_head(generator)  # tried without positions
+    generator.base_model.register_forward_pre_hook(
+        lambda module, inputs, options: read.append(options["position_ids"].tolist()), with_kwargs=True
+    )
+    prompt, mask = padded_prompts() if padded else (start_prompt(generator, 1), None)
+    samples = sample(generator, prompt, 3, prompt_mask=mask, max_rows=3)
+    if padded:
+        assert read == [[[0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 0, 0]], [[2], [4], [1]], [[3], [5], [2]]]
+    else:
+        assert read == [[[0]], [[1]], [[2]]]
+    read.clear()
+    token_logprobs(generator, samples)
+    assert read == ([[[0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 2]]] if padded else [[[0, 1, 2]]])
+
+
 def test_sequences_end_at_eos_and_are_padded_after_it(generator):
     drawn = sample(generator, start_prompt(generator, 200), 9, rng=seeded(0))
     for ids, mask in zip(drawn.ids.tolist(), drawn.mask, strict=True):
@@ -548,6 +568,20 @@ def test_own_tokens_follow_the_models_distribution():
     expected = exact_logprobs(generator.eval(), row).sum(1).exp().detach().double() * count
     observed = torch.bincount(mixed[:, 0] * 4 + mixed[:, 1], minlength=16)
     assert stats.chisquare(observed.numpy(), expected.numpy() * count / expected.sum().item()).pvalue > 1e-3
+
+
+def test_what_is_drawn_depends_on_the_given_random_source_alone():
+    generator = build_generator("lstm", eos=None)
+    given = sample(generator, start_prompt(generator, 50), 6, rng=seeded(0))
+    for draw in (
+        lambda rng: sample(generator, given.prompt, 6, rng=rng).ids,
+        lambda rng: mix_in_own_tokens(generator, given, 0.5, rng=rng),
+        lambda rng: rollouts_of(generator, given, 1, rng=rng)[0].ids,
+    ):
+        state = torch.get_rng_state()
+        first = draw(seeded(3))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(first, draw(seeded(3))) and not torch.equal(first, draw(seeded(4)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
