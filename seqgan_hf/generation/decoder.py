@@ -166,7 +166,7 @@ class Decoder:
         for block, numbers in zip(features.split(size), uniforms.split(size), strict=True):
             logits = filter_logits(head_logits(self.head, block, self.added), temperature, top_k, top_p)
             tokens.append(sample_categorical(logits, numbers))
-        return torch.cat(tokens) if tokens else torch.empty(0, dtype=torch.long, device=features.device)
+        return torch.cat(tokens)
 
     def bytes_per_row(self, length: int) -> int:
         """Memory of one row's cache once it holds `length` tokens: keys and values grow, recurrent states do not."""

@@ -31,7 +31,7 @@ def start_prompt(generator: PreTrainedModel, batch_size: int) -> LongTensor:
     bos = generator.config.bos_token_id
     if bos is None:
         raise UserError("a generator without `bos_token_id`", "a start token", "set it in its config")
-    return torch.full((batch_size, 1), bos, dtype=torch.long, device=generator.device)
+    return torch.full((batch_size, 1), bos, device=generator.device)
 
 
 def vocabulary_size(generator: PreTrainedModel) -> int:
