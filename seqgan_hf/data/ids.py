@@ -50,7 +50,8 @@ class IdsData(TableData):
         Raises:
             DataError: if the data cannot be read, or an id lies outside the vocabulary; the message names the row.
         """
-        rows = [id_rows(each, self.ids_column, self.prompt_column) for each in self._read(["text"])]
+        named = {"ids", "input_ids", self.ids_column, self.prompt_column} - {None}
+        rows = [id_rows(each, self.ids_column, self.prompt_column) for each in self._read(named)]
         words = self._vocabulary(rows)
         # the special tokens that the data do not have get the ids after theirs
         free = iter(range(words, words + 3))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ..data.delimited import FileFormat
+from ..data.sources import file_kind
 from ..errors import UserError
 from .catalog import TextSettings, get_metric
 from .tokenization import import_by_path, tokenize
@@ -78,14 +80,15 @@ class SuiteSettings(TextSettings):
 
 
 @dataclass
-class EvaluationArguments(SuiteSettings):
-    """What to evaluate, against what, and how.
+class EvaluationArguments(SuiteSettings, FileFormat):
+    """What to evaluate, against what, and how. Besides these attributes, those of `FileFormat` hold for all files.
 
     Attributes:
-        samples: file of generated texts, one per line. Give this or `model`.
+        samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
-        references: file of real texts on which nothing was trained, one per line.
-        train: file of the training texts, one per line; needed for copying, the LM score and NLL_gen.
+        references: file of real texts on which nothing was trained, likewise.
+        train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
+        text_column: column with the text in files that are tables; by default `text`, or the only column of text.
         oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
             held-out text is then drawn from it.
         output: folder for `metrics.json`, `report.md` and pictures.
@@ -95,10 +98,12 @@ class EvaluationArguments(SuiteSettings):
     model: list[str] = field(default_factory=list)
     references: str | None = None
     train: str | None = None
+    text_column: str | None = None
     oracle: str | None = None
     output: str = "evaluation"
 
     def __post_init__(self):
+        self.check_separator()
         if bool(self.samples) == bool(self.model):
             given = "both" if self.samples else "neither"
             raise UserError(f"{given} of samples and model", "exactly one of them", "give a file or a generator")
@@ -108,6 +113,11 @@ class EvaluationArguments(SuiteSettings):
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")
+        files = [file for file in (self.samples, self.references, self.train) if file]
+        settings = self.of_tables | ({"text_column": self.text_column} if self.text_column else {})
+        if settings and all(file_kind(file) == "text" for file in files):
+            problem = f"{settings} with {files}"
+            raise UserError(problem, "these only with tables, such as .csv files", "leave them out")
         super().__post_init__()
 
     @property

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..data.lines import from_one_line
 from ..data.oracle import draw
+from ..data.text import read_texts
 from ..data.tokenization import decode
 from ..errors import UserError
 from ..samples import Samples
@@ -136,7 +136,7 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     """Evaluate, and write the report into `arguments.output`; returns what `write_evaluation` does.
 
     Raises:
-        UserError: files that are missing, empty or not UTF-8; metrics that are unknown or lack what they need.
+        UserError: files that are missing, empty or not read for certain; metrics that are unknown or lack something.
     """
     output = Path(arguments.output)
     try:
@@ -145,11 +145,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
         problem = f"output={arguments.output!r} cannot be written ({error.strerror})"
         raise UserError(problem, "a folder", "choose another") from error
     notes: list[str] = []
-    references = read_lines(arguments.references, "references", notes) if arguments.references else None
-    train = read_lines(arguments.train, "train", notes) if arguments.train else None
+    references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
+    train = read_lines(arguments.train, "train", notes, arguments) if arguments.train else None
     if arguments.samples:
         arguments = arguments.for_texts_of(None)
-        texts = read_lines(arguments.samples, "samples", notes, blank=True)
+        texts = read_lines(arguments.samples, "samples", notes, arguments, blank=True)
         evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments)
         evaluation.notes[:0] = notes
         return write_report(evaluation, output, f"Evaluation of {arguments.samples}", asdict(arguments))
@@ -178,29 +178,25 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
     raise UserError(f"the same model twice in {list(paths)}", "different ones", "drop the repeated one")
 
 
-def read_lines(path: str, what: str, notes: list[str], blank: bool = False) -> list[str]:
-    """The texts of a UTF-8 file, one per line, as `one_line` wrote them.
+def read_lines(
+    path: str, what: str, notes: list[str], settings: EvaluationArguments, blank: bool = False
+) -> list[str]:
+    """The texts of a file of any kind that training reads.
 
     Args:
         path: the file.
         what: what the texts are, for messages.
         notes: what is left out is added to these.
-        blank: keep empty lines (an empty sample is a sample; an empty reference is a mistake in a file).
+        settings: how the file is written, and the column with the text.
+        blank: keep empty texts (an empty sample is a sample; an empty reference is a mistake in a file).
 
     Raises:
-        UserError: no such file, not UTF-8, or no text in it.
+        UserError: no such file, one that cannot be read for certain, or no text in it.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"{what}={path!r} cannot be read ({getattr(error, 'strerror', None) or error})"
-        expected = "a UTF-8 file with one text per line"
-        raise UserError(problem, expected, "check the path, or save it as UTF-8") from error
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
-    lines = [from_one_line(line) for line in lines]
+    lines = read_texts(path, settings.text_column, settings)
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
-        raise UserError(f"{what}={path!r} has no text in it", "one text per line", "check the file")
+        raise UserError(f"{what}={path!r} has no text in it", "at least one text", "check the file")
     if dropped := len(lines) - len(kept):
         notes.append(f"{dropped} empty lines of {what} were left out")
     return kept

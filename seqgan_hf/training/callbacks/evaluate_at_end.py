@@ -50,7 +50,7 @@ class EvaluateAtEnd(TrainerCallback):
         if (path := getattr(self.settings, name)) is None:
             return None
         if Path(path) != self.output / f"{name}.txt":
-            return read_lines(path, name, notes)
+            return read_lines(path, name, notes, self.settings)
         texts = self.corpus.texts(split)
         Path(path).write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")
         return [text for text in texts if text.strip()]  # as from a file
