@@ -73,12 +73,15 @@ def compare_runs(
                 values[metric] = float(np.mean(last)), deviation, len(last)
         comparison.rows[experiment] = [run.name for run in members], values
     if output is not None:
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output!r} ({error.strerror})", "a folder", "choose another") from error
         _write(comparison, Path(output))
     return comparison
 
 
 def _write(comparison: Comparison, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     picture = output / "comparison.png"
     drawn = draw_runs(comparison.runs, picture, comparison.metrics)
     page = ["# Comparison of runs", "", "Last values: mean ± standard deviation over runs (seeds).", ""]

@@ -78,7 +78,7 @@ def make_parts(
     by_process: dict[str, Part] = {**objectives, "progress": progress}
     fingerprint = data.fingerprint()
     check_same_data(session.accelerator, fingerprint)
-    units.checkpoints = Checkpoints(session, models, best, shared, by_process, fingerprint)
+    units.checkpoints = Checkpoints(session, models, best, shared, by_process, fingerprint, tokenizer)
     push = PushToHub(session, models.discriminator is not None)
     bar = LogLines() if args.disable_tqdm else ProgressBar()
     watching: list[TrainerCallback] = [bar, collapse, TrackSamples(session)]

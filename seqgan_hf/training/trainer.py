@@ -82,6 +82,8 @@ class AdversarialTrainer:
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
+        # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
+        generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
         self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
         for model in self.models.players().values():
             nn.Module.to(model, device)
