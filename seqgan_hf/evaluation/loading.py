@@ -62,7 +62,7 @@ def _source(path: str) -> str:
     if (folder / "generator").is_dir():
         return str(folder / "generator")
     if (folder / "metrics.jsonl").exists():
-        kept = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda each: each.stat().st_mtime)
+        kept = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda each: (len(each.name), each.name))
         ways = f"name its checkpoint {str(kept[-1])!r}, or " if kept else ""
         resume = "go on with --training.resume_from_checkpoint true" if kept else "train it to the end"
         raise UserError(f"the run in {path!r} has not ended, so it holds no generator yet", fix=ways + resume)

@@ -74,8 +74,11 @@ class RunFolder:
         if self.recipe_text is None:
             return
         old, new = (yaml.safe_load(text) for text in (self.recipe.read_text(encoding="utf-8"), self.recipe_text))
-        started = {name: old["training"][name] for name in STARTING if name in old.get("training", {})}
-        new["training"] |= started
+        for name in STARTING:
+            if name in old["training"]:
+                new["training"][name] = old["training"][name]
+            else:
+                new["training"].pop(name, None)
         if new != old:
             with writable(self.recipe):
                 self.recipe.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True), encoding="utf-8")
