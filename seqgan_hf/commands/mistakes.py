@@ -118,9 +118,8 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
             return unknown_key(unknown["key"], parameters, name)
     if unknown:
         return _unknown_at_the_top(unknown, parser.get_defaults())
-    place, _, said = message.rpartition('Parser key "')[2].partition('":')
-    keys = [*dict.fromkeys([*re.findall(r'Parser key "([^"]+)"', message), place])]
-    return _wrong_value(".".join(keys), said, parser)
+    keys = [*dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))]  # of the settings, the innermost last
+    return _wrong_value(".".join(keys), message.rpartition(f'"{keys[-1]}":')[2] if keys else message, parser)
 
 
 def _without_value(arguments: list[str]) -> str | None:
@@ -152,9 +151,9 @@ def _wrong_value(place: str, said: str, parser: ArgumentParser) -> RecipeError:
     given = re.search(r"(?:Got value|Given value): (.*)", said)
     value = "" if given is None else given[1]
     types = re.search(r"Subtypes: \[(.*)\]", said) or re.search(r"Expected an? (.*?)(?:\. Got value|$)", said)
-    if isinstance(node := parser.get_defaults().get(place), Namespace) and "Unable to load" in said:
-        value = said.partition("config '")[2].partition("'")[0]
-        return RecipeError(f"{place}={_short(value)}", _by_name(vars(node)))
+    section = re.search(r"Unable to load config ['\"](.*)['\"]", said)
+    if section and isinstance(node := parser.get_defaults().get(place), Namespace):
+        return RecipeError(f"{place}={_short(section[1])}", _by_name(vars(node)))
     if types is None:
         shown = "--print_config` shows all settings" if "config" in parser.get_defaults() else "--help` says more"
         hint = f"`{parser.prog} {shown}"

@@ -76,14 +76,15 @@ def _adapted(source: str) -> str | None:
         MissingExtraError: it is one, and peft is not installed.
     """
     try:
-        settings = find_adapter_config_file(source)
-    except (OSError, ValueError):  # neither a folder here nor on the Hub: the model itself is not found either
+        found = find_adapter_config_file(source)
+        settings = None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # neither a folder here nor on the Hub, or broken: loading it says so
         return None
     if settings is None:
         return None
     if not is_peft_available():
         raise MissingExtraError(f"the adapter {source!r} needs peft", None, "run `pip install peft`")
-    return json.loads(Path(settings).read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+    return settings.get("base_model_name_or_path") or ""
 
 
 def _load(kind: Any, source: str) -> Any:
@@ -101,13 +102,12 @@ def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     if folder.is_file():
         return UserError(f"{source!r} is a file", GENERATOR, "name the folder that it lies in")
     if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
-        problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({reason})"
+        why = reason if Path(base).is_dir() else _absent(base, reason)
+        problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
         fix = "put the model there, or write its place as base_model_name_or_path into adapter_config.json"
         return UserError(problem, "the model that was adapted", fix)
     if not folder.is_dir():
-        return UserError(
-            f"no folder {source!r} here, and no such model from the Hub ({reason})", GENERATOR, "check it"
-        )
+        return UserError(_absent(source, reason), GENERATOR, "check the path")
     if not (folder / "config.json").exists() and base is None:
         return UserError(f"the folder {source!r} holds no model", GENERATOR, name_inner(source))
     if kind is AutoTokenizer and not (folder / "tokenizer_config.json").exists():
@@ -116,6 +116,12 @@ def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
         return UserError(f"the model in {source!r} is no causal language model", GENERATOR, "check the path")
     what = "tokenizer" if kind is AutoTokenizer else "model"
     return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", GENERATOR, "check the path")
+
+
+def _absent(source: str, reason: str) -> str:
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
+        return f"no folder {source!r}"
+    return f"no folder {source!r} here, and no such model from the Hub ({reason})"
 
 
 def name_inner(folder: str) -> str:

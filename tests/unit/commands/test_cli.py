@@ -422,7 +422,7 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["evaluate", "--metrix", "bleu"], 1, "unknown key 'metrix' in the recipe: expected one of "),
         (["data"], 1, "no corpus: expected a recipe or a file."),
         (["data", "no/such.yaml"], 1, "recipe 'no/such.yaml' does not exist"),
-        (["generate", "no/such/model"], 1, "no folder 'no/such/model' here, and no such model from the Hub"),
+        (["generate", "no/such/model"], 1, "no folder 'no/such/model': expected a run's folder"),
         (["generate", "no/such/model", "--output", "no/such/folder/file"], 1, "--output 'no/such/folder/file'"),
     ],
 )

@@ -100,6 +100,7 @@ COMMANDS = [
     ("train R extra", "'extra' is no option: expected options such as `--name value`"),
     ("train R data.train_file=lines.txt", "'data.train_file=lines.txt' is no option"),
     ("train R -data.train_file lines.txt", "'-data.train_file' is no option"),
+    ("train R --generator gpt2", "generator=gpt2: expected settings by name .model_type, config, pretrained"),
     ("train R --data.train_file", "--data.train_file without a value: expected one"),
     ("train R --data.tokenizer.levl word", "unknown key 'levl' in TokenizerConfig.*mean 'level'"),
     ("evaluate --samples lines.txt --metrics", "--metrics without a value"),
@@ -113,6 +114,7 @@ COMMANDS = [
     ("generate m --num_samples many", "num_samples=many: expected a whole number"),
     ("generate m --max_new_tokens many", "max_new_tokens=many: expected a whole number, or null"),
     ("generate m --temperature nan", "temperature=nan: expected a number"),
+    ("generate m --top 3", "Ambiguous option: --top could match"),
     ("generate m --seed", "--seed without a value"),
     # columns that hold no text
     ("data ids.jsonl", "no column of text among {'ids': 'list of int64'}.*IdsData"),

@@ -183,7 +183,7 @@ def test_without_a_network_a_push_ends_soon(offline, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     waited = []
     monkeypatch.setattr(hub_module.time, "sleep", waited.append)
-    with pytest.raises(HubError, match="the Hub cannot be reached .*unset HF_HUB_OFFLINE where it is set"):
+    with pytest.raises(HubError, match="The Hub cannot be reached .*unset HF_HUB_OFFLINE where it is set"):
         hub_module.open_repositories("someone/grammar", token=TOKEN)
     assert waited == ([] if offline else [1.0])
 
