@@ -70,8 +70,8 @@ class RunFolder:
             self.metrics.touch()
 
     def update_recipe(self) -> None:
-        """Keep the settings with which a resumed run goes on; how it was started stays as it was."""
-        if self.recipe_text is None:
+        """Keep the settings with which a resumed run has gone on; how it was started stays as it was."""
+        if self.recipe_text is None or not self.recipe.exists():
             return
         old, new = (yaml.safe_load(text) for text in (self.recipe.read_text(encoding="utf-8"), self.recipe_text))
         for name in STARTING:

@@ -137,6 +137,7 @@ class Checkpoints:
     def _seal(self, writer: CheckpointWriter) -> None:
         session = self.session
         if session.is_main:
+            session.folder.update_recipe()
             facts = {"metrics_lines": session.folder.count_metrics(), "training_data": self.fingerprint}
             writer.commit(
                 facts | {"processes": session.accelerator.num_processes, "models": list(self.models.named())}
@@ -214,7 +215,6 @@ class Checkpoints:
             if later:
                 session.say("Going on from %s; removed later checkpoints: %s", path.name, ", ".join(later))
             session.folder.truncate_metrics(metrics_lines)
-            session.folder.update_recipe()
 
     def _load(self, path: Path) -> int:
         """Load models and parts; returns how many lines of metrics had been written."""
