@@ -30,6 +30,7 @@ from ..errors import DataError, RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
+from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
 from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
@@ -38,7 +39,8 @@ from ..training.batches import as_samples
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
-from .recipe import EvaluationSettings, ModelSettings, load_evaluation, recipe_parser, unknown_key
+from .mistakes import unknown_key
+from .recipe import EvaluationSettings, ModelSettings, instantiate, load_evaluation, recipe_parser
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -48,7 +50,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         recipe: what `load_recipe` gave.
         text: the same as YAML, to be kept in the run's folder.
     """
-    nodes = recipe_parser().instantiate(recipe)
+    nodes = instantiate(recipe_parser(), recipe)
     corpus = nodes.data.load()
     if nodes.training.max_new_tokens is None:
         nodes.training.max_new_tokens = corpus.max_length
@@ -161,7 +163,8 @@ def _loading(pretrained: str, section: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
-        raise RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it") from error
+        expected = "a folder with a saved model, or an id on the Hub"
+        raise RecipeError(problem, expected, name_inner(pretrained)) from error
 
 
 def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:

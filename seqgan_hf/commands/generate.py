@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator, load_generator
 from ..generation.sampling import sample
 from ..generation.vocabulary import start_prompt, suppressing
+from .mistakes import parse
 
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,14 @@ logger = logging.getLogger(__name__)
 
 def run(arguments: list[str]) -> None:
     """`MODEL [--output FILE]`, and the arguments of `generate_texts`."""
-    parser = ArgumentParser(prog="seqgan-hf generate", description="Write samples of a trained generator.")
+    parser = ArgumentParser(
+        prog="seqgan-hf generate", exit_on_error=False, description="Write samples of a trained generator."
+    )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
     parser.add_function_arguments(generate_texts, skip={"generator", "no_unknown"})
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--output", help="write to this file instead of the terminal")
-    options = vars(parser.parse_args(arguments))
+    options = vars(parse(parser, arguments))
     output, model = options.pop("output"), options.pop("model")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     try:  # before any work is done
@@ -57,7 +60,7 @@ def generate_texts(
         num_samples: how many.
         prompt: text that every sample continues; it stands before each, as it was given.
         max_new_tokens: longest sample, in tokens; by default as in training.
-        temperature: below 1 sharper, above 1 flatter.
+        temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
         seed: the same seed writes the same samples.
@@ -83,6 +86,8 @@ def generate_texts(
         given = torch.tensor(encode_batch(tokenizer, [prompt]), dtype=torch.long, device=start.device)
         start = torch.cat([start, given.expand(num_samples, -1)], dim=1)
     rng = None if seed is None else torch.Generator(device=start.device).manual_seed(seed)
+    if temperature == 0:
+        temperature, top_k = 1.0, 1
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
     with suppressing(model, never):
         samples = sample(model, start, length, temperature, top_k, top_p, rng)

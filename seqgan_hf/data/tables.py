@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from ..errors import DataError
 from .corpus import DataSource
@@ -46,7 +46,7 @@ class TableData(FileFormat, DataSource):
 
     train_file: str | list[str] | None = None
     eval_file: str | list[str] | None = None
-    dataset: str | Dataset | DatasetDict | None = None
+    dataset: str | Iterable | None = None  # a class here would have the command line read files that it names
     dataset_config: str | None = None
     train_split: str = "train"
     eval_split: str | None = None

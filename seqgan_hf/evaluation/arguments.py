@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,32 @@ from .catalog import TextSettings, get_metric
 from .tokenization import import_by_path, tokenize
 
 
+def split_names(names: list[str] | str | None) -> list[str] | None:
+    """The names in a text with commas between them; a list, or `None`, as it is."""
+    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
+    """Raise a `UserError` for metrics, a tokenization, an encoder's folder or a function that do not exist."""
+    for name in metrics or ():
+        get_metric(name)
+    if settings.tokenization is not None:
+        tokenize([], settings.tokenization)
+    if isinstance(settings.accepts, str):
+        import_by_path(settings.accepts, "accepts")
+    encoder = settings.encoder
+    if isinstance(encoder, str) and encoder.startswith(("/", "./", "../")) and not Path(encoder).exists():
+        expected = "a folder with a model, or an id on the Hub"
+        raise UserError(f"encoder={encoder!r} does not exist", expected, "check the path")
+
+
 @dataclass
 class SuiteSettings(TextSettings):
     """What to measure, and how generators write their samples.
 
     Attributes:
-        metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
-            BLEU, Self-BLEU, distinct-n and both LM scores).
+        metrics: names or dotted paths of functions, as a list or with commas between them; by default all that can be
+            computed from what is given (in a sweep BLEU, Self-BLEU, distinct-n and both LM scores).
         encoder: sentence encoder for `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
@@ -34,12 +54,13 @@ class SuiteSettings(TextSettings):
     encoder: str | None = None
     accepts: str | None = None
     device: str | None = None
-    metrics: list[str] | None = None
+    metrics: list[str] | str | None = None
     num_samples: int | None = None
     max_new_tokens: int | None = None
     temperatures: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self):
+        self.metrics = split_names(self.metrics)
         usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
         if not usable or len(set(usable)) != len(self.temperatures):
             raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
@@ -56,22 +77,9 @@ class SuiteSettings(TextSettings):
         except (RuntimeError, AssertionError) as error:
             problem = f"device {self.device!r} cannot be used ({str(error).splitlines()[0]})"
             raise UserError(problem, None, "set device=cpu, or leave it out") from error
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Metrics, tokenization and functions that do not exist."""
         if self.metrics is not None and not self.metrics:
             raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
-        for name in self.metrics or ():
-            get_metric(name)
-        if self.tokenization is not None:
-            tokenize([], self.tokenization)
-        if self.accepts is not None:
-            import_by_path(self.accepts, "accepts")
-        is_path = self.encoder is not None and self.encoder.startswith(("/", "./", "../"))
-        if is_path and not Path(self.encoder).exists():
-            expected = "a folder with a model, or an id on the Hub"
-            raise UserError(f"encoder={self.encoder!r} does not exist", expected, "check the path")
+        check_names(self.metrics, self)
 
     @property
     def sweeps(self) -> bool:

@@ -45,10 +45,13 @@ def import_by_path(path: str, what: str) -> Callable:
     """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         problem = f"{what} {path!r} cannot be imported ({error})"
         raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
+    if not callable(found):
+        raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
+    return found
 
 
 def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:

@@ -79,6 +79,10 @@ def compare_runs(
                 values[metric] = float(np.mean(last)), deviation, len(last)
         comparison.rows[experiment] = [run.name for run in members], values
     if output is not None:
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output!r} ({error.strerror})", "a folder", "choose another") from error
         _write(comparison, Path(output))
     return comparison
 
@@ -92,7 +96,6 @@ def _repeated_seeds(experiment: str, members: Sequence[Run]) -> list[str]:
 
 
 def _write(comparison: Comparison, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     picture = output / "comparison.png"
     drawn, notes = draw_runs(comparison.runs, picture, comparison.metrics)
     comparison.notes += notes

@@ -36,6 +36,7 @@ class Run:
         lines: of `metrics.jsonl`.
         start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
         seeds: of its recipe, in words; `None` where there is no recipe.
+        ended: whether it has come to its end; its last values are then those of its recipe.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Run:
     lines: list[dict[str, Any]]
     start: str | None = None
     seeds: str | None = None
+    ended: bool = True
 
     @property
     def pretraining(self) -> int:
@@ -114,15 +116,15 @@ def read_run(folder: str | Path) -> Run:
     lines = read_lines(folder / "metrics.jsonl")
     if not lines:
         raise RunFolderError(f"{str(folder / 'metrics.jsonl')!r} is empty", fix="train the run first")
-    name = folder.resolve().name
+    name, ended = folder.resolve().name, (folder / "summary.json").exists()
     settings = _read_recipe(folder / "recipe.yaml")
     if settings is None:
-        return Run(name, re.sub(NUMBERED, "", name) or name, lines)
+        return Run(name, re.sub(NUMBERED, "", name) or name, lines, ended=ended)
     generator = settings.get("generator")
     start = generator.get("pretrained") if isinstance(generator, dict) else None
-    # equal for runs of one recipe with different seeds
-    label = json.dumps(_without_seeds(settings), sort_keys=True, default=str)
-    return Run(name, label, lines, start, seeds=str(_seeds(settings)))
+    # equal for runs of one recipe with different seeds that have come equally far
+    label = json.dumps([_without_seeds(settings), ended], sort_keys=True, default=str)
+    return Run(name, label, lines, start, str(_seeds(settings)), ended)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -182,11 +184,16 @@ def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def name_experiments(runs: Sequence[Run]) -> None:
-    """Label each experiment with the name of its first run, without the number of the seed where it holds several."""
+    """Label each experiment with the name of its first run, without the number of the seed where it holds several.
+
+    Runs that have not ended are marked where others have.
+    """
     names: dict[str, str] = {}
     for key, members in by_label(runs).items():
         first = members[0].name
         name = (re.sub(NUMBERED, "", first) if len(members) > 1 else first) or first
+        if any(run.ended for run in runs) and not all(run.ended for run in members):
+            name += " (not ended)"
         taken = sum(re.sub(r" \(\d+\)$", "", other) == name for other in names.values())
         names[key] = f"{name} ({taken + 1})" if taken else name
     for run in runs:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
@@ -83,6 +83,7 @@ class Checkpoints:
         shared: parts whose state is the same on all processes, by name; saved once.
         own: parts whose state may differ from process to process; saved by each.
         fingerprint: of the training data, to tell whether a run goes on with others.
+        tokenizer: is saved with the generator, so that a checkpoint can be sampled from.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class Checkpoints:
         shared: dict[str, Part],
         own: dict[str, Part],
         fingerprint: int,
+        tokenizer: PreTrainedTokenizerBase | None,
     ):
         self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
+        self.tokenizer = tokenizer
         self.shared: dict[str, Part] = {"session": session, "best": best, **shared}
         self.own: dict[str, Part] = {**own, "random": RandomState()}  # last, since loading the others may draw numbers
 
@@ -122,6 +125,8 @@ class Checkpoints:
             writer.begin()
             for name, model in self.models.named().items():
                 model.save_pretrained(writer.aside / name)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(writer.aside / "generator")
             torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
 
     def _write_own(self, writer: CheckpointWriter) -> None:
@@ -131,6 +136,7 @@ class Checkpoints:
     def _seal(self, writer: CheckpointWriter) -> None:
         session = self.session
         if session.is_main:
+            session.folder.update_recipe()
             processes, lines = session.accelerator.num_processes, session.folder.count_metrics()
             facts = {"metrics_lines": lines, "training_data": self.fingerprint, "processes": processes}
             writer.commit(facts | {"models": list(self.models.named())})

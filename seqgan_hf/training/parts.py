@@ -71,7 +71,7 @@ class Parts:
         by_process: dict[str, Part] = {**objectives, "progress": self.progress}
         fingerprint = data.fingerprint()
         check_same_data(session.accelerator, fingerprint)
-        self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint)
+        self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizer)
         self.units.checkpoints = self.checkpoints
         self.push = PushToHub(session, discriminator is not None)
         self.bar: ProgressBar | LogLines = LogLines() if args.disable_tqdm else ProgressBar()

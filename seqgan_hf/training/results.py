@@ -32,8 +32,6 @@ def save_results(objective: Objective, measured: Evaluation) -> None:
         last = best.evaluation | {"of_these_weights": True}
         for name, model in models.players().items():  # copies may not have been there yet
             load_weights(model, session.folder.checkpoints / best.checkpoint / name)
-    # `generate` and pipelines then write what the generator was trained to write
-    models.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=measured.max_new_tokens)
     with agreed(session.accelerator):
         if session.is_main:
             with writable(session.folder.path):

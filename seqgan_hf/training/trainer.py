@@ -82,6 +82,8 @@ class AdversarialTrainer:
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_pretraining(self.pretraining)
+        # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
+        generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
         self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
         check_models(self.models, self.data, self.max_new_tokens)
         for model in self.models.players().values():

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import Interrupted
 from ..objectives.base import Phase
 from ..runs.record import UNITS
 from .checkpoint import Checkpoints, checkpoints
 from .progress import Progress
 from .session import Session
-
-
-class Interrupted(Exception):
-    """The user asked a run to end; a checkpoint has been saved."""
 
 
 class Units:

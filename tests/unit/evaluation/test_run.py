@@ -278,5 +278,5 @@ def test_a_recipe_runs_from_parsed_arguments(files):
 
 def test_a_model_that_is_not_there_is_named(files):
     arguments = EvaluationArguments(model=[str(files / "none")], references=str(files / "references.txt"))
-    with pytest.raises(UserError, match="cannot load model .*none.*: expected a run's folder"):
+    with pytest.raises(UserError, match="no folder '.*none': expected a run's folder"):
         run_evaluation(arguments)

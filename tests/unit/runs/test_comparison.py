@@ -194,3 +194,15 @@ def test_an_unknown_metric_is_refused(tmp_path):
 def test_no_runs_are_refused():
     with pytest.raises(UserError, match="No runs to compare. Name at least one folder"):
         compare_runs([])
+
+
+def test_a_run_that_has_not_ended_is_no_seed_of_one_that_has(tmp_path):
+    runs = [write_run(tmp_path / f"seqgan-{seed}", 2, rounds, seed) for seed, rounds in enumerate((3, 3, 1))]
+    for run in runs[:2]:
+        Path(run, "summary.json").write_text("{}")
+    rows = compare_runs(runs, ["nll_oracle"]).rows
+    assert {name: members for name, (members, _) in rows.items()} == {
+        "seqgan": ["seqgan-0", "seqgan-1"],
+        "seqgan-2 (not ended)": ["seqgan-2"],
+    }
+    assert list(compare_runs(runs[2:]).rows) == ["seqgan-2"]
