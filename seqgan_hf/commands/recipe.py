@@ -24,6 +24,7 @@ from ..evaluation.catalog import TextSettings
 from ..evaluation.tokenization import import_by_path
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
+from .yaml_structure import check_structure
 
 
 @dataclass
@@ -161,6 +162,7 @@ def load_source(corpus: str, overrides: list[str]) -> DataSource:
     parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False)  # which shows all settings
     parser.add_subclass_arguments(DataSource, "data", required=True)
     if Path(corpus).suffix in (".yaml", ".yml"):
+        check_structure(corpus)
         try:
             arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text(encoding="utf-8"))["data"])]
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -179,7 +181,11 @@ def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namesp
     if arguments and not arguments[0].startswith("-"):
         if not Path(arguments[0]).is_file():
             raise RecipeError(f"recipe {arguments[0]!r} does not exist", "a YAML file", "check the path")
+        check_structure(arguments[0])
         arguments = ["--config", *arguments]
+    for argument in arguments:
+        if argument.endswith((".yaml", ".yml")):
+            check_structure(argument.rpartition("=")[2])
     try:
         return parser.parse_args(arguments)
     except (argparse.ArgumentError, UnicodeDecodeError) as error:
