@@ -48,8 +48,7 @@ class FileFormat:
     quoting: bool | None = None
     header: bool | None = None
 
-    def check_separator(self) -> None:
-        """Raise a `DataError` for what cannot separate fields."""
+    def __post_init__(self) -> None:
         if self.separator is not None:
             self.separator = self.separator.replace("\\t", "\t")
             if len(self.separator) != 1 or self.separator in '"\r\n':
@@ -304,6 +303,8 @@ def _names(path: str, top: list[str], header: bool) -> list[str]:
     if not header:
         return ["text"] if len(top) == 1 else [f"column{number}" for number in range(1, len(top) + 1)]
     names = [name or f"column{number}" for number, name in enumerate(top, start=1)]
+    if any("\0" in name for name in names):  # pandas would cut it there
+        raise DataError(f"NUL in {_shown(names)}, the first line of {path!r}", "names of columns", "remove it")
     if len(set(names)) < len(names):
         fix = "rename one, or set header=false if this is a row"
         raise DataError(f"the same name twice in {_shown(names)}, the first line of {path!r}", "different names", fix)

@@ -60,11 +60,12 @@ def check_lines(path: str, lines: Iterable[str]) -> None:
 
 def _is_fasta(lines: list[str]) -> bool:
     """Whether headers (`>name`) stand before sequences of letters, and nothing else is there."""
-    if len(lines) < 2 or not lines[0].startswith(">"):
+    kinds = [bool(re.match(r">\S", line)) for line in lines]
+    if len(lines) < 2 or not kinds[0]:
         return False
-    kinds = [line.startswith(">") for line in lines]
     lonely = any(first and second for first, second in zip(kinds, kinds[1:], strict=False))
-    return not lonely and all(map(RESIDUES.fullmatch, (line for line in lines if not line.startswith(">"))))
+    sequences = [line for line, header in zip(lines, kinds, strict=True) if not header]
+    return not lonely and all(map(RESIDUES.fullmatch, sequences))
 
 
 def _is_object(line: str) -> bool:

@@ -76,7 +76,9 @@ def find_files(files: str | list[str]) -> list[str]:
     return found
 
 
-def read_files(files: list[str], named: Collection[str], form: FileFormat, streaming: bool) -> Rows:
+def read_files(
+    files: list[str], named: Collection[str], form: FileFormat, streaming: bool, cache: str | None = None
+) -> Rows:
     """Text (one row a line, column `text`), CSV, TSV, JSON lines or Parquet files, by their ending.
 
     Args:
@@ -84,6 +86,7 @@ def read_files(files: list[str], named: Collection[str], form: FileFormat, strea
         named: columns of CSV and TSV files that settings name.
         form: how text, CSV and TSV files are written.
         streaming: read while iterating instead of up front.
+        cache: folder for what is read; by default that of `datasets`.
 
     Raises:
         DataError: if they cannot be read, or not for certain; the message names the line.
@@ -110,8 +113,8 @@ def read_files(files: list[str], named: Collection[str], form: FileFormat, strea
         options: dict[str, Any] = {"encoding": encoding} if kind == "text" else {}
         if kind in SEPARATORS:
             options, counted = _table_options(files, kind, encoding, named, form)
-        builder = "csv" if kind == "tsv" else kind
-        rows = load_dataset(builder, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+        options |= {"split": "train", "streaming": streaming, "cache_dir": cache}
+        rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
     except DataError:
         raise
     except (DatasetGenerationError, *DAMAGED, ValueError, LookupError) as error:

@@ -63,6 +63,7 @@ class TableData(FileFormat, DataSource):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_source()
         for name in ("max_length", "max_prompt_length"):
             value = getattr(self, name)
@@ -73,7 +74,6 @@ class TableData(FileFormat, DataSource):
         if not 0.0 < self.eval_fraction < 1.0:
             raise DataError(f"eval_fraction={self.eval_fraction}", "a share between 0 and 1", "try 0.1")
         check_seed(self.seed)
-        self.check_separator()
 
     def _check_source(self) -> None:
         """Training rows are named once, held-out rows at most once, and all settings are used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from ..errors import DataError
 from .corpus import Corpus
@@ -76,9 +77,9 @@ def read_texts(path: str, text_column: str | None = None, form: FileFormat | Non
     files, form = find_files(path), form or FileFormat()
     kind = file_kind(files[0])
     form = FileFormat(encoding=form.encoding) if kind not in SEPARATORS else form
-    rows = read_files(files, {text_column or "text"}, form, streaming=False)
-    rows = text_rows(rows, text_column if kind != "text" else None, None)
-    table = rows.with_format("arrow")[:]
-    check_nulls(table, path, 0)
-    texts = table["text"].to_pylist()
+    with TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # a file is evaluated once
+        rows = read_files(files, {text_column or "text"}, form, streaming=False, cache=cache)
+        table = text_rows(rows, text_column if kind != "text" else None, None).with_format("arrow")[:]
+        check_nulls(table, path, 0)
+        texts = table["text"].to_pylist()
     return [from_one_line(text) for text in texts] if kind == "text" else texts

@@ -111,7 +111,7 @@ class EvaluationArguments(SuiteSettings, FileFormat):
     output: str = "evaluation"
 
     def __post_init__(self):
-        self.check_separator()
+        FileFormat.__post_init__(self)
         if bool(self.samples) == bool(self.model):
             given = "both" if self.samples else "neither"
             raise UserError(f"{given} of samples and model", "exactly one of them", "give a file or a generator")

@@ -1,13 +1,18 @@
 """Evaluations from files and generators to reports, and the settings of the command."""
 
 import csv
+import gzip
 import json
 import math
+from io import BytesIO
 from pathlib import Path
 
+import datasets
 import jsonargparse
+import pandas as pd
 import pytest
 
+from seqgan_hf.data import TextData
 from seqgan_hf.data.oracle import draw
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import UserError
@@ -55,12 +60,71 @@ def test_files_are_read_as_they_are(files):
     assert "2 empty lines of references were left out" in found["notes"]
 
 
+def lines(texts):
+    return "\n".join(texts).encode()
+
+
+def columns(texts, separator):
+    return lines(
+        [separator.join(("id", "line")), *(f"{number}{separator}{text}" for number, text in enumerate(texts))]
+    )
+
+
+def parquet(texts):
+    file = BytesIO()
+    pd.DataFrame({"id": range(len(texts)), "line": texts}).to_parquet(file)
+    return file.getvalue()
+
+
+KINDS = {
+    "txt": lines,
+    "txt.gz": lambda texts: gzip.compress(lines(texts)),
+    "csv": lambda texts: columns(texts, ";"),
+    "tsv.gz": lambda texts: gzip.compress(columns(texts, "\t")),
+    "jsonl": lambda texts: lines([json.dumps({"line": text}) for text in texts]),
+    "parquet": parquet,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("column", [None, "line"])
+def test_every_kind_of_file_is_read_as_in_training(kind, column, files, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(files / "cache"))
+    if kind.startswith("txt") and column:
+        column = None
+    for name in ("samples", "references", "train"):
+        texts = (files / f"{name}.txt").read_text().splitlines()
+        (files / f"{name}.{kind}").write_bytes(KINDS[kind](texts))
+    named = {name: str(files / f"{name}.{kind}") for name in ("samples", "references", "train")}
+    settings = {"metrics": ["copy_rate", "bleu"], "output": str(files / "out"), "text_column": column}
+    found = run_evaluation(EvaluationArguments(**named, **settings))["results"]
+    named = {name: str(files / f"{name}.txt") for name in named}
+    plain = run_evaluation(EvaluationArguments(**named, **settings | {"text_column": None}))["results"]
+    assert found == plain and found["copy_rate"]["value"] == 1.0
+    corpus = TextData(train_file=str(files / f"train.{kind}"), text_column=column, eval_size=1).load()
+    assert corpus.report["train"]["read"] == len(TRAIN)
+
+
+def test_a_table_beside_lines_of_text(files):
+    (files / "train.tsv").write_text("".join(f'x\t"{text}\n' for text in TRAIN))
+    (files / "samples.txt").write_text("".join(f'"{text}\n' for text in TRAIN[:10]))
+    arguments = {name: str(files / f"{name}.txt") for name in ("samples", "references")}
+    arguments |= {"train": str(files / "train.tsv"), "output": str(files / "out"), "metrics": ["copy_rate"]}
+    settings = EvaluationArguments(**arguments, header=False, text_column="column2")
+    assert run_evaluation(settings)["results"]["copy_rate"]["value"] == 1.0
+    with pytest.raises(UserError, match="no text_column: expected one of the columns"):
+        run_evaluation(EvaluationArguments(**arguments))
+    arguments["train"] = str(files / "train.txt")
+    with pytest.raises(UserError, match="'header': False, 'text_column': 'a'.* with .*only with tables"):
+        EvaluationArguments(**arguments, header=False, text_column="a")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n\n", b"\xff\xfe\xfa"])
 def test_unreadable_references_are_refused(files, content):
     path = files / "broken.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="references=.*broken.txt.*: expected"):
+    with pytest.raises(UserError, match="broken.txt.*: expected"):
         run_evaluation(EvaluationArguments(samples=str(files / "samples.txt"), references=str(path)))
 
 
