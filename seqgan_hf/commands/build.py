@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
-from ..data import Corpus, materialize
-from ..errors import DataError, RecipeError
+from ..data import Corpus
+from ..errors import RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
@@ -34,6 +34,7 @@ from ..evaluation.text import TextEvaluator
 from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
 from ..samples import Samples
+from ..training.batches import as_samples
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
@@ -53,10 +54,9 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         nodes.training.max_new_tokens = corpus.max_length
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
+    generator.config.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
-    held_out = corpus.eval
-    if not isinstance(held_out, Samples):
-        held_out = materialize(held_out, corpus.bos_token_id, corpus.pad_token_id)
+    held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     return AdversarialTrainer(
         generator,
         discriminator,
@@ -102,24 +102,23 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
         folder: of the run.
 
     Raises:
-        DataError: the generator continues prompts, which evaluation recipes do not give it.
-        RecipeError: the evaluation recipe cannot be read.
+        RecipeError: the evaluation recipe cannot be read, or names references without the prompts that they continue.
     """
-    if corpus.conditional:
-        raise DataError(
-            "`evaluation.recipe` for data with prompts",
-            "a generator that writes without one",
-            "name `evaluation.metrics` instead, which are measured with the training prompts",
-        )
     output = folder / "evaluation"
     here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
     if corpus.oracle is not None:
         here["oracle"] = str(folder / "oracle")
     else:
         here["references"] = str(output / "references.txt")
+        here["prompts"] = str(output / "prompts.txt") if corpus.conditional else None
         if not isinstance(corpus.train, IterableDataset):  # it would have to be read to its end
             here["train"] = str(output / "train.txt")
-    return replace(load_evaluation([settings.recipe], **here), model=here["model"], output=str(output))
+    evaluation = load_evaluation([settings.recipe], **here)
+    named = [name for name in ("references", "prompts") if getattr(evaluation, name) != here.get(name)]
+    if named == ["prompts"] or (corpus.conditional and named == ["references"]):
+        problem = f"{settings.recipe!r} names `{named[0]}` alone"
+        raise RecipeError(problem, "`references` with the `prompts` that they continue", "name both, or none")
+    return replace(evaluation, model=here["model"], output=str(output))
 
 
 # --- Models ----------------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import decode_ids
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import HeldOutNLL
+from ..evaluation.loading import conditions
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
 from ..runs.card import describe_model, public_recipe, versions
@@ -16,6 +18,7 @@ from ..runs.folder import writable
 from ..runs.hub import classifier_tokenizer
 from .batches import InMemoryData, TrainingData
 from .checkpoint import load_weights
+from .evaluation import EVALUATION
 from .parts import Parts
 from .processes import agreed
 from .session import Session
@@ -40,7 +43,9 @@ def save_results(
     models.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=max_new_tokens)
     with agreed(session.accelerator):
         if session.is_main:
-            facts = (data, max_new_tokens, parts.evaluation.evaluators, evaluation, parts.units.done)
+            first = conditions(data.take((session.args.seed, EVALUATION), 1))
+            prompt = "" if tokenizer is None else decode_ids(tokenizer, first)[0]
+            facts = (data, prompt, max_new_tokens, parts.evaluation.evaluators, evaluation, parts.units.done)
             with writable(folder.path):
                 _save_players(session, models, objective, tokenizer)
                 folder.write_summary(summarize(session, models, objective, *facts))
@@ -76,6 +81,7 @@ def summarize(
     models: Models,
     objective: Objective,
     data: TrainingData,
+    prompt: str,
     max_new_tokens: int,
     evaluators: list[Evaluator],
     evaluation: dict[str, Any],
@@ -99,7 +105,7 @@ def summarize(
             "held_out": held_out,
             "vocab_size": vocabulary_size(models.generator),
             "max_new_tokens": max_new_tokens,
-            "conditional": rows is not None and rows.prompt.shape[1] > 1,
+            "prompt": prompt,  # what the first sample of an evaluation continues
         },
         "evaluation": {"of_these_weights": evaluation["global_step"] == step} | evaluation if evaluation else {},
         "progress": {name: count for name, count in done.items() if count},

@@ -79,6 +79,7 @@ class AdversarialTrainer:
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (accelerator.process_index, accelerator.num_processes)
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, device, *place)
+        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
@@ -88,7 +89,7 @@ class AdversarialTrainer:
         share_weights(accelerator, self.models.named())
         evaluators = list(evaluators)
         if eval_dataset is not None:
-            evaluators.insert(0, HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device)))
+            evaluators.insert(0, HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device), processing_class))
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = (evaluators, processing_class, self.max_new_tokens, callbacks or [])
         self.parts = make_parts(session, self.models, objectives, self.data, *known)
