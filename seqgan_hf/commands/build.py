@@ -30,6 +30,7 @@ from ..errors import RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
+from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
 from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
@@ -38,7 +39,8 @@ from ..training.batches import as_samples
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
-from .recipe import EvaluationSettings, ModelSettings, load_evaluation, recipe_parser, unknown_key
+from .mistakes import unknown_key
+from .recipe import EvaluationSettings, ModelSettings, instantiate, load_evaluation, recipe_parser
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -48,7 +50,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         recipe: what `load_recipe` gave.
         text: the same as YAML, to be kept in the run's folder.
     """
-    nodes = recipe_parser().instantiate(recipe)
+    nodes = instantiate(recipe_parser(), recipe)
     corpus = nodes.data.load()
     if nodes.training.max_new_tokens is None:
         nodes.training.max_new_tokens = corpus.max_length
@@ -57,19 +59,10 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
     generator.config.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
     held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
-    return AdversarialTrainer(
-        generator,
-        discriminator,
-        nodes.objective,
-        nodes.training,
-        corpus.train,
-        held_out,
-        corpus.tokenizer,
-        callbacks=build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir)),
-        evaluators=build_evaluators(nodes, corpus, held_out),
-        pretraining=nodes.pretraining,
-        recipe=text,
-    )
+    known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
+    callbacks = build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir))
+    evaluators = build_evaluators(nodes, corpus, held_out)
+    return AdversarialTrainer(generator, discriminator, *known, callbacks, evaluators, nodes.pretraining, text)
 
 
 def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> list[Evaluator]:
@@ -96,11 +89,6 @@ def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) 
 def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> EvaluationArguments:
     """An evaluation recipe for the generator of a run, with the run's own text or oracle where it names no other.
 
-    Args:
-        settings: of the training recipe; `recipe` names the evaluation's.
-        corpus: of the run.
-        folder: of the run.
-
     Raises:
         RecipeError: the evaluation recipe cannot be read, or names references without the prompts that they continue.
     """
@@ -126,7 +114,12 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
 
 def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
     """A causal LM over the corpus's vocabulary."""
-    return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "generator")
+    return _build_language_model(settings, corpus, "generator")
+
+
+def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
+    known = {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    return _build(settings, known, AutoModelForCausalLM, corpus, section)
 
 
 def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
@@ -137,14 +130,9 @@ def build_discriminator(settings: ModelSettings, objective: Objective, corpus: C
     if objective.adversary is None:
         return None
     if objective.adversary == "language_model":
-        return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "discriminator")
+        return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
-
-
-def _language_model(corpus: Corpus) -> dict[str, Any]:
-    """What the data says about a causal LM."""
-    return {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def _labels(settings: ModelSettings) -> dict[str, Any]:
@@ -164,13 +152,10 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
     embeddings: Any = model.get_input_embeddings()
-    embedded = len(embeddings.weight)
-    if embedded < corpus.vocab_size:
-        raise RecipeError(
-            f"a {section} with a vocabulary of {embedded}",
-            f"at least the data's {corpus.vocab_size}",
-            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data",
-        )
+    if (embedded := len(embeddings.weight)) < corpus.vocab_size:
+        problem, expected = f"a {section} with a vocabulary of {embedded}", f"at least the data's {corpus.vocab_size}"
+        fix = f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
+        raise RecipeError(problem, expected, fix)
     return model
 
 
@@ -180,7 +165,8 @@ def _loading(pretrained: str, section: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
-        raise RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it") from error
+        expected = "a folder with a saved model, or an id on the Hub"
+        raise RecipeError(problem, expected, name_inner(pretrained)) from error
 
 
 def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
@@ -197,17 +183,14 @@ def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, sec
     safely = {"trust_remote_code": False, "use_safetensors": True}
     try:
         with _loading(settings.pretrained, section):
-            for key, value in changes.items():
-                setattr(config, key, value)
+            config.update(changes)
             return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
-        raise RecipeError(
-            f"the weights of {section}.pretrained={settings.pretrained!r} do not fit its settings with {changes}",
-            "settings that leave the shapes of the weights as they are",
-            "change these; instead of a classifier with other labels, name the model that it was made from",
-        ) from error
+        problem = f"the weights of {section}.pretrained={settings.pretrained!r} do not fit its settings with {changes}"
+        fix = "change these; instead of a classifier with other labels, name the model that it was made from"
+        raise RecipeError(problem, "settings that leave the shapes of the weights as they are", fix) from error
 
 
 def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
@@ -233,10 +216,8 @@ def _config_class(model_type: str, section: str) -> Any:
     if "." in model_type:
         return import_by_path(model_type, f"{section}.model_type")
     if model_type not in CONFIG_MAPPING:
-        raise RecipeError(
-            f"{section}.model_type={model_type!r}",
-            "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
-            "cnn_discriminator, rnn_discriminator or bert for a discriminator",
-            "choose one, or give the dotted path of a configuration class",
-        )
+        expected = "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
+        expected += "cnn_discriminator, rnn_discriminator or bert for a discriminator"
+        fix = "choose one, or give the dotted path of a configuration class"
+        raise RecipeError(f"{section}.model_type={model_type!r}", expected, fix)
     return CONFIG_MAPPING[model_type]

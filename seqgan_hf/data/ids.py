@@ -50,7 +50,8 @@ class IdsData(TableData):
         Raises:
             DataError: if the data cannot be read, or an id lies outside the vocabulary; the message names the row.
         """
-        rows = [id_rows(each, self.ids_column, self.prompt_column) for each in self._read(["text"])]
+        named = {"ids", "input_ids", self.ids_column, self.prompt_column} - {None}
+        rows = [id_rows(each, self.ids_column, self.prompt_column) for each in self._read(named)]
         words = self._vocabulary(rows)
         # the special tokens that the data do not have get the ids after theirs
         free = iter(range(words, words + 3))
@@ -94,7 +95,8 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
     for column in filter(None, (ids_column, prompt_column)):
         if not _holds_ids(types[column]):
             expected = "lists of integers, or text with integers separated by white space"
-            fix = "name another column, or use TextData for text"
+            words = pa.types.is_nested(types[column]) and "string" in str(types[column])
+            fix = "join each list into one text, or write ids for its words" if words else "name another column"
             raise DataError(f"column {column!r} of type {types[column]}", expected, fix)
     for column in rows.column_names:
         if not pa.types.is_nested(rows.features.arrow_schema.field(column).type):

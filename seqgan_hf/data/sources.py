@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import glob
 import gzip
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import fsspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import (
@@ -21,21 +24,27 @@ from datasets import (
     Features,
     IterableDataset,
     IterableDatasetDict,
+    LargeList,
+    List,
     Value,
     load_dataset,
+    load_dataset_builder,
     load_from_disk,
 )
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from ..errors import DataError
+from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
+from .lookalikes import check_encoded, check_lines
 
 
 Rows: TypeAlias = Dataset | IterableDataset
 
 KINDS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
-CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xlsx", ".docx", ".pdf"}
+CONTAINERS = {".zip", ".tar", ".tgz", ".7z", ".rar", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".odt", ".pdf"}
+DAMAGED = (OSError, EOFError, zlib.error, LZMAError)  # what reading a broken file raises
 
 
 def find_files(files: str | list[str]) -> list[str]:
@@ -67,74 +76,106 @@ def find_files(files: str | list[str]) -> list[str]:
     return found
 
 
-def read_files(files: list[str], text_columns: list[str], encoding: str, streaming: bool) -> Rows:
+def read_files(files: list[str], named: Collection[str], form: FileFormat, streaming: bool) -> Rows:
     """Text (one row a line, column `text`), CSV, TSV, JSON lines or Parquet files, by their ending.
 
     Args:
         files: paths of one kind; anything of another ending than those named is text.
-        text_columns: columns of CSV files that are to be read as text, even where they look like numbers.
-        encoding: of text and CSV files.
+        named: columns of CSV and TSV files that settings name.
+        form: how text, CSV and TSV files are written.
         streaming: read while iterating instead of up front.
+
+    Raises:
+        DataError: if they cannot be read, or not for certain; the message names the line.
     """
-    kinds = {_kind(path) for path in files}
+    kinds = {file_kind(path) for path in files}
     if len(kinds) > 1:
         raise DataError(f"files of several kinds, {sorted(kinds)}", "one kind", "convert the others")
     kind = kinds.pop()
+    if kind not in SEPARATORS and form.of_tables:
+        raise DataError(f"{form.of_tables} with {_listed(files)}", "these settings only with .csv and .tsv files")
     try:
-        codecs.lookup(encoding)
+        codecs.lookup(form.encoding)
     except LookupError as error:
-        raise DataError(f"encoding={encoding!r}", "one that Python knows, such as utf-8") from error
+        raise DataError(f"encoding={form.encoding!r}", "one that Python knows, such as utf-8") from error
+    # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
+    encoding = "utf-8-sig" if codecs.lookup(form.encoding).name == "utf-8" else form.encoding
     if streaming or kind == "json":  # a stream would fail while training; JSON with other bytes would be read
-        check_encoding(files, encoding)
-    options: dict[str, Any] = {}
-    if kind in ("text", "csv", "tsv"):
-        # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
-        options["encoding"] = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    if kind in ("csv", "tsv"):
-        # "NA", "null" and "007" are text; an empty line is a blank line, to be counted as one.
-        options |= {"na_filter": False, "skip_blank_lines": False, "converters": dict.fromkeys(text_columns, str)}
-        options["sep"] = "\t" if kind == "tsv" else ","
+        check_encoding(files, form.encoding)
     patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
-    builder = "csv" if kind == "tsv" else kind
+    counted = None
     try:
-        for path in files if builder == "csv" else ():
-            _check_header(path, options)
-        return load_dataset(builder, data_files={"train": patterns}, split="train", streaming=streaming, **options)
+        for path in files if kind in ("text", *SEPARATORS) else ():
+            _check_first_lines(path, encoding, kind)
+        options: dict[str, Any] = {"encoding": encoding} if kind == "text" else {}
+        if kind in SEPARATORS:
+            options, counted = _table_options(files, kind, encoding, named, form)
+        builder = "csv" if kind == "tsv" else kind
+        rows = load_dataset(builder, data_files={"train": patterns}, split="train", streaming=streaming, **options)
     except DataError:
         raise
-    except (DatasetGenerationError, UnicodeDecodeError, OSError, ValueError, LookupError) as error:
-        check_encoding(files, encoding)
+    except (DatasetGenerationError, *DAMAGED, ValueError, LookupError) as error:
+        check_encoding(files, form.encoding)
         if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
             raise DataError(f"no line in {_listed(files)}", "at least one", "name another file") from error
-        expected, fix = EXPECTED[kind]
         problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"
-        raise DataError(problem, expected, f"{fix}, or give the file the ending of what it is") from error
+        fix = "correct the file, or give it the ending of what it is"
+        raise DataError(problem, EXPECTED[kind], fix) from error
+    if not streaming and counted is not None and len(rows) != counted:
+        problem = f"{counted} rows in {_listed(files)}, of which {len(rows)} were read"
+        raise DataError(problem, "all of them", "convert the file to .jsonl or .parquet")
+    return rows
 
 
-QUOTES = "put quotes around text that holds the separator"
 EXPECTED = {
-    "text": ("lines of text", "correct the file"),
-    "csv": ("a header line, and as many fields in every line", QUOTES),
-    "tsv": ("a header line, and as many fields in every line", QUOTES),
-    "json": ("one JSON object a line", "correct the file"),
-    "parquet": ("a Parquet file", "correct the file"),
+    "text": "lines of text",
+    "csv": "a header line, and as many fields in every line",
+    "tsv": "a header line, and as many fields in every line",
+    "json": "one JSON object a line",
+    "parquet": "a Parquet file",
 }
 
 
-def _check_header(path: str, options: dict[str, Any]) -> None:
-    """Raise a `DataError` for a table without a row, or whose first row has more fields than the header.
+def _opened(path: str, encoding: str) -> Any:
+    """A file of text, decompressed, with its line ends as they are."""
+    return fsspec.open(path, "rt", encoding=encoding, newline="", compression="infer")
 
-    pandas takes the first fields of such rows for row names, and shifts all columns; later rows of more fields than
-    those before them are an error of pandas itself.
-    """
-    with fsspec.open(path, compression="infer") as file:
-        first = pd.read_csv(file, nrows=1, **options)
-    if first.empty:
-        raise DataError(f"{path!r} has only a header", "at least one line after it", "leave it out")
-    if not isinstance(first.index, pd.RangeIndex):
-        width, extra = len(first.columns), first.index.nlevels
-        problem = f"{width + extra} fields in the first line after the header of {path!r}"
-        raise DataError(problem, f"{width}, the columns {list(first.columns)}", QUOTES)
+
+def _check_first_lines(path: str, encoding: str, kind: str) -> None:
+    with _opened(path, encoding) as lines:
+        first = list(islice(lines, FIRST_LINES))
+    check_encoded(path, first)
+    if kind == "text":
+        check_lines(path, first)
+
+
+def _table_options(
+    files: list[str], kind: str, encoding: str, named: Collection[str], form: FileFormat
+) -> tuple[dict[str, Any], int]:
+    """How pandas is to read tables, all of which have the same columns, and how many rows they have."""
+    layouts = []
+    for path in files:
+        with _opened(path, encoding) as lines:
+            layouts.append(find_layout(path, lines, kind, form, named))
+    first = layouts[0]
+    for path, layout in zip(files, layouts, strict=True):
+        for name in ("columns", "separator"):
+            if getattr(layout, name) != getattr(first, name):
+                problem = f"{name} {getattr(layout, name)!r} in {path!r}, {getattr(first, name)!r} in {files[0]!r}"
+                raise DataError(problem, "the same in all files", "convert one of them")
+        first.numbers &= layout.numbers
+    # "NA", "null" and "007" are text; an empty line is a blank line, to be counted as one.
+    options = {
+        "sep": first.separator,
+        "quoting": csv.QUOTE_MINIMAL if first.quoting else csv.QUOTE_NONE,
+        "header": 0 if first.header else None,
+        "column_names": first.columns,
+        "features": first.features(named),
+        "encoding": encoding,
+        "na_filter": False,
+        "skip_blank_lines": False,
+    }
+    return options, sum(layout.rows for layout in layouts)
 
 
 def _holds_no_row(files: list[str], kind: str) -> bool:
@@ -152,7 +193,7 @@ def _plain_suffix(path: str) -> str:
     return (plain.with_suffix("") if plain.suffix.lower() in COMPRESSIONS else plain).suffix.lower()
 
 
-def _kind(path: str) -> str:
+def file_kind(path: str) -> str:
     return KINDS.get(_plain_suffix(path), "text")
 
 
@@ -173,14 +214,14 @@ def _cause(error: BaseException) -> str:
 def check_encoding(files: list[str], encoding: str) -> None:
     """Raise a `DataError` that names the first line of a text, CSV or JSON file that cannot be decoded."""
     for path in files:
-        suffix, kind = Path(path).suffix.lower(), _kind(path)
+        suffix, kind = Path(path).suffix.lower(), file_kind(path)
         if "://" in path or kind == "parquet" or (suffix in COMPRESSIONS and suffix != ".gz"):
             continue
         try:
             with gzip.open(path, "rb") if suffix == ".gz" else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
                     _check_line(line, path, number, "utf-8" if kind == "json" else encoding)
-        except (OSError, EOFError) as error:
+        except DAMAGED as error:
             raise DataError(f"{path!r} is damaged ({error})", "a complete gzip file", "compress it again") from error
 
 
@@ -210,7 +251,9 @@ def _check_line(line: bytes, path: str, number: int, encoding: str) -> None:
         utf_16 = line[:2] in (b"\xff\xfe", b"\xfe\xff")
         hint = "UTF-16" if utf_16 else "another encoding or no text at all"
         problem = f"byte 0x{line[error.start]:02x} in line {number} of {path!r} ({hint})"
-        name = "" if _kind(path) == "json" else f", or set encoding={'utf-16' if utf_16 else 'latin-1'}, for example"
+        # Windows-1252 is Latin-1 with quotes and dashes in place of control characters
+        other = f", or set encoding={'utf-16' if utf_16 else 'cp1252'}, for example"
+        name = "" if file_kind(path) == "json" else other
         raise DataError(problem, "UTF-8", f"convert the file{name}") from error
 
 
@@ -218,20 +261,26 @@ def read_dataset(
     dataset: str | Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
     config: str | None,
     split: str,
+    named: Collection[str],
+    form: FileFormat,
     streaming: bool,
 ) -> Rows:
     """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
+    CSV and TSV files in a folder are read as by `read_files`, which explains `named` and `form`.
+
     Raises:
-        DataError: if it cannot be found or reached, or has no such configuration or split, or is a stream and must not
-            be one.
+        DataError: if it cannot be found, reached or read, or has no such configuration or split, or is a stream and
+            must not be one.
     """
     rows = _load(dataset, config, streaming) if isinstance(dataset, str) else dataset
     name = repr(dataset) if isinstance(dataset, str) else "the dataset"
     if isinstance(rows, dict):
         if split not in rows:
-            raise DataError(f"split={split!r} of {name}", f"one of {list(rows)}")
+            raise DataError(f"split={split!r} of {name}", f"one of {[*map(str, rows)]}")
         rows = rows[split]
+        if isinstance(rows, list):
+            return read_files(rows, named, form, streaming)
     elif split != "train":
         fix = "leave it out, or give a DatasetDict"
         raise DataError(f"split={split!r} of {name}, which has no splits", "no split", fix)
@@ -242,14 +291,16 @@ def read_dataset(
     return rows
 
 
-def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict | IterableDatasetDict:
-    """A dataset of the Hub or of a folder."""
+def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict | IterableDatasetDict | dict:
+    """A dataset of the Hub or of a folder; of a folder with CSV or TSV files, these files by split."""
     folder = Path(name)
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise _not_found(name)
     try:
         if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
             return load_from_disk(name)
+        if folder.is_dir() and (builder := load_dataset_builder(name, config)).name == "csv":
+            return {split: list(files) for split, files in builder.config.data_files.items()}
         return load_dataset(name, config, streaming=streaming)
     except (DatasetNotFoundError, FileNotFoundError) as error:
         raise _not_found(name) from error
@@ -265,6 +316,9 @@ def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict 
 
 
 def _not_found(name: str) -> DataError:
+    if Path(name).is_dir():
+        problem, expected = f"the folder dataset={name!r} holds no data", "files of text, .csv, .jsonl or .parquet"
+        return DataError(problem, expected, "check the path, or name the files themselves as train_file")
     problem = f"dataset={name!r} is neither a folder here nor a dataset that the Hub shows you"
     fix = "check the spelling, or run `hf auth login` if it is private"
     return DataError(problem, "a Hub id or a folder", fix)
@@ -301,12 +355,15 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
+        if text_column is None and not strings:
+            types = {name: _type_name(feature) for name, feature in features.items()}
+            raise DataError(f"no column of text among {types}", "one", _instead_of_text(features.values()))
         if text_column is None:
-            raise DataError("no text_column", f"one of the columns {strings or list(features)}", "name it")
+            raise DataError("no text_column", f"one of the columns {strings}", "name it")
     rows = keep_columns(rows, {text_column: "text"}, prompt_column)
     if not _is_text(features[text_column]):
         problem = f"column {text_column!r} of type {_type_name(features[text_column])}"
-        raise DataError(problem, "text", "name another text_column, or use IdsData for columns of integer ids")
+        raise DataError(problem, "text", _instead_of_text([features[text_column]]))
     if prompt_column:
         rows = _prompt_as_text(rows, features[prompt_column])
     if isinstance(rows, IterableDataset):  # a stream may take a run of missing values for another type
@@ -319,7 +376,19 @@ def _is_text(feature: Any) -> bool:
 
 
 def _type_name(feature: Any) -> str:
+    if isinstance(feature, List | LargeList):
+        return f"list of {_type_name(feature.feature)}"
     return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _instead_of_text(features: Iterable[Any]) -> str:
+    """What to do with columns that hold no text."""
+    items = {_type_name(feature.feature) for feature in features if isinstance(feature, List | LargeList)}
+    if any(item.startswith(("int", "uint")) for item in items):
+        return "for lists of integer ids use IdsData (`--data IdsData --data.ids_column NAME`)"
+    if any("string" in item for item in items):
+        return "join the words of each list into one text, with spaces between them"
+    return "name a column of text as text_column, or convert it to text"
 
 
 def _prompt_as_text(rows: Rows, feature: Any) -> Rows:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from ..errors import DataError
 from .corpus import DataSource
+from .delimited import FileFormat
 from .sources import Rows, find_files, read_dataset, read_files
 from .splitting import Part, check_seed, split
 
 
 @dataclass
-class TableData(DataSource):
+class TableData(FileFormat, DataSource):
     """Rows from files, from the Hub, from a folder, or from memory.
 
     Name either `train_file` or `dataset`. Without `eval_file` or `eval_split`, held-out rows are cut from the training
-    rows, the same ones for the same `seed`.
+    rows, the same ones for the same `seed`. The arguments are those of `FileFormat`, and these:
 
     Args:
         train_file: path, pattern (`data/*.txt`) or list of them: text with one sequence a line, .csv, .tsv, .json or
@@ -44,7 +46,7 @@ class TableData(DataSource):
 
     train_file: str | list[str] | None = None
     eval_file: str | list[str] | None = None
-    dataset: str | Dataset | DatasetDict | None = None
+    dataset: str | Iterable | None = None  # a class here would have the command line read files that it names
     dataset_config: str | None = None
     train_split: str = "train"
     eval_split: str | None = None
@@ -69,6 +71,7 @@ class TableData(DataSource):
         if not 0.0 < self.eval_fraction < 1.0:
             raise DataError(f"eval_fraction={self.eval_fraction}", "a share between 0 and 1", "try 0.1")
         check_seed(self.seed)
+        self.check_separator()
 
     def _check_source(self) -> None:
         """Training rows are named once, held-out rows at most once, and all settings are used."""
@@ -82,20 +85,24 @@ class TableData(DataSource):
         if self.dataset is None and (self.dataset_config is not None or self.train_split != "train"):
             problem = f"dataset_config={self.dataset_config!r} and train_split={self.train_split!r} with {train}"
             raise DataError(problem, "these settings only with a dataset", "leave them out")
+        in_files = self.train_file is not None or self.eval_file is not None
+        if self.of_tables and not in_files and not (isinstance(self.dataset, str) and Path(self.dataset).is_dir()):
+            problem = f"{self.of_tables} with dataset={self.dataset!r:.40}"
+            raise DataError(problem, "these settings only with .csv and .tsv files", "leave them out")
         if isinstance(self.dataset, str) and Path(self.dataset).is_file():
             problem = f"dataset={self.dataset!r}, which is a file"
             raise DataError(problem, "a Hub id or a folder", "name it as train_file")
 
-    def _read(self, text_columns: list[str], encoding: str = "utf-8", streaming: bool = False) -> list[Rows]:
-        """Training rows and, where they are named, held-out rows."""
-        named = [(self.train_file, self.train_split)]
+    def _read(self, named: Collection[str], streaming: bool = False) -> list[Rows]:
+        """Training rows and, where they are named, held-out rows; `named` are the columns that settings name."""
+        sources = [(self.train_file, self.train_split)]
         if self.eval_file is not None or self.eval_split is not None:
-            named.append((self.eval_file, self.eval_split or "train"))
+            sources.append((self.eval_file, self.eval_split or "train"))
         return [
-            read_dataset(self.dataset, self.dataset_config, split_name, streaming)
+            read_dataset(self.dataset, self.dataset_config, split_name, named, self, streaming)
             if files is None
-            else read_files(find_files(files), text_columns, encoding, streaming)
-            for files, split_name in named
+            else read_files(find_files(files), named, self, streaming)
+            for files, split_name in sources
         ]
 
     def _split(self, train: Dataset, held_out: Dataset | None = None) -> tuple[Part, Part, dict[str, Any]]:

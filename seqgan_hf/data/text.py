@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from ..errors import DataError
 from .corpus import Corpus
+from .delimited import SEPARATORS, FileFormat
 from .encoding import Encoding, encode_corpus
-from .sources import text_rows
+from .lines import from_one_line
+from .sources import file_kind, find_files, read_files, text_rows
+from .splitting import check_nulls
 from .streaming import split_stream
 from .tables import TableData
 from .tokenization import TokenizerConfig, build_tokenizer
@@ -21,13 +24,11 @@ class TextData(TableData):
         text_column: column with the text; `None` takes `text`, or the only column of text.
         tokenizer: how text becomes tokens; trained on the training lines unless a pretrained one is named.
         streaming: read, tokenize and pad while training, for what does not fit on the disk; needs `max_length`.
-        encoding: of text and CSV files.
     """
 
     text_column: str | None = None
     tokenizer: TokenizerConfig | None = None
     streaming: bool = False
-    encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +43,8 @@ class TextData(TableData):
         if self.streaming and (self.max_length is None or self.deduplicate):
             problem = f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}"
             raise DataError(problem, "a max_length and no deduplication, as a stream is read line by line")
-        text_columns = [name for name in (self.text_column or "text", self.prompt_column) if name]
-        rows = self._read(text_columns, self.encoding, self.streaming)
+        named = {self.text_column or "text", self.prompt_column} - {None}
+        rows = self._read(named, self.streaming)
         rows = [text_rows(each, self.text_column, self.prompt_column) for each in rows]
         if self.streaming:
             train, held_out, report, batches = split_stream(*rows, eval_size=self.eval_size, too_long=self.too_long)
@@ -56,3 +57,27 @@ class TextData(TableData):
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if self.eos else None
         encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
         return encode_corpus(train, held_out, report, encoding)
+
+
+def read_texts(path: str, text_column: str | None = None, form: FileFormat | None = None) -> list[str]:
+    """The texts of a file of any kind that `TextData` reads, one a row, empty ones included.
+
+    In lines of text, the signs of `one_line` are what they stand for again.
+
+    Args:
+        path: of the file, or a pattern of several.
+        text_column: column with the text; `None` takes `text`, or the only column of text. Lines of text have none.
+        form: how the file is written.
+
+    Raises:
+        DataError: if the file cannot be read or used; the message names file, line or row, and the remedy.
+    """
+    files, form = find_files(path), form or FileFormat()
+    kind = file_kind(files[0])
+    form = FileFormat(encoding=form.encoding) if kind not in SEPARATORS else form
+    rows = read_files(files, {text_column or "text"}, form, streaming=False)
+    rows = text_rows(rows, text_column if kind != "text" else None, None)
+    table = rows.with_format("arrow")[:]
+    check_nulls(table, path, 0)
+    texts = table["text"].to_pylist()
+    return [from_one_line(text) for text in texts] if kind == "text" else texts

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from ..data.delimited import FileFormat
+from ..data.sources import file_kind
 from ..errors import UserError
 from .catalog import TextSettings, get_metric
 from .tokenization import import_by_path, tokenize
+
+
+def split_names(names: list[str] | str | None) -> list[str] | None:
+    """The names in a text with commas between them; a list, or `None`, as it is."""
+    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
+    """Raise a `UserError` for metrics, a tokenization, an encoder's folder or a function that do not exist."""
+    for name in metrics or ():
+        get_metric(name)
+    if settings.tokenization is not None:
+        tokenize([], settings.tokenization)
+    if isinstance(settings.accepts, str):
+        import_by_path(settings.accepts, "accepts")
+    encoder = settings.encoder
+    if isinstance(encoder, str) and encoder.startswith(("/", "./", "../")) and not Path(encoder).exists():
+        expected = "a folder with a model, or an id on the Hub"
+        raise UserError(f"encoder={encoder!r} does not exist", expected, "check the path")
 
 
 @dataclass
@@ -18,8 +40,8 @@ class SuiteSettings(TextSettings):
     """What to measure, and how generators write their samples.
 
     Attributes:
-        metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
-            BLEU, Self-BLEU, distinct-n and both LM scores).
+        metrics: names or dotted paths of functions, as a list or with commas between them; by default all that can be
+            computed from what is given (in a sweep BLEU, Self-BLEU, distinct-n and both LM scores).
         encoder: sentence encoder for `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
@@ -32,12 +54,13 @@ class SuiteSettings(TextSettings):
     encoder: str | None = None
     accepts: str | None = None
     device: str | None = None
-    metrics: list[str] | None = None
+    metrics: list[str] | str | None = None
     num_samples: int | None = None
     max_new_tokens: int | None = None
     temperatures: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self):
+        self.metrics = split_names(self.metrics)
         usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
         if not usable or len(set(usable)) != len(self.temperatures):
             raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
@@ -54,21 +77,9 @@ class SuiteSettings(TextSettings):
         except (RuntimeError, AssertionError) as error:
             problem = f"device {self.device!r} cannot be used ({str(error).splitlines()[0]})"
             raise UserError(problem, None, "set device=cpu, or leave it out") from error
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Metrics, tokenization and functions that do not exist."""
         if self.metrics is not None and not self.metrics:
             raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
-        for name in self.metrics or ():
-            get_metric(name)
-        tokenize([], self.tokenization)
-        if self.accepts is not None:
-            import_by_path(self.accepts, "accepts")
-        is_path = self.encoder is not None and self.encoder.startswith(("/", "./", "../"))
-        if is_path and not Path(self.encoder).exists():
-            expected = "a folder with a model, or an id on the Hub"
-            raise UserError(f"encoder={self.encoder!r} does not exist", expected, "check the path")
+        check_names(self.metrics, self)
 
     @property
     def sweeps(self) -> bool:
@@ -77,18 +88,19 @@ class SuiteSettings(TextSettings):
 
 
 @dataclass
-class EvaluationArguments(SuiteSettings):
-    """What to evaluate, against what, and how.
+class EvaluationArguments(SuiteSettings, FileFormat):
+    """What to evaluate, against what, and how. Besides these attributes, those of `FileFormat` hold for all files.
 
     Attributes:
-        samples: file of generated texts, one per line. Give this or `model`.
+        samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
-        references: file of real texts on which nothing was trained, one per line.
+        references: file of real texts on which nothing was trained, likewise.
         prompts: file of what the references continue, one per line; for a generator that was trained to continue
             prompts, whose samples then continue the same.
         tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
             are in their files. A `model` always uses its own.
-        train: file of the training texts, one per line; needed for copying, the LM score and NLL_gen.
+        train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
+        text_column: column with the text in files that are tables; by default `text`, or the only column of text.
         oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
             held-out text is then drawn from it.
         output: folder for `metrics.json`, `report.md` and pictures.
@@ -100,10 +112,12 @@ class EvaluationArguments(SuiteSettings):
     prompts: str | None = None
     tokenizer: str | None = None
     train: str | None = None
+    text_column: str | None = None
     oracle: str | None = None
     output: str = "evaluation"
 
     def __post_init__(self):
+        self.check_separator()
         if bool(self.samples) == bool(self.model):
             given = "both" if self.samples else "neither"
             raise UserError(f"{given} of samples and model", "exactly one of them", "give a file or a generator")
@@ -118,6 +132,11 @@ class EvaluationArguments(SuiteSettings):
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")
+        files = [file for file in (self.samples, self.references, self.train) if file]
+        settings = self.of_tables | ({"text_column": self.text_column} if self.text_column else {})
+        if settings and all(file_kind(file) == "text" for file in files):
+            problem = f"{settings} with {files}"
+            raise UserError(problem, "these only with tables, such as .csv files", "leave them out")
         super().__post_init__()
 
     @property

@@ -130,4 +130,4 @@ class SuiteMetric(evaluate.Metric):
         if any(not other[name].ids.equal(readings[0][name].ids) for other in readings for name in texts):
             fix = "give the oracle that wrote the model's training data"
             raise UserError("model and oracle read the same text as different tokens", "one vocabulary", fix)
-        return self.metric.function(**{name: m.model for name, m in models.items()}, **readings[0])
+        return self.metric(**{name: m.model for name, m in models.items()}, **readings[0])

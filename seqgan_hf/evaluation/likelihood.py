@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..generation.likelihood import sequence_logprobs
-from ..samples import Samples
+from ..generation.vocabulary import suppressed_tokens
+from ..samples import BoolTensor, Samples
 from .base import Evaluator
 from .catalog import Metric
 from .record import Estimate, Result
@@ -22,16 +23,26 @@ from .tokenization import unknown_setting, unknown_share
 
 
 def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
-    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`; padding does not count.
+    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`.
+
+    Padding does not count, and neither do tokens that the model never writes (see `unwritable`), as a perplexity
+    leaves out words that its vocabulary lacks.
 
     Intervals are over sequences. The per-token value is a ratio of two sums over sequences (nats by tokens), and its
     standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
     """
-    nats = -sequence_logprobs(model, samples)
-    tokens = samples.lengths.to(nats)
+    counted = samples.mask & ~unwritable(model, samples)
+    nats = -sequence_logprobs(model, samples, counted)
+    tokens = counted.sum(dim=1).to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
     return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
+
+
+def unwritable(model: PreTrainedModel, samples: Samples) -> BoolTensor:
+    """Where sequences hold a token that the model never writes, such as a word that training did not show, (N, T)."""
+    suppressed = torch.tensor(suppressed_tokens(model), dtype=torch.long, device=samples.ids.device)
+    return samples.mask & torch.isin(samples.ids, suppressed)
 
 
 def _standard_error(values: Tensor) -> float:
@@ -94,7 +105,7 @@ LIKELIHOODS: dict[str, Metric] = {
     "nll_test": Metric(nll_test, "lower"),
     "nll_gen": Metric(nll_gen, "lower"),
     "nll_oracle": Metric(nll_oracle, "real"),
-    "oracle_divergence": Metric(divergences, "lower"),
+    "oracle_divergence": Metric(divergences, "lower", most={"jsd_oracle": math.log(2)}),
 }
 
 
@@ -109,7 +120,8 @@ def measure_likelihoods(
     """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
 
     The size of the vocabulary in the signature stands for the tokenizer: nats per word and per character are different
-    things. So is the share of held-out tokens that are unknown: the more there are, the easier they are to predict.
+    things. Told where there are any: the share of held-out tokens that are unknown, as many of these are easily
+    predicted; how many tokens the generator never writes, and how often held-out sequences hold one (left out).
 
     Args:
         names: out of `LIKELIHOODS`.
@@ -122,13 +134,15 @@ def measure_likelihoods(
     drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
     drawn += unknown_setting(unknown_share(tokenizer, held_out.ids[held_out.mask])) + prompts_setting(held_out)
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
+    if suppressed := len(suppressed_tokens(generator)):
+        drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}
     for metric in map(LIKELIHOODS.__getitem__, names):
         inputs = {name: given.get(name) for name in metric.inputs}
         if any(value is None for value in inputs.values()):
             continue
-        for key, found in metric.function(**inputs).items():
+        for key, found in metric(**inputs).items():
             per = "token" if key.startswith("nll_") and not key.endswith("_sequence") else "sequence"
             signature = f"per:{per}|{drawn}|version:{metric.version}{longest}"
             results[key] = Result(found.value, found.low, found.high, signature, metric.better)

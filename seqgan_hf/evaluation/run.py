@@ -10,15 +10,17 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..data.oracle import draw
+from ..data.text import read_texts
 from ..data.tokenization import UNK, decode
 from ..errors import UserError
 from ..samples import Samples
 from . import loading
 from .arguments import EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
+from .flags import find_flags
 from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
 from .report import write_json, write_report
-from .suite import Evaluation, evaluate_measurement, find_flags
+from .suite import Evaluation, evaluate_measurement
 from .sweep import SWEEP_METRICS, Point, write_sweep
 from .text import as_written
 from .tokenization import unknown_note, written_setting
@@ -52,6 +54,7 @@ def evaluate_generator(
         UserError: nothing real to compare with, an oracle with another vocabulary, no prompts for a generator that
             continues some, or a metric that lacks something.
     """
+    settings = settings.for_texts_of(generator.tokenizer)
     held_out, notes = _held_out(generator, settings, references, oracle, prompts)
     learnt = None if train is None or not len(train) else _sequences(generator, train, "training texts", None, notes)
     texts = [None if found is None else decode(found, generator.tokenizer) for found in (held_out, learnt)]
@@ -80,7 +83,8 @@ def evaluate_generator(
         measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
-        evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
+        evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
+        evaluation.notes = notes + evaluation.notes
         points.append(Point(generator.name, temperature, evaluation))
     return points
 
@@ -163,9 +167,9 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     """Evaluate, and write the report into `arguments.output`; returns what `write_evaluation` does.
 
     Raises:
-        UserError: files that are missing, empty or not UTF-8; metrics that are unknown or lack what they need.
+        UserError: files that are missing, empty or not read for certain; metrics that are unknown or lack something.
     """
-    output, settings = Path(arguments.output), asdict(arguments)
+    output = Path(arguments.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,11 +177,13 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
         raise UserError(problem, "a folder", "choose another") from error
     notes: list[str] = []
     references, prompts = read_references(arguments, notes)
-    train = read_lines(arguments.train, "train", notes) if arguments.train else None
+    train = read_lines(arguments.train, "train", notes, arguments) if arguments.train else None
     if arguments.samples:
         evaluation = _evaluate_file(arguments, references, train, notes)
         evaluation.notes[:0] = notes
-        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
+        return write_report(
+            evaluation, output, f"Evaluation of {arguments.samples}", asdict(evaluation.texts.settings)
+        )
     names = _distinct_names(arguments.model)
     for path in arguments.model:
         loading.check_generator(path)
@@ -185,28 +191,30 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     points = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
+        arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
         points += evaluate_generator(generator, arguments, references, train, oracle, prompts)
     for point in points:
         point.evaluation.notes[:0] = notes
-    return write_evaluation(points, output, settings)
+    return write_evaluation(points, output, asdict(arguments))
 
 
 def _evaluate_file(
     arguments: EvaluationArguments, references: list[str], train: list[str] | None, notes: list[str]
 ) -> Evaluation:
     """Samples of a file, beside real texts as they are in theirs or as the tokenizer of the samples writes them."""
-    texts, written = read_lines(arguments.samples, "samples", notes, blank=True), ""
-    real = Measurement.of([], references, train, settings=arguments)
+    texts, written = read_lines(arguments.samples, "samples", notes, arguments, blank=True), ""
     if arguments.tokenizer:
         tokenizer, longest = loading.load_writer(arguments.tokenizer)
         real = as_written(tokenizer, references, train, arguments, longest)
         written = real.samples.written
         if unknown := written.partition("unknown:")[2]:
             notes.append(unknown_note(unknown, "references", arguments.tokenizer))
-    elif any(UNK in text for text in texts) and not any(UNK in text for text in references):
+    else:
+        real = Measurement.of([], references, train, settings=arguments)
+    if not written and any(UNK in text for text in texts) and not any(UNK in text for text in references):
         told = f"{sum(UNK in text for text in texts)} samples hold {UNK}, and no reference does"
         notes.append(f"{told}: give `tokenizer`, the run that wrote them, to have real texts written alike")
-    return evaluate_measurement(replace(real, samples=Texts(texts, arguments, written)), arguments.metrics, {})
+    return evaluate_measurement(replace(real, samples=Texts(texts, real.settings, written)), arguments.metrics, {})
 
 
 def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[list[str] | None, list[str] | None]:
@@ -216,8 +224,9 @@ def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[l
         UserError: as `read_lines`, or if there are not as many prompts as references.
     """
     if not arguments.references or not arguments.prompts:
-        return read_lines(arguments.references, "references", notes) if arguments.references else None, None
-    references = read_lines(arguments.references, "references", notes, blank=True)
+        references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
+        return references, None
+    references = read_lines(arguments.references, "references", notes, arguments, blank=True)
     prompts = read_lines(arguments.prompts, "prompts", notes, blank=True)
     if len(prompts) != len(references):
         problem = f"{len(prompts)} lines of prompts for {len(references)} of references"
@@ -242,28 +251,25 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
     raise UserError(f"the same model twice in {list(paths)}", "different ones", "drop the repeated one")
 
 
-def read_lines(path: str, what: str, notes: list[str], blank: bool = False) -> list[str]:
-    """The texts of a UTF-8 file, one per line.
+def read_lines(
+    path: str, what: str, notes: list[str], settings: EvaluationArguments | None = None, blank: bool = False
+) -> list[str]:
+    """The texts of a file of any kind that training reads.
 
     Args:
         path: the file.
         what: what the texts are, for messages.
         notes: what is left out is added to these.
-        blank: keep empty lines (an empty sample is a sample; an empty reference is a mistake in a file).
+        settings: how the file is written, and the column with the text; by default as `read_texts` has it.
+        blank: keep empty texts (an empty sample is a sample; an empty reference is a mistake in a file).
 
     Raises:
-        UserError: no such file, not UTF-8, or no text in it.
+        UserError: no such file, one that cannot be read for certain, or no text in it.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"{what}={path!r} cannot be read ({getattr(error, 'strerror', None) or error})"
-        expected = "a UTF-8 file with one text per line"
-        raise UserError(problem, expected, "check the path, or save it as UTF-8") from error
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    lines = read_texts(path, None if settings is None else settings.text_column, settings)
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
-        raise UserError(f"{what}={path!r} has no text in it", "one text per line", "check the file")
+        raise UserError(f"{what}={path!r} has no text in it", "at least one text", "check the file")
     if dropped := len(lines) - len(kept):
         notes.append(f"{dropped} empty lines of {what} were left out")
     return kept

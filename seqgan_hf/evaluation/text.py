@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -15,11 +16,15 @@ from ..data.tokenization import decode, decode_ids, encode_batch
 from ..samples import Samples
 from .base import Evaluator
 from .catalog import Measurement, Texts, TextSettings, get_metric
+from .flags import short_sighted
 from .record import Estimate
 from .suite import measure
 from .tokenization import written_setting
 
 
+logger = logging.getLogger(__name__)
+
+OPTION = "evaluation.tokenization"  # in a training recipe
 DEFAULT_METRICS = ("bleu", "self_bleu", "distinct")
 
 
@@ -42,6 +47,7 @@ def as_written(
         settings: how texts are read by metrics.
         max_length: T, where texts are cut.
     """
+    settings = settings.for_texts_of(tokenizer)
     rows: list[list[list[int]] | None] = []
     for texts in (references, train):
         given: list[Any] = [] if texts is None else list(texts)
@@ -77,8 +83,10 @@ class TextEvaluator(Evaluator):
         self.tokenizer, self.metrics = tokenizer, list(metrics)
         measurement = as_written(tokenizer, references, train, settings or TextSettings())
         self.measurement = replace(measurement, drawn="temperature:1")
-        for name in self.metrics:
-            self.measurement.check(name)
+        counts = [name for name in self.metrics if "samples" in self.measurement.check(name).inputs]
+        if counts and self.measurement.references and (why := short_sighted(self.measurement.references, OPTION)):
+            self.flags = [f"{', '.join(counts)} cannot judge: {why}"]
+            logger.warning("%s.", self.flags[0])
 
     @classmethod
     def from_corpus(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.tokenization import unknown_token_id
+from ..data.tokenization import UNK, unknown_token_id
 from ..errors import MissingExtraError, UserError
 from ..samples import LongTensor
 
@@ -34,14 +34,26 @@ TOKENIZATIONS: dict[str, Callable[[], Callable[[str], list[str]]]] = {
 }
 
 
+def default_tokenization(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """`character` where the tokens of the generator's tokenizer are single characters, else `white_space`."""
+    if tokenizer is None:
+        return "white_space"
+    special = {*tokenizer.all_special_tokens, UNK}
+    characters = all(len(token) == 1 for token in tokenizer.get_vocab() if token not in special)
+    return "character" if characters else "white_space"
+
+
 def import_by_path(path: str, what: str) -> Callable:
     """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         problem = f"{what} {path!r} cannot be imported ({error})"
         raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
+    if not callable(found):
+        raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
+    return found
 
 
 def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:
@@ -92,10 +104,12 @@ def unknown_setting(share: float) -> str:
     return f"|unknown:{share:.2%}" if share else ""
 
 
-def unknown_note(share: str, what: str, name: str) -> str:
-    """A note that a generator does not know all of `what`."""
-    told = f"{share} of the {what}' tokens are unknown to {name}. All are read and written as one token"
-    return f"{told}, so the more there are, the better NLL and BLEU look"
+def unknown_note(share: str, what: str, name: str, left_out: bool = False) -> str:
+    """A note that a generator does not know all of `what`; `left_out` if it never writes the unknown token."""
+    told = f"{share} of the {what}' tokens are unknown to {name}"
+    if left_out:
+        return f"{told}, which never writes the unknown token: NLL_test leaves them out"
+    return f"{told}. All are read and written as one token, so the more there are, the better NLL and BLEU look"
 
 
 def written_setting(tokenizer: PreTrainedTokenizerBase, references: LongTensor) -> str:

@@ -77,7 +77,7 @@ def test_losses_count_the_continuation_only():
 
 def test_the_discriminator_reads_prompt_and_continuation():
     real = materialize(Dataset.from_list(ROWS[:3]), BOS, PAD)
-    ids, mask, _ = judged_tokens(real)
+    ids, mask, _ = judged_tokens(real, 0)
     assert [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)] == [
         [4, 4, EOS],
         [5, 5, 5, EOS],

@@ -232,11 +232,11 @@ def test_generate_continues_prompts_of_a_file(conditional, capsys):
     assert "both a prompt and prompts" in capsys.readouterr().err
     assert main(["generate", str(run), "--prompts", prompts, "--seed", "0"]) == 0
     written = capsys.readouterr().out.splitlines()
-    heeded = [text.split()[:2] == [word, word] for text, word in zip(written, WORDS, strict=True)]
+    heeded = [text.split()[:3] == ["a", word, word] for text, word in zip(written, WORDS, strict=True)]
     assert sum(heeded) >= 8  # each continues its own prompt, whose last word it repeats
     assert main(["generate", str(run), "--prompts", prompts, "--num_samples", "13", "--seed", "0"]) == 0
     more = capsys.readouterr().out.splitlines()
-    assert [text.split()[0] for text in more] == [*WORDS, *WORDS[:3]]
+    assert [text.split()[:2] for text in more] == [["a", word] for word in (*WORDS, *WORDS[:3])]
     assert len(generate_texts(load_generator(str(run), "cpu"), prompt="a dog", num_samples=2)) == 2
 
 

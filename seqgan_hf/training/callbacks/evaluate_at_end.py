@@ -9,7 +9,8 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, TrainerCallback
 
 from ...data import Corpus
-from ...data.tokenization import decode_ids, encode_batch, one_line
+from ...data.lines import one_line
+from ...data.tokenization import decode_ids, encode_batch
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, conditions, load_oracle_generator
 from ...evaluation.run import evaluate_generator, read_lines, read_references, write_evaluation
@@ -31,7 +32,7 @@ class EvaluateAtEnd(TrainerCallback):
     """
 
     def __init__(self, settings: EvaluationArguments, corpus: Corpus):
-        self.settings, self.corpus = settings, corpus
+        self.settings, self.corpus = settings.for_texts_of(corpus.tokenizer), corpus
         self.output = Path(settings.output)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -46,7 +47,7 @@ class EvaluateAtEnd(TrainerCallback):
             references, prompts = read_references(self.settings, notes)
         train: Samples | list[str] | None = self._own("train", "train", notes)
         if train is None and self.settings.train is not None:
-            train = read_lines(self.settings.train, "train", notes)
+            train = read_lines(self.settings.train, "train", notes, self.settings)
         with evaluating(model):
             points = evaluate_generator(generator, self.settings, references, train, self._oracle(model), prompts)
         for point in points:
@@ -79,8 +80,7 @@ class EvaluateAtEnd(TrainerCallback):
             notes.append(f"{told}: to repeat this evaluation by hand, use the original file")
 
     def _oracle(self, model: PreTrainedModel) -> PreTrainedModel | None:
-        path = self.settings.oracle
-        if path is None:
+        if (path := self.settings.oracle) is None:
             return None
         own = self.corpus.oracle is not None and Path(path) == self.output.parent / "oracle"
         oracle: Any = self.corpus.oracle if own else load_oracle_generator(path, str(model.device)).model

@@ -76,7 +76,7 @@ def test_module_equals_the_plain_function(name):
         "accepts": lambda text: "a" in text,
         "seed": 0,
     }
-    expected = METRICS[name].function(**{key: inputs[key] for key in METRICS[name].inputs})
+    expected = METRICS[name](**{key: inputs[key] for key in METRICS[name].inputs})
     values, intervals = plain(expected)
     assert found.pop("intervals", {}) == intervals
     assert found == pytest.approx(values, nan_ok=True) and found

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, encode_batch
+from seqgan_hf.data import TokenizerConfig, integer_tokenizer
+from seqgan_hf.data.tokenization import build_tokenizer, encode_batch
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.loading import (
     conditions,
@@ -18,6 +19,7 @@ from seqgan_hf.evaluation.loading import (
 )
 from seqgan_hf.evaluation.tokenization import unknown_share
 from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.vocabulary import suppressing
 from tests.tools.small_language import REFERENCES
 
 
@@ -42,6 +44,9 @@ def test_words_that_the_generator_does_not_know_are_noted_whether_their_token_is
         knows = replace(generator, tokenizer=tokenizer)
         [note] = unknown_notes(knows, encode_texts(knows, ["the zebra", "a boy"]))  # ends do not count
         assert note.startswith("25.00% of the references' tokens are unknown to tiny")
+        with suppressing(knows.model, {3}):
+            [note] = unknown_notes(knows, encode_texts(knows, ["the zebra"]))
+        assert note.endswith("unknown to tiny, which never writes the unknown token: NLL_test leaves them out")
         assert unknown_notes(knows, encode_texts(knows, ["the man"])) == []
         [note] = unknown_notes(knows, encode_texts(knows, ["the man", "a boy"], ["a zebra", "sees it"]))
         assert note.startswith("50.00% of the prompts' tokens are unknown to tiny")
@@ -80,6 +85,16 @@ def test_long_prompts_keep_as_many_of_their_last_tokens_as_in_training(generator
 def test_prompts_of_other_number_than_texts_are_refused(generator):
     with pytest.raises(UserError, match="1 prompts for 2 texts: expected one for each text"):
         encode_texts(generator, ["the man", "a boy"], ["a"])
+
+
+def test_references_are_read_as_training_lines_are(generator):
+    """An end token that is spelled out does not end anything, and an id outside the vocabulary is an error."""
+    words = build_tokenizer(TokenizerConfig(), lambda: [["the <eos> man"]])
+    samples = encode_texts(replace(generator, tokenizer=words), ["the <eos> man"])
+    assert samples.ids.tolist() == [[*encode_batch(words, ["the <eos> man"])[0], 2]] and (samples.ids == 2).sum() == 1
+    ids = replace(generator, tokenizer=integer_tokenizer(5))
+    with pytest.raises(UserError, match="'7' in a text of integer ids: expected ids from 0 to 4"):
+        encode_texts(ids, ["3 4", "3 7"])
 
 
 def test_tempered_likelihoods_are_those_of_scaled_logits(generator):

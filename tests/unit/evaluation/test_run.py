@@ -12,12 +12,14 @@ import jsonargparse
 import pytest
 
 from seqgan_hf.data.oracle import draw
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.arguments import EvaluationArguments, SuiteSettings
 from seqgan_hf.evaluation.catalog import get_metric
 from seqgan_hf.evaluation.likelihood import nll_test
 from seqgan_hf.evaluation.loading import draw_samples, encode_texts
 from seqgan_hf.evaluation.run import evaluate_generator, run_evaluation, write_evaluation
+from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
 from tests.tools.small_language import REFERENCES, TRAIN
 
 
@@ -63,7 +65,7 @@ def test_unreadable_references_are_refused(files, content):
     path = files / "broken.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="references=.*broken.txt.*: expected"):
+    with pytest.raises(UserError, match="broken.txt.*: expected|has no text in it: expected"):
         run_evaluation(EvaluationArguments(samples=str(files / "samples.txt"), references=str(path)))
 
 
@@ -153,6 +155,44 @@ def test_sweep_of_two_generators(model_path, files, generator):
     assert float(rows[4]["value"]) == points[0]["results"]["self_bleu_4"]["real"]["value"]
     assert (files / "out" / "sweep.png").exists()
     assert (files / "out" / "tiny_temperature_0.5" / "report.md").exists()
+
+
+@pytest.fixture
+def characters(files):
+    """A generator that writes one character after another."""
+    tokenizer = build_tokenizer(TokenizerConfig(level="char"), lambda: [TRAIN])
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model = RNNGeneratorForCausalLM(RNNGeneratorConfig(vocab_size=len(tokenizer), **special))
+    model.save_pretrained(files / "characters")
+    tokenizer.save_pretrained(files / "characters")
+    return files / "characters"
+
+
+def test_texts_are_split_as_the_generator_writes_them(characters, model_path, files):
+    common = {"references": str(files / "references.txt"), "num_samples": 20, "metrics": ["bleu"], "max_new_tokens": 9}
+    for model, tokenization in ((characters, "character"), (model_path, "white_space")):
+        found = run_evaluation(EvaluationArguments(model=[str(model)], output=str(files / "out"), **common))
+        assert found["settings"]["tokenization"] == tokenization
+        assert f"|tokenization:{tokenization}|" in found["results"]["bleu_2"]["signature"]
+    asked = EvaluationArguments(model=[str(characters)], tokenization="treebank", output=str(files / "out"), **common)
+    assert "|tokenization:treebank|" in run_evaluation(asked)["results"]["bleu_2"]["signature"]
+
+
+def test_a_sweep_splits_all_texts_as_the_first_generator_does(characters, model_path, files):
+    models = [str(characters), str(model_path)]
+    references, output = str(files / "references.txt"), str(files / "out")
+    arguments = EvaluationArguments(
+        model=models, references=references, num_samples=20, metrics=["bleu"], max_new_tokens=9, output=output
+    )
+    found = run_evaluation(arguments)
+    signatures = [point["results"]["bleu_2"]["signature"] for point in found["points"]]
+    assert all("|tokenization:character|" in signature for signature in signatures)
+    vocabularies = [re.findall(r"\|vocabulary:\d+", signature) for signature in signatures]
+    assert vocabularies[0] != vocabularies[1]  # each is compared with the references as its own tokenizer writes them
+    assert found["settings"]["tokenization"] == "character"
+    with (files / "out" / "sweep.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "bleu_2"]
+    assert [row["signature"] for row in rows[:2]] == signatures
 
 
 def test_sweep_without_training_text_measures_what_it_can(model_path, files):
@@ -299,5 +339,5 @@ def test_a_recipe_runs_from_parsed_arguments(files):
 
 def test_a_model_that_is_not_there_is_named(files):
     arguments = EvaluationArguments(model=[str(files / "none")], references=str(files / "references.txt"))
-    with pytest.raises(UserError, match="cannot load model .*none.*: expected a run's folder"):
+    with pytest.raises(UserError, match="no folder '.*none': expected a run's folder"):
         run_evaluation(arguments)

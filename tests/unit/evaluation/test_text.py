@@ -4,8 +4,11 @@ import pytest
 from datasets import Dataset
 
 from seqgan_hf.data import Corpus
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import UserError
+from seqgan_hf.evaluation.catalog import METRICS, TextSettings
 from seqgan_hf.evaluation.loading import draw_samples, encode_texts
+from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.suite import evaluate_texts
 from seqgan_hf.evaluation.text import TextEvaluator
 from tests.tools.small_language import REFERENCES, TRAIN
@@ -32,6 +35,26 @@ def test_text_evaluator_measures_decoded_samples(generator):
 def test_text_evaluator_refuses_before_training(generator, metrics, message):
     with pytest.raises(UserError, match=message):
         TextEvaluator(generator.tokenizer, REFERENCES, None, metrics)
+
+
+def test_texts_are_split_as_the_tokenizer_does(caplog):
+    """Lines without spaces, written by characters."""
+    lines = ["abcabd", "abdabc", "abcabc"] * 20
+    tokenizer = build_tokenizer(TokenizerConfig(level="char"), lambda: [lines])
+    evaluator = TextEvaluator(tokenizer, lines, lines)
+    signed = evaluator.measurement.sign({"bleu_2": Estimate(1.0)}, METRICS["bleu"])
+    assert "|tokenization:character|" in signed["bleu_2"].signature
+    assert not evaluator.flags and not caplog.records
+
+
+def test_before_training_it_is_said_that_words_show_nothing(caplog):
+    lines = ["abcabd", "abdabc", "abcabc"] * 20
+    tokenizer = build_tokenizer(TokenizerConfig(level="char"), lambda: [lines])
+    evaluator = TextEvaluator(tokenizer, lines, lines, ["bleu", "grammar"], TextSettings("white_space", accepts=bool))
+    why = "the median text has 1 token (tokenization white_space): set evaluation.tokenization character"
+    assert evaluator.flags == [f"bleu cannot judge: {why}"]
+    assert [record.getMessage() for record in caplog.records] == [f"{evaluator.flags[0]}."]
+    assert not TextEvaluator(tokenizer, None, lines, ["self_bleu"]).flags
 
 
 def test_text_evaluator_from_a_corpus(generator):

@@ -9,6 +9,7 @@ import pickle
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -171,6 +172,20 @@ def test_both_names_are_looked_at_before_anything_is_made(name, run, hub, tmp_pa
     options = ["--training.push_to_hub", "true", "--training.hub_model_id", name]
     assert train(tmp_path, *options, "--training.hub_discriminator", "repository") == 1
     assert hub.requests == [] and (tmp_path / "mine" / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network_a_push_ends_soon(offline, monkeypatch):
+    """Where nothing answers at the address, after one more attempt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    waited = []
+    monkeypatch.setattr(hub_module.time, "sleep", waited.append)
+    with pytest.raises(HubError, match="The Hub cannot be reached .*unset HF_HUB_OFFLINE where it is set"):
+        hub_module.open_repositories("someone/grammar", token=TOKEN)
+    assert waited == ([] if offline else [1.0])
 
 
 @pytest.mark.parametrize("failure", [503, 500, 429, "cut"])

@@ -1,0 +1,74 @@
+"""Files that are read as lines of text, and look like something else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+
+from ..errors import DataError
+
+
+logger = logging.getLogger(__name__)
+
+MOST_NULS = 0.3  # of the characters; half of them are in English as UTF-16 that is read as UTF-8
+RESIDUES = re.compile(r"[A-Za-z*.-]+")
+
+
+def check_encoded(path: str, lines: list[str]) -> None:
+    """Raise a `DataError` for UTF-16 without a byte-order mark, which is valid UTF-8 where a text is English.
+
+    Args:
+        path: of the file, for messages.
+        lines: its first lines.
+    """
+    text = "".join(lines)
+    if text.count("\0") > MOST_NULS * len(text):
+        problem = f"{text.count(chr(0)) / len(text):.0%} of the first characters of {path!r} are NUL"
+        name = "utf-16-be" if text.startswith("\0") else "utf-16-le"
+        raise DataError(problem, "text", f"set encoding={name} if it is UTF-16")
+
+
+def check_lines(path: str, lines: Iterable[str]) -> None:
+    """Warn of JSON and tables, which can be meant as text. Raise a `DataError` for FASTA, which cannot.
+
+    Args:
+        path: of a file of text, for messages.
+        lines: its first lines.
+    """
+    lines = [line for line in map(str.strip, lines) if line]
+    if _is_fasta(lines):
+        headers = sum(line.startswith(">") for line in lines)
+        problem = f"FASTA in {path!r}: {headers} of its first {len(lines)} lines are headers such as {lines[0][:40]!r}"
+        script = '/^>/ {if (s) print s; s = ""; next} {s = s $0} END {print s}'
+        raise DataError(problem, "one sequence a line", f"convert it: awk '{script}' FILE > sequences.txt")
+    if len(lines) < 2:
+        return
+    if all(map(_is_object, lines)):
+        told = (
+            "%s: every one of the first %d lines is a JSON object; give the file the ending .jsonl to read its values"
+        )
+        logger.warning(told, path, len(lines))
+    tabs = {line.count("\t") for line in lines}
+    if len(tabs) == 1 and tabs != {0} and not all(word.isdecimal() for line in lines for word in line.split()):
+        told = (
+            "%s: every one of the first %d lines has %d fields between tabs; give the file the ending .tsv for columns"
+        )
+        logger.warning(told, path, len(lines), tabs.pop() + 1)
+
+
+def _is_fasta(lines: list[str]) -> bool:
+    """Whether headers (`>name`) stand before sequences of letters, and nothing else is there."""
+    if len(lines) < 2 or not lines[0].startswith(">"):
+        return False
+    kinds = [line.startswith(">") for line in lines]
+    lonely = any(first and second for first, second in zip(kinds, kinds[1:], strict=False))
+    return not lonely and all(map(RESIDUES.fullmatch, (line for line in lines if not line.startswith(">"))))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.startswith("{") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
