@@ -36,6 +36,7 @@ from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
 from ..samples import Samples
 from ..training.batches import as_samples
+from ..training.callbacks.describe_corpus import DescribeCorpus
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
@@ -77,8 +78,8 @@ def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> lis
 
 
 def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> list[TrainerCallback]:
-    """What a recipe adds to a run: its oracle is saved, and the finished generator evaluated."""
-    callbacks: list[TrainerCallback] = []
+    """What a recipe adds to a run: its corpus is described, its oracle saved, the finished generator evaluated."""
+    callbacks: list[TrainerCallback] = [DescribeCorpus(corpus)]
     if corpus.oracle is not None:
         callbacks.append(SaveOracle(corpus, folder))
     if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run

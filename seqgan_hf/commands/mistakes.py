@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..errors import RecipeError, UserError
 from ..evaluation.tokenization import import_by_path
+from .yaml_structure import check_structure
 
 
 # What jsonargparse says of unknown keys.
@@ -53,6 +54,7 @@ def read_recipe(path: str, command: str) -> dict[str, Any]:
     expected = f"a recipe of `seqgan-hf {command}` (.yaml)"
     if Path(path).is_dir():
         raise RecipeError(f"{path!r} is a folder", expected, _instead(path, command))
+    check_structure(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
         settings = yaml.safe_load(text)

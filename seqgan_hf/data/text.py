@@ -47,16 +47,17 @@ class TextData(TableData):
         rows = self._read(named, self.streaming)
         rows = [text_rows(each, self.text_column, self.prompt_column) for each in rows]
         if self.streaming:
-            train, held_out, report, batches = split_stream(*rows, eval_size=self.eval_size, too_long=self.too_long)
+            stream, held_out, report, batches = split_stream(*rows, eval_size=self.eval_size, too_long=self.too_long)
+            train = stream.first
         else:
             train, held_out, report = self._split(*rows)
-            batches = train.tables
+            stream, batches = None, train.tables
         tokenizer = build_tokenizer(
             self.tokenizer, lambda: (column.to_pylist() for table in batches() for column in table.columns)
         )
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if self.eos else None
         encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
-        return encode_corpus(train, held_out, report, encoding)
+        return encode_corpus(train, held_out, report, encoding, stream)
 
 
 def read_texts(path: str, text_column: str | None = None, form: FileFormat | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -69,6 +70,22 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
     assert ("discriminator" in resolved) == (tmp_path / "run" / "discriminator").exists()
+
+
+def test_a_run_begins_with_what_its_corpus_holds(tmp_path, lines, caplog):
+    """Also when it is resumed; what is cut or unknown is said, and little coverage is a warning."""
+    caplog.set_level(logging.INFO, "seqgan_hf")
+    settings = {"data.max_length": 4, "data.tokenizer.vocab_size": 8, "training.save_every": 1}
+    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines, **settings)
+    for more in ([], ["--training.resume_from_checkpoint", "true", "--training.rounds", "3"]):
+        caplog.clear()
+        assert main([*call, *more]) == 0
+        said = [(record.levelname, record.message) for record in caplog.records if "data: " in record.message]
+        assert said[0][1].startswith("Training data: lines used: 70; tokens in the vocabulary: ")
+        assert said[1][1].startswith("Held-out data: lines used: 10; tokens in the vocabulary: ")
+        assert "too long, cut: " in said[0][1]
+        assert said[2][1].startswith("Training data: only ")
+        assert [level for level, _ in said] == ["INFO", "INFO", "WARNING", "WARNING"]
 
 
 def test_no_recipe_is_forgotten():
