@@ -26,7 +26,7 @@ from transformers import (
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
-from ..errors import DataError, RecipeError
+from ..errors import RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
@@ -57,6 +57,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         nodes.training.max_new_tokens = corpus.max_length
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
+    generator.config.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
     held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
@@ -90,22 +91,23 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
     """An evaluation recipe for the generator of a run, with the run's own text or oracle where it names no other.
 
     Raises:
-        DataError: the generator continues prompts, which evaluation recipes do not give it.
-        RecipeError: the evaluation recipe cannot be read.
+        RecipeError: the evaluation recipe cannot be read, or names references without the prompts that they continue.
     """
-    if corpus.conditional:
-        problem, expected = "`evaluation.recipe` for data with prompts", "a generator that writes without one"
-        fix = "name `evaluation.metrics` instead, which are measured with the training prompts"
-        raise DataError(problem, expected, fix)
     output = folder / "evaluation"
     here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
     if corpus.oracle is not None:
         here["oracle"] = str(folder / "oracle")
     else:
         here["references"] = str(output / "references.txt")
+        here["prompts"] = str(output / "prompts.txt") if corpus.conditional else None
         if not isinstance(corpus.train, IterableDataset):  # it would have to be read to its end
             here["train"] = str(output / "train.txt")
-    return replace(load_evaluation([settings.recipe], **here), model=here["model"], output=str(output))
+    evaluation = load_evaluation([settings.recipe], **here)
+    named = [name for name in ("references", "prompts") if getattr(evaluation, name) != here.get(name)]
+    if named == ["prompts"] or (corpus.conditional and named == ["references"]):
+        problem = f"{settings.recipe!r} names `{named[0]}` alone"
+        raise RecipeError(problem, "`references` with the `prompts` that they continue", "name both, or none")
+    return replace(evaluation, model=here["model"], output=str(output))
 
 
 # --- Models ----------------------------------------------------------------------------------------------------------

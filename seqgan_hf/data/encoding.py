@@ -222,6 +222,7 @@ def encode_corpus(
         pad_token_id=None if encoding.eos_token_id is None else tokenizer.pad_token_id,
         tokenizer=tokenizer,
         report=report,
+        max_prompt_length=encoding.max_prompt_length,
     )
 
 

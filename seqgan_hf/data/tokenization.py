@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -332,15 +332,16 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) ->
     return [text.removeprefix(SPACE) for text in texts] if probe.startswith(SPACE) else texts
 
 
-def decode_continuations(tokenizer: PreTrainedTokenizerBase, prompt: str, samples: Samples) -> list[str]:
-    """The prompt as it was given, with each continuation behind it.
+def decode_continuations(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], samples: Samples) -> list[str]:
+    """Each prompt as it was given, with its continuation behind it.
 
     Both are decoded together, so that what stands between them is what the tokenizer puts there.
     """
-    [given] = encode_batch(tokenizer, [prompt])
-    rows = [given, *([*given, *row] for row in _rows(samples))]
-    start, *texts = _spell(tokenizer, rows, clean_up_tokenization_spaces=False)
-    return [prompt + text[len(start) :] for text in texts]
+    given = encode_batch(tokenizer, list(prompts))
+    starts = _spell(tokenizer, given, clean_up_tokenization_spaces=False)
+    rows = [[*ids, *row] for ids, row in zip(given, _rows(samples), strict=True)]
+    texts = _spell(tokenizer, rows, clean_up_tokenization_spaces=False)
+    return [prompt + text[len(start) :] for prompt, start, text in zip(prompts, starts, texts, strict=True)]
 
 
 def _spell(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]], **options: bool) -> list[str]:

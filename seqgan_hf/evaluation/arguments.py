@@ -95,6 +95,10 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
         references: file of real texts on which nothing was trained, likewise.
+        prompts: file of what the references continue, one per line; for a generator that was trained to continue
+            prompts, whose samples then continue the same.
+        tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
+            are in their files. A `model` always uses its own.
         train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
         text_column: column with the text in files that are tables; by default `text`, or the only column of text.
         oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
@@ -105,6 +109,8 @@ class EvaluationArguments(SuiteSettings, FileFormat):
     samples: str | None = None
     model: list[str] = field(default_factory=list)
     references: str | None = None
+    prompts: str | None = None
+    tokenizer: str | None = None
     train: str | None = None
     text_column: str | None = None
     oracle: str | None = None
@@ -118,6 +124,11 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
             problem = "samples from a file with oracle, temperatures or num_samples"
             raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
+        if self.prompts and (self.samples or self.oracle):
+            problem = f"prompts with {'samples from a file' if self.samples else 'an oracle'}"
+            raise UserError(problem, "these only with `model` and `references`", "drop `prompts`")
+        if self.tokenizer and self.model:
+            raise UserError("tokenizer with `model`, which has its own", "it only with `samples`", "drop it")
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")

@@ -176,10 +176,11 @@ class TextSettings:
 class Texts:
     """A set of texts in the forms in which metrics ask for them; each form is made once, when first asked for."""
 
-    def __init__(self, texts: Sequence[str], settings: TextSettings):
+    def __init__(self, texts: Sequence[str], settings: TextSettings, written: str = ""):
         if isinstance(texts, str):
             raise UserError(f"the text {texts[:60]!r}", "a list of texts", "put it into a list")
         self.texts, self.settings = list(texts), settings
+        self.written = written  # by what: `vocabulary:4839|unknown:2.31%`; nothing for texts as they are in a file
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -194,7 +195,7 @@ class Texts:
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Texts:
         """Some of the texts, with the forms that were made already."""
-        part = Texts([self.texts[row] for row in rows], self.settings)
+        part = Texts([self.texts[row] for row in rows], self.settings, self.written)
         if "tokens" in vars(self):
             part.tokens = [self.tokens[row] for row in rows]
         if "features" in vars(self):
@@ -212,11 +213,13 @@ class Measurement:
     drawn: str = field(default="", kw_only=True)  # how samples were drawn: `temperature:1|max_new_tokens:20`
 
     @classmethod
-    def of(cls, samples: Sequence[str], *real: Sequence[str] | None, settings: TextSettings) -> Measurement:
+    def of(
+        cls, samples: Sequence[str], *real: Sequence[str] | None, settings: TextSettings, written: str = ""
+    ) -> Measurement:
         """Of plain texts; `real` are references and training texts, of which an empty set counts as none."""
         settings = settings.for_texts_of(None)
-        sets = (None if texts is None or not len(texts) else Texts(texts, settings) for texts in real)
-        return cls(Texts(samples, settings), *sets)
+        sets = (None if texts is None or not len(texts) else Texts(texts, settings, written) for texts in real)
+        return cls(Texts(samples, settings, written), *sets)
 
     @property
     def settings(self) -> TextSettings:
@@ -271,4 +274,5 @@ class Measurement:
                 given = getattr(settings, name)
                 parts[name] = given if isinstance(given, str) else getattr(given, "__qualname__", "function")
         parts |= {"seed": settings.seed, "version": metric.version}
-        return "|".join(f"{name}:{value}" for name, value in parts.items()) + (self.drawn and f"|{self.drawn}")
+        named = [f"{name}:{value}" for name, value in parts.items()]
+        return "|".join(filter(None, [*named, self.samples.written, self.drawn]))

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..generation.likelihood import sequence_logprobs
 from ..generation.vocabulary import suppressed_tokens
@@ -19,6 +19,7 @@ from ..samples import BoolTensor, Samples
 from .base import Evaluator
 from .catalog import Metric
 from .record import Estimate, Result
+from .tokenization import unknown_setting, unknown_share
 
 
 def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
@@ -109,22 +110,29 @@ LIKELIHOODS: dict[str, Metric] = {
 
 
 def measure_likelihoods(
-    names: Iterable[str], seed: int, temperature: float = 1.0, max_new_tokens: int | None = None, **given: Any
+    names: Iterable[str],
+    seed: int,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **given: Any,
 ) -> dict[str, Result]:
     """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
 
     The size of the vocabulary in the signature stands for the tokenizer: nats per word and per character are different
-    things. So are nats over fewer tokens: how many the generator never writes, and how often held-out sequences hold
-    one, which is then left out, is told where there are any.
+    things. Told where there are any: the share of held-out tokens that are unknown, as many of these are easily
+    predicted; how many tokens the generator never writes, and how often held-out sequences hold one (left out).
 
     Args:
         names: out of `LIKELIHOODS`.
         seed, temperature, max_new_tokens: how the samples were drawn, for the signature.
+        tokenizer: that of the generator, which tells what is unknown.
         given: `generator` (any causal LM), `samples` of it, `held_out` sequences on which nothing was trained, and
             perhaps `train`, sequences on which it was trained, and `oracle`, the model that wrote the data.
     """
     generator, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
     drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
+    drawn += unknown_setting(unknown_share(tokenizer, held_out.ids[held_out.mask])) + prompts_setting(held_out)
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
     if suppressed := len(suppressed_tokens(generator)):
         drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
@@ -141,15 +149,20 @@ def measure_likelihoods(
     return results
 
 
+def prompts_setting(held_out: Samples) -> str:
+    """The number of prompts as a part of a signature; nothing where there is no prompt but the start token."""
+    return f"|prompts:{held_out.batch_size}" if held_out.prompt.shape[1] > 1 else ""
+
+
 class HeldOutNLL(Evaluator):
     """NLL_test of held-out sequences and NLL_div of the generator's own samples."""
 
-    def __init__(self, held_out: Samples):
-        self.held_out = held_out
+    def __init__(self, held_out: Samples, tokenizer: PreTrainedTokenizerBase | None = None):
+        self.held_out, self.tokenizer = held_out, tokenizer
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         given: dict[str, Any] = {"generator": generator, "samples": samples, "held_out": self.held_out}
-        return dict(measure_likelihoods(("nll_test", "nll_div"), seed, **given))
+        return dict(measure_likelihoods(("nll_test", "nll_div"), seed, tokenizer=self.tokenizer, **given))
 
 
 class OracleNLL(Evaluator):

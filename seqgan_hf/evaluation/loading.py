@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
@@ -23,6 +30,7 @@ from ..errors import MissingExtraError, UserError
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
 from ..samples import Samples
+from .tokenization import unknown_note, unknown_share
 
 
 GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
@@ -45,6 +53,16 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     """
     source = _source(path)
     return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+
+
+def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
+    source = _source(path)
+    try:
+        longest = GenerationConfig.from_pretrained(source).max_new_tokens
+    except OSError:
+        longest = None
+    return _load(AutoTokenizer, source), longest
 
 
 def check_generator(path: str) -> None:
@@ -136,30 +154,74 @@ def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 
-def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
-    """Real texts as the generator would have written them: start token, tokens, end token.
+def encode_texts(generator: LoadedGenerator, texts: Sequence[str], prompts: Sequence[str] | None = None) -> Samples:
+    """Real texts as training reads them: start token and prompt, tokens, end token.
+
+    Args:
+        generator: whose tokens they are.
+        texts: N real texts.
+        prompts: what each of them continues; of a long one, the last tokens that training kept.
+
+    Returns:
+        N rows on the generator's device.
 
     Raises:
-        UserError: the generator has no start token, or a text has no token at all and nothing to end it, or an id that
-            is outside the vocabulary.
+        UserError: the generator has no start token, a text has no token at all and nothing to end it, an id is outside
+            the vocabulary, or there are not as many prompts as texts.
     """
     if isinstance(texts, str) or not len(texts):
         raise UserError(f"texts={texts!r:.60}", "a list of at least one text", "pass them as a list")
-    ends, pad = special_tokens(generator.model)
+    if prompts is not None and len(prompts) != len(texts):
+        raise UserError(f"{len(prompts)} prompts for {len(texts)} texts", "one for each text", "check the files")
+    ends, _ = special_tokens(generator.model)
     rows = [[*row, *ends[:1]] for row in encode_batch(generator.tokenizer, list(texts))]
     if not all(rows):
         raise UserError("a text without a token", "at least one token in each text", "drop empty references")
-    ids = SimpleNamespace(bos_token_id=int(start_prompt(generator.model, 1)), pad_token_id=pad)
-    return to_samples({"input_ids": rows}, ids).to(generator.model.device)
+    return _as_samples(generator, rows, prompts)
+
+
+def encode_prompts(generator: LoadedGenerator, prompts: Sequence[str]) -> Samples:
+    """Prompts as training reads them, `prompt` and `prompt_mask` of shape (N, P), with nothing written yet (T = 0)."""
+    return _as_samples(generator, [[] for _ in prompts], prompts)
+
+
+def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequence[str] | None) -> Samples:
+    model, (_, pad) = generator.model, special_tokens(generator.model)
+    columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
+    if prompts is not None:
+        longest = getattr(model.config, "max_prompt_length", None)
+        kept = slice(longest and -longest, None)
+        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+    return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
+
+
+def continues_prompts(model: PreTrainedModel) -> bool:
+    """Whether the generator was trained to continue prompts: its run has recorded it."""
+    return getattr(model.config, "conditional", False)
+
+
+def check_prompts(generator: LoadedGenerator, given: bool) -> None:
+    """Raise a `UserError` where a generator that continues prompts is given none."""
+    if continues_prompts(generator.model) and not given:
+        problem = f"{generator.name} without prompts, which it was trained to continue"
+        raise UserError(problem, "a prompt for each text", "give `prompts`, a file with one prompt a line")
+
+
+def conditions(samples: Samples) -> list[list[int]]:
+    """The ids between the start token and what was written, of every sequence."""
+    masks = samples.attention_mask[:, : samples.prompt.shape[1]].cpu()
+    return [ids[mask][1:].tolist() for ids, mask in zip(samples.prompt.cpu(), masks, strict=True)]
 
 
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
-    """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
-    unknown = unknown_token_id(generator.tokenizer)
-    share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].float().mean())
-    treated = "leaves them out" if unknown in suppressed_tokens(generator.model) else "scores them as unknown"
-    note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test {treated}"
-    return [note] if share else []
+    """Notes if the generator does not know all words of real texts, or of their prompts, and so reads other ones."""
+    prompts = texts.prompt[texts.attention_mask[:, : texts.prompt.shape[1]]]
+    left_out = unknown_token_id(generator.tokenizer) in suppressed_tokens(generator.model)
+    notes = []
+    for what, ids in (("references", texts.ids[texts.mask]), ("prompts", prompts)):
+        if share := unknown_share(generator.tokenizer, ids):
+            notes.append(unknown_note(f"{share:.2%}", what, generator.name, left_out and what == "references"))
+    return notes
 
 
 @contextmanager
@@ -188,11 +250,17 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
 
 
 def draw_samples(
-    generator: LoadedGenerator, count: int, max_new_tokens: int, temperature: float, seed: int
+    generator: LoadedGenerator, prompts: Samples, count: int, max_new_tokens: int, temperature: float, seed: int
 ) -> tuple[Samples, list[str]]:
-    """`count` samples as ids and as texts; the same seed gives the same samples."""
+    """`count` samples as ids and as texts; the same seed gives the same samples.
+
+    They continue the `prompts` of these N sequences, row by row, and from the first again once all are used up.
+    """
     model = generator.model
     rng = torch.Generator(device=model.device).manual_seed(seed)
+    given = prompts.select(torch.arange(count, device=prompts.ids.device) % prompts.batch_size)
     with torch.no_grad():
-        samples = sample(model, start_prompt(model, count), max_new_tokens, temperature=temperature, rng=rng)
+        samples = sample(
+            model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
+        )
     return samples, decode(samples, generator.tokenizer)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.tokenization import UNK
+from ..data.tokenization import UNK, unknown_token_id
 from ..errors import MissingExtraError, UserError
+from ..samples import LongTensor
 
 
 def treebank() -> Callable[[str], list[str]]:
@@ -82,3 +84,39 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
         expected = f"one of {', '.join(TOKENIZATIONS)}, or the dotted path of a function"
         raise UserError(f"tokenization={tokenization!r}", expected, "check the spelling")
     return [split(text.lower() if lowercase else text) for text in texts]
+
+
+def unknown_share(tokenizer: PreTrainedTokenizerBase | None, ids: LongTensor) -> float:
+    """How much of a text a tokenizer does not know: unknown tokens by all, shape (N,), the special ones left out.
+
+    An unknown token that is the end token as well (GPT-2) says nothing, since every text has an end.
+    """
+    if tokenizer is None:
+        return 0.0
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    words = ids[~torch.isin(ids, torch.tensor(sorted(special), dtype=torch.long, device=ids.device))]
+    unknown = unknown_token_id(tokenizer)
+    return 0.0 if unknown is None else float((words == unknown).sum()) / max(len(words), 1)
+
+
+def unknown_setting(share: float) -> str:
+    """The share as a part of a signature, where there is one: what is unknown is easy to write and to predict."""
+    return f"|unknown:{share:.2%}" if share else ""
+
+
+def unknown_note(share: str, what: str, name: str, left_out: bool = False) -> str:
+    """A note that a generator does not know all of `what`; `left_out` if it never writes the unknown token."""
+    told = f"{share} of the {what}' tokens are unknown to {name}"
+    if left_out:
+        return f"{told}, which never writes the unknown token: NLL_test leaves them out"
+    return f"{told}. All are read and written as one token, so the more there are, the better NLL and BLEU look"
+
+
+def written_setting(tokenizer: PreTrainedTokenizerBase, references: LongTensor) -> str:
+    """What a signature says of texts as a tokenizer writes them; the size of its vocabulary stands for it.
+
+    Args:
+        tokenizer: of the generator.
+        references: tokens of the real texts, shape (N,).
+    """
+    return f"vocabulary:{len(tokenizer)}{unknown_setting(unknown_share(tokenizer, references))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -239,14 +240,14 @@ def _introduction(summary: dict) -> str:
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:
     code = ", trust_remote_code=True" if summary["generator"]["carries_code"] else ""
-    prompt = "a condition" if summary["data"]["conditional"] else ""
+    prompt = json.dumps(summary["data"]["prompt"].replace("`", "'"), ensure_ascii=False)
     text = f"""## Use
 
 ```python
 from transformers import pipeline
 
 generator = pipeline("text-generation", model="{model_id or folder.generator}"{code})
-for sample in generator("{prompt}", num_return_sequences=3):
+for sample in generator({prompt}, num_return_sequences=3):
     print(sample["generated_text"])
 ```"""
     model = summary["discriminator"]

@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from ..data import materialize, stream_samples
+from ..data.sources import reading_stream
 from ..errors import DataError
 from ..samples import Samples
 from .processes import fingerprint
@@ -35,6 +36,11 @@ class TrainingData(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Number of training sequences, over all processes."""
+
+    @property
+    @abstractmethod
+    def conditional(self) -> bool:
+        """Whether sequences continue prompts of their own."""
 
     @abstractmethod
     def fingerprint(self) -> int:
@@ -73,6 +79,10 @@ class InMemoryData(TrainingData):
 
     def __len__(self) -> int:
         return self.samples.batch_size
+
+    @property
+    def conditional(self) -> bool:
+        return self.samples.prompt.shape[1] > 1
 
     def fingerprint(self) -> int:
         parts = [fingerprint(field).cpu() for field in self.samples if field is not None]
@@ -115,6 +125,11 @@ class StreamedData(TrainingData):
 
     def __len__(self) -> int:
         raise DataError("streamed data have no length", fix="set `training.num_fakes`")
+
+    @property
+    def conditional(self) -> bool:
+        with reading_stream():
+            return "prompt_ids" in next(iter(self.whole), {})
 
     def fingerprint(self) -> int:
         """Of the first rows only: reading all would take as long as an epoch."""

@@ -7,7 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..data import decode_ids
 from ..evaluation.likelihood import HeldOutNLL
+from ..evaluation.loading import conditions
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
 from ..runs.card import describe_model, public_recipe, versions
@@ -15,7 +17,7 @@ from ..runs.folder import writable
 from ..runs.hub import classifier_tokenizer
 from .batches import InMemoryData
 from .checkpoint import load_weights
-from .evaluation import Evaluation
+from .evaluation import EVALUATION, Evaluation
 from .processes import agreed
 from .session import Session
 
@@ -60,6 +62,9 @@ def summarize(objective: Objective, measured: Evaluation, last: dict[str, Any]) 
     """What the model card needs to know, ready for JSON; `last` is the evaluation to show."""
     session, data, models = measured.session, measured.data, measured.models
     generator, opponent = models.generator, models.discriminator
+    # what the first sample of an evaluation continues
+    first = conditions(data.take((session.args.seed, EVALUATION), 1))
+    prompt = "" if measured.tokenizer is None else decode_ids(measured.tokenizer, first)[0]
     rows, step = data.samples if isinstance(data, InMemoryData) else None, session.state.global_step
     held_out = next((e.held_out.batch_size for e in measured.evaluators if isinstance(e, HeldOutNLL)), None)
     recipe = session.folder.recipe
@@ -76,7 +81,7 @@ def summarize(objective: Objective, measured: Evaluation, last: dict[str, Any]) 
             "held_out": held_out,
             "vocab_size": vocabulary_size(generator),
             "max_new_tokens": measured.max_new_tokens,
-            "conditional": rows is not None and rows.prompt.shape[1] > 1,
+            "prompt": prompt,
         },
         "evaluation": {"of_these_weights": last["global_step"] == step} | last if last else {},
         "progress": {name: count for name, count in measured.units.done.items() if count},

@@ -80,6 +80,7 @@ class AdversarialTrainer:
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (device, accelerator.process_index, accelerator.num_processes)
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
+        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
@@ -93,7 +94,9 @@ class AdversarialTrainer:
         for given in (self.objective, self.pretraining):
             given.check(self.models)
         share_weights(accelerator, self.models.named())
-        held_out = [] if eval_dataset is None else [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device))]
+        held_out: list[Evaluator] = []
+        if eval_dataset is not None:
+            held_out = [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device), processing_class)]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
         self.parts = Parts(session, self.models, objectives, self.data, *known)

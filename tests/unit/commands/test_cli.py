@@ -225,16 +225,6 @@ def test_a_named_evaluation_recipe_knows_what_the_training_recipe_accepts(tmp_pa
     assert "max_new_tokens:" in found["signature"]
 
 
-def test_an_evaluation_recipe_for_a_generator_that_continues_prompts_is_refused_at_once(tmp_path, capsys):
-    (tmp_path / "e.yaml").write_text("metrics: [bleu]\n")
-    rows = [{"line": "the cat sat", "first": "a dog"} for _ in range(80)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    columns = {"data.text_column": "line", "data.prompt_column": "first", "evaluation.recipe": tmp_path / "e.yaml"}
-    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", tmp_path / "rows.jsonl", **columns)
-    assert main(call) == 1
-    assert "`evaluation.recipe` for data with prompts: expected" in capsys.readouterr().err
-
-
 def test_generate_writes_samples(tmp_path, lines, capsys):
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines)) == 0
     capsys.readouterr()

@@ -363,7 +363,7 @@ def test_a_prompt_is_printed_as_it_was_given(level, prompt, continuation, expect
     tokenizer = build(level, [*TEXTS, "\n"])
     rows = [[*row, tokenizer.eos_token_id] for row in encode_batch(tokenizer, [continuation, ""])]
     samples = padded(rows, tokenizer.pad_token_id)
-    assert decode_continuations(tokenizer, prompt, samples) == [expected, prompt]
+    assert decode_continuations(tokenizer, [prompt, prompt], samples) == [expected, prompt]
 
 
 def test_a_prompt_is_joined_as_a_pretrained_tokenizer_joins():
@@ -373,7 +373,7 @@ def test_a_prompt_is_joined_as_a_pretrained_tokenizer_joins():
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]", unk_token="[UNK]")
     samples = padded([[3, 4, 1], [4, 1]], 1)
-    assert decode_continuations(tokenizer, "a play", samples) == ["a playing cat", "a play cat"]
+    assert decode_continuations(tokenizer, ["a play", "play"], samples) == ["a playing cat", "play cat"]
     assert decode_ids(tokenizer, [[4, 2, 3, 1]]) == ["cat playing"]
 
 
