@@ -109,9 +109,9 @@ def test_training_and_evaluation_agree_on_likelihoods(
     tmp_path_factory, level, train, held_out, prompts, min_count, max_length, max_prompt_length, lowercase
 ):
     folder = tmp_path_factory.mktemp("agree")
-    parts = {"train": train, "eval": held_out}
-    for name, part in parts.items():
-        rows = [{"text": text} | ({"prompt": prompts[i]} if prompts else {}) for i, text in enumerate(part)]
+    known = ["a b a b a b"] * 3  # a tokenizer that knows next to nothing is refused
+    for name, part in {"train": [*train, *known], "eval": held_out}.items():
+        rows = [{"text": text} | ({"prompt": prompts[i % 6]} if prompts else {}) for i, text in enumerate(part)]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     corpus = TextData(
         train_file=str(folder / "train.jsonl"),
