@@ -211,7 +211,8 @@ def in_words(types: str) -> str:
             found.append(f"a list of {WORDS.get(item, ('', item))[1]}")
         elif (name := container or plain) != "class":
             found.append(WORDS.get(name, (name, ""))[0])
-    return ", or ".join(dict.fromkeys(found))
+    # in one order, since Python remembers whichever order of a union it saw first
+    return ", or ".join(sorted(set(found), key=lambda words: (words == "null", len(words), words)))
 
 
 def _short(value: str) -> str:

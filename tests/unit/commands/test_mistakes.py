@@ -176,7 +176,7 @@ RECIPES = [
     ("generator.config", "big", "generator.config=big: expected settings by name"),
     ("generator.model_type", 3, "generator.model_type=3: expected a text"),
     ("generator.pretrained", "lines.txt", "generator.pretrained='lines.txt' cannot be loaded"),
-    ("evaluation", {"metrics": [1]}, "evaluation.metrics=1: expected a list of texts, or a text"),
+    ("evaluation", {"metrics": [1]}, "evaluation.metrics=1: expected a text, or a list of texts"),
     ("evaluation", {"metrics": "blue"}, "metric 'blue': expected one of bleu"),
     ("evaluation", {"tokenization": "nltkk"}, "tokenization='nltkk': expected one of white_space"),
     ("training", [1, 2], r"training=\[1, 2\] in .*: expected settings by name"),
@@ -250,7 +250,7 @@ def test_no_tracker_is_asked_for_by_null(tmp_path):
     [
         ("<class 'int'>, <class 'NoneType'>", "a whole number, or null"),
         ("typing.Literal['a b', 'c']", "one of a b, c"),
-        ("<class 'str'>, list[float], <class 'bool'>", "a text, or a list of numbers, or true or false"),
+        ("<class 'str'>, list[float], <class 'bool'>", "a text, or true or false, or a list of numbers"),
         ("dict[str, typing.Any]", "settings by name"),
         ("int", "a whole number"),
     ],

@@ -40,7 +40,7 @@ def rows_of(tokenizer, texts: list[str]) -> Dataset:
 
 def suppressed(tokenizer, rows, generator=None) -> list[int]:
     generator = generator or build_generator(tokenizer)
-    data, _ = training_data(rows, BOS, PAD, 20, torch.device("cpu"))
+    data, _ = training_data(rows, BOS, PAD, 20, torch.device("cpu"), 0, 1)
     suppress_special_tokens([generator], data, tokenizer)
     return suppressed_tokens(generator)
 
