@@ -47,5 +47,9 @@ class HubError(UserError):
     """A run that cannot be shared."""
 
 
+class Interrupted(Exception):
+    """The user asked a run to end; a checkpoint has been saved."""
+
+
 class MissingExtraError(UserError, ImportError):
     """An optional package that is not installed."""

@@ -165,7 +165,7 @@ class _LinearNLL(torch.autograd.Function):
 Head = tuple[Tensor, Tensor, Tensor | None]  # inputs of a linear layer (N, H), its weight (V, H) and bias (V,)
 
 
-def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool = False) -> tuple[Tensor, Tensor]:
+def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[Tensor, Tensor]:
     """Weighted KL divergence between two softmaxes over linear layers, without ever holding all logits.
 
     KL(G || M), or KL(M || G) if `forward` (for distillation). Like `linear_nll` it computes the gradient together with

@@ -107,7 +107,7 @@ class Samples(NamedTuple):
                 raise UserError(f"`{name}` in some of the samples only", "them in all or none", "fill in the others")
             return torch.cat([right(field, 0.0) for field in fields])
 
-        masks = [p.attention_mask[:, : p.prompt.shape[1]] for p in parts] if padded else []
+        masks = [part.attention_mask[:, : part.prompt.shape[1]] for part in parts]
         return Samples(
             prompt=torch.cat([left(part.prompt, pad_token_id) for part in parts]),
             ids=torch.cat([right(part.ids, pad_token_id) for part in parts]),

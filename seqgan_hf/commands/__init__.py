@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import TextIO
 
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 
 
 # Each has a module of its name in this folder, with a function `run`.
@@ -74,21 +74,13 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    import datasets
-    from transformers.utils import logging
-
-    from ..training import Interrupted
-    from ..training.console import show_log
-
-    show_log()
-    # ours are shown; those for reading and writing small files would tear them up
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     try:
+        _quieten()
         import_module(f".{command}", __name__).run(arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
         first = os.environ.get("LOCAL_RANK", "0") == "0"  # all processes would write the same line
-        return _complain(str(interrupt) or "interrupted; no checkpoint was saved", 130) if first else 130
+        message = str(interrupt) or ("interrupted; no checkpoint was saved" if command == "train" else "interrupted")
+        return _complain(message, 130) if first else 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and (_nobody_reads(sys.stdout) or _nobody_reads(sys.stderr)):
             raise
@@ -96,6 +88,18 @@ def _run(command: str, arguments: list[str]) -> int:
             raise
         return _complain(for_the_user(error), 1)
     return 0
+
+
+def _quieten() -> None:
+    """Show our messages and progress bars; those for reading and writing small files would tear them up."""
+    import datasets
+    from transformers.utils import logging
+
+    from ..training.console import show_log
+
+    show_log()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def _complain(message: str, status: int) -> int:

@@ -25,19 +25,23 @@ from transformers import (
 )
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
-from ..data import Corpus, materialize
-from ..errors import DataError, RecipeError
+from ..data import Corpus
+from ..errors import RecipeError
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
+from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
 from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
 from ..samples import Samples
+from ..training.batches import as_samples
+from ..training.callbacks.describe_corpus import DescribeCorpus
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
-from .recipe import EvaluationSettings, ModelSettings, load_evaluation, recipe_parser, unknown_key
+from .mistakes import unknown_key
+from .recipe import EvaluationSettings, ModelSettings, instantiate, load_evaluation, recipe_parser
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -47,29 +51,19 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         recipe: what `load_recipe` gave.
         text: the same as YAML, to be kept in the run's folder.
     """
-    nodes = recipe_parser().instantiate(recipe)
+    nodes = instantiate(recipe_parser(), recipe)
     corpus = nodes.data.load()
     if nodes.training.max_new_tokens is None:
         nodes.training.max_new_tokens = corpus.max_length
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
+    generator.config.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
-    held_out = corpus.eval
-    if not isinstance(held_out, Samples):
-        held_out = materialize(held_out, corpus.bos_token_id, corpus.pad_token_id)
-    return AdversarialTrainer(
-        generator,
-        discriminator,
-        nodes.objective,
-        nodes.training,
-        corpus.train,
-        held_out,
-        corpus.tokenizer,
-        callbacks=build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir)),
-        evaluators=build_evaluators(nodes, corpus, held_out),
-        pretraining=nodes.pretraining,
-        recipe=text,
-    )
+    held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
+    known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
+    callbacks = build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir))
+    evaluators = build_evaluators(nodes, corpus, held_out)
+    return AdversarialTrainer(generator, discriminator, *known, callbacks, evaluators, nodes.pretraining, text)
 
 
 def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> list[Evaluator]:
@@ -84,8 +78,8 @@ def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> lis
 
 
 def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> list[TrainerCallback]:
-    """What a recipe adds to a run: its oracle is saved, and the finished generator evaluated."""
-    callbacks: list[TrainerCallback] = []
+    """What a recipe adds to a run: its corpus is described, its oracle saved, the finished generator evaluated."""
+    callbacks: list[TrainerCallback] = [DescribeCorpus(corpus)]
     if corpus.oracle is not None:
         callbacks.append(SaveOracle(corpus, folder))
     if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
@@ -96,30 +90,24 @@ def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) 
 def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> EvaluationArguments:
     """An evaluation recipe for the generator of a run, with the run's own text or oracle where it names no other.
 
-    Args:
-        settings: of the training recipe; `recipe` names the evaluation's.
-        corpus: of the run.
-        folder: of the run.
-
     Raises:
-        DataError: the generator continues prompts, which evaluation recipes do not give it.
-        RecipeError: the evaluation recipe cannot be read.
+        RecipeError: the evaluation recipe cannot be read, or names references without the prompts that they continue.
     """
-    if corpus.conditional:
-        raise DataError(
-            "`evaluation.recipe` for data with prompts",
-            "a generator that writes without one",
-            "name `evaluation.metrics` instead, which are measured with the training prompts",
-        )
     output = folder / "evaluation"
     here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
     if corpus.oracle is not None:
         here["oracle"] = str(folder / "oracle")
     else:
         here["references"] = str(output / "references.txt")
+        here["prompts"] = str(output / "prompts.txt") if corpus.conditional else None
         if not isinstance(corpus.train, IterableDataset):  # it would have to be read to its end
             here["train"] = str(output / "train.txt")
-    return replace(load_evaluation([settings.recipe], **here), model=here["model"], output=str(output))
+    evaluation = load_evaluation([settings.recipe], **here)
+    named = [name for name in ("references", "prompts") if getattr(evaluation, name) != here.get(name)]
+    if named == ["prompts"] or (corpus.conditional and named == ["references"]):
+        problem = f"{settings.recipe!r} names `{named[0]}` alone"
+        raise RecipeError(problem, "`references` with the `prompts` that they continue", "name both, or none")
+    return replace(evaluation, model=here["model"], output=str(output))
 
 
 # --- Models ----------------------------------------------------------------------------------------------------------
@@ -127,7 +115,12 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
 
 def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
     """A causal LM over the corpus's vocabulary."""
-    return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "generator")
+    return _build_language_model(settings, corpus, "generator")
+
+
+def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
+    known = {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    return _build(settings, known, AutoModelForCausalLM, corpus, section)
 
 
 def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
@@ -138,14 +131,9 @@ def build_discriminator(settings: ModelSettings, objective: Objective, corpus: C
     if objective.adversary is None:
         return None
     if objective.adversary == "language_model":
-        return _build(settings, _language_model(corpus), AutoModelForCausalLM, corpus, "discriminator")
+        return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
-
-
-def _language_model(corpus: Corpus) -> dict[str, Any]:
-    """What the data says about a causal LM."""
-    return {name: getattr(corpus, name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def _labels(settings: ModelSettings) -> dict[str, Any]:
@@ -165,13 +153,10 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
     embeddings: Any = model.get_input_embeddings()
-    embedded = len(embeddings.weight)
-    if embedded < corpus.vocab_size:
-        raise RecipeError(
-            f"a {section} with a vocabulary of {embedded}",
-            f"at least the data's {corpus.vocab_size}",
-            f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data",
-        )
+    if (embedded := len(embeddings.weight)) < corpus.vocab_size:
+        problem, expected = f"a {section} with a vocabulary of {embedded}", f"at least the data's {corpus.vocab_size}"
+        fix = f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
+        raise RecipeError(problem, expected, fix)
     return model
 
 
@@ -181,7 +166,8 @@ def _loading(pretrained: str, section: str) -> Iterator[None]:
         yield
     except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
-        raise RecipeError(problem, "a folder with a saved model, or an id on the Hub", "check it") from error
+        expected = "a folder with a saved model, or an id on the Hub"
+        raise RecipeError(problem, expected, name_inner(pretrained)) from error
 
 
 def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
@@ -198,17 +184,14 @@ def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, sec
     safely = {"trust_remote_code": False, "use_safetensors": True}
     try:
         with _loading(settings.pretrained, section):
-            for key, value in changes.items():
-                setattr(config, key, value)
+            config.update(changes)
             return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
-        raise RecipeError(
-            f"the weights of {section}.pretrained={settings.pretrained!r} do not fit its settings with {changes}",
-            "settings that leave the shapes of the weights as they are",
-            "change these; instead of a classifier with other labels, name the model that it was made from",
-        ) from error
+        problem = f"the weights of {section}.pretrained={settings.pretrained!r} do not fit its settings with {changes}"
+        fix = "change these; instead of a classifier with other labels, name the model that it was made from"
+        raise RecipeError(problem, "settings that leave the shapes of the weights as they are", fix) from error
 
 
 def _new_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
@@ -234,10 +217,8 @@ def _config_class(model_type: str, section: str) -> Any:
     if "." in model_type:
         return import_by_path(model_type, f"{section}.model_type")
     if model_type not in CONFIG_MAPPING:
-        raise RecipeError(
-            f"{section}.model_type={model_type!r}",
-            "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
-            "cnn_discriminator, rnn_discriminator or bert for a discriminator",
-            "choose one, or give the dotted path of a configuration class",
-        )
+        expected = "an architecture that transformers knows, such as rnn_generator, gpt2 or llama for a generator and "
+        expected += "cnn_discriminator, rnn_discriminator or bert for a discriminator"
+        fix = "choose one, or give the dotted path of a configuration class"
+        raise RecipeError(f"{section}.model_type={model_type!r}", expected, fix)
     return CONFIG_MAPPING[model_type]

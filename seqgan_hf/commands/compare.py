@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..evaluation.arguments import split_names
 from ..runs.comparison import compare_runs
 
 
@@ -15,4 +16,5 @@ def run(arguments: list[str]) -> None:
     add("--metrics", nargs="+", help="values to compare (default: all that were measured)")
     add("--output", help="folder for the table (Markdown, CSV) and the picture")
     options = parser.parse_args(arguments)
-    print(compare_runs(options.runs, options.metrics, options.output))
+    metrics = options.metrics and split_names(",".join(options.metrics))
+    print(compare_runs(options.runs, metrics, options.output))

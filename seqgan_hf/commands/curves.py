@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..evaluation.arguments import split_names
 from ..runs.curves import write_curves
 
 
@@ -29,4 +30,5 @@ def run(arguments: list[str]) -> None:
     add("--points", help="published values, a CSV file: round,metric,value[,label]")
     add("--axis", choices=("rounds", "seconds", "epochs"), default="rounds", help=AXIS)
     options = vars(parser.parse_args(arguments))
+    options["metrics"] = options["metrics"] and split_names(",".join(options["metrics"]))
     print(write_curves(options.pop("runs"), **options))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from ..data.corpus_report import corpus_report, write_corpus_report
 from ..errors import UserError
+from .mistakes import unknown_key
 from .recipe import load_source
 
 
@@ -18,6 +20,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("corpus", help="a recipe (.yaml), or a file of text")
     parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
     options, overrides = parser.parse_known_args(arguments)
+    for option in overrides:
+        if option.startswith("--") and not re.match(r"--data(\.|=|$)", option):
+            raise unknown_key(option, ["--output", "--data", "--data.NAME"], "the options")
     source = load_source(options.corpus, overrides)
     corpus = source.load()
     write_corpus_report(corpus, source, options.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from importlib import metadata
@@ -26,6 +27,7 @@ VARIABLES = (
 
 def run(arguments: list[str]) -> None:
     """No arguments."""
+    argparse.ArgumentParser(prog="seqgan-hf env", description="Print versions and devices.").parse_args(arguments)
     print(f"seqgan-hf {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         try:

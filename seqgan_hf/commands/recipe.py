@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
-import inspect
+import itertools
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,13 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from transformers import TrainingArguments
 
 from ..data import DataSource, TextData
-from ..errors import RecipeError, UserError
-from ..evaluation.arguments import EvaluationArguments
+from ..errors import RecipeError
+from ..evaluation.arguments import EvaluationArguments, check_names, split_names
 from ..evaluation.catalog import TextSettings
 from ..evaluation.tokenization import import_by_path
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
+from .mistakes import check_nulls, parse, read_recipe, refusal
 
 
 @dataclass
@@ -47,8 +45,10 @@ class EvaluationSettings(TextSettings):
     """What is measured at evaluation rounds, besides likelihoods, and when the run has ended.
 
     Args:
-        metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions.
-        tokenization: how text is split for them: `white_space`, `treebank` or `character`.
+        metrics: names of text metrics (`bleu`, `self_bleu`, `distinct`, ...) or dotted paths of functions: a list, or
+            one or several with commas between them.
+        tokenization: how text is split for them: `white_space`, `treebank` or `character`; by default `character`
+            where the tokens of the data are characters, else `white_space`.
         lowercase: fold case first.
         encoder: sentence encoder for the metrics `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
@@ -59,14 +59,25 @@ class EvaluationSettings(TextSettings):
 
     encoder: str | None = None
     accepts: str | None = None
-    metrics: list[str] = field(default_factory=list)
+    metrics: list[str] | str = field(default_factory=list)
     recipe: str | None = None
+
+    def __post_init__(self):
+        self.metrics = split_names(self.metrics)
+        check_names(self.metrics, self)
 
 
 # Sections of a training recipe, and keys of an evaluation recipe.
 KEYS = {
     "train": {"data", "generator", "discriminator", "objective", "pretraining", "evaluation", "training"},
     "evaluate": {field.name for field in dataclasses.fields(EvaluationArguments)},
+}
+# Sections of a training recipe that hold settings by name, with their classes; the others name a class of their own.
+SECTIONS = {
+    "generator": ModelSettings,
+    "discriminator": ModelSettings,
+    "evaluation": EvaluationSettings,
+    "training": AdversarialTrainingArguments,
 }
 # Settings that must not end up in a file (the token) or that only launchers set.
 NOT_IN_RECIPES = {"hub_token", "local_rank"}
@@ -109,6 +120,9 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
     """
     parser = recipe_parser()
     recipe = _parse(parser, arguments, "train")
+    for name, kind in SECTIONS.items():
+        check_nulls(vars(recipe[name]), kind, name)
+    check_nulls({name: recipe[name] for name in ("data", "objective", "pretraining")}, None, "")
     saved = recipe.clone()
     objective: Any = import_by_path(recipe.objective.class_path, "objective")
     if objective.adversary is None:
@@ -132,18 +146,24 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
     parser.set_defaults(defaults)
     settings = vars(_parse(parser, _as_lists(arguments), "evaluate"))
     del settings["config"]
+    check_nulls(settings, EvaluationArguments, "")
     return EvaluationArguments(**settings)
 
 
 def _as_lists(arguments: list[str]) -> list[str]:
     """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
     names = ("--model", "--temperatures", "--metrics")
-    parser = argparse.ArgumentParser(prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False, exit_on_error=False
+    )
     for name in names:
         parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
     # `--model=A B` as well
     split = (argument.split("=", 1) if argument.split("=")[0] in names else [argument] for argument in arguments)
-    lists, result = parser.parse_known_args([part for parts in split for part in parts])
+    try:
+        lists, result = parser.parse_known_args([part for parts in split for part in parts])
+    except argparse.ArgumentError as error:
+        raise RecipeError(f"{error.argument_name} without a value", "one, or several", None) from error
     for name, values in vars(lists).items():
         if not values[0].startswith("["):
             parts = ",".join(value.strip(",") for value in values)
@@ -161,84 +181,52 @@ def load_source(corpus: str, overrides: list[str]) -> DataSource:
     parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False)  # which shows all settings
     parser.add_subclass_arguments(DataSource, "data", required=True)
     if Path(corpus).suffix in (".yaml", ".yml"):
-        try:
-            arguments = ["--data", yaml.safe_dump(yaml.safe_load(Path(corpus).read_text(encoding="utf-8"))["data"])]
-        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-            problem = f"cannot read the section `data` of recipe {corpus!r} ({error!r})"
-            raise RecipeError(problem, "a YAML file that has one", "check the path") from error
+        if (data := read_recipe(corpus, "data").get("data")) is None:
+            problem, fix = f"recipe {corpus!r} has no section `data`", "name a recipe of `seqgan-hf train`, or a file"
+            raise RecipeError(problem, "one that names a corpus", fix)
+        arguments = ["--data", yaml.safe_dump(data)]
     else:
         arguments = ["--data", f"{TextData.__module__}.{TextData.__qualname__}", "--data.train_file", corpus]
-    return parser.instantiate(_parse(parser, [*arguments, *overrides], "data")).data
+    settings = _parse(parser, [*arguments, *overrides], "data")
+    check_nulls(vars(settings), None, "")
+    return instantiate(parser, settings).data
 
 
-# --- Mistakes --------------------------------------------------------------------------------------------------------
+def instantiate(parser: ArgumentParser, settings: Namespace) -> Namespace:
+    """The settings, with an object at every node that names a class.
+
+    Raises:
+        UserError: a class refuses a value.
+    """
+    try:
+        return parser.instantiate(settings)
+    except (ValueError, TypeError) as error:
+        if (reason := refusal(error)) is None:
+            raise
+        raise reason from error
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namespace:
     """Read a command line whose first argument may be the path of a recipe."""
     if arguments and not arguments[0].startswith("-"):
-        if not Path(arguments[0]).is_file():
-            raise RecipeError(f"recipe {arguments[0]!r} does not exist", "a YAML file", "check the path")
         arguments = ["--config", *arguments]
-    try:
-        return parser.parse_args(arguments)
-    except (argparse.ArgumentError, UnicodeDecodeError) as error:
-        _check_kind(arguments, command)
-        raise explain(error, parser) from error
+    for path in _recipes(arguments):
+        _check_kind(path, read_recipe(path, command), command)
+    return parse(parser, arguments)
 
 
-def _check_kind(arguments: list[str], command: str) -> None:
-    """Say so if a recipe is one of another command."""
-    for path in arguments:
-        if not path.endswith((".yaml", ".yml")):
-            continue
-        try:
-            keys = set(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError, yaml.YAMLError):
-            continue
-        for other in KEYS.keys() - {command}:
-            if keys and keys <= KEYS[other]:
-                problem, expected = f"{path!r} is a recipe of `seqgan-hf {other}`", f"one of `seqgan-hf {command}`"
-                raise RecipeError(problem, expected, f"run `seqgan-hf {other} {path}`, or name another recipe")
+def _recipes(arguments: list[str]) -> list[str]:
+    """The paths of recipes on a command line."""
+    named = [following for option, following in itertools.pairwise(arguments) if option == "--config"]
+    return named + [option.partition("=")[2] for option in arguments if option.startswith("--config=")]
 
 
-# What jsonargparse says of unknown keys.
-UNKNOWN_KEY = re.compile(
-    r"(?:Group '(?P<section>[\w.]+)' does not accept option|Option|unrecognized arguments:) '?-*(?P<key>[\w.]+)"
-)
-
-
-def explain(error: Exception, parser: ArgumentParser) -> RecipeError:
-    """The parser's error in words that help: the valid keys where an unknown one was met, the class that is wrong."""
-    message = str(error)
-    if "Errors:" in message:  # of all types that are allowed: what the first one says
-        detail = message.rpartition("Errors:")[2].partition("- Expected a <class 'NoneType'>")[0]
-        message = message.partition("\n")[0] + detail
-    unknown = UNKNOWN_KEY.search(message)
-    if classes := re.findall(r"class_path '([^']+)':", message):
-        name = classes[-1].rpartition(".")[2]
-        try:
-            parameters = inspect.signature(import_by_path(classes[-1], "class_path")).parameters
-        except UserError as missing:
-            fix = "check the name, and put its folder on PYTHONPATH (PYTHONPATH=. for this one)"
-            return RecipeError(missing.problem, "a class that can be imported", fix)
-        if unknown:
-            return unknown_key(unknown["key"], parameters, name)
-        message = f"{name}: " + message.rpartition(f"{name}':")[2]
-    elif unknown:
-        defaults, (section, _, key) = parser.get_defaults(), unknown["key"].rpartition(".")
-        section = unknown["section"] or section
-        if isinstance(node := defaults.get(section), Namespace):
-            return unknown_key(key, vars(node), section)
-        keys = [name for name in vars(defaults) if name != "config"]
-        return unknown_key(unknown["key"].partition(".")[0], keys, "the recipe")
-    words = " ".join(message.split()).replace("Parser key ", "")
-    return RecipeError(words, None, f"`{parser.prog} --print_config` shows all settings")
-
-
-def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
-    """The error for a key that does not exist there, with those that do."""
-    valid = list(valid)
-    close = difflib.get_close_matches(key, valid, n=1)
-    fix = f"did you mean {close[0]!r}?" if close else "use one of these"
-    return RecipeError(f"unknown key {key!r} in {place}", f"one of {', '.join(valid)}", fix)
+def _check_kind(path: str, settings: dict[str, Any], command: str) -> None:
+    """Raise a `RecipeError` for a recipe of another command, or a section that holds no settings by name."""
+    for other in KEYS.keys() - {command}:
+        if settings and settings.keys() <= KEYS[other]:
+            problem, expected = f"{path!r} is a recipe of `seqgan-hf {other}`", f"one of `seqgan-hf {command}`"
+            raise RecipeError(problem, expected, f"run `seqgan-hf {other} {path}`, or name another recipe")
+    for name in settings.keys() & SECTIONS.keys() if command == "train" else ():
+        if not isinstance(settings[name], dict | None):
+            raise RecipeError(f"{name}={settings[name]!r:.60} in {path!r}", "settings by name", "correct it")

@@ -5,9 +5,10 @@ from .corpus import Corpus, DataSource
 from .corpus_report import corpus_report, write_corpus_report
 from .grammar import GrammarData
 from .ids import IdsData
+from .lines import from_one_line, one_line
 from .oracle import OracleData, build_oracle, load_oracle
 from .text import TextData
-from .tokenization import TokenizerConfig, decode, decode_ids, integer_tokenizer, one_line
+from .tokenization import TokenizerConfig, decode, decode_ids, integer_tokenizer
 
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "corpus_report",
     "decode",
     "decode_ids",
+    "from_one_line",
     "integer_tokenizer",
     "load_oracle",
     "materialize",

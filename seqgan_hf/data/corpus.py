@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..samples import Samples
-from .tokenization import decode, decode_ids
+from .tokenization import decode_ids
 
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Corpus:
         tokenizer: writes ids as text; saved beside the generator.
         oracle: the generator that wrote the data, where it is known: NLL_oracle can then be measured.
         report: what was read, dropped, truncated, repeated: for the log and the corpus report.
+        max_prompt_length: as many of a condition's last tokens are kept; `None` keeps all.
     """
 
     train: Dataset | IterableDataset | Samples
@@ -43,6 +44,7 @@ class Corpus:
     tokenizer: PreTrainedTokenizerBase
     oracle: PreTrainedModel | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    max_prompt_length: int | None = None
 
     @property
     def conditional(self) -> bool:
@@ -51,12 +53,16 @@ class Corpus:
             return self.eval.prompt.shape[1] > 1
         return "prompt_ids" in self.eval.column_names
 
-    def texts(self, split: Literal["train", "eval"]) -> list[str]:
-        """The sequences of a split as the tokenizer writes them, without prompts; a stream is read to its end."""
+    def rows(self, split: Literal["train", "eval"]) -> list[list[int]]:
+        """The token ids of every sequence of a split, without prompts; a stream is read to its end."""
         rows = getattr(self, split)
         if isinstance(rows, Samples):
-            return decode(rows, self.tokenizer)
-        return decode_ids(self.tokenizer, [ids for batch in rows.iter(1000) for ids in batch["input_ids"]])
+            return [ids[mask].tolist() for ids, mask in zip(rows.ids.cpu(), rows.mask.cpu(), strict=True)]
+        return [ids for batch in rows.iter(1000) for ids in batch["input_ids"]]
+
+    def texts(self, split: Literal["train", "eval"]) -> list[str]:
+        """The sequences of a split as the tokenizer writes them, without prompts; a stream is read to its end."""
+        return decode_ids(self.tokenizer, self.rows(split))
 
 
 class DataSource(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ..errors import DataError
 from .corpus import Corpus, DataSource
+from .encoding import KNOW_MORE
 
 
 SPLIT_ROWS = {
@@ -29,8 +31,13 @@ SPLIT_ROWS = {
     "length_99_percent": "tokens a line before cutting: 99 % have at most",
     "length_longest": "tokens a line before cutting: longest",
     "prompt_longest": "tokens of the longest prompt",
+    "prompt_coverage": "prompt tokens in the vocabulary",
     "truncated_prompts": "prompts cut at their beginning",
 }
+LOST = ("blank", "removed_duplicates", "without_tokens", "dropped", "truncated", "truncated_prompts")
+COVERAGES = ("coverage", "prompt_coverage")
+GOOD_COVERAGE = 0.9
+REMEDY = f"All others are the same unknown token: {KNOW_MORE}"
 
 MOST_BINS = 80  # each a whole number of tokens wide
 
@@ -65,6 +72,31 @@ def write_corpus_report(corpus: Corpus, source: DataSource | str, output_dir: st
     draw_lengths(numbers["lengths"], corpus.max_length).savefig(folder / "lengths.png", dpi=150)
 
 
+def corpus_lines(corpus: Corpus) -> tuple[list[str], list[str]]:
+    """What a run says of its corpus before it begins: a line for each split, and warnings of unknown tokens.
+
+    Both are empty for a source that does not count what it reads.
+    """
+    lines: list[str] = []
+    warnings: list[str] = []
+    for split, name in {"train": "Training data", "eval": "Held-out data"}.items():
+        if "examples" not in corpus.report:
+            continue
+        counts = corpus.report[split]
+        parts = _labelled(counts, ("lines", *COVERAGES)) + _labelled(counts, [key for key in LOST if counts.get(key)])
+        if split == "train" and (first := corpus.report.get("first")):
+            lost = _labelled(first, [key for key in LOST if first.get(key)]) or ["no line cut or left out"]
+            parts.append(f"of the first {first['read']:,} lines, {', '.join(lost)}")
+        lines.append(f"{name}: {'; '.join(parts)}")
+        low = [key for key in COVERAGES if counts.get(key, 1.0) < GOOD_COVERAGE]
+        warnings += [f"{name}: only {_number(counts[key], key)} of the {SPLIT_ROWS[key]}. {REMEDY}" for key in low]
+    return lines, warnings
+
+
+def _labelled(counts: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return [f"{SPLIT_ROWS[key]}: {_number(counts[key], key)}" for key in keys if key in counts]
+
+
 def _numbers(corpus: Corpus, source: DataSource | str) -> dict[str, Any]:
     named = {"name": source} if isinstance(source, str) else {"class": type(source).__name__}
     if "examples" not in corpus.report:
@@ -75,7 +107,7 @@ def _numbers(corpus: Corpus, source: DataSource | str) -> dict[str, Any]:
 
 
 def _number(value: Any, name: str) -> str:
-    if value is None or name == "coverage":
+    if value is None or name.endswith("coverage"):
         return "not counted" if value is None else f"{100 * value:.2f} %"
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
@@ -97,6 +129,9 @@ def _page(numbers: dict[str, Any]) -> str:
         f"- vocabulary: {numbers['vocab_size']:,} tokens, special tokens included",
         f"- length to generate: {numbers['max_length']:,} tokens (`lengths.png`)",
     ]
+    if "first" in numbers:
+        read = f"{numbers['first']['read']:,}"
+        lines.append(f"- a stream: coverage and lengths of training lines are those of the first {read}")
     lines += [f"- grammar, {name}: {value:.4f}" for name, value in numbers.get("grammar", {}).items()]
     lines += ["", "## Examples", "", "```text"]
     for row in numbers["examples"]:

@@ -15,13 +15,20 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
 from .corpus import Corpus
-from .sources import Rows
 from .splitting import Part, check_nulls, is_blank
+from .streaming import Stream, text_table
 from .tokenization import encode_batch, unknown_token_id
 
 
 MOST_SHOWN = 1000  # characters or ids of an example in the report
-COUNTS = ("length", "unknown", "prompt_length")
+COUNTS = ("length", "unknown", "prompt_length", "prompt_unknown")
+# What the first lines of a stream tell of all of them.
+STATISTICS = ("coverage", "prompt_coverage", "length_mean", "length_median", "length_99_percent", "length_longest")
+# The longest line sets T up to this many tokens; or up to so many times as many as nearly all others have, but never
+# beyond `MOST_TOKENS`: one stray line would make all samples, and the work on them, as long as itself.
+ALWAYS_FINE, TIMES_THE_OTHERS, MOST_TOKENS = 256, 4, 10_000
+LEAST_COVERAGE = 0.05
+KNOW_MORE = "lower data.tokenizer.min_count, raise vocab_size, set level=bpe, or name another pretrained tokenizer"
 
 
 @dataclass
@@ -49,7 +56,8 @@ def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
     """Columns `text` or `ids`, and perhaps `prompt`, to `input_ids` and perhaps `prompt_ids`, with counts beside them.
 
     `length` is the number of tokens before cutting, the end token included, or 0 for a line without a token;
-    `unknown` the number of unknown tokens among them; `prompt_length` the number of prompt tokens before cutting.
+    `unknown` the number of unknown tokens among them; `prompt_length` and `prompt_unknown` count the tokens of the
+    prompt likewise.
     """
     check_nulls(table, "training or held-out", 0)
     sequences = table["ids" if "ids" in table.column_names else "text"]
@@ -59,11 +67,12 @@ def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
     columns = {
         "input_ids": _list_array([(ids + end)[: encoding.max_length] for ids in rows]),
         "length": pa.array(np.where(is_blank(sequences) | (lengths == 0), 0, lengths + len(end)), pa.int32()),
-        "unknown": pa.array(_unknown(rows, lengths, encoding.tokenizer), pa.int32()),
+        "unknown": pa.array(_unknown(rows, encoding.tokenizer), pa.int32()),
     }
     if "prompt" in table.column_names:
         prompts = _token_lists(table["prompt"], encoding)
         columns["prompt_length"] = pa.array([len(ids) for ids in prompts], pa.int32())
+        columns["prompt_unknown"] = pa.array(_unknown(prompts, encoding.tokenizer), pa.int32())
         kept = slice(encoding.max_prompt_length and -encoding.max_prompt_length, None)
         columns["prompt_ids"] = _list_array([[encoding.bos_token_id, *ids[kept]] for ids in prompts])
     return pa.table(columns)
@@ -85,18 +94,18 @@ def _token_lists(column: pa.ChunkedArray, encoding: Encoding) -> list[list[int]]
     return [ids[:-1] if ids and ids[-1] == encoding.eos_token_id else ids for ids in column.to_pylist()]
 
 
-def _unknown(rows: list[list[int]], lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+def _unknown(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """How many unknown tokens stand in each row, shape (rows,)."""
     unknown = unknown_token_id(tokenizer)
     if unknown is None:
         return np.zeros(len(rows), dtype=np.int32)
-    row_of_token = np.repeat(np.arange(len(rows)), lengths)
-    return np.bincount(row_of_token[_flat(rows, int(lengths.sum())) == unknown], minlength=len(rows))
+    return np.fromiter((ids.count(unknown) for ids in rows), dtype=np.int32, count=len(rows))
 
 
 def _features(names: Iterable[str]) -> Features:
-    prompt = {"prompt_ids": List(Value("int32")), "prompt_length": Value("int32")} if "prompt" in names else {}
-    return Features({"input_ids": List(Value("int32")), "length": Value("int32"), "unknown": Value("int32")} | prompt)
+    ids, count = List(Value("int32")), Value("int32")
+    prompt = {"prompt_ids": ids, "prompt_length": count, "prompt_unknown": count} if "prompt" in names else {}
+    return Features({"input_ids": ids, "length": count, "unknown": count} | prompt)
 
 
 def encode_part(part: Part, encoding: Encoding) -> Dataset:
@@ -117,29 +126,39 @@ def _encode_kept(table: pa.Table, indices: list[int], keep: np.ndarray, encoding
     return encode_table(table.filter(pa.array(keep[indices])), encoding)
 
 
-def encode_stream(rows: IterableDataset, encoding: Encoding) -> IterableDataset:
-    """Token ids while iterating; lines without a token, and, if asked, those that are too long, are left out."""
-    encoded = rows.with_format("arrow").map(
-        encode_table,
+def encode_stream(stream: Stream, encoding: Encoding) -> IterableDataset:
+    """Token ids while iterating; lines without a token, and, if asked, those that are too long, are left out.
+
+    One step does it all: each step of `datasets` over batches joins the keys of the 1,000 rows of a batch, so that
+    three in a row, one of them on Arrow tables, build keys of 1000**3 characters.
+    """
+    names = stream.first.rows.column_names
+    return stream.rows.map(
+        _encode_batch,
         batched=True,
-        fn_kwargs={"encoding": encoding},
-        remove_columns=rows.column_names,
-        features=_features(rows.column_names),
+        with_indices=True,
+        fn_kwargs={"start": stream.start, "encoding": encoding},
+        remove_columns=names,
+        features=Features({name: kind for name, kind in _features(names).items() if name not in COUNTS}),
     )
-    return _without_counts(_choose(encoded.with_format(None), encoding, encoding.max_length))
 
 
-def _choose(rows: Rows, encoding: Encoding, max_length: int | None, **options: Any) -> Rows:
-    """Leave out rows without a token and, if asked, those that are too long."""
-    limits = {
+def _encode_batch(batch: dict[str, list], indices: list[int], start: int, encoding: Encoding) -> dict[str, list]:
+    table = encode_table(text_table(batch, start + indices[0]), encoding)
+    usable = _usable({"length": table["length"].to_pylist()}, **_limits(encoding, encoding.max_length))
+    ids = [name for name in table.column_names if name not in COUNTS]
+    return table.select(ids).filter(pa.array(usable)).to_pydict()
+
+
+def _limits(encoding: Encoding, max_length: int) -> dict[str, int | None]:
+    return {
         "longest": max_length if encoding.too_long == "drop" else None,
         "fixed_length": max_length if encoding.eos_token_id is None else None,
     }
-    return rows.filter(_usable, batched=True, fn_kwargs=limits, **options)
 
 
 def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | None) -> list[bool]:
-    """Which lines have a token and are not too long."""
+    """Which lines have a token and, if asked, are not too long."""
     usable = [0 < length <= (longest or length) for length in batch["length"]]
     if fixed_length is not None:
         short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < fixed_length]
@@ -150,43 +169,47 @@ def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | Non
     return usable
 
 
-def _without_counts(rows: Rows) -> Rows:
-    return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
-
-
-def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[str, Any], encoding: Encoding) -> Corpus:
+def encode_corpus(
+    train: Part, held_out: Part, report: dict[str, Any], encoding: Encoding, stream: Stream | None = None
+) -> Corpus:
     """Encode rows, leave out what has no token or is too long, and count.
 
     Args:
-        train: rows to train on; a stream is encoded while it is read.
+        train: rows to train on.
         held_out: rows to hold out.
         report: what was found when they were split; more is added to it.
         encoding: how they are encoded.
+        stream: train on these rows, which are encoded while they are read; `train` are the first of them.
 
     Raises:
-        DataError: if no line is left, or lengths differ although there is no end token.
+        DataError: if no line is left, lengths differ although there is no end token, one line is far longer than the
+            others and no `max_length` is named, or nearly all tokens are unknown.
     """
-    tokenizer, streamed = encoding.tokenizer, isinstance(train, IterableDataset)
-    rows = {
-        "train": encode_stream(train, encoding) if streamed else encode_part(train, encoding),
-        "eval": encode_part(held_out, encoding),
-    }
-    lengths = {name: _histogram(part, "length") for name, part in rows.items() if isinstance(part, Dataset)}
-    max_length = encoding.max_length or max(1, *(len(counts) - 1 for counts in lengths.values()))
+    tokenizer = encoding.tokenizer
+    rows: dict[str, Any] = {"train": encode_part(train, encoding), "eval": encode_part(held_out, encoding)}
+    lengths = {name: _histogram(part, "length") for name, part in rows.items()}
+    max_length = encoding.max_length or max(1, _longest(lengths, "line", "max_length"))
+    if encoding.max_prompt_length is None and "prompt_length" in rows["train"].column_names:
+        prompts = {name: _histogram(part, "prompt_length") for name, part in rows.items()}
+        _longest(prompts, "prompt", "max_prompt_length")
     for name, counts in lengths.items():
-        report[name] |= _counts(rows[name], counts, max_length, encoding)
-        report.setdefault("lengths", {n: int(count) for n, count in enumerate(counts) if count and n})
-        if report[name]["lines"] == 0:
+        found = _counts(rows[name], counts, max_length, encoding)
+        if name == "train" and stream is not None:
+            report["first"] = found | {"read": len(rows[name])}
+            found = {key: found[key] for key in STATISTICS if key in found}
+            rows[name] = encode_stream(stream, encoding)
+        elif found["lines"] == 0:
             raise _no_lines(f"{len(rows[name])} {name} lines", max_length)
-        if report[name]["lines"] < len(rows[name]) or encoding.eos_token_id is None:
-            rows[name] = _choose(rows[name], encoding, max_length, desc="Choosing lines")
-        rows[name] = _without_counts(rows[name])
-    report |= {"vocab_size": len(tokenizer), "max_length": max_length}
+        else:
+            rows[name] = _chosen(rows[name], found["lines"], max_length, encoding)
+        report[name] |= found
+    _check_coverage(report["train"], len(tokenizer))
     first = next(iter(rows["train"]), None)
     if first is None:
         raise _no_lines("a stream of lines", max_length)
-    shown = (held_out if streamed else train).examples()
-    report["examples"] = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in shown]
+    report["lengths"] = {n: int(count) for n, count in enumerate(lengths["train"]) if count and n}
+    report |= {"vocab_size": len(tokenizer), "max_length": max_length}
+    report["examples"] = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in train.examples()]
     example = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
     ids = example["input_ids"]
     report["example"] = example | {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
@@ -199,7 +222,46 @@ def encode_corpus(train: Part | IterableDataset, held_out: Part, report: dict[st
         pad_token_id=None if encoding.eos_token_id is None else tokenizer.pad_token_id,
         tokenizer=tokenizer,
         report=report,
+        max_prompt_length=encoding.max_prompt_length,
     )
+
+
+def _chosen(rows: Dataset, usable: int, max_length: int, encoding: Encoding) -> Dataset:
+    """The ids of the usable rows."""
+    if usable < len(rows) or encoding.eos_token_id is None:
+        rows = rows.filter(_usable, batched=True, fn_kwargs=_limits(encoding, max_length), desc="Choosing lines")
+    return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
+
+
+def _longest(histograms: dict[str, np.ndarray], what: str, setting: str) -> int:
+    """The greatest length in both splits, which nothing bounds.
+
+    Raises:
+        DataError: if it is far above the 99.9th percentile (of less than 1,000 lines, above the second longest).
+    """
+    counts = np.zeros(max(map(len, histograms.values())), dtype=np.int64)
+    for histogram in histograms.values():
+        counts[: len(histogram)] += histogram
+    longest, lines = len(counts) - 1, int(counts.sum())
+    usual = max(1, int(np.searchsorted(np.cumsum(counts), lines - max(1, lines // 1000))))
+    most = max(ALWAYS_FINE, min(TIMES_THE_OTHERS * usual, MOST_TOKENS))
+    if longest > most:
+        over = int(counts[usual + 1 :].sum())
+        problem = f"a {what} of {longest:,} tokens, where {lines - over:,} of {lines:,} have at most {usual:,}"
+        expected = f"at most {most:,} unless a length is named"
+        cut = "are cut, or left out with data.too_long=drop" if what == "line" else "keep their last tokens"
+        fix = f"set data.{setting}={usual} (longer ones {cut}), or data.{setting}={longest} to keep all"
+        raise DataError(problem, expected, fix)
+    return longest
+
+
+def _check_coverage(counts: dict[str, Any], vocab_size: int) -> None:
+    """Raise a `DataError` if nearly all that is trained on is unknown."""
+    for name, what in {"coverage": "training", "prompt_coverage": "prompt"}.items():
+        if counts.get(name, 1.0) < LEAST_COVERAGE:
+            problem = f"{100 * counts[name]:.2f} % of the {what} tokens are in the vocabulary of {vocab_size:,}"
+            expected = f"at least {100 * LEAST_COVERAGE:.0f} %, as all others are the same unknown token"
+            raise DataError(problem, expected, KNOW_MORE)
 
 
 def _no_lines(found: str, max_length: int) -> DataError:
@@ -229,16 +291,15 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encod
     kept[: len(lengths)] = with_tokens[: max_length + 1]
     truncated = over if encoding.too_long == "truncate" else 0
     kept[max_length] += truncated
-    lines, tokens = int(kept.sum()), int(kept @ np.arange(len(kept)))
+    lines, tokens = int(kept.sum()), _sum(kept)
     ends = int(with_tokens.sum()) if encoding.eos_token_id is not None else 0
-    words = int(lengths @ np.arange(len(lengths))) - ends
     counts = {
         "lines": lines,
         "without_tokens": int(lengths[0]),
         "truncated": truncated,
         "dropped": over - truncated,
         "tokens": tokens,
-        "coverage": 1.0 - (pc.sum(rows.data.column("unknown")).as_py() or 0) / max(words, 1),
+        "coverage": _coverage(rows, "unknown", _sum(lengths) - ends),
         "length_mean": tokens / max(lines, 1),
         "length_median": _quantile(kept, 0.5),
         "length_99_percent": _quantile(with_tokens, 0.99),
@@ -248,4 +309,15 @@ def _counts(rows: Dataset, lengths: np.ndarray, max_length: int, encoding: Encod
         prompts = _histogram(rows, "prompt_length")
         limit = encoding.max_prompt_length or len(prompts)
         counts |= {"prompt_longest": len(prompts) - 1, "truncated_prompts": int(prompts[limit + 1 :].sum())}
+        counts["prompt_coverage"] = _coverage(rows, "prompt_unknown", _sum(prompts))
     return counts
+
+
+def _sum(counts: np.ndarray) -> int:
+    """Of the lengths, of which `counts` tells how often 0, 1, ... occur."""
+    return int(counts @ np.arange(len(counts)))
+
+
+def _coverage(rows: Dataset, unknown: str, tokens: int) -> float:
+    """The share of so many tokens that is in the vocabulary."""
+    return 1.0 - (pc.sum(rows.data.column(unknown)).as_py() or 0) / max(tokens, 1)

@@ -95,7 +95,8 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
     for column in filter(None, (ids_column, prompt_column)):
         if not _holds_ids(types[column]):
             expected = "lists of integers, or text with integers separated by white space"
-            fix = "name another column, or use TextData for text"
+            words = pa.types.is_nested(types[column]) and "string" in str(types[column])
+            fix = "join each list into one text, or write ids for its words" if words else "name another column"
             raise DataError(f"column {column!r} of type {types[column]}", expected, fix)
     for column in rows.column_names:
         if not pa.types.is_nested(rows.features.arrow_schema.field(column).type):

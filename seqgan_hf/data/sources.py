@@ -7,7 +7,7 @@ import csv
 import glob
 import gzip
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from lzma import LZMAError
@@ -24,6 +24,8 @@ from datasets import (
     Features,
     IterableDataset,
     IterableDatasetDict,
+    LargeList,
+    List,
     Value,
     load_dataset,
     load_dataset_builder,
@@ -317,6 +319,9 @@ def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict 
 
 
 def _not_found(name: str) -> DataError:
+    if Path(name).is_dir():
+        problem, expected = f"the folder dataset={name!r} holds no data", "files of text, .csv, .jsonl or .parquet"
+        return DataError(problem, expected, "check the path, or name the files themselves as train_file")
     problem = f"dataset={name!r} is neither a folder here nor a dataset that the Hub shows you"
     fix = "check the spelling, or run `hf auth login` if it is private"
     return DataError(problem, "a Hub id or a folder", fix)
@@ -353,12 +358,15 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if text_column is None:
         strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
         text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
+        if text_column is None and not strings:
+            types = {name: _type_name(feature) for name, feature in features.items()}
+            raise DataError(f"no column of text among {types}", "one", _instead_of_text(features.values()))
         if text_column is None:
-            raise DataError("no text_column", f"one of the columns {strings or list(features)}", "name it")
+            raise DataError("no text_column", f"one of the columns {strings}", "name it")
     rows = keep_columns(rows, {text_column: "text"}, prompt_column)
     if not _is_text(features[text_column]):
         problem = f"column {text_column!r} of type {_type_name(features[text_column])}"
-        raise DataError(problem, "text", "name another text_column, or use IdsData for columns of integer ids")
+        raise DataError(problem, "text", _instead_of_text([features[text_column]]))
     if prompt_column:
         rows = _prompt_as_text(rows, features[prompt_column])
     if isinstance(rows, IterableDataset):  # a stream may take a run of missing values for another type
@@ -371,7 +379,19 @@ def _is_text(feature: Any) -> bool:
 
 
 def _type_name(feature: Any) -> str:
+    if isinstance(feature, List | LargeList):
+        return f"list of {_type_name(feature.feature)}"
     return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _instead_of_text(features: Iterable[Any]) -> str:
+    """What to do with columns that hold no text."""
+    items = {_type_name(feature.feature) for feature in features if isinstance(feature, List | LargeList)}
+    if any(item.startswith(("int", "uint")) for item in items):
+        return "for lists of integer ids use IdsData (`--data IdsData --data.ids_column NAME`)"
+    if any("string" in item for item in items):
+        return "join the words of each list into one text, with spaces between them"
+    return "name a column of text as text_column, or convert it to text"
 
 
 def _prompt_as_text(rows: Rows, feature: Any) -> Rows:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from ..errors import DataError
 from .corpus import DataSource
@@ -34,10 +34,12 @@ class TableData(FileFormat, DataSource):
         eval_split: split of `dataset` to hold out.
         prompt_column: column with what is given (a dialogue turn, a first line, a label): the generator continues it.
         eos: append the end token where it is missing; `False` for sequences of fixed length.
-        max_length: T, the most tokens of a sequence, the end token included; `None` takes the longest sequence.
+        max_length: T, the most tokens of a sequence, the end token included; `None` takes the longest sequence, unless
+            it is far longer than the others.
         too_long: `truncate` sequences of more tokens, which then end without the end token, or `drop` them; both are
             counted.
-        max_prompt_length: the most tokens of a prompt; longer ones keep their last tokens. `None` keeps all.
+        max_prompt_length: the most tokens of a prompt; longer ones keep their last tokens. `None` keeps all, unless
+            one is far longer than the others.
         eval_fraction: share of the rows to hold out if no held-out rows are named.
         eval_size: number of rows to hold out instead.
         deduplicate: keep the first of equal rows only.
@@ -46,7 +48,7 @@ class TableData(FileFormat, DataSource):
 
     train_file: str | list[str] | None = None
     eval_file: str | list[str] | None = None
-    dataset: str | Dataset | DatasetDict | None = None
+    dataset: str | Iterable | None = None  # a class here would have the command line read files that it names
     dataset_config: str | None = None
     train_split: str = "train"
     eval_split: str | None = None

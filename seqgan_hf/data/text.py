@@ -9,6 +9,7 @@ from ..errors import DataError
 from .corpus import Corpus
 from .delimited import SEPARATORS, FileFormat
 from .encoding import Encoding, encode_corpus
+from .lines import from_one_line
 from .sources import file_kind, find_files, read_files, text_rows
 from .splitting import check_nulls
 from .streaming import split_stream
@@ -47,20 +48,23 @@ class TextData(TableData):
         rows = self._read(named, self.streaming)
         rows = [text_rows(each, self.text_column, self.prompt_column) for each in rows]
         if self.streaming:
-            train, held_out, report, batches = split_stream(*rows, eval_size=self.eval_size, too_long=self.too_long)
+            stream, held_out, report, batches = split_stream(*rows, eval_size=self.eval_size, too_long=self.too_long)
+            train = stream.first
         else:
             train, held_out, report = self._split(*rows)
-            batches = train.tables
+            stream, batches = None, train.tables
         tokenizer = build_tokenizer(
             self.tokenizer, lambda: (column.to_pylist() for table in batches() for column in table.columns)
         )
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if self.eos else None
         encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
-        return encode_corpus(train, held_out, report, encoding)
+        return encode_corpus(train, held_out, report, encoding, stream)
 
 
 def read_texts(path: str, text_column: str | None = None, form: FileFormat | None = None) -> list[str]:
     """The texts of a file of any kind that `TextData` reads, one a row, empty ones included.
+
+    In lines of text, the signs of `one_line` are what they stand for again.
 
     Args:
         path: of the file, or a pattern of several.
@@ -77,4 +81,5 @@ def read_texts(path: str, text_column: str | None = None, form: FileFormat | Non
         rows = read_files(files, {text_column or "text"}, form, streaming=False, cache=cache)
         table = text_rows(rows, text_column if kind != "text" else None, None).with_format("arrow")[:]
         check_nulls(table, path, 0)
-        return table["text"].to_pylist()
+        texts = table["text"].to_pylist()
+    return [from_one_line(text) for text in texts] if kind == "text" else texts

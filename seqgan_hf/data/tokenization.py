@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import DataError
@@ -69,7 +69,7 @@ def build_tokenizer(config: TokenizerConfig, batches: TextBatches) -> PreTrained
     """Load or train a tokenizer.
 
     Trained ones put the start token in front, pad on the left, spell an `<eos>` that stands in the text as plain text,
-    and keep unknown words visible as `<unk>`. Words and subwords decode with one leading space.
+    and keep unknown words visible as `<unk>`. Words and subwords are read, and decode, with one more space in front.
 
     Args:
         config: which one.
@@ -112,10 +112,13 @@ def _tokenizer(
     lowercase: bool = False,
     pre_tokenizer: pre_tokenizers.PreTokenizer | None = None,
     decoder: decoders.Decoder | None = None,
+    space_in_front: bool = False,
 ) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    if lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
+    # Always one, not only where there is none: else a text and the same text after a space would be one.
+    steps = [normalizers.Lowercase()] * lowercase + [normalizers.Prepend(SPACE)] * space_in_front
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoder or decoders.Fuse()
@@ -146,9 +149,9 @@ def _train_characters(config: TokenizerConfig, batches: TextBatches) -> Tokenize
 
 def _train_bpe(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     splitter = pre_tokenizers.Sequence(
-        [pre_tokenizers.ByteLevel(add_prefix_space=True), pre_tokenizers.FixedLength(LONGEST_WORD)]
+        [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.FixedLength(LONGEST_WORD)]
     )
-    tokenizer = _tokenizer(models.BPE(), config.lowercase, splitter, decoders.ByteLevel())
+    tokenizer = _tokenizer(models.BPE(), config.lowercase, splitter, decoders.ByteLevel(), space_in_front=True)
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size or SUBWORD_VOCAB_SIZE,
         min_frequency=config.min_count,
@@ -176,9 +179,9 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     if config.min_count > 1:
         problem = f"min_count={config.min_count} with level 'unigram'"
         raise DataError(problem, "1, as pieces are chosen by likelihood", "set vocab_size instead")
-    mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
     splitter = pre_tokenizers.Sequence([mark, pre_tokenizers.FixedLength(LONGEST_WORD)])
-    learned = _tokenizer(models.Unigram(), config.lowercase, splitter)
+    learned = _tokenizer(models.Unigram(), config.lowercase, splitter, space_in_front=True)
     size = (config.vocab_size or SUBWORD_VOCAB_SIZE) - 3
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=[UNK], unk_token=UNK, show_progress=False)
     learned.train_from_iterator(_few_characters(config, batches()), trainer)
@@ -187,7 +190,8 @@ def _train_unigram(config: TokenizerConfig, batches: TextBatches) -> Tokenizer:
     trained = json.loads(learned.to_str())["model"]["vocab"]
     pieces = sorted((piece, score) for piece, score in trained if piece not in (PAD, BOS, EOS))
     unknown = [piece for piece, _ in pieces].index(UNK)
-    tokenizer = _tokenizer(models.Unigram(pieces, unk_id=unknown), config.lowercase, splitter)
+    model = models.Unigram(pieces, unk_id=unknown)
+    tokenizer = _tokenizer(model, config.lowercase, splitter, space_in_front=True)
     # Outside the model: pieces are looked for in the text, and an "<eos>" written there would become the end token.
     tokenizer.add_special_tokens([PAD, BOS, EOS])
     return tokenizer
@@ -211,7 +215,7 @@ def _wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
 def integer_tokenizer(
     vocab_size: int, bos_token_id: int = 0, eos_token_id: int | None = None, pad_token_id: int | None = None
 ) -> PreTrainedTokenizerFast:
-    """Write ids as numbers: "17" is the token with id 17.
+    """Write ids as numbers: "17" is the token with id 17. A number that is no id of the vocabulary is an error.
 
     An id below `vocab_size` is an ordinary word, also where it serves as the start token (as in the synthetic task of
     the SeqGAN paper, whose start token 0 may stand anywhere): it never vanishes in decoding. Ids from `vocab_size` on
@@ -229,7 +233,7 @@ def integer_tokenizer(
             names.setdefault(token_id, name)
     vocabulary = {SPACE + str(number): number for number in range(vocab_size)}
     vocabulary |= {name: token_id for token_id, name in names.items()}
-    model = models.WordLevel(vocabulary, unk_token=SPACE + "0")
+    model = models.WordLevel(vocabulary, unk_token=UNK)  # which the vocabulary does not have
     tokenizer = _tokenizer(model, pre_tokenizer=_word_splitter("WhitespaceSplit"))
     start = tokenizer.id_to_token(bos_token_id)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -268,44 +272,94 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
 
 
 def encode_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids without start and end token; a special token spelled out in the text stays text."""
+    """Token ids without start and end token; a special token spelled out in the text stays text.
+
+    Raises:
+        DataError: the tokens are integers, and the text holds something else or an id outside the vocabulary.
+    """
     if not tokenizer.is_fast:
         return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return [encoding.ids for encoding in _encodings(tokenizer, texts)]
+
+
+def _encodings(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bool = False) -> list[Encoding]:
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
+    try:
+        return encode(texts, add_special_tokens=False)
+    except Exception as error:  # `tokenizers` has no other kind for a word without an id
+        ids = {token.removeprefix(SPACE) for token in tokenizer.get_vocab() if token.startswith(SPACE)}
+        wrong = next((word for text in texts for word in text.split() if word not in ids), None)
+        if wrong is None or not ids:
+            raise
+        problem = f"{wrong[:60]!r} in a text of integer ids"
+        raise DataError(problem, f"ids from 0 to {len(ids) - 1}, separated by white space", "correct it") from error
+
+
+def unknown_parts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """What a tokenizer does not know of a text, in the text's own letters; of a slow tokenizer, whole words."""
+    unknown = unknown_token_id(tokenizer)
+    if not tokenizer.is_fast:
+        return [word for word in text.split() if unknown in encode_batch(tokenizer, [word])[0]]
+    [encoding] = _encodings(tokenizer, [text], offsets=True)
+    pairs = zip(encoding.ids, encoding.offsets, strict=True)
+    return [text[slice(*span)] for token_id, span in pairs if token_id == unknown]
 
 
 def decode(samples: Samples, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """The text of every continuation, without special tokens, padding and the space that its first token carries.
+    """The text of every continuation, without special tokens, padding and the space that the tokenizer adds in front.
 
     Nothing else is changed or stripped. Without a tokenizer, the ids, separated by spaces.
     """
-    rows = [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
+    rows = _rows(samples)
     return [" ".join(map(str, row)) for row in rows] if tokenizer is None else decode_ids(tokenizer, rows)
 
 
+def _rows(samples: Samples) -> list[list[int]]:
+    return [ids[mask].tolist() for ids, mask in zip(samples.ids.cpu(), samples.mask.cpu(), strict=True)]
+
+
 def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> list[str]:
-    """Token ids as text, without special tokens but for the unknown one, and without the space of the first token.
+    """Token ids as text, without special tokens but for the unknown one, and without the space that is added in front.
 
     What was not known stays visible, unless the unknown token is start, end or padding token as well (GPT-2).
     """
-    hidden = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    hidden |= set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        hidden -= {tokenizer.unk_token_id}
-    texts = tokenizer.batch_decode([[token_id for token_id in row if token_id not in hidden] for row in rows])
-    return [text.removeprefix(SPACE) for text in texts]
+    # any text tells whether a space is added in front; this one is an id, too
+    probe, *texts = _spell(tokenizer, [*encode_batch(tokenizer, ["0"]), *rows])
+    return [text.removeprefix(SPACE) for text in texts] if probe.startswith(SPACE) else texts
 
 
-def one_line(text: str) -> str:
-    r"""A text without line breaks of any kind, which are written out (`\n`): for files of one text a line."""
-    return text.translate(_LINE_BREAKS)
+def decode_continuations(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], samples: Samples) -> list[str]:
+    """Each prompt as it was given, with its continuation behind it.
+
+    Both are decoded together, so that what stands between them is what the tokenizer puts there.
+    """
+    given = encode_batch(tokenizer, list(prompts))
+    starts = _spell(tokenizer, given, clean_up_tokenization_spaces=False)
+    rows = [[*ids, *row] for ids, row in zip(given, _rows(samples), strict=True)]
+    texts = _spell(tokenizer, rows, clean_up_tokenization_spaces=False)
+    return [prompt + text[len(start) :] for prompt, start, text in zip(prompts, starts, texts, strict=True)]
 
 
-_LINE_BREAKS = str.maketrans({c: repr(c)[1:-1] for c in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"})
+def _spell(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]], **options: bool) -> list[str]:
+    """Token ids as text, without special tokens but for the unknown one."""
+    hidden = special_token_ids(tokenizer)
+    unknown = unknown_token_id(tokenizer)
+    if unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        hidden -= {unknown}
+    return tokenizer.batch_decode(
+        [[token_id for token_id in row if token_id not in hidden] for row in rows], **options
+    )
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that stand for no text: start, end, padding and the like, and the unknown token."""
+    special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unknown = unknown_token_id(tokenizer)
+    return special | set(tokenizer.all_special_ids) | ({unknown} if unknown is not None else set())
 
 
 def unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,32 @@ from .catalog import TextSettings, get_metric
 from .tokenization import import_by_path, tokenize
 
 
+def split_names(names: list[str] | str | None) -> list[str] | None:
+    """The names in a text with commas between them; a list, or `None`, as it is."""
+    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
+    """Raise a `UserError` for metrics, a tokenization, an encoder's folder or a function that do not exist."""
+    for name in metrics or ():
+        get_metric(name)
+    if settings.tokenization is not None:
+        tokenize([], settings.tokenization)
+    if isinstance(settings.accepts, str):
+        import_by_path(settings.accepts, "accepts")
+    encoder = settings.encoder
+    if isinstance(encoder, str) and encoder.startswith(("/", "./", "../")) and not Path(encoder).exists():
+        expected = "a folder with a model, or an id on the Hub"
+        raise UserError(f"encoder={encoder!r} does not exist", expected, "check the path")
+
+
 @dataclass
 class SuiteSettings(TextSettings):
     """What to measure, and how generators write their samples.
 
     Attributes:
-        metrics: names or dotted paths of functions; by default all that can be computed from what is given (in a sweep
-            BLEU, Self-BLEU, distinct-n and both LM scores).
+        metrics: names or dotted paths of functions, as a list or with commas between them; by default all that can be
+            computed from what is given (in a sweep BLEU, Self-BLEU, distinct-n and both LM scores).
         encoder: sentence encoder for `fed` and `mauve`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
@@ -34,12 +54,13 @@ class SuiteSettings(TextSettings):
     encoder: str | None = None
     accepts: str | None = None
     device: str | None = None
-    metrics: list[str] | None = None
+    metrics: list[str] | str | None = None
     num_samples: int | None = None
     max_new_tokens: int | None = None
     temperatures: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self):
+        self.metrics = split_names(self.metrics)
         usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
         if not usable or len(set(usable)) != len(self.temperatures):
             raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
@@ -56,21 +77,9 @@ class SuiteSettings(TextSettings):
         except (RuntimeError, AssertionError) as error:
             problem = f"device {self.device!r} cannot be used ({str(error).splitlines()[0]})"
             raise UserError(problem, None, "set device=cpu, or leave it out") from error
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Metrics, tokenization and functions that do not exist."""
         if self.metrics is not None and not self.metrics:
             raise UserError("metrics=[]", "at least one", "name some, or leave it out for all")
-        for name in self.metrics or ():
-            get_metric(name)
-        tokenize([], self.tokenization)
-        if self.accepts is not None:
-            import_by_path(self.accepts, "accepts")
-        is_path = self.encoder is not None and self.encoder.startswith(("/", "./", "../"))
-        if is_path and not Path(self.encoder).exists():
-            expected = "a folder with a model, or an id on the Hub"
-            raise UserError(f"encoder={self.encoder!r} does not exist", expected, "check the path")
+        check_names(self.metrics, self)
 
     @property
     def sweeps(self) -> bool:
@@ -86,6 +95,10 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
         references: file of real texts on which nothing was trained, likewise.
+        prompts: file of what the references continue, one per line; for a generator that was trained to continue
+            prompts, whose samples then continue the same.
+        tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
+            are in their files. A `model` always uses its own.
         train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
         text_column: column with the text in files that are tables; by default `text`, or the only column of text.
         oracle: model that wrote the data (a folder, or a `.safetensors` file in the layout of the SeqGAN code);
@@ -96,6 +109,8 @@ class EvaluationArguments(SuiteSettings, FileFormat):
     samples: str | None = None
     model: list[str] = field(default_factory=list)
     references: str | None = None
+    prompts: str | None = None
+    tokenizer: str | None = None
     train: str | None = None
     text_column: str | None = None
     oracle: str | None = None
@@ -109,6 +124,11 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
             problem = "samples from a file with oracle, temperatures or num_samples"
             raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
+        if self.prompts and (self.samples or self.oracle):
+            problem = f"prompts with {'samples from a file' if self.samples else 'an oracle'}"
+            raise UserError(problem, "these only with `model` and `references`", "drop `prompts`")
+        if self.tokenizer and self.model:
+            raise UserError("tokenizer with `model`, which has its own", "it only with `samples`", "drop it")
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
@@ -11,7 +12,13 @@ from .record import Estimate
 
 
 class Evaluator(ABC):
-    """Measures a generator; the arguments of `__init__` are its configuration and its references."""
+    """Measures a generator; the arguments of `__init__` are its configuration and its references.
+
+    Attributes:
+        flags: why its values say little, in words, for the card.
+    """
+
+    flags: Sequence[str] = ()
 
     @abstractmethod
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:

@@ -23,10 +23,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from .encoders import TextEncoder, load_encoder
@@ -42,7 +43,7 @@ from .metrics.mauve import mauve
 from .metrics.ms_jaccard import ms_jaccard
 from .metrics.self_bleu import self_bleu
 from .record import Estimate
-from .tokenization import import_by_path, tokenize
+from .tokenization import default_tokenization, import_by_path, tokenize
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Metric:
     better: str  # `higher`, `lower`, or `real`: as close as possible to the value of real text
     settings: Mapping[str, str] = field(default_factory=dict)  # fixed ones that belong into the signature
     groups: int = 20  # of the jackknife, for values without an interval of their own
-    bounds: tuple[float, float] = (-math.inf, math.inf)  # values lie between these, and so do their intervals
+    least: float = 0.0  # no value is smaller, so no interval reaches below
+    most: Mapping[str, float] = field(default_factory=dict)  # the largest possible value, by pattern of its name
     fewest: int = 1  # texts on each side without which there is no value
     version: str = "1"  # raised whenever a change moves the numbers
 
@@ -62,23 +64,34 @@ class Metric:
         """What the function is given."""
         return [name for name in inspect.signature(self.function).parameters if name in ALL_INPUTS]
 
+    def __call__(self, **inputs: Any) -> dict[str, Any]:
+        """Values by name; the intervals that some bring along hold possible values only."""
+        found = self.function(**inputs).items()
+        return {key: self.bounded(key, value) if isinstance(value, Estimate) else value for key, value in found}
+
+    def bounded(self, key: str, estimate: Estimate) -> Estimate:
+        """The estimate of that name with an interval of possible values only."""
+        most = [value for pattern, value in self.most.items() if re.fullmatch(pattern, key)]
+        return estimate.within(self.least, min(most, default=math.inf))
+
     def uses(self, prefix: str) -> bool:
         """Whether an input begins with `sample` or `reference`."""
         return any(name.startswith(prefix) for name in self.inputs)
 
 
 _BLEU, _LM = {"smoothing": "method1", "brevity": "closest"}, {"lm": "kneser-ney", "order": "5"}
+_SHARES = {".*": 1.0}
 METRICS: dict[str, Metric] = {
-    "bleu": Metric(bleu, "real", _BLEU),
-    "self_bleu": Metric(self_bleu, "real", _BLEU, fewest=2),
-    "distinct": Metric(distinct, "real"),
-    "ms_jaccard": Metric(ms_jaccard, "higher", bounds=(0.0, 1.0)),
-    "copy_rate": Metric(copy_rate, "real"),
+    "bleu": Metric(bleu, "real", _BLEU, most=_SHARES),
+    "self_bleu": Metric(self_bleu, "real", _BLEU, most=_SHARES, fewest=2),
+    "distinct": Metric(distinct, "real", most={"distinct_.*": 1.0}),
+    "ms_jaccard": Metric(ms_jaccard, "higher", most=_SHARES),
+    "copy_rate": Metric(copy_rate, "real", most={".*_share": 1.0}),
     "length": Metric(length_statistics, "real"),
     "lm_score": Metric(lm_score, "real", _LM),
     "reverse_lm_score": Metric(reverse_lm_score, "lower", _LM),
     "fed": Metric(frechet_embedding_distance, "lower", fewest=2),
-    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, 5, bounds=(0.0, 1.0), fewest=2),
+    "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, 5, most=_SHARES, fewest=2),
     "judge": Metric(judge, "lower", {"classifier": "logistic-regression", "ngrams": "1-3"}, fewest=4, version="2"),
     "grammar": Metric(grammar_acceptance, "higher"),
 }
@@ -119,7 +132,10 @@ def get_metric(name: str, table: Mapping[str, Metric] = METRICS) -> Metric:
     if unknown:
         problem = f"metric {name!r} has the parameters {', '.join(unknown)}"
         raise UserError(problem, f"only {', '.join(INPUTS)}", "rename them")
-    return Metric(function, "real", {"function": name})
+    return Metric(function, "real", {"function": name}, least=-math.inf)
+
+
+Settings = TypeVar("Settings", bound="TextSettings")
 
 
 @dataclass
@@ -127,7 +143,8 @@ class TextSettings:
     """How texts are read by metrics.
 
     Attributes:
-        tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function.
+        tokenization: `white_space`, `treebank`, `character`, or the dotted path of a function; by default `character`
+            for a generator whose tokens are characters, else `white_space`.
         lowercase: fold case before tokenization.
         encoder: sentence encoder for `fed` and `mauve`: an id or path (see `load_encoder`), or a function from texts
             to embeddings (N, D).
@@ -136,12 +153,16 @@ class TextSettings:
         device: where the encoder runs.
     """
 
-    tokenization: str = "white_space"
+    tokenization: str | None = None
     lowercase: bool = False
     encoder: str | TextEncoder | None = None
     accepts: str | Callable[[str], bool] | None = None
     seed: int = 0
     device: str | torch.device = "cpu"
+
+    def for_texts_of(self: Settings, tokenizer: PreTrainedTokenizerBase | None) -> Settings:
+        """With the default tokenization where none is named."""
+        return self if self.tokenization else replace(self, tokenization=default_tokenization(tokenizer))
 
     @cached_property
     def encode(self) -> TextEncoder:
@@ -155,10 +176,11 @@ class TextSettings:
 class Texts:
     """A set of texts in the forms in which metrics ask for them; each form is made once, when first asked for."""
 
-    def __init__(self, texts: Sequence[str], settings: TextSettings):
+    def __init__(self, texts: Sequence[str], settings: TextSettings, written: str = ""):
         if isinstance(texts, str):
             raise UserError(f"the text {texts[:60]!r}", "a list of texts", "put it into a list")
         self.texts, self.settings = list(texts), settings
+        self.written = written  # by what: `vocabulary:4839|unknown:2.31%`; nothing for texts as they are in a file
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -173,7 +195,7 @@ class Texts:
 
     def select(self, rows: Sequence[int] | np.ndarray) -> Texts:
         """Some of the texts, with the forms that were made already."""
-        part = Texts([self.texts[row] for row in rows], self.settings)
+        part = Texts([self.texts[row] for row in rows], self.settings, self.written)
         if "tokens" in vars(self):
             part.tokens = [self.tokens[row] for row in rows]
         if "features" in vars(self):
@@ -191,10 +213,13 @@ class Measurement:
     drawn: str = field(default="", kw_only=True)  # how samples were drawn: `temperature:1|max_new_tokens:20`
 
     @classmethod
-    def of(cls, samples: Sequence[str], *real: Sequence[str] | None, settings: TextSettings) -> Measurement:
+    def of(
+        cls, samples: Sequence[str], *real: Sequence[str] | None, settings: TextSettings, written: str = ""
+    ) -> Measurement:
         """Of plain texts; `real` are references and training texts, of which an empty set counts as none."""
-        sets = (None if texts is None or not len(texts) else Texts(texts, settings) for texts in real)
-        return cls(Texts(samples, settings), *sets)
+        settings = settings.for_texts_of(None)
+        sets = (None if texts is None or not len(texts) else Texts(texts, settings, written) for texts in real)
+        return cls(Texts(samples, settings, written), *sets)
 
     @property
     def settings(self) -> TextSettings:
@@ -218,7 +243,7 @@ class Measurement:
     def measure(self, name: str) -> dict[str, Any]:
         """Values of one metric, numbers or estimates; raises as `check` does."""
         metric = self.check(name)
-        return dict(metric.function(**{name: self._input(name) for name in metric.inputs}))
+        return metric(**{name: self._input(name) for name in metric.inputs})
 
     def _input(self, name: str) -> Any:
         if name in ("seed", "accepts"):
@@ -249,4 +274,5 @@ class Measurement:
                 given = getattr(settings, name)
                 parts[name] = given if isinstance(given, str) else getattr(given, "__qualname__", "function")
         parts |= {"seed": settings.seed, "version": metric.version}
-        return "|".join(f"{name}:{value}" for name, value in parts.items()) + (self.drawn and f"|{self.drawn}")
+        named = [f"{name}:{value}" for name, value in parts.items()]
+        return "|".join(filter(None, [*named, self.samples.written, self.drawn]))

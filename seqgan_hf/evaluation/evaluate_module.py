@@ -35,7 +35,13 @@ from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.catalog import ALL_INPUTS, METRICS, Measurement, TextSettings, get_metric
 from seqgan_hf.evaluation.citations import CITATIONS
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS
-from seqgan_hf.evaluation.loading import LoadedGenerator, encode_texts, load_generator, load_oracle_generator
+from seqgan_hf.evaluation.loading import (
+    LoadedGenerator,
+    check_prompts,
+    encode_texts,
+    load_generator,
+    load_oracle_generator,
+)
 from seqgan_hf.evaluation.record import Estimate
 
 
@@ -69,6 +75,7 @@ class SuiteMetric(evaluate.Metric):
         seed: int = 0,
         model: str | LoadedGenerator | None = None,
         oracle: str | LoadedGenerator | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> dict | None:
         """Measure; all metrics take the same arguments, so that they can be combined, and each uses what it needs.
 
@@ -79,6 +86,7 @@ class SuiteMetric(evaluate.Metric):
             tokenization, lowercase, encoder, accepts, seed: how texts are read, see `TextSettings`.
             model: the generator, for likelihoods: a folder, a run's folder, an id on the Hub, or a loaded one.
             oracle: the model that wrote the data: a folder or a `.safetensors` file, or a loaded one.
+            prompts: what each text continues whose likelihood is asked for, where the generator continues prompts.
 
         Returns:
             Values by name, and under `intervals` the [low, high] of those that have a 95% interval of their own.
@@ -87,7 +95,7 @@ class SuiteMetric(evaluate.Metric):
             UserError: something that the metric needs is not given.
         """
         settings = TextSettings(tokenization, lowercase, encoder, accepts, seed)
-        given = {"held_out": references, "train": train, "generator": model, "oracle": oracle}
+        given = {"held_out": references, "train": train, "generator": model, "oracle": oracle, "prompts": prompts}
         # a call without predictions must still reach `_compute` by way of those added batch by batch
         if predictions is None and not self.metric.uses("sample") and self.writer is None:
             return self._compute([], settings, given)
@@ -114,8 +122,12 @@ class SuiteMetric(evaluate.Metric):
                 models[name] = loaders[name](value, "cpu") if isinstance(value, str) else value
             else:
                 texts[name] = value
-        readings = [{name: encode_texts(m, value) for name, value in texts.items()} for m in models.values()]
+        for model in models.values():
+            check_prompts(model, given["prompts"] is not None)
+        readings = [
+            {name: encode_texts(m, value, given["prompts"]) for name, value in texts.items()} for m in models.values()
+        ]
         if any(not other[name].ids.equal(readings[0][name].ids) for other in readings for name in texts):
             fix = "give the oracle that wrote the model's training data"
             raise UserError("model and oracle read the same text as different tokens", "one vocabulary", fix)
-        return self.metric.function(**{name: m.model for name, m in models.items()}, **readings[0])
+        return self.metric(**{name: m.model for name, m in models.items()}, **readings[0])

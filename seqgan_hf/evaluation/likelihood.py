@@ -11,26 +11,38 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..generation.likelihood import sequence_logprobs
-from ..samples import Samples
+from ..generation.vocabulary import suppressed_tokens
+from ..samples import BoolTensor, Samples
 from .base import Evaluator
 from .catalog import Metric
 from .record import Estimate, Result
+from .tokenization import unknown_setting, unknown_share
 
 
 def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
-    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`; padding does not count.
+    """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`.
+
+    Padding does not count, and neither do tokens that the model never writes (see `unwritable`), as a perplexity
+    leaves out words that its vocabulary lacks.
 
     Intervals are over sequences. The per-token value is a ratio of two sums over sequences (nats by tokens), and its
     standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
     """
-    nats = -sequence_logprobs(model, samples)
-    tokens = samples.lengths.to(nats)
+    counted = samples.mask & ~unwritable(model, samples)
+    nats = -sequence_logprobs(model, samples, counted)
+    tokens = counted.sum(dim=1).to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
     return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
+
+
+def unwritable(model: PreTrainedModel, samples: Samples) -> BoolTensor:
+    """Where sequences hold a token that the model never writes, such as a word that training did not show, (N, T)."""
+    suppressed = torch.tensor(suppressed_tokens(model), dtype=torch.long, device=samples.ids.device)
+    return samples.mask & torch.isin(samples.ids, suppressed)
 
 
 def _standard_error(values: Tensor) -> float:
@@ -93,49 +105,64 @@ LIKELIHOODS: dict[str, Metric] = {
     "nll_test": Metric(nll_test, "lower"),
     "nll_gen": Metric(nll_gen, "lower"),
     "nll_oracle": Metric(nll_oracle, "real"),
-    "oracle_divergence": Metric(divergences, "lower"),
+    "oracle_divergence": Metric(divergences, "lower", most={"jsd_oracle": math.log(2)}),
 }
 
 
 def measure_likelihoods(
-    names: Iterable[str], seed: int, temperature: float = 1.0, max_new_tokens: int | None = None, **given: Any
+    names: Iterable[str],
+    seed: int,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **given: Any,
 ) -> dict[str, Result]:
     """Those of the named `LIKELIHOODS` that can be computed from what is given, signatures included.
 
     The size of the vocabulary in the signature stands for the tokenizer: nats per word and per character are different
-    things.
+    things. Told where there are any: the share of held-out tokens that are unknown, as many of these are easily
+    predicted; how many tokens the generator never writes, and how often held-out sequences hold one (left out).
 
     Args:
         names: out of `LIKELIHOODS`.
         seed, temperature, max_new_tokens: how the samples were drawn, for the signature.
+        tokenizer: that of the generator, which tells what is unknown.
         given: `generator` (any causal LM), `samples` of it, `held_out` sequences on which nothing was trained, and
             perhaps `train`, sequences on which it was trained, and `oracle`, the model that wrote the data.
     """
     generator, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
     drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
+    drawn += unknown_setting(unknown_share(tokenizer, held_out.ids[held_out.mask])) + prompts_setting(held_out)
     drawn += f"|temperature:{temperature:g}|seed:{seed}"
+    if suppressed := len(suppressed_tokens(generator)):
+        drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}
     for metric in map(LIKELIHOODS.__getitem__, names):
         inputs = {name: given.get(name) for name in metric.inputs}
         if any(value is None for value in inputs.values()):
             continue
-        for key, found in metric.function(**inputs).items():
+        for key, found in metric(**inputs).items():
             per = "token" if key.startswith("nll_") and not key.endswith("_sequence") else "sequence"
             signature = f"per:{per}|{drawn}|version:{metric.version}{longest}"
             results[key] = Result(found.value, found.low, found.high, signature, metric.better)
     return results
 
 
+def prompts_setting(held_out: Samples) -> str:
+    """The number of prompts as a part of a signature; nothing where there is no prompt but the start token."""
+    return f"|prompts:{held_out.batch_size}" if held_out.prompt.shape[1] > 1 else ""
+
+
 class HeldOutNLL(Evaluator):
     """NLL_test of held-out sequences and NLL_div of the generator's own samples."""
 
-    def __init__(self, held_out: Samples):
-        self.held_out = held_out
+    def __init__(self, held_out: Samples, tokenizer: PreTrainedTokenizerBase | None = None):
+        self.held_out, self.tokenizer = held_out, tokenizer
 
     def evaluate(self, generator: PreTrainedModel, samples: Samples, seed: int) -> dict[str, Estimate]:
         given: dict[str, Any] = {"generator": generator, "samples": samples, "held_out": self.held_out}
-        return dict(measure_likelihoods(("nll_test", "nll_div"), seed, **given))
+        return dict(measure_likelihoods(("nll_test", "nll_div"), seed, tokenizer=self.tokenizer, **given))
 
 
 class OracleNLL(Evaluator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,28 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode
-from ..errors import UserError
+from ..data.tokenization import decode, encode_batch, unknown_token_id
+from ..errors import MissingExtraError, UserError
 from ..generation.sampling import sample
-from ..generation.vocabulary import special_tokens, start_prompt
+from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
 from ..samples import Samples
+from .tokenization import unknown_note, unknown_share
+
+
+GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
 
 
 @dataclass
@@ -42,24 +55,97 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
 
 
+def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
+    source = _source(path)
+    try:
+        longest = GenerationConfig.from_pretrained(source).max_new_tokens
+    except OSError:
+        longest = None
+    return _load(AutoTokenizer, source), longest
+
+
 def check_generator(path: str) -> None:
     """Raise a `UserError` where there is no generator at all, without loading it."""
     _load(AutoConfig, _source(path))
 
 
 def _source(path: str) -> str:
-    inner = Path(path) / "generator"
-    return str(inner) if inner.is_dir() else path
+    """Where the generator lies: in a run's folder or a checkpoint, it is `generator/`.
+
+    Raises:
+        UserError: the run has not ended.
+    """
+    folder = Path(path)
+    if (folder / "generator").is_dir():
+        return str(folder / "generator")
+    if (folder / "metrics.jsonl").exists():
+        kept = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda each: (len(each.name), each.name))
+        ways = f"name its checkpoint {str(kept[-1])!r}, or " if kept else ""
+        resume = "go on with --training.resume_from_checkpoint true" if kept else "train it to the end"
+        raise UserError(f"the run in {path!r} has not ended, so it holds no generator yet", fix=ways + resume)
+    return path
+
+
+def _adapted(source: str) -> str | None:
+    """The model that an adapter of peft is to be loaded onto; `None` if `source` is no adapter.
+
+    Raises:
+        MissingExtraError: it is one, and peft is not installed.
+    """
+    try:
+        found = find_adapter_config_file(source)
+        settings = None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # neither a folder here nor on the Hub, or broken: loading it says so
+        return None
+    if settings is None:
+        return None
+    if not is_peft_available():
+        raise MissingExtraError(f"the adapter {source!r} needs peft", None, "run `pip install peft`")
+    return settings.get("base_model_name_or_path") or ""
 
 
 def _load(kind: Any, source: str) -> Any:
+    place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
     try:
         # weights as safetensors only: a pickle could run code; tokenizers ignore this
-        return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
+        return kind.from_pretrained(source if place is None else place, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
-        problem = f"{kind.__name__} cannot load model {source!r} ({str(error).splitlines()[0]})"
-        expected = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
-        raise UserError(problem, expected, "check the path") from error
+        raise _cannot_load(kind, source, str(error).splitlines()[0]) from error
+
+
+def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
+    """Why there is no model or tokenizer in a folder or on the Hub."""
+    folder = Path(source)
+    if folder.is_file():
+        return UserError(f"{source!r} is a file", GENERATOR, "name the folder that it lies in")
+    if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
+        why = reason if Path(base).is_dir() else _absent(base, reason)
+        problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
+        fix = "put the model there, or write its place as base_model_name_or_path into adapter_config.json"
+        return UserError(problem, "the model that was adapted", fix)
+    if not folder.is_dir():
+        return UserError(_absent(source, reason), GENERATOR, "check the path")
+    if not (folder / "config.json").exists() and base is None:
+        return UserError(f"the folder {source!r} holds no model", GENERATOR, name_inner(source))
+    if kind is AutoTokenizer and not (folder / "tokenizer_config.json").exists():
+        return UserError(f"the folder {source!r} holds no tokenizer", GENERATOR, "save the model's tokenizer there")
+    if "for this kind of AutoModel" in reason:
+        return UserError(f"the model in {source!r} is no causal language model", GENERATOR, "check the path")
+    what = "tokenizer" if kind is AutoTokenizer else "model"
+    return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", GENERATOR, "check the path")
+
+
+def _absent(source: str, reason: str) -> str:
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:
+        return f"no folder {source!r}"
+    return f"no folder {source!r} here, and no such model from the Hub ({reason})"
+
+
+def name_inner(folder: str) -> str:
+    """The advice to name a folder inside this one, where any holds a model."""
+    held = sorted(path.parent.name for path in Path(folder).glob("*/config.json"))
+    return f"name a folder in it that does: {', '.join(held)}" if held else "check the path"
 
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
@@ -68,29 +154,74 @@ def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 
-def encode_texts(generator: LoadedGenerator, texts: Sequence[str]) -> Samples:
-    """Real texts as the generator would have written them: start token, tokens, end token.
+def encode_texts(generator: LoadedGenerator, texts: Sequence[str], prompts: Sequence[str] | None = None) -> Samples:
+    """Real texts as training reads them: start token and prompt, tokens, end token.
+
+    Args:
+        generator: whose tokens they are.
+        texts: N real texts.
+        prompts: what each of them continues; of a long one, the last tokens that training kept.
+
+    Returns:
+        N rows on the generator's device.
 
     Raises:
-        UserError: the generator has no start token, or a text has no token at all and nothing to end it.
+        UserError: the generator has no start token, a text has no token at all and nothing to end it, an id is outside
+            the vocabulary, or there are not as many prompts as texts.
     """
     if isinstance(texts, str) or not len(texts):
         raise UserError(f"texts={texts!r:.60}", "a list of at least one text", "pass them as a list")
-    ends, pad = special_tokens(generator.model)
-    encoded = generator.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    rows = [[*row, *ends[:1]] for row in encoded]
+    if prompts is not None and len(prompts) != len(texts):
+        raise UserError(f"{len(prompts)} prompts for {len(texts)} texts", "one for each text", "check the files")
+    ends, _ = special_tokens(generator.model)
+    rows = [[*row, *ends[:1]] for row in encode_batch(generator.tokenizer, list(texts))]
     if not all(rows):
         raise UserError("a text without a token", "at least one token in each text", "drop empty references")
-    ids = SimpleNamespace(bos_token_id=int(start_prompt(generator.model, 1)), pad_token_id=pad)
-    return to_samples({"input_ids": rows}, ids).to(generator.model.device)
+    return _as_samples(generator, rows, prompts)
+
+
+def encode_prompts(generator: LoadedGenerator, prompts: Sequence[str]) -> Samples:
+    """Prompts as training reads them, `prompt` and `prompt_mask` of shape (N, P), with nothing written yet (T = 0)."""
+    return _as_samples(generator, [[] for _ in prompts], prompts)
+
+
+def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequence[str] | None) -> Samples:
+    model, (_, pad) = generator.model, special_tokens(generator.model)
+    columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
+    if prompts is not None:
+        longest = getattr(model.config, "max_prompt_length", None)
+        kept = slice(longest and -longest, None)
+        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+    return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
+
+
+def continues_prompts(model: PreTrainedModel) -> bool:
+    """Whether the generator was trained to continue prompts: its run has recorded it."""
+    return getattr(model.config, "conditional", False)
+
+
+def check_prompts(generator: LoadedGenerator, given: bool) -> None:
+    """Raise a `UserError` where a generator that continues prompts is given none."""
+    if continues_prompts(generator.model) and not given:
+        problem = f"{generator.name} without prompts, which it was trained to continue"
+        raise UserError(problem, "a prompt for each text", "give `prompts`, a file with one prompt a line")
+
+
+def conditions(samples: Samples) -> list[list[int]]:
+    """The ids between the start token and what was written, of every sequence."""
+    masks = samples.attention_mask[:, : samples.prompt.shape[1]].cpu()
+    return [ids[mask][1:].tolist() for ids, mask in zip(samples.prompt.cpu(), masks, strict=True)]
 
 
 def unknown_notes(generator: LoadedGenerator, texts: Samples) -> list[str]:
-    """A note if the generator does not know all tokens of real texts: it then scores other texts than these."""
-    unknown = generator.tokenizer.unk_token_id
-    share = 0.0 if unknown is None else float((texts.ids == unknown)[texts.mask].float().mean())
-    note = f"{share:.1%} of the references' tokens are unknown to {generator.name}; NLL_test scores them as unknown"
-    return [note] if share else []
+    """Notes if the generator does not know all words of real texts, or of their prompts, and so reads other ones."""
+    prompts = texts.prompt[texts.attention_mask[:, : texts.prompt.shape[1]]]
+    left_out = unknown_token_id(generator.tokenizer) in suppressed_tokens(generator.model)
+    notes = []
+    for what, ids in (("references", texts.ids[texts.mask]), ("prompts", prompts)):
+        if share := unknown_share(generator.tokenizer, ids):
+            notes.append(unknown_note(f"{share:.2%}", what, generator.name, left_out and what == "references"))
+    return notes
 
 
 @contextmanager
@@ -119,11 +250,17 @@ def tempered(model: PreTrainedModel, temperature: float) -> Iterator[None]:
 
 
 def draw_samples(
-    generator: LoadedGenerator, count: int, max_new_tokens: int, temperature: float, seed: int
+    generator: LoadedGenerator, prompts: Samples, count: int, max_new_tokens: int, temperature: float, seed: int
 ) -> tuple[Samples, list[str]]:
-    """`count` samples as ids and as texts; the same seed gives the same samples."""
+    """`count` samples as ids and as texts; the same seed gives the same samples.
+
+    They continue the `prompts` of these N sequences, row by row, and from the first again once all are used up.
+    """
     model = generator.model
     rng = torch.Generator(device=model.device).manual_seed(seed)
+    given = prompts.select(torch.arange(count, device=prompts.ids.device) % prompts.batch_size)
     with torch.no_grad():
-        samples = sample(model, start_prompt(model, count), max_new_tokens, temperature=temperature, rng=rng)
+        samples = sample(
+            model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
+        )
     return samples, decode(samples, generator.tokenizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,16 @@ class Estimate:
         """The value +- 1.96 standard errors; an undefined error (NaN) gives no interval."""
         half = Z * standard_error
         return cls(value) if math.isnan(half) else cls(value, value - half, value + half)
+
+    def within(self, least: float, most: float) -> Estimate:
+        """The same with an interval between these bounds.
+
+        A value beyond them, such as the unbiased estimate of a divergence near 0, still lies in its interval.
+        """
+        if self.low is None or self.high is None:
+            return self
+        low, high = (min(max(end, least), most) for end in (self.low, self.high))
+        return replace(self, low=min(low, self.value), high=max(high, self.value))
 
     @classmethod
     def of_mean(cls, values: np.ndarray) -> Estimate:

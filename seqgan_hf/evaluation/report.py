@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..data.tokenization import one_line
+from ..data.lines import one_line
+from .flags import compared
 from .record import Estimate
 from .suite import Evaluation
 
@@ -59,9 +60,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> str:
     """The report in Markdown: flags, the table with the row of real text beside the samples', notes, signatures."""
     lines = [f"# {title}", "", "## What is wrong", ""]
-    lines += [f"- {flag}" for flag in evaluation.flags] or [
-        "No value lies on the bad side of real text's by more than the confidence intervals."
-    ]
+    lines += [f"- {flag}" for flag in evaluation.flags] or [_all_clear(evaluation)]
     intervals = "With 95% confidence intervals over samples; real texts are taken as fixed."
     lines += ["", "## Values", "", intervals, "", "| metric | samples | real text | good is |", "|---|---|---|---|"]
     for name, result in evaluation.results.items():
@@ -76,6 +75,13 @@ def report_page(evaluation: Evaluation, title: str, pictures: Iterable[str]) -> 
     lines += ["## Signatures", "", "Only values with equal signatures can be compared.", "", "```text"]
     lines += [f"{name}|{result.signature}" for name, result in evaluation.results.items()]
     return "\n".join([*lines, "```", ""])
+
+
+def _all_clear(evaluation: Evaluation) -> str:
+    """That nothing is wrong, and what this was found on."""
+    judged, others = compared(evaluation.results)
+    found = f"None of these lies on the bad side of real text's by more than the intervals: {', '.join(judged)}."
+    return found + (f" Not judged, as an interval is missing: {', '.join(others)}." if others else "")
 
 
 def draw_quality_diversity(evaluation: Evaluation) -> Figure | None:

@@ -11,16 +11,19 @@ from transformers import PreTrainedModel
 
 from ..data.oracle import draw
 from ..data.text import read_texts
-from ..data.tokenization import decode
+from ..data.tokenization import UNK, decode
 from ..errors import UserError
 from ..samples import Samples
 from . import loading
 from .arguments import EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
-from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle
+from .flags import find_flags
+from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
 from .report import write_json, write_report
-from .suite import evaluate_measurement, evaluate_texts, find_flags
+from .suite import Evaluation, evaluate_measurement
 from .sweep import SWEEP_METRICS, Point, write_sweep
+from .text import as_written
+from .tokenization import unknown_note, written_setting
 
 
 LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer references
@@ -29,50 +32,59 @@ LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer refe
 def evaluate_generator(
     generator: loading.LoadedGenerator,
     settings: SuiteSettings,
-    references: Sequence[str] | None = None,
-    train: Sequence[str] | None = None,
+    references: Sequence[str] | Samples | None = None,
+    train: Sequence[str] | Samples | None = None,
     oracle: PreTrainedModel | None = None,
-    held_out: Samples | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> list[Point]:
     """One generator at all temperatures: likelihoods and text metrics, with real text beside its samples.
+
+    Samples and real texts are compared as the generator's tokenizer writes them.
 
     Args:
         generator: with its tokenizer; in eval mode, on the device where it is to run.
         settings: what to measure, and how samples are drawn.
-        references: real texts on which nothing was trained; not needed with an oracle, which writes its own.
-        train: the training texts.
+        references: real texts on which nothing was trained, or the same as sequences of the generator's tokens, which
+            are measured as they are; not needed with an oracle, which writes its own.
+        train: the training texts, likewise.
         oracle: the model that wrote the data, on the generator's device.
-        held_out: sequences on which nothing was trained; by default the references in the generator's tokens, or drawn
-            from the oracle.
+        prompts: what each reference continues; samples continue the same. Sequences bring their own.
 
     Raises:
-        UserError: nothing real to compare with, an oracle with another vocabulary, or a metric that lacks something.
+        UserError: nothing real to compare with, an oracle with another vocabulary, no prompts for a generator that
+            continues some, or a metric that lacks something.
     """
-    held_out, notes = _held_out(generator, settings, references, oracle, held_out)
-    if oracle is not None or references is None:
-        references = decode(held_out, generator.tokenizer)
-    count = settings.num_samples or min(len(references), LARGEST_SAMPLE)
+    settings = settings.for_texts_of(generator.tokenizer)
+    held_out, notes = _held_out(generator, settings, references, oracle, prompts)
+    learnt = None if train is None or not len(train) else _sequences(generator, train, "training texts", None, notes)
+    texts = [None if found is None else decode(found, generator.tokenizer) for found in (held_out, learnt)]
+    written = written_setting(generator.tokenizer, held_out.ids[held_out.mask])
+    count = settings.num_samples or min(held_out.batch_size, LARGEST_SAMPLE)
     length = settings.max_new_tokens or generator.model.generation_config.max_new_tokens or held_out.ids.shape[1]
-    learnt = loading.encode_texts(generator, train) if train else None
     metrics = settings.metrics
     if metrics is None and settings.sweeps:
-        metrics = [name for name in SWEEP_METRICS if train or "train" not in METRICS[name].inputs]
+        metrics = [name for name in SWEEP_METRICS if learnt is not None or "train" not in METRICS[name].inputs]
+    if learnt is not None and not isinstance(train, Samples) and loading.continues_prompts(generator.model):
+        learnt = None
+        notes.append("not measured: nll_gen, which needs the prompts of the training texts")
     given: dict[str, Any] = {"generator": generator.model, "held_out": held_out, "train": learnt, "oracle": oracle}
-    real = Measurement.of([], references, train, settings=settings)
+    real = Measurement.of([], *texts, settings=settings, written=written)
     real_rows: dict = {}
     points = []
     for temperature in settings.temperatures:
-        samples, texts = loading.draw_samples(generator, count, length, temperature, settings.seed)
-        drawn = f"temperature:{temperature:g}|max_new_tokens:{length}"
+        samples, drawn_texts = loading.draw_samples(generator, held_out, count, length, temperature, settings.seed)
+        drawn = f"temperature:{temperature:g}|max_new_tokens:{length}{prompts_setting(held_out)}"
         with loading.tempered(generator.model, temperature):
-            found = measure_likelihoods(LIKELIHOODS, settings.seed, temperature, length, samples=samples, **given)
+            signed = (settings.seed, temperature, length, generator.tokenizer)
+            found = measure_likelihoods(LIKELIHOODS, *signed, samples=samples, **given)
         if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
             own = nll_oracle(oracle, held_out)["nll_oracle"]
             found["nll_oracle"] = replace(found["nll_oracle"], real=own)
-        measurement = replace(real, samples=Texts(texts, settings), drawn=drawn)
+        measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
-        evaluation.flags, evaluation.notes = find_flags(evaluation.results), notes + evaluation.notes
+        evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
+        evaluation.notes = notes + evaluation.notes
         points.append(Point(generator.name, temperature, evaluation))
     return points
 
@@ -80,28 +92,50 @@ def evaluate_generator(
 def _held_out(
     generator: loading.LoadedGenerator,
     settings: SuiteSettings,
-    references: Sequence[str] | None,
+    references: Sequence[str] | Samples | None,
     oracle: PreTrainedModel | None,
-    held_out: Samples | None,
+    prompts: Sequence[str] | None,
 ) -> tuple[Samples, list[str]]:
     """Sequences on which nothing was trained, on the generator's device, and notes on them."""
     model = generator.model
     if oracle is not None and oracle.config.vocab_size != model.config.vocab_size:
         problem = f"the oracle has {oracle.config.vocab_size} tokens, the generator {model.config.vocab_size}"
         raise UserError(problem, "one vocabulary", "give the oracle that wrote the generator's training data")
-    if held_out is not None:
-        return held_out.to(model.device), []
-    if oracle is None:
-        if not references:
+    if oracle is None or isinstance(references, Samples):
+        if references is None or not len(references):
             raise UserError("nothing real to compare with", "references or an oracle", "give one of them")
-        held_out = loading.encode_texts(generator, references)
-        return held_out, loading.unknown_notes(generator, held_out)
+        notes: list[str] = []
+        held_out = _sequences(generator, references, "references", prompts, notes)
+        loading.check_prompts(generator, prompts is not None or isinstance(references, Samples))
+        return held_out, notes + loading.unknown_notes(generator, held_out)
     length = settings.max_new_tokens or model.generation_config.max_new_tokens
     if length is None:
         fix = "set max_new_tokens (20 in the SeqGAN paper)"
         raise UserError("an oracle without max_new_tokens", "the length of its sequences", fix)
     # a seed far from those of training data
     return draw(oracle, settings.num_samples or LARGEST_SAMPLE, length, seed=2**31 + settings.seed), []
+
+
+def _sequences(
+    generator: loading.LoadedGenerator,
+    texts: Sequence[str] | Samples,
+    what: str,
+    prompts: Sequence[str] | None,
+    notes: list[str],
+) -> Samples:
+    """Real texts as training reads them: in the generator's tokens, cut to the length of what it writes."""
+    if isinstance(texts, Samples):
+        return texts.to(generator.model.device)
+    sequences, longest = (
+        loading.encode_texts(generator, texts, prompts),
+        generator.model.generation_config.max_new_tokens,
+    )
+    longer = 0 if longest is None else int((sequences.lengths > longest).sum())
+    if longer:
+        notes.append(
+            f"{longer} of {len(texts)} {what} have more than {longest} tokens and are cut there, as in training"
+        )
+    return sequences._replace(ids=sequences.ids[:, :longest], mask=sequences.mask[:, :longest])
 
 
 def write_evaluation(points: Sequence[Point], output: Path, settings: Mapping[str, object]) -> dict:
@@ -135,20 +169,21 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     Raises:
         UserError: files that are missing, empty or not read for certain; metrics that are unknown or lack something.
     """
-    output, settings = Path(arguments.output), asdict(arguments)
+    output = Path(arguments.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         problem = f"output={arguments.output!r} cannot be written ({error.strerror})"
         raise UserError(problem, "a folder", "choose another") from error
     notes: list[str] = []
-    references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
+    references, prompts = read_references(arguments, notes)
     train = read_lines(arguments.train, "train", notes, arguments) if arguments.train else None
     if arguments.samples:
-        texts = read_lines(arguments.samples, "samples", notes, arguments, blank=True)
-        evaluation = evaluate_texts(texts, references, train, arguments.metrics, arguments)
+        evaluation = _evaluate_file(arguments, references, train, notes)
         evaluation.notes[:0] = notes
-        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
+        return write_report(
+            evaluation, output, f"Evaluation of {arguments.samples}", asdict(evaluation.texts.settings)
+        )
     names = _distinct_names(arguments.model)
     for path in arguments.model:
         loading.check_generator(path)
@@ -156,10 +191,53 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     points = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
-        points += evaluate_generator(generator, arguments, references, train, oracle)
+        arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
+        points += evaluate_generator(generator, arguments, references, train, oracle, prompts)
     for point in points:
         point.evaluation.notes[:0] = notes
-    return write_evaluation(points, output, settings)
+    return write_evaluation(points, output, asdict(arguments))
+
+
+def _evaluate_file(
+    arguments: EvaluationArguments, references: list[str], train: list[str] | None, notes: list[str]
+) -> Evaluation:
+    """Samples of a file, beside real texts as they are in theirs or as the tokenizer of the samples writes them."""
+    texts, written = read_lines(arguments.samples, "samples", notes, arguments, blank=True), ""
+    if arguments.tokenizer:
+        tokenizer, longest = loading.load_writer(arguments.tokenizer)
+        real = as_written(tokenizer, references, train, arguments, longest)
+        written = real.samples.written
+        if unknown := written.partition("unknown:")[2]:
+            notes.append(unknown_note(unknown, "references", arguments.tokenizer))
+    else:
+        real = Measurement.of([], references, train, settings=arguments)
+    if not written and any(UNK in text for text in texts) and not any(UNK in text for text in references):
+        told = f"{sum(UNK in text for text in texts)} samples hold {UNK}, and no reference does"
+        notes.append(f"{told}: give `tokenizer`, the run that wrote them, to have real texts written alike")
+    return evaluate_measurement(replace(real, samples=Texts(texts, real.settings, written)), arguments.metrics, {})
+
+
+def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[list[str] | None, list[str] | None]:
+    """References and what they continue, if files of these are named; pairs without a reference are left out.
+
+    Raises:
+        UserError: as `read_lines`, or if there are not as many prompts as references.
+    """
+    if not arguments.references or not arguments.prompts:
+        references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
+        return references, None
+    references = read_lines(arguments.references, "references", notes, arguments, blank=True)
+    prompts = read_lines(arguments.prompts, "prompts", notes, blank=True)
+    if len(prompts) != len(references):
+        problem = f"{len(prompts)} lines of prompts for {len(references)} of references"
+        raise UserError(problem, "one prompt for each reference, in the same line", "check both files")
+    kept = [(text, prompt) for text, prompt in zip(references, prompts, strict=True) if text.strip()]
+    if not kept:
+        problem = f"references={arguments.references!r} has no text in it"
+        raise UserError(problem, "one text per line", "check the file")
+    if dropped := len(references) - len(kept):
+        notes.append(f"{dropped} empty lines of references were left out, with their prompts")
+    return [text for text, _ in kept], [prompt for _, prompt in kept]
 
 
 def _distinct_names(paths: Iterable[str]) -> list[str]:
@@ -174,7 +252,7 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 
 def read_lines(
-    path: str, what: str, notes: list[str], settings: EvaluationArguments, blank: bool = False
+    path: str, what: str, notes: list[str], settings: EvaluationArguments | None = None, blank: bool = False
 ) -> list[str]:
     """The texts of a file of any kind that training reads.
 
@@ -182,13 +260,13 @@ def read_lines(
         path: the file.
         what: what the texts are, for messages.
         notes: what is left out is added to these.
-        settings: how the file is written, and the column with the text.
+        settings: how the file is written, and the column with the text; by default as `read_texts` has it.
         blank: keep empty texts (an empty sample is a sample; an empty reference is a mistake in a file).
 
     Raises:
         UserError: no such file, one that cannot be read for certain, or no text in it.
     """
-    lines = read_texts(path, settings.text_column, settings)
+    lines = read_texts(path, None if settings is None else settings.text_column, settings)
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
         raise UserError(f"{what}={path!r} has no text in it", "at least one text", "check the file")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from .catalog import METRICS, Measurement, Texts, TextSettings, get_metric
+from .flags import find_flags
 from .metrics.bleu import bleu, mean_bleu
 from .metrics.self_bleu import sentence_self_bleu
 from .ngrams import ORDERS
@@ -48,9 +49,9 @@ def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dic
         errors = jackknife(part, len(measurement.samples), metric.groups, measurement.settings.seed)
         half_widths = {key: float(t.ppf(0.975, metric.groups - 1)) * error for key, error in errors.items()}
     for key in plain:
-        value, half, (least, most) = values[key], half_widths.get(key, 0.0), metric.bounds
+        value, half = values[key], half_widths.get(key, 0.0)
         if 0 < half < math.inf:
-            values[key] = Estimate(value, max(least, value - half), min(most, value + half))
+            values[key] = metric.bounded(key, Estimate(value, value - half, value + half))
         else:  # an error of 0 has not seen what would move the value, and gives no interval
             values[key] = Estimate(value)
     return measurement.sign(values, metric)
@@ -69,7 +70,8 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Estimate]:
         if len(references) < 2:
             return {}
         values = mean_bleu(sentence_self_bleu(references.tokens), ORDERS)
-        return Measurement(references, references).sign(values, metric)
+        possible = {key: metric.bounded(key, value) for key, value in values.items()}
+        return Measurement(references, references).sign(possible, metric)
     source = train if compares and train is not None else references
     order = np.random.default_rng(measurement.settings.seed).permutation(len(source))
     if compares and train is None:
@@ -78,38 +80,6 @@ def real_text_row(name: str, measurement: Measurement) -> dict[str, Estimate]:
     else:
         real = Measurement(source if len(source) <= size else source.select(np.sort(order[:size])), references, train)
     return {} if too_few(name, real) else measure(name, real)
-
-
-# Prefix of the name, +1 if a value above real text's is bad and -1 if one below is, and what that means.
-SYMPTOMS = (
-    ("bleu_", 1, "better than real text at its own game: mode seeking"),
-    ("self_bleu_", 1, "samples repeat one another more than real text does: lack of diversity"),
-    ("distinct_", -1, "samples repeat one another more than real text does: lack of diversity"),
-    ("copy_rate", 1, "samples are training texts more often than held-out text is: copying"),
-    ("longest_copy_share", 1, "longer runs of words are copied from training text than in held-out text: copying"),
-    ("lm_score", -1, "likelier than real text under a language model: mode seeking or copying"),
-    ("nll_oracle", -1, "likelier under the oracle than its own text is: mode seeking"),
-    ("lm_score", 1, "less likely than real text under a language model: not fluent"),
-    ("bleu_", -1, "fewer n-grams are real than in real text: not fluent"),
-    ("reverse_lm_score", 1, "less can be learnt from the samples than from real text: something is missing"),
-    ("judge_accuracy", 1, "a fresh judge tells samples from real text more often than real text from real text"),
-)
-
-
-def find_flags(results: dict[str, Result]) -> list[str]:
-    """Values whose interval lies wholly on the bad side of real text's interval, one line for each symptom."""
-    flags = []
-    for prefix, sign, meaning in SYMPTOMS:
-        named = []
-        for name, result in results.items():
-            real = result.real
-            if not name.startswith(prefix) or result.low is None or real is None or real.low is None:
-                continue
-            if result.low > real.high if sign > 0 else result.high < real.low:
-                named.append(f"{name} {result.value:.3f} (real text {real.value:.3f})")
-        if named:
-            flags.append(f"{', '.join(named)}: {meaning}")
-    return flags
 
 
 def evaluate_texts(
@@ -150,8 +120,8 @@ def evaluate_measurement(
         for key, found in measure(name, measurement).items():
             evaluation.results[key] = Result(**vars(found), better=better, real=real.get(key))
     evaluation.notes += real_text_notes(measurement)
-    evaluation.flags = find_flags(evaluation.results)
     evaluation.texts, evaluation.real_texts = measurement.samples, measurement.references
+    evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
     return evaluation
 
 

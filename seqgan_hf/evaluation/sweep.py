@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .record import Estimate
 from .report import REAL_COLOR
 from .suite import Evaluation
 
@@ -43,13 +44,15 @@ def write_sweep(points: Sequence[Point], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with (output / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "temperature", "metric", "value", "low", "high"])
-        for point in points:
-            for name, found in point.evaluation.results.items():
-                writer.writerow([point.model, point.temperature, name, found.value, found.low, found.high])
-        for name, found in points[0].evaluation.results.items():
-            if found.real is not None:
-                writer.writerow(["real text", "", name, found.real.value, found.real.low, found.real.high])
+        writer.writerow(["model", "temperature", "metric", "value", "low", "high", "signature"])
+        rows: list[tuple[str, float | str, str, Estimate]] = [
+            (point.model, point.temperature, name, found)
+            for point in points
+            for name, found in point.evaluation.results.items()
+        ]
+        rows += [("real text", "", n, found.real) for n, found in points[0].evaluation.results.items() if found.real]
+        for *place, found in rows:
+            writer.writerow([*place, found.value, found.low, found.high, found.signature])
     figure = draw_sweep(points)
     if figure is not None:
         figure.savefig(output / "sweep.png", dpi=150)

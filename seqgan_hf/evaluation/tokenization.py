@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..data.tokenization import UNK, unknown_token_id
 from ..errors import MissingExtraError, UserError
+from ..samples import LongTensor
 
 
 def treebank() -> Callable[[str], list[str]]:
@@ -29,14 +34,26 @@ TOKENIZATIONS: dict[str, Callable[[], Callable[[str], list[str]]]] = {
 }
 
 
+def default_tokenization(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """`character` where the tokens of the generator's tokenizer are single characters, else `white_space`."""
+    if tokenizer is None:
+        return "white_space"
+    special = {*tokenizer.all_special_tokens, UNK}
+    characters = all(len(token) == 1 for token in tokenizer.get_vocab() if token not in special)
+    return "character" if characters else "white_space"
+
+
 def import_by_path(path: str, what: str) -> Callable:
     """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         problem = f"{what} {path!r} cannot be imported ({error})"
         raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
+    if not callable(found):
+        raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
+    return found
 
 
 def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:
@@ -67,3 +84,39 @@ def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase:
         expected = f"one of {', '.join(TOKENIZATIONS)}, or the dotted path of a function"
         raise UserError(f"tokenization={tokenization!r}", expected, "check the spelling")
     return [split(text.lower() if lowercase else text) for text in texts]
+
+
+def unknown_share(tokenizer: PreTrainedTokenizerBase | None, ids: LongTensor) -> float:
+    """How much of a text a tokenizer does not know: unknown tokens by all, shape (N,), the special ones left out.
+
+    An unknown token that is the end token as well (GPT-2) says nothing, since every text has an end.
+    """
+    if tokenizer is None:
+        return 0.0
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    words = ids[~torch.isin(ids, torch.tensor(sorted(special), dtype=torch.long, device=ids.device))]
+    unknown = unknown_token_id(tokenizer)
+    return 0.0 if unknown is None else float((words == unknown).sum()) / max(len(words), 1)
+
+
+def unknown_setting(share: float) -> str:
+    """The share as a part of a signature, where there is one: what is unknown is easy to write and to predict."""
+    return f"|unknown:{share:.2%}" if share else ""
+
+
+def unknown_note(share: str, what: str, name: str, left_out: bool = False) -> str:
+    """A note that a generator does not know all of `what`; `left_out` if it never writes the unknown token."""
+    told = f"{share} of the {what}' tokens are unknown to {name}"
+    if left_out:
+        return f"{told}, which never writes the unknown token: NLL_test leaves them out"
+    return f"{told}. All are read and written as one token, so the more there are, the better NLL and BLEU look"
+
+
+def written_setting(tokenizer: PreTrainedTokenizerBase, references: LongTensor) -> str:
+    """What a signature says of texts as a tokenizer writes them; the size of its vocabulary stands for it.
+
+    Args:
+        tokenizer: of the generator.
+        references: tokens of the real texts, shape (N,).
+    """
+    return f"vocabulary:{len(tokenizer)}{unknown_setting(unknown_share(tokenizer, references))}"

@@ -16,7 +16,7 @@ from ..functional import block_rows, filter_logits, multiply, sample_categorical
 from ..samples import LongTensor, Samples
 from .modes import evaluating
 from .reserved_cache import reserve, select_rows
-from .vocabulary import vocabulary_size
+from .vocabulary import suppression, vocabulary_size
 
 
 _HEADS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -53,11 +53,19 @@ def is_plain_product(head: nn.Module) -> TypeGuard[nn.Linear]:
     return not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
 
 
-def head_logits(head: nn.Module, features: Tensor) -> Tensor:
-    """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt."""
+def head_logits(head: nn.Module, features: Tensor, added: Tensor | None = None) -> Tensor:
+    """Logits (N, V) of features (N, H), by the fast product where the head is nothing but one and none is learnt.
+
+    `added` (V,), where there is some, is what keeps suppressed tokens from being written.
+    """
     if is_plain_product(head) and not torch.is_grad_enabled():
-        return multiply(features, head.weight, head.bias)
-    return head(features)
+        return multiply(features, head.weight, whole_bias(head, added))
+    return head(features) if added is None else head(features) + added
+
+
+def whole_bias(head: nn.Linear, added: Tensor | None) -> Tensor | None:
+    """The bias of a head and what is added to its logits, shape (V,)."""
+    return head.bias if added is None else added if head.bias is None else head.bias + added
 
 
 def _row_bytes(state: Tensor) -> int:
@@ -91,6 +99,7 @@ class Decoder:
         self.model = generator.base_model if self.plain_head else generator
         self.head = generator.get_output_embeddings() if self.plain_head else nn.Identity()
         self.vocab_size = vocabulary_size(generator)
+        self.added = suppression(generator, -torch.inf)
         accepted = inspect.signature(generator.forward).parameters
         self.accepts_positions = "position_ids" in accepted
         # state space models of transformers, and some only, have a name of their own for it
@@ -153,11 +162,11 @@ class Decoder:
         """
         features = self.features[rows]
         size = block_rows(self.vocab_size, features.device)
-        tokens = [
-            sample_categorical(filter_logits(head_logits(self.head, block), temperature, top_k, top_p), numbers)
-            for block, numbers in zip(features.split(size), uniforms.split(size), strict=True)
-        ]
-        return torch.cat(tokens) if tokens else torch.empty(0, dtype=torch.long, device=features.device)
+        tokens = []
+        for block, numbers in zip(features.split(size), uniforms.split(size), strict=True):
+            logits = filter_logits(head_logits(self.head, block, self.added), temperature, top_k, top_p)
+            tokens.append(sample_categorical(logits, numbers))
+        return torch.cat(tokens)
 
     def bytes_per_row(self, length: int) -> int:
         """Memory of one row's cache once it holds `length` tokens: keys and values grow, recurrent states do not."""

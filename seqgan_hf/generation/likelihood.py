@@ -1,4 +1,4 @@
-"""How likely sequences are under any causal LM."""
+"""How likely sequences are under any causal LM, as the policy that writes: suppressed tokens have no probability."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from ..functional import block_rows, linear_kl, linear_nll
-from ..samples import LongTensor, Samples
-from .decoder import LEAVE_PADDING_OUT, has_plain_head, head_logits, is_plain_product, position_arguments
+from ..samples import BoolTensor, LongTensor, Samples
+from .decoder import (
+    LEAVE_PADDING_OUT,
+    has_plain_head,
+    head_logits,
+    is_plain_product,
+    position_arguments,
+    whole_bias,
+)
 from .memory import in_parts
 from .modes import evaluating
-from .vocabulary import vocabulary_size
+from .vocabulary import NEVER, suppression, vocabulary_size
 
 
 def _predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor) -> tuple[Tensor, nn.Module]:
@@ -40,10 +47,10 @@ def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
     Holds one block of logits at a time; the backward pass computes them again.
     """
     features, head = _predictions(generator, samples, samples.ids)
-    flat, targets = features.flatten(0, 1), samples.ids.flatten()
+    flat, targets, added = features.flatten(0, 1), samples.ids.flatten(), suppression(generator, NEVER)
 
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
-        return -F.cross_entropy(head_logits(head, features).float(), targets, reduction="none")
+        return -F.cross_entropy(head_logits(head, features, added).float(), targets, reduction="none")
 
     size = block_rows(vocabulary_size(generator), flat.device)
     recompute = torch.is_grad_enabled() and len(flat) > size
@@ -70,15 +77,16 @@ def weighted_nll(
     """
     features, head = _predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
+    added = suppression(generator, NEVER)
     if is_plain_product(head):
         leaves_out = features.device.type in LEAVE_PADDING_OUT
         counted = samples.mask.flatten().nonzero().squeeze(1) if leaves_out else slice(None)
         flat, targets, weights = features.flatten(0, 1)[counted], samples.ids.flatten()[counted], weights.flatten()
-        loss, found = linear_nll(flat, head.weight, head.bias, targets, weights[counted])
+        loss, found = linear_nll(flat, head.weight, whole_bias(head, added), targets, weights[counted])
         logprobs = torch.zeros_like(weights, dtype=found.dtype)
         logprobs[counted] = found
         return loss, logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
-    logits = head(features.flatten(0, 1)).float()
+    logits = head_logits(head, features.flatten(0, 1), added).float()
     logprobs = -F.cross_entropy(logits, samples.ids.flatten(), reduction="none")
     logprobs = logprobs.view_as(samples.ids).masked_fill(~samples.mask, 0.0)
     return -(weights * logprobs).sum(), logprobs.detach()
@@ -104,13 +112,15 @@ def full_kl(
     with torch.no_grad(), evaluating(other):
         other_features, other_head = _predictions(other, samples, samples.ids)
     weights, flat = weights.detach().masked_fill(~samples.mask, 0.0).flatten(), features.flatten(0, 1)
+    other_flat = other_features.flatten(0, 1)
+    added, other_added = suppression(generator, NEVER), suppression(other, NEVER)
     if is_plain_product(head) and is_plain_product(other_head):
-        theirs = (other_features.flatten(0, 1), other_head.weight.detach(), _detached(other_head.bias))
-        loss, values = linear_kl((flat, head.weight, head.bias), theirs, weights, forward)
+        fixed = (other_flat, other_head.weight.detach(), _detached(whole_bias(other_head, other_added)))
+        loss, values = linear_kl((flat, head.weight, whole_bias(head, added)), fixed, weights, forward)
     else:
-        ours = head(flat).float().log_softmax(dim=-1)
+        ours = head_logits(head, flat, added).float().log_softmax(dim=-1)
         with torch.no_grad():
-            theirs = other_head(other_features.flatten(0, 1)).float().log_softmax(dim=-1)
+            theirs = head_logits(other_head, other_flat, other_added).float().log_softmax(dim=-1)
         first, second = (theirs, ours) if forward else (ours, theirs)
         values = (first.exp() * (first - second)).sum(dim=-1)
         loss = (weights * values).sum()
@@ -126,14 +136,20 @@ SCORE_ROWS = 512
 
 
 @torch.no_grad()
-def sequence_logprobs(model: PreTrainedModel, samples: Samples) -> Tensor:
-    """log p(Y) of whole sequences in float64, natural logarithm, shape (N,)."""
+def sequence_logprobs(model: PreTrainedModel, samples: Samples, counted: BoolTensor | None = None) -> Tensor:
+    """log p(Y) of whole sequences in float64, natural logarithm, shape (N,); `counted` (N, T) leaves tokens out."""
+    kept = samples.mask if counted is None else counted
     with evaluating(model):
         parts = in_parts(
             model,
             "likelihoods",
             samples.batch_size,
             SCORE_ROWS,
-            lambda rows: token_logprobs(model, samples.select(rows).to(model.device)).double().sum(dim=1),
+            lambda rows: (
+                token_logprobs(model, samples.select(rows).to(model.device))
+                .masked_fill(~kept[rows].to(model.device), 0.0)
+                .double()
+                .sum(dim=1)
+            ),
         )
     return torch.cat(parts)

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
+from ..errors import UserError
+
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ def in_parts(
         max_rows: at most so many at once; halved when they run out of memory, from then on.
         function: takes the rows; its result must not depend on how they are cut.
     """
+    if max_rows < 1:
+        raise UserError(f"max_rows={max_rows}", "at least 1 row", "leave it out to have it chosen")
     rows, start, parts = fitting_rows(model, task, max_rows), 0, []
     while start < batch_size:
         part = slice(start, min(start + rows, batch_size))

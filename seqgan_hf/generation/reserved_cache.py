@@ -33,10 +33,7 @@ class ReservedLayer(DynamicLayer):
         super().__init__()
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
         given = layer.keys, layer.values
-        self._memory = [
-            state.new_empty(max(rows, state.shape[0]), state.shape[1], max(length, state.shape[2]), state.shape[3])
-            for state in given
-        ]
+        self._memory = [state.new_empty(rows, state.shape[1], length, state.shape[3]) for state in given]
         self._show(layer.keys.shape[0], layer.keys.shape[2])
         for state, old in zip((self.keys, self.values), given, strict=True):
             state.copy_(old)

@@ -188,9 +188,8 @@ def _joins(units: list[_Unit]) -> dict[int, tuple[int, int]]:
 
 def _with_prefix(samples: Samples, length: int) -> Samples:
     """The first `length` tokens counted as part of the prompt."""
-    given = slice(0, length)
     prompt_mask = samples.prompt_mask
     if prompt_mask is not None:
         prompt_mask = F.pad(prompt_mask, (0, length), value=True)
-    prompt = torch.cat([samples.prompt, samples.ids[:, given]], dim=1)
+    prompt = torch.cat([samples.prompt, samples.ids[:, :length]], dim=1)
     return Samples(prompt, samples.ids[:, length:], samples.mask[:, length:], prompt_mask)

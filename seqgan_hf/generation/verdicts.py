@@ -18,7 +18,7 @@ from .modes import evaluating
 SCORE_TOKENS = 81_920
 
 
-def judged_tokens(samples: Samples, pad_token_id: int = 0) -> tuple[LongTensor, BoolTensor, Tensor]:
+def judged_tokens(samples: Samples, pad_token_id: int) -> tuple[LongTensor, BoolTensor, Tensor]:
     """What a discriminator reads: condition and continuation without the start token, pushed to the left.
 
     Args:

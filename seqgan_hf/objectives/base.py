@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -91,7 +91,7 @@ class Models:
         copies: what the objective declares; made by `begin`.
 
     Raises:
-        UserError: a copy has the name of a player.
+        UserError: a copy has the name of a player, or one that no folder should have.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class Models:
     ):
         self.generator, self.discriminator = generator, discriminator
         self._declared = dict(copies or {})
-        for name in {"generator", "discriminator"} & set(self._declared):
-            raise UserError(f"a copy named {name!r}", "a name that no player has", "choose another")
+        for name in self._declared:
+            if name in ("generator", "discriminator") or not name.isidentifier():
+                expected = "a name of letters and digits that no player has"
+                raise UserError(f"a copy named {name!r}", expected, "choose another")
         self._copies: dict[str, PreTrainedModel] = {}
 
     def __getitem__(self, name: str) -> PreTrainedModel:
-        if name in self._declared and name not in self._copies:
-            return self.generator
-        return self._copies[name]
+        return self.generator if name in self._declared.keys() - self._copies.keys() else self._copies[name]
 
     def begin(self) -> None:
         """Make the copies that are not there yet, without dropout."""
@@ -123,8 +123,7 @@ class Models:
         """Move the averaged copies towards the generator, which just stepped."""
         for name, model in self._copies.items():
             if (decay := self._declared[name].decay) is not None:
-                average = get_ema_multi_avg_fn(decay)
-                average(list(model.parameters()), list(self.generator.parameters()), None)
+                get_ema_multi_avg_fn(decay)(list(model.parameters()), list(self.generator.parameters()), None)
 
     @torch.no_grad()
     def refresh(self, name: str) -> None:
@@ -144,18 +143,14 @@ class Models:
 @contextmanager
 def frozen(*models: nn.Module | None) -> Iterator[None]:
     """No gradients for the parameters of these models; they still pass through them to what they read."""
-    chosen = [model for model in models if model is not None]
-    trainable = [parameter for model in chosen for parameter in model.parameters() if parameter.requires_grad]
-    _require_grad(trainable, False)
+    trainable = [p for model in models if model is not None for p in model.parameters() if p.requires_grad]
     try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
         yield
     finally:
-        _require_grad(trainable, True)
-
-
-def _require_grad(parameters: Iterable[nn.Parameter], flag: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(flag)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 class Objective(ABC):
@@ -185,31 +180,40 @@ class Objective(ABC):
         """The frozen models that it needs beside the players, by name."""
         return {}
 
-    def schedule(self, turns: list[Turn]) -> list[Turn]:
-        """The turns of a run, in order.
+    def check(self, models: Models) -> None:
+        """Refuse models and settings that no run could follow; called when a trainer is made, before any training.
 
-        Args:
-            turns: those of the settings: the generator's pretraining, the discriminator's, adversarial rounds.
+        Raises:
+            UserError: no opponent of the kind that `adversary` names, or `updates` below 1. A subclass that refuses
+                more calls this one, too, and draws no random numbers.
         """
+        name, opponent = type(self).__name__, models.discriminator
+        if self.updates < 1:
+            raise UserError(f"{name}.updates={self.updates}", "1 or more steps on a batch of samples", "set it higher")
+        if self.adversary is None:
+            return
+        wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}[self.adversary]
+        if opponent is None or opponent.can_generate() != (self.adversary == "language_model"):
+            given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"
+            raise UserError(f"{given} for the objective {name}", wanted, "pass one")
+
+    def schedule(self, turns: list[Turn]) -> list[Turn]:
+        """The turns of a run, in order; given those of the settings: pretraining of G, of D, adversarial rounds."""
         return turns
 
     def sample(self, models: Models, real: Samples, max_new_tokens: int) -> Samples:
         """Draw what a generator step learns from: by default a continuation of each of the B real prompts.
 
         Args:
-            models: the players.
             real: a batch of training sequences, shape (B, T).
             max_new_tokens: the longest continuation.
         """
         return sample(models.generator, real.prompt, max_new_tokens, prompt_mask=real.prompt_mask)
 
     def fakes(self, models: Models, prompts: Samples, max_new_tokens: int) -> Samples:
-        """Draw what the discriminator is shown as generated: by default what `sample` draws.
+        """Draw what the discriminator is shown as generated, by default as `sample` does.
 
-        Args:
-            models: the players.
-            prompts: training sequences whose prompts are continued; if `paired`, row i answers row i.
-            max_new_tokens: the longest continuation.
+        It continues the prompts of training sequences; if the objective is `paired`, row i answers row i.
         """
         return self.sample(models, prompts, max_new_tokens)
 
@@ -239,21 +243,17 @@ class Objective(ABC):
             real: a batch of training sequences.
             fake: as many rows of what `fakes` drew; fewer in the last batch, unless the objective is `paired`.
         """
-        discriminator = models.discriminator
-        both = Samples.concatenate([real.uncredited, fake.uncredited])
-        scores = realness(discriminator, both).float()
+        both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
+        scores = realness(models.discriminator, both).float()
         counted = both.mask if scores.dim() == 2 else torch.ones_like(scores, dtype=torch.bool)
-        of_real, of_fake = scores.split([real.batch_size, fake.batch_size])
-        real_counted, fake_counted = counted.split([real.batch_size, fake.batch_size])
+        (of_real, of_fake), (real_counted, fake_counted) = scores.split(sizes), counted.split(sizes)
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
         loss = (shared_mean(F.softplus(-of_real), real_counted) + shared_mean(F.softplus(of_fake), fake_counted)) / 2
         with torch.no_grad():
-            correct = (
-                masked_mean((of_real > 0).float(), real_counted),
-                masked_mean((of_fake < 0).float(), fake_counted),
-            )
-            metrics = {"discriminator_accuracy": (correct[0] + correct[1]) / 2, "discriminator_loss": loss.detach()}
-        if (regularization := getattr(discriminator, "regularization", None)) is not None:
+            right_real = masked_mean((of_real > 0).float(), real_counted)
+            right_fake = masked_mean((of_fake < 0).float(), fake_counted)
+        metrics = {"discriminator_accuracy": (right_real + right_fake) / 2, "discriminator_loss": loss.detach()}
+        if (regularization := getattr(models.discriminator, "regularization", None)) is not None:
             loss = loss + regularization()
         return Loss(loss, metrics)
 

@@ -61,12 +61,10 @@ class CoT(Objective):
 
     def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-(E_P log M + E_G log M) / 2: sums over tokens, so that sequences of both kinds count alike."""
-        both = Samples.concatenate([real.uncredited, fake.uncredited])
-        halves = [torch.full((part.batch_size,), 0.5 / part.batch_size) for part in (real, fake)]
-        weights = torch.cat(halves).to(both.ids.device)[:, None].expand(both.ids.shape)
-        loss, logprobs = weighted_nll(models.discriminator, both, weights)
-        of_real, of_fake = logprobs.split([real.batch_size, fake.batch_size])
-        real_mask, fake_mask = both.mask.split([real.batch_size, fake.batch_size])
+        both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
+        weights = torch.cat([torch.full((size, 1), 0.5 / size) for size in sizes]).to(both.ids.device)
+        loss, logprobs = weighted_nll(models.discriminator, both, weights.expand(both.ids.shape))
+        (of_real, of_fake), (real_mask, fake_mask) = logprobs.split(sizes), both.mask.split(sizes)
         metrics: dict[str, Tensor | float] = {
             "nll_mediator_real": -masked_mean(of_real, real_mask),
             "nll_mediator_fake": -masked_mean(of_fake, fake_mask),

@@ -44,7 +44,7 @@ class MLE(Objective):
             probability = self.scheduled_sampling * min(1.0, self.steps / self.scheduled_sampling_steps)
             read = mix_in_own_tokens(models.generator, real, probability)
         tokens = real.mask.sum()
-        weights = torch.full_like(real.ids, 1.0, dtype=torch.float32) / tokens
+        weights = torch.ones_like(real.ids) / tokens
         loss, _ = weighted_nll(models.generator, real, weights, read)
         return Loss(loss, {"nll_train": loss.detach()}, weight=tokens)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from .statistics import sum_over_processes
 
 
 Baseline = Literal["none", "moving_average", "batch", "leave_one_out"]
-BASELINES: tuple[str, ...] = ("none", "moving_average", "batch", "leave_one_out")
+BASELINES: tuple[str, ...] = get_args(Baseline)
 
 
 class Reinforce(Objective):
@@ -57,19 +57,18 @@ class Reinforce(Objective):
     # --- The four hooks ----------------------------------------------------------------------------------------------
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
-        """What whole sequences earn: here D(Y), the probability of being real.
+        """What whole sequences earn: here D(Y), the probability of being real, at the last token if D judges each.
 
         Row-wise: a reward depends on its own row of `samples` only, since rollouts are cut by memory.
 
         Args:
-            models: the players.
             samples: K sequences: those of the batch, or completions of their prefixes.
             real: the batch of training sequences, for rewards that compare with real text.
 
         Returns:
             Shape (K,); or (K, T) where every token earns something.
         """
-        return sequence_rewards(models, samples)
+        return last_of(rewards(models.discriminator, samples), samples)
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """Q(Y_1:t-1, y_t), the reward expected after token y_t, shape (B, T)."""
@@ -144,11 +143,6 @@ class Reinforce(Objective):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.moving_average = state["moving_average"]
-
-
-def sequence_rewards(models: Models, samples: Samples) -> Tensor:
-    """D(Y) of whole sequences, shape (B,); of a discriminator that judges every token, its verdict at the last one."""
-    return last_of(rewards(models.discriminator, samples), samples)
 
 
 def last_of(values: Tensor, samples: Samples) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..functional import discounted
 from ..generation.verdicts import rewards
+from ..generation.vocabulary import start_prompt
 from ..samples import Samples
 from .base import Models
 from .reinforce import Baseline, Reinforce
@@ -21,9 +23,6 @@ class ScratchGAN(Reinforce):
         discount: of later rewards.
         baseline: see `Reinforce`; the paper subtracts a moving average (of one number, here one a position).
         baseline_momentum: share of the past in the moving average.
-
-    Raises:
-        UserError: the discriminator judges whole sequences.
 
     References:
         de Masson d'Autume et al., Training Language GANs from Scratch, NeurIPS 2019, https://arxiv.org/abs/1905.09922.
@@ -43,16 +42,19 @@ class ScratchGAN(Reinforce):
             raise UserError(f"discount={discount}", "a number in [0, 1]", "0 looks at a token's own reward only")
         self.discount = discount
 
+    def check(self, models: Models) -> None:
+        """Refuse a discriminator that judges whole sequences, tried on one of two tokens."""
+        super().check(models)
+        start = start_prompt(models.generator, 1)
+        tried = Samples(start, start.expand(1, 2), torch.ones(1, 2, dtype=torch.bool, device=start.device))
+        if models.discriminator is not None and rewards(models.discriminator, tried).dim() == 1:
+            problem = f"{type(self).__name__} with a discriminator that judges whole sequences"
+            fix = "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`"
+            raise UserError(problem, "one that judges every token", fix)
+
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """2 D_t - 1, shape (K, T), zero at padding."""
-        verdicts = rewards(models.discriminator, samples)
-        if verdicts.dim() == 1:
-            raise UserError(
-                "ScratchGAN with a discriminator that judges whole sequences",
-                "one that judges every token",
-                "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`",
-            )
-        return (2 * verdicts - 1).masked_fill(~samples.mask, 0.0)
+        return (2 * rewards(models.discriminator, samples) - 1).masked_fill(~samples.mask, 0.0)
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """R_t, shape (B, T), zero at padding."""

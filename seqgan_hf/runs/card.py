@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -93,7 +94,8 @@ def write_card(folder: RunFolder) -> Path:
     """Draw the learning curve of a finished run, and write `README.md` with it beside the generator."""
     summary, picture = folder.read_summary(), folder.own(folder.figures / PICTURE)
     run = Run(folder.path.resolve().name, summary["objective"]["name"], read_lines(folder.metrics))
-    if draw_runs([run], picture):
+    drawn, _ = draw_runs([run], picture)
+    if drawn:
         shutil.copyfile(picture, folder.generator / PICTURE)
     path = folder.generator / "README.md"
     path.write_text(str(model_card(folder)), encoding="utf-8")
@@ -238,14 +240,14 @@ def _introduction(summary: dict) -> str:
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:
     code = ", trust_remote_code=True" if summary["generator"]["carries_code"] else ""
-    prompt = "a condition" if summary["data"]["conditional"] else ""
+    prompt = json.dumps(summary["data"]["prompt"].replace("`", "'"), ensure_ascii=False)
     text = f"""## Use
 
 ```python
 from transformers import pipeline
 
 generator = pipeline("text-generation", model="{model_id or folder.generator}"{code})
-for sample in generator("{prompt}", num_return_sequences=3):
+for sample in generator({prompt}, num_return_sequences=3):
     print(sample["generated_text"])
 ```"""
     model = summary["discriminator"]
@@ -306,7 +308,9 @@ def _results(summary: dict, has_picture: bool) -> str:
         return f"## Results\n\n{nothing}{picture}"
     when = "with these weights" if evaluation["of_these_weights"] else "before the end: these weights are later ones"
     measured = f"Measured at `{evaluation['name']}`, {when}; in brackets, 95% confidence intervals."
-    lines = ["## Results", "", measured, "", "| metric | value | signature |", "|---|---|---|"]
+    flags = [f"- {flag}" for flag in evaluation.get("flags", ())]
+    lines = ["## Results", "", measured, "", *flags, *[""] * bool(flags)]
+    lines += ["| metric | value | signature |", "|---|---|---|"]
     for key, estimate in _estimates(summary).items():
         signature = estimate.signature.replace("|", "\\|")
         lines.append(f"| {key} | {format_estimate(estimate)} | `{signature}` |")

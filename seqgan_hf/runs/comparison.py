@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.report import format_value
 from .curves import draw_runs
-from .record import Run, by_label, check_measured, measured_metrics, name_experiments, read_run
+from .record import Run, by_label, check_measured, measured_metrics, name_experiments, read_runs
+from .signatures import split_by_signature
 
 
 @dataclass
@@ -20,22 +21,24 @@ class Comparison:
     """The last values of several runs.
 
     Attributes:
-        metrics: names, the columns.
+        metrics: names, the columns; values with unequal signatures have columns of their own.
         rows: for each experiment the runs' names, and for each metric the mean, the standard deviation over runs
             (`None` for a single one) and the number of runs that measured it.
         runs: the runs themselves.
+        notes: what the numbers and the picture do not show.
     """
 
     metrics: list[str]
     rows: dict[str, tuple[list[str], dict[str, tuple[float, float | None, int]]]]
     runs: list[Run] = field(repr=False, default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"| experiment | runs | {' | '.join(self.metrics)} |", "|---" * (len(self.metrics) + 2) + "|"]
         for experiment, (names, values) in self.rows.items():
             cells = [_cell(*values[metric]) if metric in values else "-" for metric in self.metrics]
             lines.append(f"| {experiment} | {len(names)} | {' | '.join(cells)} |")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([""] if self.notes else []), *(f"- {note}" for note in self.notes)])
 
 
 def _cell(mean: float, deviation: float | None, count: int) -> str:
@@ -55,16 +58,19 @@ def compare_runs(
         output: folder for `comparison.md`, `comparison.csv` and `comparison.png`; nothing is written without it.
 
     Raises:
-        UserError: no folder, or a metric that no run has measured.
+        UserError: no folder, one named twice, or a metric that no run has measured.
         RunFolderError: a folder without a readable record.
     """
     if not run_dirs:
         raise UserError("no runs to compare", fix="name at least one folder of a run")
-    runs = [read_run(folder) for folder in run_dirs]
+    runs = read_runs(run_dirs)
     name_experiments(runs)
     check_measured(runs, metrics or ())
-    comparison = Comparison(list(metrics or measured_metrics(runs)), {}, runs)
+    split = split_by_signature(runs)
+    columns = [name for metric in metrics or () for name in split.get(metric, [metric])] or measured_metrics(runs)
+    comparison = Comparison(columns, {}, runs)
     for experiment, members in by_label(runs).items():
+        comparison.notes += _repeated_seeds(experiment, members)
         values = {}
         for metric in comparison.metrics:
             last = [value for run in members if (value := run.last(metric)) is not None]
@@ -73,14 +79,26 @@ def compare_runs(
                 values[metric] = float(np.mean(last)), deviation, len(last)
         comparison.rows[experiment] = [run.name for run in members], values
     if output is not None:
+        try:
+            Path(output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output!r} ({error.strerror})", "a folder", "choose another") from error
         _write(comparison, Path(output))
     return comparison
 
 
+def _repeated_seeds(experiment: str, members: Sequence[Run]) -> list[str]:
+    """A note on runs of one recipe and one seed: they are one run, and their spread is none over seeds."""
+    seeds = [run.seeds for run in members if run.seeds is not None]
+    again = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    named = (", ".join(run.name for run in members if run.seeds == seed) for seed in again)
+    return [f"{experiment}: {names} have the same seed: their ± is no spread over seeds" for names in named]
+
+
 def _write(comparison: Comparison, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     picture = output / "comparison.png"
-    drawn = draw_runs(comparison.runs, picture, comparison.metrics)
+    drawn, notes = draw_runs(comparison.runs, picture, comparison.metrics)
+    comparison.notes += notes
     page = ["# Comparison of runs", "", "Last values: mean ± standard deviation over runs (seeds).", ""]
     page += [str(comparison)]
     page += ["", f"![learning curves]({picture.name})"] if drawn else []

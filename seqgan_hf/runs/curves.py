@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import UserError
 from ..evaluation.sweep import COLORS
-from .record import Run, by_label, check_measured, is_number, measured_metrics, name_experiments, read_run, unit
+from .record import Run, by_label, check_measured, is_number, measured_metrics, name_experiments, read_runs, unit
+from .signatures import unequal_signatures
 
 
 # What is drawn unless other metrics are asked for, and how its panels are called; then how others are.
@@ -30,6 +32,8 @@ FORMATS = (".pdf", ".png", ".svg")
 POINT_COLUMNS = ("round", "metric", "value")
 # More points than this stand so close that their markers would hide the line.
 MARKED = 60
+# Of a picture that shows all metrics.
+MOST_PANELS = 9
 
 
 class Point(NamedTuple):
@@ -88,7 +92,10 @@ def write_curves(
     runs = _read_runs(run_dirs, labels)
     _check_axis(runs, axis, points)
     chosen = _chosen_metrics(runs, metrics)
-    curves, notes = _curves(runs, chosen, axis)
+    curves, absent, gaps = _curves(runs, chosen, axis)
+    unequal, notes = unequal_signatures(runs), absent + gaps
+    for metric in filter(unequal.get, chosen):
+        notes.append(f"{metric} was measured under unequal signatures ({'; '.join(unequal[metric].values())})")
     published: Curves = {}
     for point in [] if points is None else read_points(points):
         published.setdefault((point.label, point.metric), []).append(point)
@@ -112,17 +119,21 @@ def write_curves(
     return "\n".join([f"picture: {picture}", f"numbers: {numbers} ({len(rows)} rows)", *notes])
 
 
-def draw_runs(runs: Sequence[Run], path: Path, metrics: Iterable[str] = tuple(TITLES)) -> bool:
-    """Draw runs over epochs of pretraining, then rounds: a panel for each of the first nine metrics that has a curve.
+def draw_runs(runs: Sequence[Run], path: Path, metrics: Iterable[str] = tuple(TITLES)) -> tuple[bool, list[str]]:
+    """Draw runs over epochs of pretraining, then rounds: a panel for each of the first metrics with two points.
 
     Returns:
-        Whether there was anything to draw.
+        Whether there was anything to draw, and notes on what is missing in the picture.
     """
-    curves, _ = _curves(runs, list(metrics), "epochs")
-    panels = [metric for metric in metrics if any(name == metric and len(c) > 1 for (_, name), c in curves.items())]
+    curves, _, notes = _curves(runs, list(metrics), "epochs")
+    points = Counter(metric for (_, metric), curve in curves.items() for _ in curve)
+    panels = [metric for metric in metrics if points[metric] > 1]
     if panels:
-        _draw(curves, {}, panels[:9], "epochs", _start_of_rounds(runs, "epochs")).savefig(path, dpi=150)
-    return bool(panels)
+        figure = _draw(curves, {}, panels[:MOST_PANELS], "epochs", _start_of_rounds(runs, "epochs"))
+        figure.savefig(path, dpi=150)
+    if len(panels) > MOST_PANELS:
+        notes.append(f"the picture shows the first {MOST_PANELS} of {len(panels)} metrics; --metrics chooses others")
+    return bool(panels), notes
 
 
 def read_points(path: str) -> list[Point]:
@@ -187,11 +198,7 @@ def _read_runs(folders: Sequence[str], labels: Sequence[str] | None) -> list[Run
     if labels is not None and len(labels) != len(folders):
         expected, fix = "one label for each run, in their order", "repeat a label for the seeds of one thing"
         raise UserError(f"{len(labels)} labels for {len(folders)} runs", expected, fix)
-    places = [Path(folder).resolve() for folder in folders]
-    for folder, place in zip(folders, places, strict=True):
-        if places.count(place) > 1:
-            raise UserError(f"the run {folder!r} is named twice", fix="leave one out")
-    runs = [read_run(folder) for folder in folders]
+    runs = read_runs(folders)
     if labels is None:
         name_experiments(runs)
     for run, label in zip(runs, labels or (), strict=labels is not None):
@@ -278,9 +285,10 @@ def _placed(run: Run, axis: str, zero: float) -> Iterator[tuple[tuple[str, int],
             yield (phase, number), 0 if pretraining else number, line
 
 
-def _curves(runs: Sequence[Run], metrics: Sequence[str], axis: str) -> tuple[Curves, list[str]]:
-    """The curves, and notes on what is missing."""
-    curves, notes = {}, []
+def _curves(runs: Sequence[Run], metrics: Sequence[str], axis: str) -> tuple[Curves, list[str], list[str]]:
+    """The curves, notes on what was not measured at all, and notes on what was and is left out."""
+    curves: Curves = {}
+    absent, gaps = [], []
     for label, members in by_label(runs).items():
         placed = [list(_placed(run, axis, shared_end(run, runs) if axis == "seconds" else 0.0)) for run in members]
         for metric in metrics:
@@ -290,12 +298,15 @@ def _curves(runs: Sequence[Run], metrics: Sequence[str], axis: str) -> tuple[Cur
             everything = {key for values in found for key in values}
             if shared:
                 curves[label, metric] = [_point(label, metric, [values[key] for values in found]) for key in shared]
-            if not shared:
-                notes.append(f"{label}: {metric} was not measured by all of its runs, or not over {axis}")
+            if not everything:
+                absent.append(f"{label}: {metric} was not measured, or not over {axis}")
+            elif not shared:
+                shared_by = f"its {len(members)} runs share no place where it was measured"
+                gaps.append(f"{label}: {metric} is not drawn, as {shared_by}")
             elif len(shared) < len(everything):
                 places = f"{len(shared)} of {len(everything)} places, those which all of its {len(members)} runs"
-                notes.append(f"{label}: {metric} is drawn at {places} measured")
-    return curves, notes
+                gaps.append(f"{label}: {metric} is drawn at {places} measured")
+    return curves, absent, gaps
 
 
 def _point(label: str, metric: str, found: Sequence[tuple[float, dict[str, Any]]]) -> Point:
@@ -364,17 +375,19 @@ def _draw(
     fitting = min(4, len(names), max(1, int(width * 11 // (max(map(len, names)) + 7))))
     figure.legend(handles.values(), names, loc="outside upper center", ncols=fitting, frameon=False)
     figure.set_size_inches(width, 3.5 * rows + 0.6 + 0.22 * math.ceil(len(names) / fitting))
-    drawn = [point for (_, metric), curve in curves.items() if metric in panels for point in curve]
+    drawn = [curve for (_, metric), curve in curves.items() if metric in panels]
     figure.supxlabel(_caption(drawn, start_of_rounds), fontsize=8, color="#666666")
     return figure
 
 
-def _caption(points: Sequence[Point], start_of_rounds: float | None) -> str:
+def _caption(drawn: Sequence[Sequence[Point]], start_of_rounds: float | None) -> str:
     """What bars, bands and the dashed line mean, where there are any."""
-    known = [point for point in points if point.low is not None]
+    known = [curve for curve in drawn if any(point.low is not None for point in curve)]
+    seeds = [len(curve) for curve in known if curve[0].n != 1]
     marks = {
-        "bars: 95% interval over samples": any(point.n == 1 for point in known),
-        "bands: 95% interval of the mean over seeds (Student's t)": any(point.n != 1 for point in known),
+        "bars: 95% interval over samples": len(known) > len(seeds),
+        "bands: 95% interval of the mean over seeds (Student's t)": any(length > 1 for length in seeds),
+        "bars of several seeds: 95% interval of their mean (Student's t)": 1 in seeds,
         "dashed: adversarial training begins": bool(start_of_rounds),
     }
     return "; ".join(text for text, holds in marks.items() if holds)
@@ -392,12 +405,15 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
     marker = "o" if len(curve) <= MARKED else None
     xs, values = [point.x / scale for point in curve], [point.value for point in curve]
     options: dict[str, Any] = {"linewidth": 1.6, "marker": marker, "markersize": 2.8, "zorder": 3}
+    if len(curve) == 1:  # no line leads the eye to it
+        options["markersize"] = 7
     (line,) = axes.plot(xs, values, color=color, linestyle=style, **options)
     known = [(x, point.low, point.high) for x, point in zip(xs, curve, strict=True) if point.low is not None]
     if known:
         places, lows, highs = zip(*known, strict=True)
-        if curve[0].n == 1:
-            axes.vlines(places, lows, highs, color=color, linewidth=0.8, alpha=0.45, zorder=2)
+        if curve[0].n == 1 or len(curve) == 1:
+            width, alpha = (1.6, 1.0) if len(curve) == 1 else (0.8, 0.45)
+            axes.vlines(places, lows, highs, color=color, linewidth=width, alpha=alpha, zorder=2)
         else:
             axes.fill_between(places, lows, highs, color=color, alpha=0.18, linewidth=0, zorder=2)
     return line
@@ -411,7 +427,7 @@ def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: flo
 
 def _finish_panel(axes: Axes, metric: str, x_label: str) -> None:
     nats = next((name for start, name in MEASURED_IN.items() if metric.startswith(start)), "")
-    axes.set(xlabel=x_label, ylabel="nats per sequence" if nats and metric.endswith("_sequence") else nats)
+    axes.set(xlabel=x_label, ylabel="nats per sequence" if nats and "_sequence" in metric else nats)
     axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
     axes.grid(linewidth=0.5, alpha=0.35)
     axes.set_axisbelow(True)

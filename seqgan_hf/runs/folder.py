@@ -14,6 +14,10 @@ import yaml
 from ..errors import RunFolderError
 
 
+# Settings of `training` that say how a run is started, not what it is.
+STARTING = ("resume_from_checkpoint", "overwrite_run")
+
+
 class RunFolder:
     """Paths of a run and its records: the attributes are what a run may leave in its folder, and nothing else.
 
@@ -65,6 +69,20 @@ class RunFolder:
                 self.recipe.write_text(self.recipe_text, encoding="utf-8")
             self.metrics.touch()
 
+    def update_recipe(self) -> None:
+        """Keep the settings with which a resumed run has gone on; how it was started stays as it was."""
+        if self.recipe_text is None or not self.recipe.exists():
+            return
+        old, new = (yaml.safe_load(text) for text in (self.recipe.read_text(encoding="utf-8"), self.recipe_text))
+        for name in STARTING:
+            if name in old["training"]:
+                new["training"][name] = old["training"][name]
+            else:
+                new["training"].pop(name, None)
+        if new != old:
+            with writable(self.recipe):
+                self.recipe.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
     def recipe_differences(self, checkpoint: Path) -> list[str]:
         """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it.
 
@@ -78,7 +96,7 @@ class RunFolder:
             return []
         old = _flatten(yaml.safe_load(recipe.read_text(encoding="utf-8")))
         new = _flatten(yaml.safe_load(self.recipe_text))
-        ignored = {f"training.{name}" for name in ("resume_from_checkpoint", "overwrite_run", "output_dir")}
+        ignored = {f"training.{name}" for name in (*STARTING, "output_dir")}
         return [
             f"{name}={new.get(name)} (was {old.get(name)})"
             for name in sorted((old.keys() | new.keys()) - ignored)
@@ -123,6 +141,9 @@ class RunFolder:
         Raises:
             RunFolderError: the run has not ended.
         """
+        if not self.metrics.exists():
+            found = "does not exist" if not self.path.exists() else f"holds no {self.metrics.name}"
+            raise RunFolderError(f"{str(self.path)!r} {found}", "the folder of a run", "check the path")
         if not (self.summary.exists() and self.generator.is_dir()):
             why = f"there is no `generator` or no `{self.summary.name}`"
             fix = "train to the end, or resume with --training.resume_from_checkpoint true"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -91,7 +92,7 @@ def open_repositories(
         fix = "log in with `hf auth login`, or set the environment variable HF_TOKEN"
         raise HubError("no token for the Hub", expected, fix)
     api = HfApi(token=token)
-    made = [_retrying(name, api.create_repo, private=private, exist_ok=True).repo_id for name in names]
+    made = [_retrying(name, api.create_repo, first=True, private=private, exist_ok=True).repo_id for name in names]
     for name in made if private else ():
         if not _retrying(name, api.repo_info).private:
             fix = "make it private in its settings on the Hub, choose a new name, or leave the option out"
@@ -205,22 +206,35 @@ def _outdated(held: list[str], files: Collection[str]) -> list[str]:
     return [name for name in held if name not in files and (name in ours or written.fullmatch(name))]
 
 
-def _retrying(repo_id: str, request: Callable[..., Answer], **options: Any) -> Answer:
+def _retrying(repo_id: str, request: Callable[..., Answer], first: bool = False, **options: Any) -> Answer:
     """The answer to a request that concerns a repository, tried again while the server or the connection fails.
 
+    Args:
+        first: nothing has been reached so far: without a network, the second attempt is the last.
+
     Raises:
-        HubError: the Hub refuses, or has failed too often.
+        HubError: the Hub refuses, has failed too often, or cannot be reached.
     """
-    for wait in (*WAITS, None):
+    for attempt, wait in enumerate((*WAITS, None)):
         try:
             return request(repo_id, **options)
         except BROKEN as error:
             status, why = _status(error), (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, OfflineModeIsEnabled) or (first and attempt and _never_connected(error)):
+                fix = "connect to the network, or unset HF_HUB_OFFLINE where it is set, and push again"
+                raise HubError(f"the Hub cannot be reached ({why.rstrip('.')})", None, fix) from error
             if wait is None or status not in (None, *PASSING):
                 raise _failed(status, why, repo_id) from error
             logger.warning("The Hub failed (%s); trying again in %g s", why, wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
+
+
+def _never_connected(error: BaseException | None) -> bool:
+    """Whether there is no network, no such host, or nobody who answers at its address."""
+    while error is not None and not isinstance(error, (socket.gaierror, ConnectionRefusedError)):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _status(error: BaseException | None) -> int | None:

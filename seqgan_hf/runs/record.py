@@ -35,12 +35,16 @@ class Run:
         label: of its curve; equal for runs that differ in nothing but the seed.
         lines: of `metrics.jsonl`.
         start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
+        seeds: of its recipe, in words; `None` where there is no recipe.
+        ended: whether it has come to its end; its last values are then those of its recipe.
     """
 
     name: str
     label: str
     lines: list[dict[str, Any]]
     start: str | None = None
+    seeds: str | None = None
+    ended: bool = True
 
     @property
     def pretraining(self) -> int:
@@ -87,6 +91,20 @@ def check_measured(runs: Sequence[Run], metrics: Sequence[str]) -> None:
             raise UserError(f"metric {metric!r}", f"one that a run measured ({known})", "check the name")
 
 
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """Read the folders of different runs.
+
+    Raises:
+        UserError: one is named twice.
+        RunFolderError: as `read_run`.
+    """
+    places = [Path(folder).resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"the run {folder!r} is named twice", fix="leave one out")
+    return [read_run(folder) for folder in folders]
+
+
 def read_run(folder: str | Path) -> Run:
     """Read a run's folder.
 
@@ -98,14 +116,15 @@ def read_run(folder: str | Path) -> Run:
     lines = read_lines(folder / "metrics.jsonl")
     if not lines:
         raise RunFolderError(f"{str(folder / 'metrics.jsonl')!r} is empty", fix="train the run first")
-    name = folder.resolve().name
+    name, ended = folder.resolve().name, (folder / "summary.json").exists()
     settings = _read_recipe(folder / "recipe.yaml")
     if settings is None:
-        return Run(name, re.sub(NUMBERED, "", name) or name, lines)
+        return Run(name, re.sub(NUMBERED, "", name) or name, lines, ended=ended)
     generator = settings.get("generator")
     start = generator.get("pretrained") if isinstance(generator, dict) else None
-    # equal for runs of one recipe with different seeds
-    return Run(name, json.dumps(_without_seeds(settings), sort_keys=True, default=str), lines, start)
+    # equal for runs of one recipe with different seeds that have come equally far
+    label = json.dumps([_without_seeds(settings), ended], sort_keys=True, default=str)
+    return Run(name, label, lines, start, str(_seeds(settings)), ended)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -152,17 +171,29 @@ def _without_seeds(node: Any) -> Any:
     return [_without_seeds(value) for value in node] if isinstance(node, list) else node
 
 
+def _seeds(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        own = [node[key] for key in ("seed", "data_seed") if key in node]
+        return own + [seed for value in node.values() for seed in _seeds(value)]
+    return [seed for value in node for seed in _seeds(value)] if isinstance(node, list) else []
+
+
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs of one label together, in the order of their first."""
     return {run.label: [other for other in runs if other.label == run.label] for run in runs}
 
 
 def name_experiments(runs: Sequence[Run]) -> None:
-    """Label each experiment with the name of its first run, without the number of the seed where it holds several."""
+    """Label each experiment with the name of its first run, without the number of the seed where it holds several.
+
+    Runs that have not ended are marked where others have.
+    """
     names: dict[str, str] = {}
     for key, members in by_label(runs).items():
         first = members[0].name
         name = (re.sub(NUMBERED, "", first) if len(members) > 1 else first) or first
+        if any(run.ended for run in runs) and not all(run.ended for run in members):
+            name += " (not ended)"
         taken = sum(re.sub(r" \(\d+\)$", "", other) == name for other in names.values())
         names[key] = f"{name} ({taken + 1})" if taken else name
     for run in runs:

@@ -1,8 +1,8 @@
 """The adversarial trainer, and the parts that it is made of."""
 
+from ..errors import Interrupted
 from .arguments import AdversarialTrainingArguments
 from .trainer import AdversarialTrainer
-from .units import Interrupted
 
 
 __all__ = ["AdversarialTrainer", "AdversarialTrainingArguments", "Interrupted"]

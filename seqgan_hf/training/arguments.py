@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from ..errors import UserError
 
@@ -64,7 +66,7 @@ class AdversarialTrainingArguments(TrainingArguments):
         save_total_limit: how many checkpoints to keep, besides the best.
         overwrite_run: replace a run that `output_dir` holds.
         seed: of weights, data order and samples; the same seed gives the same run, bit for bit on a CPU.
-        report_to: experiment trackers, for example `tensorboard`.
+        report_to: experiment trackers that are installed, for example `tensorboard`; `none` or null for none of them.
         metric_for_best_model: keep the checkpoint in which this metric was best; `greater_is_better` says which way.
         greater_is_better: whether larger values of that metric are better; by default not for likelihoods and
             divergences (`nll...`, `kl...`, `jsd...`).
@@ -120,41 +122,67 @@ class AdversarialTrainingArguments(TrainingArguments):
     def __post_init__(self):
         self._refuse_unsupported()
         self._check_ranges()
+        if not self.output_dir:
+            raise UserError(f"output_dir={self.output_dir!r}", "a folder for the run", "set `training.output_dir`")
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            problem, expected = "load_best_model_at_end=true", "a metric that says which is the best"
+            raise UserError(problem, expected, "set `training.metric_for_best_model`, for example to nll_test")
+        if not all("=" in part for part in filter(None, (self.optim_args or "").split(","))):
+            expected = "settings of the optimizer, name=value, with commas between them"
+            raise UserError(f"optim_args={self.optim_args!r}", expected, "set `training.optim_args` accordingly")
+        if self.optim not in list(OptimizerNames):
+            raise UserError(f"optim={self.optim!r}", f"one of {', '.join(OptimizerNames)}", "check the spelling")
+        if self.report_to is None:
+            self.report_to = "none"
         if not torch.accelerator.is_available():
             self.use_cpu = True  # lets bf16 through: transformers expects a GPU for it unless told otherwise
         if self.greater_is_better is None and (self.metric_for_best_model or "").startswith(("nll", "kl", "jsd")):
             self.greater_is_better = False
-        super().__post_init__()
+        try:
+            super().__post_init__()
+            Trainer.get_optimizer_cls_and_kwargs(self)
+        except (ValueError, ImportError) as error:
+            problem = f"these settings of `training` cannot be used ({' '.join(str(error).split())})"
+            raise UserError(problem, None, "correct or install what it names") from error
+        self._check_trackers()
+
+    def _check_trackers(self) -> None:
+        installed = get_available_reporting_integrations()
+        for name in self.report_to:
+            if name not in installed:
+                known = name in INTEGRATION_TO_CALLBACK
+                fix = f"install it (`pip install {name}`)" if known else "check the spelling"
+                raise UserError(f"report_to={name!r}", f"one of {', '.join(['none', 'all', *installed])}", fix)
 
     def _refuse_unsupported(self) -> None:
         inherited = {base.name for base in dataclasses.fields(TrainingArguments)}
         for own in dataclasses.fields(self):
-            value = getattr(self, own.name)
-            made: Any = own.default_factory
-            default = made() if own.default is dataclasses.MISSING else own.default
+            value, made = getattr(self, own.name), own.default_factory
+            default = own.default if made is dataclasses.MISSING else made()
             if own.name in inherited - SUPPORTED_FIELDS and value != default:
-                remedy = REMEDIES.get(own.name, "leave it out")
-                raise UserError(f"{own.name}={value!r}: it has no meaning in adversarial training", None, f"{remedy}")
+                problem = f"{own.name}={value!r}: it has no meaning in adversarial training"
+                raise UserError(problem, fix=REMEDIES.get(own.name, "leave it out"))
 
     def _check_ranges(self) -> None:
-        at_least_one = ["per_device_train_batch_size", "gradient_accumulation_steps", "eval_samples"]
-        at_least_one += ["discriminator_epochs", "generator_steps"]
-        not_negative = ["pretrain_epochs", "discriminator_pretrain_steps", "rounds", "discriminator_steps"]
-        not_negative += ["eval_epochs", "eval_rounds", "save_every", "pretrain_max_grad_norm"]
-        not_negative += ["generator_max_grad_norm", "discriminator_max_grad_norm"]
-        positive = ["pretrain_learning_rate", "generator_learning_rate", "discriminator_learning_rate"]
+        at_least_one = "per_device_train_batch_size gradient_accumulation_steps generator_steps discriminator_epochs "
+        at_least_one += "eval_samples"
+        not_negative = "pretrain_epochs discriminator_pretrain_steps rounds discriminator_steps save_every eval_epochs"
+        not_negative += " eval_rounds pretrain_max_grad_norm generator_max_grad_norm discriminator_max_grad_norm"
+        not_negative += " weight_decay adam_epsilon"
+        positive = "pretrain_learning_rate generator_learning_rate discriminator_learning_rate"
         for names, holds, expected in (
             (at_least_one, lambda value: value >= 1, "at least 1"),
             (not_negative, lambda value: value >= 0, "0 or more"),
             (positive, lambda value: value > 0, "a positive number"),
-            (["max_new_tokens", "num_fakes"], lambda value: value is None or value >= 1, "at least 1, or nothing"),
             (
-                ["discriminator_batch_size"],
-                lambda value: value >= 2 and value % 2 == 0,
-                "an even number of at least 2",
+                "max_new_tokens num_fakes save_total_limit",
+                lambda value: value is None or value >= 1,
+                "at least 1, or nothing",
             ),
+            ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
+            ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+            ("seed", lambda value: 0 <= value < 2**32, "a number from 0 to 2**32 - 1"),
         ):
-            for name in names:
-                value = getattr(self, name)
-                if not holds(value):
-                    raise UserError(f"{name}={value}", f"{expected}", f"set `training.{name}` accordingly")
+            for name in names.split():
+                if not holds(value := getattr(self, name)):
+                    raise UserError(f"{name}={value}", expected, f"set `training.{name}` accordingly")

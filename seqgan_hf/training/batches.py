@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain, count
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from ..data import materialize, stream_samples
+from ..data.sources import reading_stream
 from ..errors import DataError
 from ..samples import Samples
 from .processes import fingerprint
@@ -37,6 +37,11 @@ class TrainingData(ABC):
     def __len__(self) -> int:
         """Number of training sequences, over all processes."""
 
+    @property
+    @abstractmethod
+    def conditional(self) -> bool:
+        """Whether sequences continue prompts of their own."""
+
     @abstractmethod
     def fingerprint(self) -> int:
         """A number that changes with the sequences and their order, the same on all processes."""
@@ -47,8 +52,7 @@ class TrainingData(ABC):
 
     def take(self, seed: tuple[int, ...], size: int) -> Samples:
         """`size` sequences of this process's share; all of them again once they are used up."""
-        batches = self.endless(seed, size)
-        parts = [next(batches)]
+        batches, parts = self.endless(seed, size), list[Samples]()
         while sum(part.batch_size for part in parts) < size:
             parts.append(next(batches))
         return Samples.concatenate(parts).select(slice(0, size))
@@ -75,6 +79,10 @@ class InMemoryData(TrainingData):
 
     def __len__(self) -> int:
         return self.samples.batch_size
+
+    @property
+    def conditional(self) -> bool:
+        return self.samples.prompt.shape[1] > 1
 
     def fingerprint(self) -> int:
         parts = [fingerprint(field).cpu() for field in self.samples if field is not None]
@@ -111,14 +119,17 @@ class StreamedData(TrainingData):
         process_index: int = 0,
         num_processes: int = 1,
     ):
-        self.whole = dataset
+        self.whole, self.max_length, self.device = dataset, max_length, device
         self.dataset = split_dataset_by_node(dataset, process_index, num_processes) if num_processes > 1 else dataset
         self.bos_token_id, self.pad_token_id = bos_token_id, pad_token_id
-        self.max_length, self.device = max_length, device
-        self.num_processes = num_processes
 
     def __len__(self) -> int:
         raise DataError("streamed data have no length", fix="set `training.num_fakes`")
+
+    @property
+    def conditional(self) -> bool:
+        with reading_stream():
+            return "prompt_ids" in next(iter(self.whole), {})
 
     def fingerprint(self) -> int:
         """Of the first rows only: reading all would take as long as an epoch."""
@@ -142,15 +153,14 @@ def training_data(
     pad_token_id: int | None,
     max_length: int | None,
     device: torch.device,
-    process_index: int = 0,
-    num_processes: int = 1,
+    process_index: int,
+    num_processes: int,
 ) -> tuple[TrainingData, int]:
     """Batches from any kind of corpus, and T, the longest sequence (`max_length`, where that is given)."""
-    place: dict[str, Any] = {"device": device, "process_index": process_index, "num_processes": num_processes}
+    place = (device, process_index, num_processes)
     if isinstance(dataset, IterableDataset):
         if max_length is None:
             raise DataError("streamed data have no longest sequence", fix="set `training.max_new_tokens`")
-        return StreamedData(dataset, bos_token_id, pad_token_id, max_length, **place), max_length
+        return StreamedData(dataset, bos_token_id, pad_token_id, max_length, *place), max_length
     samples = as_samples(dataset, bos_token_id, pad_token_id)
-    longest = samples.ids.shape[1]
-    return InMemoryData(samples, **place), longest if max_length is None else max_length
+    return InMemoryData(samples, *place), samples.ids.shape[1] if max_length is None else max_length

@@ -11,11 +11,7 @@ from .session import Session
 
 
 class Best:
-    """The best evaluation so far by `metric_for_best_model`, and the checkpoint of its weights.
-
-    Args:
-        session: of the run.
-    """
+    """The best evaluation so far by `metric_for_best_model`, and the checkpoint of its weights."""
 
     def __init__(self, session: Session):
         self.session = session
@@ -35,9 +31,8 @@ class Best:
         if name not in results:
             raise UserError(f"metric_for_best_model={name!r}", f"one of {', '.join(sorted(results))}", "choose one")
         value = results[name].value
-        if math.isnan(value):
-            return
-        if self.value is None or (value > self.value if args.greater_is_better else value < self.value):
+        better = self.value is None or (value > self.value if args.greater_is_better else value < self.value)
+        if better and not math.isnan(value):
             self.value, self.checkpoint, self.evaluation = value, None, evaluation
             self.session.state.best_metric = value
             self.session.control.should_save = True
@@ -52,10 +47,8 @@ class Best:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["checkpoint"] and not (self.session.folder.checkpoints / state["checkpoint"]).exists():
-            self.session.say(
-                "The best checkpoint so far, %s, is not in this run's folder; looking for a new best one from here",
-                state["checkpoint"],
-            )
+            lost = "The best checkpoint so far, %s, is not in this run's folder; looking for a new best one from here"
+            self.session.say(lost, state["checkpoint"])
             state = {"value": None, "checkpoint": None, "evaluation": {}}
         self.value, self.checkpoint, self.evaluation = state["value"], state["checkpoint"], state["evaluation"]
         self.session.state.best_metric = self.value

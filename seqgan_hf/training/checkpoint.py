@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
 from ..runs.folder import writable
 from .batches import seeded
 from .best import Best
-from .processes import agreed, alone_by_mistake, check_same_weights
+from .processes import agreed, alone_by_mistake, check_same_weights, some_of
 from .session import Session
 
 
@@ -83,6 +83,7 @@ class Checkpoints:
         shared: parts whose state is the same on all processes, by name; saved once.
         own: parts whose state may differ from process to process; saved by each.
         fingerprint: of the training data, to tell whether a run goes on with others.
+        tokenizer: is saved with the generator, so that a checkpoint can be sampled from.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class Checkpoints:
         shared: dict[str, Part],
         own: dict[str, Part],
         fingerprint: int,
+        tokenizer: PreTrainedTokenizerBase | None,
     ):
         self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
+        self.tokenizer = tokenizer
         self.shared: dict[str, Part] = {"session": session, "best": best, **shared}
         self.own: dict[str, Part] = {**own, "random": RandomState()}  # last, since loading the others may draw numbers
 
@@ -106,10 +109,9 @@ class Checkpoints:
             RunFolderError: it cannot be written.
         """
         session = self.session
-        models = self.models.named()
-        check_same_weights(session.accelerator, models)
+        check_same_weights(session.accelerator, self.models.named())
         with agreed(session.accelerator):
-            check_finite_weights(models, session)
+            check_finite_weights(self.models.named(), session)
         writer = CheckpointWriter(session.folder.checkpoints, f"{PREFIX}{session.state.global_step}")
         self.best.name_checkpoint(writer.path.name)
         for write in (self._write_shared, self._write_own, self._seal):
@@ -123,6 +125,8 @@ class Checkpoints:
             writer.begin()
             for name, model in self.models.named().items():
                 model.save_pretrained(writer.aside / name)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(writer.aside / "generator")
             torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
 
     def _write_own(self, writer: CheckpointWriter) -> None:
@@ -132,10 +136,10 @@ class Checkpoints:
     def _seal(self, writer: CheckpointWriter) -> None:
         session = self.session
         if session.is_main:
-            facts = {"metrics_lines": session.folder.count_metrics(), "training_data": self.fingerprint}
-            writer.commit(
-                facts | {"processes": session.accelerator.num_processes, "models": list(self.models.named())}
-            )
+            session.folder.update_recipe()
+            processes, lines = session.accelerator.num_processes, session.folder.count_metrics()
+            facts = {"metrics_lines": lines, "training_data": self.fingerprint, "processes": processes}
+            writer.commit(facts | {"models": list(self.models.named())})
             rotate(session.folder.checkpoints, session.args.save_total_limit, keep=self.best.checkpoint)
 
     def open_run(self) -> None:
@@ -152,8 +156,7 @@ class Checkpoints:
                         tidy(session.folder.checkpoints)
                     resumed = self.find()
                 session.folder.open(resuming, session.args.overwrite_run)
-        if session.accelerator.num_processes > 1:
-            (resumed,) = broadcast_object_list([resumed])
+        (resumed,) = broadcast_object_list([resumed])
         if resumed is not None:
             with agreed(session.accelerator):
                 self.resume(resumed)
@@ -171,18 +174,14 @@ class Checkpoints:
             path = Path(str(named))
             if (broken := fault(path)) is None:
                 return path
-            raise RunFolderError(
-                f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})",
-                fix="give the folder of another one, or `true` for the newest whole one",
-            )
+            problem = f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})"
+            raise RunFolderError(problem, fix="give the folder of another one, or `true` for the newest whole one")
         for path in reversed(checkpoints(folder)):
             if (broken := fault(path)) is None:
                 return path
             self.session.say("Skipping corrupt %s: %s", path.name, broken)
-        raise RunFolderError(
-            f"no complete checkpoint in {str(folder)!r} to resume from",
-            fix="check `training.output_dir`, or start again without resume_from_checkpoint",
-        )
+        fix = "check `training.output_dir`, or start again without resume_from_checkpoint"
+        raise RunFolderError(f"no complete checkpoint in {str(folder)!r} to resume from", fix=fix)
 
     def resume(self, path: Path) -> None:
         """Take back everything, and forget what the run did after this checkpoint.
@@ -191,18 +190,16 @@ class Checkpoints:
             RunFolderError: it is of another run, or damaged.
         """
         session = self.session
-        differences = session.folder.recipe_differences(path)
-        for difference in differences:
+        for difference in (differences := session.folder.recipe_differences(path)):
             session.say("The recipe differs from the checkpoint's: %s", difference)
         try:
             metrics_lines = self._load(path)
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
             why = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-            raise RunFolderError(
-                f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})",
-                fix="resume with the recipe that it was made with, or name an older checkpoint",
-            ) from error
+            problem = f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})"
+            fix = "resume with the recipe that it was made with, or name an older checkpoint"
+            raise RunFolderError(problem, fix=fix) from error
         if session.is_main:
             with writable(session.folder.path):
                 later = remove_after(session.folder.checkpoints, session.state.global_step)
@@ -225,10 +222,8 @@ class Checkpoints:
         own = self.own if number == saved else {name: p for name, p in self.own.items() if name != "random"}
         _load_parts(own, path / f"process-{min(index, saved - 1)}.pt", session)
         if number != saved:
-            session.say(
-                "The checkpoint is of %d processes, this run has %d: it goes on with other batches and random numbers",
-                *(saved, number),
-            )
+            counts = f"The checkpoint is of {saved} processes, this run has {number}"
+            session.say("%s: it goes on with other batches and random numbers", counts)
             set_seed(seeded((session.args.seed, session.state.global_step, index)) % 2**32)
         if facts["training_data"] != self.fingerprint:
             session.say("The training data differ from those of the checkpoint; going on with the new ones")
@@ -237,6 +232,8 @@ class Checkpoints:
 
 def _load_parts(parts: dict[str, Part], path: Path, session: Session) -> None:
     state = torch.load(path, map_location=session.device, weights_only=True)
+    if lacking := [name for name in parts if name not in state]:
+        raise ValueError(f"{path.name} has no state of {', '.join(lacking)}")
     for name, part in parts.items():
         part.load_state_dict(state[name])
 
@@ -255,13 +252,10 @@ def check_finite_weights(models: dict[str, PreTrainedModel], session: Session) -
     """
     named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
     finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
-    bad = [name for name, good in zip(named, finite, strict=True) if not good]
-    if bad:
-        raise TrainingError(
-            f"weights that are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}) at step "
-            f"{session.state.global_step}; no checkpoint is made of them",
-            fix=f"lower the learning rate or clip the gradient, and {way_back(session.folder.checkpoints)}",
-        )
+    if bad := [name for name, good in zip(named, finite, strict=True) if not good]:
+        problem = f"weights that are not finite ({some_of(bad)}) at step {session.state.global_step}"
+        fix = f"lower the learning rate or clip the gradient, and {way_back(session.folder.checkpoints)}"
+        raise TrainingError(f"{problem}; no checkpoint is made of them", fix=fix)
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -300,15 +294,10 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint to go back to, if there is any."""
-    return next((path for path in reversed(checkpoints(folder)) if fault(path) is None), None)
-
-
 def way_back(folder: Path) -> str:
     """The remedy for a run that went wrong, as part of a message."""
-    whole = newest_whole(folder)
-    return "start again" if whole is None else f"resume from {whole.name} with resume_from_checkpoint=true"
+    whole = next((path.name for path in reversed(checkpoints(folder)) if fault(path) is None), None)
+    return f"resume from {whole} with resume_from_checkpoint=true" if whole else "start again"
 
 
 def rotate(folder: Path, limit: int | None, keep: str | None) -> None:
@@ -369,11 +358,8 @@ class CheckpointWriter:
 
     def commit(self, progress: dict[str, Any]) -> None:
         """Seal the files with a list of them, and give the folder its name: from now on it counts."""
-        files = {
-            path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)]
-            for path in sorted(self.aside.rglob("*"))
-            if path.is_file()
-        }
+        paths = sorted(path for path in self.aside.rglob("*") if path.is_file())
+        files = {path.relative_to(self.aside).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
         (self.aside / COMPLETE).write_text(json.dumps(progress | {"files": files}, indent=1), encoding="utf-8")
         for path in (*self.aside.rglob("*"), self.aside):
             _flush(path)
@@ -394,14 +380,8 @@ class CheckpointWriter:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(self.aside, ignore_errors=True)
-            whole = newest_whole(self.path.parent)
-            left = (
-                f"{whole.name} is untouched: resume from it" if whole else "there is none to resume from: start again"
-            )
-            raise RunFolderError(
-                f"cannot write {str(self.path)!r} ({str(error).strip()})",
-                fix=f"make room on the disk, or check its permissions; {left}",
-            ) from error
+            fix = f"make room on the disk, or check its permissions, and {way_back(self.path.parent)}"
+            raise RunFolderError(f"cannot write {str(self.path)!r} ({str(error).strip()})", fix=fix) from error
 
 
 def _flush(path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from ..data.tokenization import decode, one_line
+from ..data.lines import one_line
+from ..data.tokenization import decode
 from ..evaluation.base import Evaluator
 from ..evaluation.record import Estimate
 from ..generation.modes import evaluating
@@ -32,15 +32,7 @@ EVALUATION = 4
 class Evaluation:
     """Measures the generator now and then; nothing that training does depends on it.
 
-    Args:
-        session: of the run.
-        models: the generator is measured.
-        data: gives the prompts.
-        units: what is done so far.
-        best: the best evaluation.
-        evaluators: measurements; each sees the same samples.
-        tokenizer: writes samples as text.
-        max_new_tokens: T.
+    All evaluators see the same continuations, of at most `max_new_tokens`, of prompts in `data`.
     """
 
     def __init__(
@@ -50,13 +42,13 @@ class Evaluation:
         data: TrainingData,
         units: Units,
         best: Best,
-        evaluators: Iterable[Evaluator],
+        evaluators: list[Evaluator],
         tokenizer: PreTrainedTokenizerBase | None,
         max_new_tokens: int,
     ):
         self.session, self.models, self.data, self.units, self.best = session, models, data, units, best
-        self.evaluators, self.tokenizer, self.max_new_tokens = list(evaluators), tokenizer, max_new_tokens
-        self.last: dict[str, Any] = {}  # name, global_step, results
+        self.evaluators, self.tokenizer, self.max_new_tokens = evaluators, tokenizer, max_new_tokens
+        self.last: dict[str, Any] = {}  # name, global_step, results, flags
 
     def due(self, phase: Phase, done: int, total: int) -> bool:
         """Whether a unit is followed by an evaluation: by the settings, or because a callback asked for one."""
@@ -68,49 +60,40 @@ class Evaluation:
 
     @torch.no_grad()
     def run(self, name: str) -> dict[str, Estimate]:
-        """Draw samples and measure the generator.
-
-        Args:
-            name: of the evaluation, and of the file that the first samples are written to.
-        """
-        session = self.session
-        samples = self._draw()
+        """Draw samples and measure the generator; the first are written to a file of this name."""
+        session, samples = self.session, self._draw()
         results = self._measure(samples)
         texts = [one_line(text) for text in decode(samples.select(slice(0, SHOWN_SAMPLES)), self.tokenizer)]
-        step = session.state.global_step
-        self.last = {"name": name, "global_step": step, "results": {key: r.to_dict() for key, r in results.items()}}
         if session.is_main:
             session.folder.write_samples(name, texts)
+        measured = {key: result.to_dict() for key, result in results.items()}
+        flags = [flag for evaluator in self.evaluators for flag in evaluator.flags]
+        self.last = {"name": name, "global_step": session.state.global_step, "results": measured, "flags": flags}
         metrics = {key: result.value for key, result in results.items()}
         # callbacks of transformers look for names with the prefix `eval_`
-        prefixed = {f"eval_{key}": value for key, value in metrics.items()}
-        session.call("on_evaluate", metrics=metrics | prefixed, texts=texts)
+        metrics |= {f"eval_{key}": value for key, value in metrics.items()}
+        session.call("on_evaluate", metrics=metrics, texts=texts)
         self.best.consider(self.last, results)
         return results
 
     def _draw(self) -> Samples:
         """As many samples as `eval_samples`, of all processes, from a random source of their own."""
-        args, accelerator = self.session.args, self.session.accelerator
+        args, accelerator, generator = self.session.args, self.session.accelerator, self.models.generator
         seed = (args.seed, EVALUATION, accelerator.process_index, *self.units.done.values())
         rng = torch.Generator(device=self.session.device).manual_seed(seeded(seed))
         share = -(-args.eval_samples // accelerator.num_processes)
         prompts = self.data.take((args.seed, EVALUATION), share)
-        drawn = sample(
-            self.models.generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask
-        )
-        if accelerator.num_processes > 1:
-            drawn = drawn.map(accelerator.gather)
-        return drawn.select(slice(0, args.eval_samples))
+        drawn = sample(generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask)
+        return drawn.map(accelerator.gather).select(slice(0, args.eval_samples))
 
     def _measure(self, samples: Samples) -> dict[str, Estimate]:
         """All results. Evaluators are shared out among the processes: each sees all samples."""
-        accelerator, found = self.session.accelerator, []
-        with evaluating(self.models.generator):
+        accelerator, generator, found = self.session.accelerator, self.models.generator, []
+        with evaluating(generator):
             for index, evaluator in enumerate(self.evaluators):
                 if index % accelerator.num_processes == accelerator.process_index:
-                    found.append((index, evaluator.evaluate(self.models.generator, samples, self.session.args.seed)))
-        if accelerator.num_processes > 1:
-            found = sorted(gather_object(found), key=lambda pair: pair[0])
+                    found.append((index, evaluator.evaluate(generator, samples, self.session.args.seed)))
+        found = sorted(gather_object(found), key=lambda pair: pair[0])
         return {name: result for _, results in found for name, result in results.items()}
 
     def state_dict(self) -> dict[str, Any]:

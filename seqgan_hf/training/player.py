@@ -24,10 +24,7 @@ class Player:
 
     Args:
         name: `generator` or `discriminator`, for logs.
-        model: what is trained.
-        learning_rate: of the optimizer.
         max_norm: the total norm that gradients are clipped to; 0 does not clip.
-        session: of the run.
         progress: where metrics go.
     """
 
@@ -95,10 +92,9 @@ class Player:
         where = f"{self.name} at step {self.session.state.global_step} ({self.progress.position})"
         self.session.say("The loss or gradient of the %s is not finite; skipping this step", where)
         if self.bad_steps >= MAX_BAD_STEPS:
-            raise TrainingError(
-                f"the loss or gradient of the {where} was not finite, {self.bad_steps} times in a row",
-                fix=f"lower the learning rate or clip the gradient, and {way_back(self.session.folder.checkpoints)}",
-            )
+            problem = f"the loss or gradient of the {where} was not finite, {self.bad_steps} times in a row"
+            back = way_back(self.session.folder.checkpoints)
+            raise TrainingError(problem, fix=f"lower the learning rate or clip the gradient, and {back}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "bad_steps": self.bad_steps}

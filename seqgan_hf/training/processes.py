@@ -66,10 +66,7 @@ def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
     Raises:
         TrainingError: on all processes, if any has others.
     """
-    if accelerator.num_processes == 1:
-        return
-    every = gather_object([fingerprint])
-    if len(set(every)) > 1:
+    if len(set(gather_object([fingerprint]))) > 1:
         raise TrainingError("the training data differ between processes", fix="copy the same files to every machine")
 
 
@@ -84,14 +81,16 @@ def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]
     named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
     own = torch.stack([fingerprint(parameter) for parameter in named.values()])
     everyone = accelerator.gather(own).view(accelerator.num_processes, -1)
-    differ = [
-        name for name, same in zip(named, (everyone == everyone[0]).all(dim=0).tolist(), strict=True) if not same
-    ]
-    if differ:
-        raise TrainingError(
-            f"model weights differ between processes ({', '.join(differ[:3])}{', ...' if len(differ) > 3 else ''})",
-            fix="change no weights on one process only, and resume from the last checkpoint",
-        )
+    equal = (everyone == everyone[0]).all(dim=0).tolist()
+    if differ := [name for name, same in zip(named, equal, strict=True) if not same]:
+        problem = f"model weights differ between processes ({some_of(differ)})"
+        fix = "change no weights on one process only, and resume from the last checkpoint"
+        raise TrainingError(problem, fix=fix)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first three names, for a message."""
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
@@ -162,7 +161,6 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         words = str(error).lower()
         if accelerator.num_processes == 1 or not any(mark in words for mark in LOST):
             raise
-        raise TrainingError(
-            f"another of the {accelerator.num_processes} processes does not answer",
-            fix="read its messages above, and resume from the last checkpoint with resume_from_checkpoint=true",
-        ) from error
+        fix = "read its messages above, and resume from the last checkpoint with resume_from_checkpoint=true"
+        problem = f"another of the {accelerator.num_processes} processes does not answer"
+        raise TrainingError(problem, fix=fix) from error

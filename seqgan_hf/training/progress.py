@@ -21,11 +21,7 @@ from .session import Session
 
 
 class Progress:
-    """Collects metrics during a unit of work and reports their means when it is done.
-
-    Args:
-        session: of the run.
-    """
+    """Collects metrics during a unit of work and reports their means when it is done."""
 
     def __init__(self, session: Session):
         self.session, self.meter = session, Meter(session.device)
@@ -44,22 +40,15 @@ class Progress:
 
     def measure(self, done: int, total: int) -> dict[str, float]:
         """Means and speed of the unit that was just done, the `done`th of `total`."""
-        values = self._means() | self._speed()
-        values["phase_seconds_left"] = round(self.meter.seconds_left(done, total), 3)
-        return values
+        values = self._means() | rates(gather_object([self.meter.work()]))
+        return values | {"phase_seconds_left": round(self.meter.seconds_left(done, total), 3)}
 
     def report(
         self, phase: Phase, done: int, total: int, values: Mapping[str, float], results: Mapping[str, Estimate]
     ) -> None:
-        """Write the line of a unit into metrics.jsonl and hand it to the callbacks.
-
-        Args:
-            phase, done, total: the unit.
-            values: of `measure`.
-            results: of an evaluation, if there was one.
-        """
+        """Write a unit's values of `measure` and results of its evaluation, if any, and hand them to the callbacks."""
         session, unit = self.session, UNITS[phase]
-        metrics = {**values, **{name: result.value for name, result in results.items()}}
+        metrics = dict(values) | {name: result.value for name, result in results.items()}
         intervals = {name: [r.low, r.high] for name, r in results.items() if r.low is not None}
         signatures = {name: result.signature for name, result in results.items() if result.signature}
         record = {name: found for name, found in [("intervals", intervals), ("signatures", signatures)] if found}
@@ -76,21 +65,15 @@ class Progress:
     def _means(self) -> dict[str, float]:
         """The means of what was collected in a unit, over the processes that did."""
         device = self.session.device
-        own = {
-            name: float(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device) for v in values]).mean())
-            for name, values in self._collected.items()
-        }
+        own = {}
+        for name, collected in self._collected.items():
+            tensors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in collected]
+            own[name] = float(torch.stack(tensors).mean())
         self._collected.clear()
         values: dict[str, list[float]] = defaultdict(list)
-        for name, value in sorted(item for means in self._of_all(own) for item in means.items()):
+        for name, value in sorted(item for means in gather_object([own]) for item in means.items()):
             values[name].append(value)
         return {name: sum(means) / len(means) for name, means in values.items()}
-
-    def _speed(self) -> dict[str, float]:
-        return rates(self._of_all(self.meter.work()))
-
-    def _of_all(self, own: dict[str, float]) -> list[dict[str, float]]:
-        return gather_object([own]) if self.session.accelerator.num_processes > 1 else [own]
 
     def state_dict(self) -> dict[str, Any]:
         return {name: [float(value) for value in values] for name, values in self._collected.items()}
@@ -100,11 +83,7 @@ class Progress:
 
 
 class Meter:
-    """Counts the work of this process between two reports.
-
-    Args:
-        device: where the models are.
-    """
+    """Counts the work of this process, whose models are on `device`, between two reports."""
 
     def __init__(self, device: torch.device):
         self.device, self.phase = device, ""
@@ -146,14 +125,10 @@ class Meter:
 def rates(work: list[dict[str, float]]) -> dict[str, float]:
     """Values to log from the `work` of all processes: rates of all together, the memory of the largest."""
     seconds = max(own["seconds"] for own in work)
-    values = {}
-    for name in ("sequences", "tokens", "rollouts"):
-        if total := sum(own[name] for own in work):
-            values[f"{name}_per_second"] = round(total / seconds, 1)
-    for name in ("peak_memory_gib", "peak_gpu_memory_gib"):
-        if name in work[0]:
-            values[name] = round(max(own[name] for own in work), 3)
-    return values
+    totals = {name: sum(own[name] for own in work) for name in ("sequences", "tokens", "rollouts")}
+    memory = [name for name in ("peak_memory_gib", "peak_gpu_memory_gib") if name in work[0]]
+    values = {f"{name}_per_second": round(total / seconds, 1) for name, total in totals.items() if total}
+    return values | {name: round(max(own[name] for own in work), 3) for name in memory}
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

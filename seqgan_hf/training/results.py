@@ -5,86 +5,68 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..evaluation.base import Evaluator
+from ..data import decode_ids
 from ..evaluation.likelihood import HeldOutNLL
+from ..evaluation.loading import conditions
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
 from ..runs.card import describe_model, public_recipe, versions
 from ..runs.folder import writable
 from ..runs.hub import classifier_tokenizer
-from .batches import InMemoryData, TrainingData
+from .batches import InMemoryData
 from .checkpoint import load_weights
-from .parts import Parts
+from .evaluation import EVALUATION, Evaluation
 from .processes import agreed
 from .session import Session
 
 
-def save_results(
-    session: Session,
-    models: Models,
-    objective: Objective,
-    tokenizer: PreTrainedTokenizerBase | None,
-    data: TrainingData,
-    max_new_tokens: int,
-    parts: Parts,
-) -> None:
-    """Write both players with their tokenizers, the last ones or the best, and `summary.json`."""
-    evaluation, best, folder = parts.evaluation.last, parts.best, session.folder
+def save_results(objective: Objective, measured: Evaluation) -> None:
+    """Write both players with their tokenizers, the last ones or the best, and `summary.json`.
+
+    Args:
+        objective: of the run.
+        measured: the part that measured the run, with its models, data and tokenizer.
+    """
+    session, models, best, last = measured.session, measured.models, measured.best, measured.last
     if session.args.load_best_model_at_end and best.checkpoint:
-        evaluation = best.evaluation | {"of_these_weights": True}
+        last = best.evaluation | {"of_these_weights": True}
         for name, model in models.players().items():  # copies may not have been there yet
-            load_weights(model, folder.checkpoints / best.checkpoint / name)
-    # `generate` and pipelines then write what the generator was trained to write
-    models.generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=max_new_tokens)
+            load_weights(model, session.folder.checkpoints / best.checkpoint / name)
     with agreed(session.accelerator):
         if session.is_main:
-            facts = (data, max_new_tokens, parts.evaluation.evaluators, evaluation, parts.units.done)
-            with writable(folder.path):
-                _save_players(session, models, objective, tokenizer)
-                folder.write_summary(summarize(session, models, objective, *facts))
+            with writable(session.folder.path):
+                for name, model in models.players().items():
+                    model.save_pretrained(session.folder.path / name)
+                if measured.tokenizer is not None:
+                    _save_tokenizers(session, models, objective, measured.tokenizer)
+                session.folder.write_summary(summarize(objective, measured, last))
 
 
-def _save_players(
-    session: Session, models: Models, objective: Objective, tokenizer: PreTrainedTokenizerBase | None
+def _save_tokenizers(
+    session: Session, models: Models, objective: Objective, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    models.generator.save_pretrained(session.folder.generator)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(session.folder.generator)
-    if models.discriminator is not None:
-        models.discriminator.save_pretrained(session.folder.discriminator)
-        if tokenizer is not None:
-            _save_discriminator_tokenizer(session, models.generator, objective, tokenizer)
-
-
-def _save_discriminator_tokenizer(
-    session: Session, generator: PreTrainedModel, objective: Objective, tokenizer: PreTrainedTokenizerBase
-) -> None:
+    tokenizer.save_pretrained(session.folder.generator)
     own: PreTrainedTokenizerBase | None = tokenizer
     if objective.adversary == "classifier":
-        eos, _ = special_tokens(generator)
+        eos, _ = special_tokens(models.generator)
         own = classifier_tokenizer(tokenizer, eos[0] if eos else None)
     if own is None:
         session.say("The tokenizer is not a fast one, so none is saved for the discriminator")
-    else:
+    elif models.discriminator is not None:
         own.save_pretrained(session.folder.discriminator)
 
 
-def summarize(
-    session: Session,
-    models: Models,
-    objective: Objective,
-    data: TrainingData,
-    max_new_tokens: int,
-    evaluators: list[Evaluator],
-    evaluation: dict[str, Any],
-    done: dict[str, int],
-) -> dict[str, Any]:
-    """What the model card needs to know, ready for JSON."""
+def summarize(objective: Objective, measured: Evaluation, last: dict[str, Any]) -> dict[str, Any]:
+    """What the model card needs to know, ready for JSON; `last` is the evaluation to show."""
+    session, data, models = measured.session, measured.data, measured.models
+    generator, opponent = models.generator, models.discriminator
+    # what the first sample of an evaluation continues
+    first = conditions(data.take((session.args.seed, EVALUATION), 1))
+    prompt = "" if measured.tokenizer is None else decode_ids(measured.tokenizer, first)[0]
     rows, step = data.samples if isinstance(data, InMemoryData) else None, session.state.global_step
-    held_out = next((e.held_out.batch_size for e in evaluators if isinstance(e, HeldOutNLL)), None)
-    opponent = models.discriminator
+    held_out = next((e.held_out.batch_size for e in measured.evaluators if isinstance(e, HeldOutNLL)), None)
     recipe = session.folder.recipe
     return {
         "objective": {
@@ -92,17 +74,17 @@ def summarize(
             "description": (inspect.getdoc(objective) or "").partition("\n\n")[0],
             "citation": objective.citation,
         },
-        "generator": describe_model(models.generator),
+        "generator": describe_model(generator),
         "discriminator": None if opponent is None else {**describe_model(opponent), "kind": objective.adversary},
         "data": {
             "train": None if rows is None else rows.batch_size,
             "held_out": held_out,
-            "vocab_size": vocabulary_size(models.generator),
-            "max_new_tokens": max_new_tokens,
-            "conditional": rows is not None and rows.prompt.shape[1] > 1,
+            "vocab_size": vocabulary_size(generator),
+            "max_new_tokens": measured.max_new_tokens,
+            "prompt": prompt,
         },
-        "evaluation": {"of_these_weights": evaluation["global_step"] == step} | evaluation if evaluation else {},
-        "progress": {name: count for name, count in done.items() if count},
+        "evaluation": {"of_these_weights": last["global_step"] == step} | last if last else {},
+        "progress": {name: count for name, count in measured.units.done.items() if count},
         "global_step": step,
         "seconds": session.seconds,
         "versions": versions(),

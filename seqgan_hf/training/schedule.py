@@ -28,11 +28,8 @@ def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[T
     )
     for turn in turns:
         if turn.phase not in UNITS:
-            raise UserError(
-                f"{type(objective).__name__} schedules the phase {turn.phase!r}",
-                f"one of {', '.join(UNITS)}",
-                "name one of these",
-            )
+            problem = f"{type(objective).__name__} schedules the phase {turn.phase!r}"
+            raise UserError(problem, f"one of {', '.join(UNITS)}", "name one of these")
     if objective.adversary is None:
         turns = [turn._replace(discriminator_steps=0) for turn in turns if turn.phase != "pretrain_discriminator"]
     done: dict[str, int] = {}

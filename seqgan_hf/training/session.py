@@ -47,8 +47,7 @@ class Session:
 
     def __init__(self, args: AdversarialTrainingArguments, recipe: str | None):
         self.args = args
-        # `None` leaves it to the launcher
-        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else None
+        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else None  # `None` leaves it to the launcher
         self.accelerator = Accelerator(mixed_precision=precision, cpu=args.use_cpu)
         # several processes on CPUs are told `cpu:0`, which `torch.load` does not know
         self.device = torch.device("cpu") if self.accelerator.device.type == "cpu" else self.accelerator.device
@@ -64,7 +63,7 @@ class Session:
 
     def watch(
         self,
-        callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
+        callbacks: Sequence[TrainerCallback],
         generator: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None,
         optimizer: torch.optim.Optimizer,

@@ -21,13 +21,14 @@ from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
-from .checks import check_enough_data, check_fakes, check_generator, check_models, check_objective, check_pretraining
-from .parts import make_parts
+from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining
+from .parts import Parts
 from .player import Player
 from .processes import share_weights, together
 from .results import save_results
 from .schedule import schedule
 from .session import Session
+from .suppression import suppress_special_tokens
 
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other; 4 is that of evaluations.
@@ -46,7 +47,8 @@ class AdversarialTrainer:
         train_dataset: rows with `input_ids` and, for conditional generation, `prompt_ids` (see `data.Corpus`); or
             `Samples`.
         eval_dataset: held-out rows of the same kind; NLL_test is measured on them.
-        processing_class: the tokenizer; it is saved with the generator and writes the samples as text.
+        processing_class: the tokenizer; it is saved with the generator, writes the samples as text, and says which
+            tokens stand for no text: the generator never writes these unless a training sequence holds them.
         callbacks: `TrainerCallback`s, besides those of `args.report_to`.
         evaluators: further measurements of the generator at every evaluation.
         pretraining: how the generator is pretrained; maximum likelihood by default.
@@ -74,24 +76,30 @@ class AdversarialTrainer:
         self.session = session = Session(args, recipe)
         self.args, self.tokenizer = args, processing_class
         self.objective, self.pretraining = objective, pretraining or MLE()
-        check_objective(objective)
         self.turns = schedule(objective, args)
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
-        place = (accelerator.process_index, accelerator.num_processes)
-        self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, device, *place)
+        place = (device, accelerator.process_index, accelerator.num_processes)
+        self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
+        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
-        check_models(generator, discriminator, objective, self.data, self.max_new_tokens)
         check_pretraining(self.pretraining)
+        # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
+        generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
         self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
+        check_models(self.models, self.data, self.max_new_tokens)
         for model in self.models.players().values():
             nn.Module.to(model, device)
+        if processing_class is not None:
+            suppress_special_tokens(self.models.players().values(), self.data, processing_class)
+        for given in (self.objective, self.pretraining):
+            given.check(self.models)
         share_weights(accelerator, self.models.named())
-        evaluators = list(evaluators)
+        held_out: list[Evaluator] = []
         if eval_dataset is not None:
-            evaluators.insert(0, HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device)))
+            held_out = [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device), processing_class)]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
-        known = (evaluators, processing_class, self.max_new_tokens, callbacks or [])
-        self.parts = make_parts(session, self.models, objectives, self.data, *known)
+        known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
+        self.parts = Parts(session, self.models, objectives, self.data, *known)
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
 
@@ -108,9 +116,7 @@ class AdversarialTrainer:
             with self.parts.units.interruptible(), closing(self.parts.bar):
                 for turn in self.turns:
                     self._take(turn)
-            save_results(
-                self.session, self.models, self.objective, self.tokenizer, self.data, self.max_new_tokens, self.parts
-            )
+            save_results(self.objective, self.parts.evaluation)
             self.session.call("on_train_end")
 
     def _take(self, turn: Turn) -> None:
@@ -143,17 +149,18 @@ class AdversarialTrainer:
     def generator_step(self, objective: Objective, batches: list[Samples], player: Player) -> None:
         """Draw sequences, credit their tokens, and follow the gradient of the mean loss over `batches`."""
         models, autocast = self.models, self.session.accelerator.autocast
+        models.generator.train()
         if objective.draws:
             # grad log G(y) is that of the policy that drew y. Under dropout it would be another's, and even a constant
             # reward would have an effect: it pulls the weights without dropout towards those with it.
             train_without_dropout(models.generator)
-        else:
-            models.generator.train()
         if models.discriminator is not None:
             train_without_dropout(models.discriminator)
         with frozen(models.discriminator):
-            drawn = [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
+            drawn: list[tuple[Samples, Samples | None]] = []
             for _ in range(objective.updates):
+                self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn
+                drawn = drawn or [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
                 for real, fake in drawn:
                     with autocast():
                         loss = objective.generator_loss(models, real, fake)
@@ -165,18 +172,13 @@ class AdversarialTrainer:
 
     def _draw(self, objective: Objective, real: Samples) -> Samples:
         with torch.no_grad(), self.session.accelerator.autocast():
-            fake, metrics = objective.credit(
-                self.models, real, objective.sample(self.models, real, self.max_new_tokens)
-            )
+            fake = objective.sample(self.models, real, self.max_new_tokens)
+            fake, metrics = objective.credit(self.models, real, fake)
         self.parts.progress.add(metrics)
         return fake
 
     def train_discriminator(self, index: int) -> None:
-        """One d-step: fresh samples of G, and some epochs of telling them from real sequences.
-
-        Args:
-            index: of the d-step among all of the run.
-        """
+        """The d-step of this index in the run: fresh samples of G, and some epochs of telling them from real ones."""
         half, player = self.args.discriminator_batch_size // 2, self.parts.players["discriminator"]
         prompts, fakes = self.draw_fakes(index)
         with frozen(self.models.generator):
@@ -186,6 +188,7 @@ class AdversarialTrainer:
                 paired = self.objective.paired
                 real = prompts.epoch((*seed, 0), half) if paired else self.data.endless((*seed, 1), half)
                 for group in self._groups(zip(fakes.epoch((*seed, 0), half), real, strict=False)):
+                    self.session.call("on_step_begin")
                     self.models.discriminator.train()
                     for fake, real_batch in group:
                         with self.session.accelerator.autocast():
@@ -211,15 +214,10 @@ class AdversarialTrainer:
             group = list(itertools.islice(batches, self.args.gradient_accumulation_steps))
             if any(self.session.vote(not group, self.session.control.should_training_stop)):
                 return
-            self.session.call("on_step_begin")
             yield group
 
     def evaluate(self, name: str = "evaluation") -> dict[str, Estimate]:
-        """Draw samples and measure the generator; nothing that training does depends on it.
-
-        Args:
-            name: of the file that the first samples are written to.
-        """
+        """Draw samples and measure the generator; the first are written to a file of this name."""
         return self.parts.evaluation.run(name)
 
     def _report(self, turn: Turn, done: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import Interrupted
 from ..objectives.base import Phase
 from ..runs.record import UNITS
 from .checkpoint import Checkpoints, checkpoints
@@ -14,16 +15,8 @@ from .progress import Progress
 from .session import Session
 
 
-class Interrupted(Exception):
-    """The user asked a run to end; a checkpoint has been saved."""
-
-
 class Units:
     """Counts what is done: epochs, d-steps of the pretraining, rounds, and the steps within a round.
-
-    Args:
-        session: of the run.
-        progress: is told of each unit that begins.
 
     Attributes:
         done: units of each phase, and steps of the present round; evaluations draw their seeds from these.
@@ -47,7 +40,6 @@ class Units:
             session.call("on_epoch_begin")
             yield self.done[phase]
             self._count(phase)
-            self._vote()
             self.done["generator_steps"] = self.done["discriminator_steps"] = 0
             self._save_if_due(self.done[phase], total)
             self._stop_if_interrupted()
@@ -57,19 +49,15 @@ class Units:
         while self.done[name] < total and not self.session.control.should_training_stop:
             yield self.done[name]
             self._count(name)
-            self._vote()
             self._stop_if_interrupted()
 
     def _count(self, name: str) -> None:
+        """Count a unit, and vote on what follows: signals and callbacks may reach one process only."""
         self.done[name] += 1
         self.discriminator_steps += name in ("pretrain_discriminator", "discriminator_steps")
-
-    def _vote(self) -> None:
-        """Signals and callbacks may reach one process only."""
-        control = self.session.control
-        interrupted, control.should_training_stop, control.should_save = self.session.vote(
-            self._signal is not None, control.should_training_stop, control.should_save
-        )
+        control, signalled = self.session.control, self._signal is not None
+        votes = self.session.vote(signalled, control.should_training_stop, control.should_save)
+        interrupted, control.should_training_stop, control.should_save = votes
         if interrupted and self._signal is None:
             self._signal = signal.SIGTERM
 
@@ -83,16 +71,19 @@ class Units:
     def interrupt(self, number: int = signal.SIGINT) -> None:
         """End the run after the unit in progress, as if this signal had come."""
         if self._signal is None:
-            self.session.say("%s", self._farewell())
+            kept = checkpoints(self.session.folder.checkpoints)  # their bytes are not read: that takes long
+            again = f"resume from {kept[-1].name}" if kept else "start again, as there is no checkpoint yet"
+            self.session.say(  # launchers kill what does not end soon, and a unit may take longer
+                "Stopping after this unit (an epoch of pretraining, the g-steps of a round, a d-step) and saving a "
+                "checkpoint; if it is killed before, %s. Ctrl-C again stops now",
+                again,
+            )
         self._signal = number
 
     def _stop_if_interrupted(self) -> None:
         if self._signal is not None:
-            path = self.checkpoints.save()
-            raise Interrupted(
-                f"Interrupted; a checkpoint is saved in {path}. To go on, run the same command with "
-                "--training.resume_from_checkpoint true."
-            )
+            saved = f"Interrupted; a checkpoint is saved in {self.checkpoints.save()}"
+            raise Interrupted(f"{saved}. To go on, run the same command with --training.resume_from_checkpoint true.")
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -112,15 +103,6 @@ class Units:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-    def _farewell(self) -> str:
-        """What a signal is answered with; launchers kill what does not end soon, and a unit may take longer."""
-        kept = checkpoints(self.session.folder.checkpoints)  # their bytes are not read: a signal is answered at once
-        again = f"resume from {kept[-1].name}" if kept else "start again, as there is no checkpoint yet"
-        return (
-            "Stopping after this unit (an epoch of pretraining, the g-steps of a round, a d-step) and saving a "
-            f"checkpoint; if it is killed before, {again}. Ctrl-C again stops now"
-        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": dict(self.done), "discriminator_steps": self.discriminator_steps}

@@ -1,6 +1,7 @@
-"""Time and peak memory of reading and tokenizing a corpus of random words.
+"""Time and peak memory of reading and tokenizing a corpus of random words, and of one epoch of padded batches.
 
     python -m tests.benchmarks.measure_corpus word:1000000 word:5000000 bpe:1000000 unigram:1000000 char:1000000
+    python -m tests.benchmarks.measure_corpus word:200000 word:200000:stream
 
 Every size runs in a process of its own, without a cache. Memory is what the process itself holds (`RssAnon`); pages of
 memory-mapped files, which the system takes back when it needs them, are not counted.
@@ -15,9 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 
 WORDS_A_LINE, DIFFERENT_WORDS = 10, 20_000
+MAX_LENGTH, BATCH_SIZE = 24, 64
 
 
 def write_corpus(path: Path, lines: int) -> None:
@@ -40,11 +43,12 @@ def own_memory() -> float:
     raise RuntimeError("/proc/self/status has no RssAnon")
 
 
-def measure(lines: int, level: str) -> None:
-    """Load once, and print the time and the memory before and at the peak."""
+def measure(lines: int, level: str, kind: str = "memory") -> None:
+    """Load once and go through it once; print times, and the memory before and at the peak."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_DATASETS_CACHE"] = folder
         from seqgan_hf.data import TextData, TokenizerConfig
+        from seqgan_hf.training.batches import training_data
 
         path = Path(folder) / "corpus.txt"
         write_corpus(path, lines)
@@ -57,23 +61,29 @@ def measure(lines: int, level: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        start, cpu = time.perf_counter(), time.process_time()
-        corpus = TextData(train_file=str(path), tokenizer=TokenizerConfig(level=level)).load()
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        times = [(time.perf_counter(), time.process_time())]
+        source = {"train_file": str(path), "tokenizer": TokenizerConfig(level=level)}
+        corpus = TextData(**source, streaming=kind == "stream", max_length=MAX_LENGTH).load()
+        times.append((time.perf_counter(), time.process_time()))
+        tokens = (corpus.bos_token_id, corpus.pad_token_id, MAX_LENGTH)
+        data, _ = training_data(corpus.train, *tokens, torch.device("cpu"))
+        read = sum(batch.batch_size for batch in data.epoch((0,), BATCH_SIZE))
+        times.append((time.perf_counter(), time.process_time()))
         done.set()
         watcher.join()
+        (load, load_cpu), (epoch, epoch_cpu) = np.diff(times, axis=0)
         print(
-            f"{lines} lines, level {level}: {seconds:.1f} s ({cpu:.1f} s of CPU time), {before:.0f} MiB before, "
-            f"{peak[0]:.0f} MiB at the peak, "
-            f"{corpus.report['train']['tokens'] + corpus.report['eval']['tokens']} tokens",
+            f"{lines} lines, level {level}, {kind}: load {load:.1f} s ({load_cpu:.1f} s of CPU time), "
+            f"an epoch of {read} lines {epoch:.1f} s ({epoch_cpu:.1f} s), {before:.0f} MiB before, "
+            f"{peak[0]:.0f} MiB at the peak",
             flush=True,
         )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
-        measure(int(sys.argv[2]), sys.argv[3])
+        measure(int(sys.argv[2]), *sys.argv[3:])
     else:
         for case in sys.argv[1:]:
-            level, size = case.split(":")
-            subprocess.run([sys.executable, __file__, "--one", size, level], check=True)
+            level, size, *kind = case.split(":")
+            subprocess.run([sys.executable, __file__, "--one", size, level, *kind], check=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoConfig
 
 from seqgan_hf.data import materialize
 from seqgan_hf.generation.likelihood import token_logprobs
@@ -31,14 +33,27 @@ SETTINGS = {
 }
 
 
-def train(folder, kind: str, **settings):
+def build(folder, kind: str, rows, **settings) -> AdversarialTrainer:
     args = AdversarialTrainingArguments(output_dir=str(folder), **(SETTINGS | settings))
-    rows = Dataset.from_list(ROWS)
-    trainer = AdversarialTrainer(
-        build_generator(kind), build_discriminator("cnn"), SeqGAN(rollouts=2), args, rows, rows
+    return AdversarialTrainer(
+        build_generator(kind), build_discriminator("cnn"), SeqGAN(rollouts=2), args, rows, Dataset.from_list(ROWS)
     )
+
+
+def train(folder, kind: str, **settings) -> AdversarialTrainer:
+    trainer = build(folder, kind, Dataset.from_list(ROWS), **settings)
     trainer.train()
     return trainer
+
+
+@pytest.mark.parametrize("prompts", [True, False])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_generator_knows_whether_it_continues_prompts(prompts, streamed, tmp_path):
+    rows = Dataset.from_list([row if prompts else {"input_ids": row["input_ids"]} for row in ROWS])
+    rows = rows.to_iterable_dataset() if streamed else rows
+    trainer = build(tmp_path / "run", "lstm", rows, num_fakes=12, max_new_tokens=2)
+    trainer.models.generator.save_pretrained(tmp_path / "saved")
+    assert AutoConfig.from_pretrained(tmp_path / "saved").conditional is prompts
 
 
 def test_the_generator_learns_to_heed_its_prompt(tmp_path):
@@ -62,7 +77,7 @@ def test_losses_count_the_continuation_only():
 
 def test_the_discriminator_reads_prompt_and_continuation():
     real = materialize(Dataset.from_list(ROWS[:3]), BOS, PAD)
-    ids, mask, _ = judged_tokens(real)
+    ids, mask, _ = judged_tokens(real, 0)
     assert [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)] == [
         [4, 4, EOS],
         [5, 5, 5, EOS],

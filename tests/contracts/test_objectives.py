@@ -1,12 +1,11 @@
 """One contract for every objective: every generator against every opponent, and expected gradients by enumeration.
 
-A new objective adds one row to `OBJECTIVES`.
+A new objective adds one row to `OBJECTIVES` in `tests/tools/objectives.py`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,52 +14,9 @@ from seqgan_hf import objectives
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import Models, Objective
 from seqgan_hf.samples import Samples
+from tests.tools.objectives import OBJECTIVES, REINFORCE, build_objective, build_opponent
 from tests.tools.tables import SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences
-from tests.tools.tiny import build_discriminator, build_generator
-
-
-REINFORCE = (0.0685856, -0.0136128, -0.0549728)  # d loss / d logits of the first token, D of `TableJudge`
-ZERO = (0.0, 0.0, 0.0)
-
-
-class Row(NamedTuple):
-    """An objective in the tests.
-
-    Attributes:
-        opponents: kinds of tiny models that it can be trained against.
-        settings: of its constructor.
-        gradient: by the logits of the first token, exactly, at the uniform generator with `TableJudge`; `None` where
-            another test enumerates it.
-        exact: settings under which that gradient holds.
-    """
-
-    opponents: tuple[str, ...]
-    settings: dict = {}
-    gradient: tuple[float, float, float] | None = None
-    exact: dict = {}
-
-
-NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
-OBJECTIVES: dict[str, Row] = {
-    "MLE": Row(NONE),
-    "Reinforce": Row(CLASSIFIERS, {"baseline": "leave_one_out"}, REINFORCE),
-    "SeqGAN": Row(CLASSIFIERS, {"rollouts": 2, "rollout_lag": 0.5}),
-    "ConstantReward": Row(NONE, {}, ZERO),
-    "RandomReward": Row(NONE),
-    "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
-    "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
-}
-CASES = [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
-
-
-def build(name: str) -> Objective:
-    return getattr(objectives, name)(**OBJECTIVES[name].settings)
-
-
-def build_opponent(kind: str):
-    if kind == "none":
-        return None
-    return build_generator(kind, seed=1) if kind in ("lstm", "gpt2") else build_discriminator(kind)
+from tests.tools.tiny import build_generator
 
 
 def step(objective: Objective, models: Models, real: Samples, length: int = 4) -> torch.Tensor:
@@ -81,7 +37,7 @@ def test_every_objective_of_the_package_has_a_row():
     ("name", "kind"), [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
 )
 def test_every_objective_trains_every_generator_against_every_opponent(generator, name, kind):
-    objective = build(name)
+    objective = build_objective(name)
     models = Models(generator, build_opponent(kind), objective.copies())
     assert (models.discriminator is None) == (objective.adversary is None)
     models.begin()
@@ -107,7 +63,7 @@ def test_every_objective_trains_every_generator_against_every_opponent(generator
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_takes_back_its_state(name):
-    objective, other = build(name), build(name)
+    objective, other = build_objective(name), build_objective(name)
     generator = build_generator("lstm")
     models = Models(generator, build_opponent(OBJECTIVES[name].opponents[0]), objective.copies())
     models.begin()

@@ -12,15 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from seqgan_hf.commands import main
+from seqgan_hf.objectives import ConstantReward, Reinforce
 from seqgan_hf.runs.folder import RunFolder, RunFolderError
 from seqgan_hf.runs.record import read_lines
 from seqgan_hf.training import checkpoint as checkpointing
 from seqgan_hf.training.checkpoint import CheckpointWriter, RandomState, checkpoints, fault, tidy
-from tests.tools.small_runs import build, metrics, quickstart, same, small_corpus, weights
+from tests.tools.small_runs import (
+    BRIEF,
+    build,
+    cut_and_resumed,
+    finished,
+    metrics,
+    quickstart,
+    same,
+    small_corpus,
+    weights,
+)
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -237,7 +249,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_one_clear_line(
     target = type(trainer.models.generator) if target is None else target
     first = 3 if target is torch else 20 if name == "_flush" else 2
     monkeypatch.setattr(target, name, fails_at(first, getattr(target, name), error))
-    with pytest.raises(RunFolderError, match="Cannot write .*Make room on the disk.* is untouched") as got:
+    with pytest.raises(RunFolderError, match="Cannot write .*Make room on the disk.* and resume from") as got:
         trainer.train()
     assert len(str(got.value).splitlines()) == 1
     (old,) = checkpoints(tmp_path / "run" / "checkpoints")
@@ -252,7 +264,7 @@ def test_a_full_disk_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "save", fails_at(1, torch.save, FULL))
     assert main(quickstart(tmp_path / "run")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "No space left on device" in error and "there is none to resume from: start again" in error
+    assert "No space left on device" in error and "and start again" in error
 
 
 def test_a_full_disk_while_logging(corpus, tmp_path, monkeypatch):
@@ -357,6 +369,42 @@ def test_changed_data_are_noticed(corpus, tmp_path, caplog):
     other = dataclasses.replace(corpus, train=corpus.train._replace(ids=ids))
     build(other, tmp_path / "run", rounds=1, resume_from_checkpoint=True).train()
     assert "training data differ from those of the checkpoint" in caplog.text
+
+
+@pytest.mark.parametrize(("place", "file"), [("shared", "shared.pt"), ("own", "process-0.pt")])
+def test_a_checkpoint_without_the_state_of_a_part_is_refused_in_one_line(corpus, tmp_path, place, file):
+    settings = {"pretrain_epochs": 1, "rounds": 0, "eval_epochs": 0}
+    build(corpus, tmp_path / "run", ConstantReward(), **settings).train()
+    again = build(corpus, tmp_path / "run", ConstantReward(), resume_from_checkpoint=True, **settings)
+    getattr(again.parts.checkpoints, place).update(mine=RandomState(), yours=RandomState())
+    with pytest.raises(RunFolderError, match=rf"does not fit .*: {file} has no state of mine, yours") as got:
+        again.train()
+    assert len(str(got.value).splitlines()) == 1
+
+
+class Scaled(Accelerator):
+    """With a gradient scaler, as in float16 on a GPU, whose scale grows after every third step."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+
+    def unscale_gradients(self, optimizer):
+        self.scaler.unscale_(optimizer.optimizer)
+
+
+@pytest.mark.parametrize("step", [4, 13])
+def test_a_gradient_scaler_goes_on_where_the_checkpoint_left_it(corpus, tmp_path, monkeypatch, step):
+    monkeypatch.setattr("seqgan_hf.training.session.Accelerator", Scaled)
+
+    def make():
+        return {"objective": Reinforce()}
+
+    whole = finished(make, corpus, tmp_path / "whole", **BRIEF)
+    cut, resumed = cut_and_resumed(make, corpus, tmp_path / "cut", step, **BRIEF)
+    assert cut.session.accelerator.scaler.get_scale() > 8.0
+    states = [trainer.session.accelerator.scaler.state_dict() for trainer in (whole, resumed)]
+    assert states[0] == states[1] and same(weights(whole), weights(resumed))
 
 
 def test_metrics_are_cut_back_whole(tmp_path):

@@ -7,10 +7,10 @@ from itertools import product
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.objectives import MLE, ConstantReward, Copy, CoT, Loss, Reinforce, Turn
+from seqgan_hf.objectives import MLE, ConstantReward, Copy, CoT, Loss, Reinforce, ScratchGAN, Turn
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints
@@ -87,6 +87,36 @@ def test_several_updates_are_steps_on_one_batch_that_is_drawn_and_credited_once(
     assert trainer.session.state.global_step == 3
     first, later = objective.ratios[:accumulated], objective.ratios[accumulated:]
     assert max(first) < 1e-5 < 1e-3 < min(later), "ratios are to the policy that drew the batch"
+
+
+class Ears(TrainerCallback):
+    """Writes down what it hears of steps."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.heard.append("begin")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.heard.append("end")
+
+
+def test_callbacks_hear_of_the_begin_and_the_end_of_every_step(corpus, tmp_path):
+    """Steps of pretraining, of the discriminator, and all updates on a batch."""
+    ears = Ears()
+    trainer = build(corpus, tmp_path / "run", Thrice(), [ears], gradient_accumulation_steps=2, **BRIEF)
+    trainer.train()
+    assert ears.heard == ["begin", "end"] * trainer.session.state.global_step
+
+
+def test_a_step_begins_before_its_samples_are_drawn(corpus, tmp_path):
+    ears, objective = Ears(), Thrice()
+    ears.heard = objective.events
+    build(corpus, tmp_path / "run", objective, [ears]).train_generator(0, 1)
+    events = [event if isinstance(event, str) else "loss" for event in objective.events]
+    update = ["loss", "end", "step", "begin"]
+    assert events == ["begin", "sample", "credit", *update, *update, *update[:-1]]
 
 
 class GivenFakes(Reinforce):
@@ -255,6 +285,29 @@ def test_an_opponent_that_is_missing_or_of_another_kind_is_refused(corpus, tmp_p
         build(corpus, tmp_path / "run", CoT())
     with pytest.raises(UserError, match="GPT2LMHeadModel for the objective Reinforce: expected a sequence classifier"):
         build(corpus, tmp_path / "run", Reinforce(), discriminator=build_generator("gpt2", eos=None))
+
+
+def test_an_objective_refuses_its_opponent_before_anything_is_trained(corpus, tmp_path):
+    with pytest.raises(UserError, match="ScratchGAN with a discriminator that judges whole sequences"):
+        build(corpus, tmp_path / "run", ScratchGAN())
+    trainer = build(corpus, tmp_path / "run", ScratchGAN(), discriminator=build_discriminator("per_token"))
+    assert trainer.session.state.global_step == 0
+
+
+class Picky(MLE):
+    """Says which models it was asked to check."""
+
+    def check(self, models):
+        super().check(models)
+        raise UserError(f"{len(models.players())} players")
+
+
+def test_the_objective_of_the_pretraining_is_asked_as_well(corpus, tmp_path):
+    args = AdversarialTrainingArguments(output_dir=str(tmp_path / "run"), **SHORT)
+    models = (build_generator("lstm", eos=None), build_discriminator("cnn"))
+    for objective, pretraining, players in ((Reinforce(), Picky(), 2), (Picky(), MLE(), 1)):
+        with pytest.raises(UserError, match=f"{players} players"):
+            AdversarialTrainer(*models, objective, args, corpus.train, pretraining=pretraining)
 
 
 class NeedsCopies(MLE):

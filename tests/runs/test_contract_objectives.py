@@ -15,7 +15,7 @@ from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.objectives import Copy, CoT, Models, Objective, Reinforce, SeqGAN
 from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.checkpoint import checkpoints
-from tests.contracts.test_objectives import OBJECTIVES
+from tests.tools.objectives import OBJECTIVES
 from tests.tools.small_runs import StopAfter, build, metrics, same, small_corpus, text, weights
 from tests.tools.tiny import build_discriminator, build_generator
 

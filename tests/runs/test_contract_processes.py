@@ -12,7 +12,7 @@ from seqgan_hf import objectives
 from seqgan_hf.objectives import CoT, Reinforce, ScratchGAN
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
-from tests.contracts.test_objectives import OBJECTIVES, build_opponent
+from tests.tools.objectives import OBJECTIVES, build_opponent
 from tests.tools.small_runs import HALVES, StopAfter, metrics, same, text, weights
 from tests.tools.tiny import BOS, build_discriminator, build_generator
 from tests.tools.two_processes import on_two

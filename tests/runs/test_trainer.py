@@ -467,6 +467,16 @@ def test_nothing_to_resume_from_is_said(corpus, tmp_path):
             ValueError,
             "the discriminator knows 7 token ids: expected 13",
         ),
+        (
+            {"generator": build_generator("lstm", None).requires_grad_(False)},
+            ValueError,
+            "All parameters of the generator are frozen",
+        ),
+        (
+            {"discriminator": build_discriminator("cnn").requires_grad_(False)},
+            ValueError,
+            "All parameters of the discriminator are frozen",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, message):

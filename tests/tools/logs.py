@@ -47,3 +47,9 @@ def write_run(folder: Path, epochs: int, rounds: int, shift: float = 0.0, start:
 def write_lines(folder: str | Path, lines: list[dict]) -> None:
     """A log in place of the one that is there."""
     Path(folder, "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def sign(folder: str, metric: str, signature: str) -> None:
+    """Give all values of a metric in a log this signature."""
+    lines = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+    write_lines(folder, [line | {"signatures": {metric: signature}} for line in lines])

@@ -41,7 +41,7 @@ def linear_nll(hidden, weight, bias, targets, weights) -> tuple[Tensor, Tensor]:
     return (nll * weights).sum(), -nll.detach()
 
 
-def linear_kl(head, other, weights, forward=False) -> tuple[Tensor, Tensor]:
+def linear_kl(head, other, weights, forward) -> tuple[Tensor, Tensor]:
     """All logits of both at once, and autograd."""
     ours, theirs = (F.linear(*layer).float().log_softmax(dim=-1) for layer in (head, other))
     first, second = (theirs, ours) if forward else (ours, theirs)

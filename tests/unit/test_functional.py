@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import OPTConfig, OPTForCausalLM
 
 from seqgan_hf import functional
-from seqgan_hf.functional import filter_logits, linear_nll, masked_mean, sample_categorical
+from seqgan_hf.functional import discounted, filter_logits, linear_kl, linear_nll, masked_mean, sample_categorical
 from seqgan_hf.generation.modes import evaluating, train_without_dropout
+from tests.tools.plain_paths import fast_paths
 from tests.tools.tiny import build_generator
+
+
+@pytest.fixture
+def as_shipped():
+    """For what holds of the fast paths only, whatever the suite runs with."""
+    with fast_paths("auto"):
+        yield
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 63, 64, 65, 1000])
@@ -65,6 +74,22 @@ def test_categorical_never_draws_an_impossible_token(seed, extreme):
     assert (logits.softmax(-1)[torch.arange(50), tokens] > 0).all()
 
 
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize(
+    ("vocab_size", "uniforms", "token"),
+    [
+        (1024, (0.5, 0.5), 4 * 128 + 64),  # 8 blocks of 128 tokens
+        (990, (0.5, 0.5), 4 * 110 + 55),  # 9 of 110, the largest size up to 128 that divides 990
+        (1009, (0.5, 0.5), 15 * 32 + 16),  # a prime: 31 of 32, and a rest
+        (1009, (0.999, 0.999), 1008),
+        (31, (0.5, 0.5), 15),
+    ],
+)
+def test_a_seed_draws_the_tokens_that_it_always_drew(vocab_size, uniforms, token):
+    """Which token two numbers stand for is part of what makes a run repeatable."""
+    assert sample_categorical(torch.zeros(1, vocab_size), torch.tensor([uniforms])).tolist() == [token]
+
+
 def test_filter_logits_keeps_what_generate_keeps():
     """Order and borders are those of transformers' own logits warpers."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -76,6 +101,73 @@ def test_filter_logits_keeps_what_generate_keeps():
         theirs = warper(None, theirs)
     torch.testing.assert_close(ours, theirs)
     assert filter_logits(logits) is logits
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"top_k": 1}, [2]),
+        ({"top_k": 3}, [0, 1, 2]),
+        ({"top_k": 4}, [0, 1, 2, 3]),
+        ({"top_k": 9}, [0, 1, 2, 3]),  # more than there are: all
+        ({"top_p": 0.5}, [2]),  # reached exactly by the first
+        ({"top_p": 0.51}, [0, 2]),
+        ({"top_p": 0.75}, [0, 2]),
+        ({"top_p": 0.76}, [0, 1, 2]),
+        ({"top_p": 1e-9}, [2]),
+        ({"top_k": 2, "top_p": 0.6}, [2]),  # two thirds of what top-k has left
+    ],
+)
+def test_filter_logits_keeps_no_token_more_and_none_less(options, kept):
+    """Probabilities 1/4, 1/8 + 1/1024, 1/2, 1/8 - 1/1024, and another row in the opposite order."""
+    row = torch.tensor([0.25, 0.125 + 2**-10, 0.5, 0.125 - 2**-10]).log()
+    found = filter_logits(torch.stack([row, row.flip(0)]), **options)
+    assert found[0].isfinite().nonzero().squeeze(1).tolist() == kept
+    assert torch.equal(found[1], found[0].flip(0))
+    assert torch.equal(found[0, kept], row[kept])
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_a_block_of_logits_stays_in_the_cache_of_a_cpu_and_takes_256_mib_elsewhere():
+    for device, vocab_size, rows in (
+        ("cpu", 2**15, 2**5),
+        ("cpu", 2**20, 16),  # too short a block would be slower than the cache is worth
+        ("cuda", 2**15, 2**11),
+        ("cuda", 2**24, 16),
+    ):
+        assert functional.block_rows(vocab_size, torch.device(device)) == rows, (device, vocab_size)
+
+
+class Products(TorchDispatchMode):
+    """Which products are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.skipif(functional._ONEDNN_LINEAR is None, reason="needs a torch with oneDNN")
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias):
+    for dtype, rows, fast in (
+        (torch.float32, 4, True),
+        (torch.float32, 0, False),
+        (torch.float64, 4, False),
+        (torch.bfloat16, 4, False),
+    ):
+        a, b = torch.randn(3, rows).to(dtype).T, torch.randn(5, 3).to(dtype)
+        shift = torch.randn(5).to(dtype) if bias else None
+        with torch.no_grad(), Products() as products:
+            found = functional.multiply(a, b, shift)
+        assert ("_linear_pointwise" in products.names) == fast, (dtype, rows)
+        torch.testing.assert_close(found, F.linear(a, b, shift))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert functional.multiply(a, b, shift).dtype == F.linear(a, b, shift).dtype
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -110,18 +202,79 @@ def test_gradients_of_half_precision_are_summed_in_single(monkeypatch):
     assert weight.grad.tolist() == [[-600.0], [600.0]]  # 600 * 2 * (1/2 - 1) and 600 * 2 * 1/2
 
 
-def test_linear_nll_needs_no_gradient_of_a_frozen_head():
-    head = nn.Linear(4, 6).requires_grad_(False)
+def half_precision_head(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, weight and bias of a linear layer over two tokens, in bfloat16."""
+    values = ([[1.0]] * rows, [[1.0], [-0.5]], [0.5, 0.0])
+    return tuple(torch.tensor(value, dtype=torch.bfloat16, requires_grad=True) for value in values)
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_gradients_of_a_divergence_in_half_precision_are_summed_in_single(forward, monkeypatch):
+    """The same 600 blocks."""
+    monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 1)
+    head = half_precision_head(600)
+    other = tuple(torch.tensor(values, dtype=torch.bfloat16) for values in ([[1.0]] * 600, [[2.0], [0.5]], [0.0, 0.0]))
+    loss, values = linear_kl(head, other, torch.ones(600), forward)
+    loss.backward()
+    single = [tensor.detach().float().requires_grad_() for tensor in head]
+    expected, _ = linear_kl(tuple(single), tuple(tensor.float() for tensor in other), torch.ones(600), forward)
+    expected.backward()
+    assert loss.dtype == values.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0)
+    for half, exact in zip(head, single, strict=True):
+        assert half.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.02, atol=0)
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("loss", ["nll", "kl"])
+def test_what_waits_for_the_backward_pass_takes_no_more_memory_than_the_gradients(loss):
+    head, kept = half_precision_head(5), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor), lambda _: None):
+        if loss == "nll":
+            linear_nll(*head, torch.zeros(5, dtype=torch.long), torch.ones(5))
+        else:
+            linear_kl(head, head, torch.ones(5), forward=False)
+    assert [(tensor.shape, tensor.dtype) for tensor in kept] == [(tensor.shape, tensor.dtype) for tensor in head]
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_precision_of_losses_does_not_depend_on_torchs_default(default):
+    """Which other libraries change, for instance while they load a model."""
+    head, targets, weights = half_precision_head(5), torch.zeros(5, dtype=torch.long), torch.ones(5)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        found = [*linear_nll(*head, targets, weights), *linear_kl(head, head, weights, forward=False)]
+    finally:
+        torch.set_default_dtype(before)
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_linear_nll_computes_no_gradient_of_a_frozen_head():
+    """Its size is that of the vocabulary."""
+    head, kept = nn.Linear(4, 6).requires_grad_(False), []
     hidden = torch.randn(3, 4, requires_grad=True)
-    loss, _ = linear_nll(hidden, head.weight, head.bias, torch.tensor([0, 5, 2]), torch.ones(3))
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.shape) or tensor, lambda held: held
+    ):
+        loss, _ = linear_nll(hidden, head.weight, head.bias, torch.tensor([0, 5, 2]), torch.ones(3))
     loss.backward()
     assert hidden.grad.abs().sum() > 0 and head.weight.grad is None
+    assert kept == [hidden.shape]
 
 
 def test_masked_mean_ignores_what_is_masked_even_nan():
     values, mask = torch.tensor([[1.0, 3.0, float("nan")]]), torch.tensor([[True, True, False]])
     assert masked_mean(values, mask) == 2.0
+    assert masked_mean(values[:, :1], mask[:, :1]) == 1.0
     assert masked_mean(values, torch.zeros_like(mask)) == 0.0
+
+
+def test_the_return_of_a_single_token_is_its_reward():
+    rewards, mask = torch.tensor([[2.0], [3.0]]), torch.tensor([[True], [False]])
+    assert discounted(rewards, mask, 0.5).tolist() == [[2.0], [0.0]]
 
 
 def test_evaluating_restores_every_flag_even_after_an_error():
@@ -181,7 +334,7 @@ def test_linear_kl_is_the_divergence_of_two_softmaxes(forward, biased, monkeypat
     head = [tensor.requires_grad_() for tensor in head] if biased else [*(t.requires_grad_() for t in head[:2]), None]
     other = (torch.randn(5, 4, generator=rng), torch.randn(7, 4, generator=rng), torch.randn(7, generator=rng))
     weights = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0])
-    loss, values = functional.linear_kl(tuple(head), other, weights, forward)
+    loss, values = linear_kl(tuple(head), other, weights, forward)
     ours, theirs = F.linear(*head).log_softmax(-1), F.linear(*other).log_softmax(-1)
     expected = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
     if not forward:

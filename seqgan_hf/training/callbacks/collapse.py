@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +79,14 @@ class CollapseWarnings(TrainerCallback):
         Returns:
             Warnings that are new in this round.
         """
+        if self.distinct_bound is None and self.distinct_metric in metrics:
+            self.distinct_bound = metrics[self.distinct_metric] / 2
         warnings = []
-        for key, holds, patience, message in self._conditions(metrics):
-            self._rounds[key] = self._rounds.get(key, 0) + 1 if holds else 0
-            if self._rounds[key] == patience:
-                warnings.append(message)
+        for key, name, holds, bound, rounds, message in self._conditions():
+            if (value := metrics.get(name)) is not None:
+                self._rounds[key] = self._rounds.get(key, 0) + 1 if holds(value) else 0
+                if self._rounds[key] == rounds:
+                    warnings.append(message.format(name=name, value=value, bound=bound, rounds=rounds))
         return warnings
 
     def state_dict(self) -> dict:
@@ -92,20 +95,12 @@ class CollapseWarnings(TrainerCallback):
     def load_state_dict(self, state: Mapping) -> None:
         self.distinct_bound, self._rounds = state["distinct_bound"], dict(state["rounds"])
 
-    def _conditions(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, bool, int, str]]:
-        """What is watched: its name, whether it holds in this round, rounds until it is reported, and the message."""
-        if (value := metrics.get(self.distinct_metric)) is not None:
-            if self.distinct_bound is None:
-                self.distinct_bound = value / 2
-            values = {"name": self.distinct_metric, "value": value, "bound": self.distinct_bound}
-            yield "distinct", value < self.distinct_bound, 1, FEW_DISTINCT.format(**values)
-        if (value := metrics.get(self.self_bleu_metric)) is not None:
-            values = {"name": self.self_bleu_metric, "value": value, "bound": self.self_bleu_bound}
-            yield "self_bleu", value > self.self_bleu_bound, 1, ALIKE.format(**values)
-        if (value := metrics.get(self.spread_metric)) is not None:
-            values = {"name": self.spread_metric, "value": value, "rounds": self.patience}
-            yield "spread", value < self.spread_bound, self.patience, SATURATED.format(**values)
-        if (value := metrics.get(self.accuracy_metric)) is not None:
-            values = {"name": self.accuracy_metric, "value": value, "rounds": self.patience}
-            yield "guesses", abs(value - 0.5) < self.accuracy_margin, self.patience, GUESSES.format(**values)
-            yield "wins", value > 1 - self.accuracy_margin, self.patience, WINS.format(**values)
+    def _conditions(self) -> Iterator[tuple[str, str, Callable[[float], bool], float | None, int, str]]:
+        """What is watched: its key, the metric, what is unhealthy, its bound, rounds until the report, the message."""
+        few, alike, spread, margin = self.distinct_bound, self.self_bleu_bound, self.spread_bound, self.accuracy_margin
+        yield "distinct", self.distinct_metric, lambda value: value < few, few, 1, FEW_DISTINCT
+        yield "self_bleu", self.self_bleu_metric, lambda value: value > alike, alike, 1, ALIKE
+        yield "spread", self.spread_metric, lambda value: value < spread, spread, self.patience, SATURATED
+        accuracy, patience = self.accuracy_metric, self.patience
+        yield "guesses", accuracy, lambda value: abs(value - 0.5) < margin, None, patience, GUESSES
+        yield "wins", accuracy, lambda value: value > 1 - margin, None, patience, WINS

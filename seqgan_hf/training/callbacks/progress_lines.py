@@ -75,11 +75,8 @@ class LogLines(TrainerCallback):
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float]) -> str:
     """One line for a log: where the run is, how well it does, how fast it is, how long it will take."""
     values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
-    speed = [
-        f"{metrics[f'{name}_per_second']:,.0f} {name}/s"
-        for name in ("sequences", "tokens", "rollouts")
-        if f"{name}_per_second" in metrics
-    ]
+    rates = {name: metrics.get(f"{name}_per_second") for name in ("sequences", "tokens", "rollouts")}
+    speed = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if rate is not None]
     memory = [f"{metrics[name]:.2f} GiB{kind}" for name, kind in MEMORY.items() if name in metrics]
     left = int(metrics["phase_seconds_left"])
     clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"

@@ -11,12 +11,7 @@ from ...data import Corpus
 
 
 class SaveOracle(TrainerCallback):
-    """Puts the oracle into `oracle/` of the run's folder, so that `seqgan-hf evaluate --oracle` finds it there.
-
-    Args:
-        corpus: whose data an oracle wrote.
-        folder: of the run.
-    """
+    """Puts a corpus's oracle into `oracle/` of the run's folder, where `seqgan-hf evaluate --oracle` finds it."""
 
     def __init__(self, corpus: Corpus, folder: Path):
         self.corpus, self.folder = corpus, folder

@@ -27,12 +27,7 @@ class ModelCard(TrainerCallback):
 
 
 class PushToHub(TrainerCallback):
-    """Uploads the finished run; the arguments `hub_*` say where and how.
-
-    Args:
-        session: of the run.
-        has_discriminator: whether the run trains one.
-    """
+    """Uploads the finished run; the arguments `hub_*` say where and how."""
 
     def __init__(self, session: Session, has_discriminator: bool):
         self.session, self.has_discriminator = session, has_discriminator
@@ -54,14 +49,8 @@ class PushToHub(TrainerCallback):
             HubError: see `hub.push_run`.
             RunFolderError: the run did not end.
         """
-        if not self.session.is_main:
-            return None
         session, args = self.session, self.session.args
-        return push_run(
-            session.folder,
-            session.hub_model_id,
-            args.hub_private_repo,
-            args.hub_token,
-            args.hub_discriminator,
-            commit_message=commit_message,
-        )
+        if not session.is_main:
+            return None
+        place = (session.hub_model_id, args.hub_private_repo, args.hub_token, args.hub_discriminator)
+        return push_run(session.folder, *place, commit_message=commit_message)

@@ -11,21 +11,14 @@ from ..session import Session
 
 
 class TrackSamples(TrainerCallback):
-    """Shows samples in every tracker that `report_to` names and that can show text.
-
-    Args:
-        session: of the run; its callbacks of other kinds are passed over.
-    """
+    """Shows samples in every tracker that `report_to` names and that can show text."""
 
     def __init__(self, session: Session):
         self.session = session
 
     def on_evaluate(self, args: Any, state: Any, control: Any, texts: Sequence[str] = (), **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
         for tracker in self.session.callbacks:
-            log = LOGS.get(type(tracker).__name__)
-            if log is not None:
+            if state.is_world_process_zero and (log := LOGS.get(type(tracker).__name__)) is not None:
                 log(tracker, texts, state.global_step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -15,8 +16,11 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from seqgan_hf.commands import main
+from seqgan_hf.commands.generate import generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.evaluation.loading import load_generator
+from seqgan_hf.evaluation.run import read_lines
 from tests.tools.small_runs import quickstart, short_run
 
 
@@ -66,6 +70,22 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
     assert ("discriminator" in resolved) == (tmp_path / "run" / "discriminator").exists()
+
+
+def test_a_run_begins_with_what_its_corpus_holds(tmp_path, lines, caplog):
+    """Also when it is resumed; what is cut or unknown is said, and little coverage is a warning."""
+    caplog.set_level(logging.INFO, "seqgan_hf")
+    settings = {"data.max_length": 4, "data.tokenizer.vocab_size": 8, "training.save_every": 1}
+    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines, **settings)
+    for more in ([], ["--training.resume_from_checkpoint", "true", "--training.rounds", "3"]):
+        caplog.clear()
+        assert main([*call, *more]) == 0
+        said = [(record.levelname, record.message) for record in caplog.records if "data: " in record.message]
+        assert said[0][1].startswith("Training data: lines used: 70; tokens in the vocabulary: ")
+        assert said[1][1].startswith("Held-out data: lines used: 10; tokens in the vocabulary: ")
+        assert "too long, cut: " in said[0][1]
+        assert said[2][1].startswith("Training data: only ")
+        assert [level for level, _ in said] == ["INFO", "INFO", "WARNING", "WARNING"]
 
 
 def test_no_recipe_is_forgotten():
@@ -156,6 +176,25 @@ def test_a_run_on_synthetic_data_keeps_its_oracle_and_is_evaluated_with_it(tmp_p
     assert found["settings"]["oracle"] == str(run / "oracle")
 
 
+@pytest.mark.parametrize("tokenization", [None, "white_space"])
+def test_a_run_on_text_without_spaces_is_measured_by_its_characters(tokenization, tmp_path, lines):
+    """Unless the recipe asks for words: then the card says that they show nothing."""
+    lines.write_text(lines.read_text().replace(" ", ""))
+    (tmp_path / "e.yaml").write_text("metrics: [bleu]\nnum_samples: 20\n")
+    run, more = tmp_path / "run", {"data.tokenizer.level": "char", "evaluation.metrics": "[bleu]"}
+    more |= {"evaluation.recipe": tmp_path / "e.yaml"}
+    more |= {"evaluation.tokenization": tokenization} if tokenization else {}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    card = (run / "generator" / "README.md").read_text()
+    assert f"tokenization:{tokenization or 'character'}" in card
+    why = "the median text has 1 token (tokenization white_space): set evaluation.tokenization character"
+    assert (f"- bleu cannot judge: {why}" in card) is (tokenization is not None)
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+    assert (last["bleu_2"] > 0) is (tokenization is None)
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert found["settings"]["tokenization"] == "character" and found["results"]["bleu_2"]["value"] > 0
+
+
 def test_an_evaluation_recipe_may_name_other_real_text(tmp_path, lines):
     (tmp_path / "other.txt").write_text("the cat sits\n\na dog runs\n")
     (tmp_path / "e.yaml").write_text(f"metrics: [bleu]\nreferences: {tmp_path / 'other.txt'}\n")
@@ -186,16 +225,6 @@ def test_a_named_evaluation_recipe_knows_what_the_training_recipe_accepts(tmp_pa
     assert "max_new_tokens:" in found["signature"]
 
 
-def test_an_evaluation_recipe_for_a_generator_that_continues_prompts_is_refused_at_once(tmp_path, capsys):
-    (tmp_path / "e.yaml").write_text("metrics: [bleu]\n")
-    rows = [{"line": "the cat sat", "first": "a dog"} for _ in range(80)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    columns = {"data.text_column": "line", "data.prompt_column": "first", "evaluation.recipe": tmp_path / "e.yaml"}
-    call = short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", tmp_path / "rows.jsonl", **columns)
-    assert main(call) == 1
-    assert "`evaluation.recipe` for data with prompts: expected" in capsys.readouterr().err
-
-
 def test_generate_writes_samples(tmp_path, lines, capsys):
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", lines)) == 0
     capsys.readouterr()
@@ -211,9 +240,72 @@ def test_generate_writes_samples(tmp_path, lines, capsys):
     for wrong in (["--num_samples", "0"], ["--seed", "-1"], ["--top_p", "2"]):
         assert main([*call, *wrong]) == 1
         assert f"{wrong[0].strip('-')}={wrong[1]}" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as exit:
-        main([*call, "--num_sampels", "3"])
-    assert exit.value.code == 2
+    assert main([*call, "--temperature", "0", "--num_samples", "2"]) == 0
+    assert len(set(capsys.readouterr().out.splitlines())) == 1  # greedy
+    assert main([*call, "--num_sampels", "3"]) == 1
+    assert "Did you mean 'num_samples'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def trained(tmp_path) -> callable:
+    """A function that trains a tiny generator on lines and returns its run's folder."""
+
+    def train(content: str, **more) -> Path:
+        (tmp_path / "trained.txt").write_text(content, encoding="utf-8")
+        folder = tmp_path / "run"
+        options = {"training.rounds": 0} | more
+        assert main(short_run(ROOT / "recipes/text/seqgan.yaml", folder, tmp_path / "trained.txt", **options)) == 0
+        return folder
+
+    return train
+
+
+def test_generate_names_what_it_does_not_know_and_prints_the_prompt_as_it_was_given(trained, capsys, caplog):
+    folder = trained("\n".join(f"a man{' rides' * (i % 3)} here" for i in range(64)))
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--num_samples", "4", "--prompt", " a  postive man"]) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 4 and all(line.startswith(" a  postive man") and "<unk>" not in line for line in written)
+    assert "reads each as unknown: 'postive'" in caplog.text
+
+
+def test_generate_refuses_ids_outside_the_vocabulary(trained, capsys):
+    numbers = "\n".join(f"{i % 5} {i % 3} 4" for i in range(64))
+    folder = trained(numbers, data="seqgan_hf.data.IdsData")
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--num_samples", "2", "--prompt", "3  4"]) == 0
+    assert all(re.fullmatch("3  4( [0-4])*", line) for line in capsys.readouterr().out.splitlines())
+    assert main(["generate", str(folder), "--prompt", "3 7"]) == 1
+    assert "'7' in a text of integer ids: expected ids from 0 to 4" in capsys.readouterr().err
+
+
+def test_generate_can_do_without_the_unknown_token(trained, capsys):
+    """A word of two is unknown in training, so that the generator writes it unless it must not."""
+    folder = trained("\n".join(f"a w{i} a w{-i}" for i in range(64)), **{"data.tokenizer.min_count": 5})
+    capsys.readouterr()
+    call = ["generate", str(folder), "--num_samples", "50", "--seed", "1"]
+    assert main(call) == 0
+    assert "<unk>" in capsys.readouterr().out
+    assert main([*call, "--no_unknown"]) == 0
+    written = capsys.readouterr().out
+    assert "<unk>" not in written and len(written.splitlines()) == 50 and set(written.split()) == {"a"}
+
+
+def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
+    """Line breaks and indentation: in each sample as in the training text, one line each in the file."""
+    texts = [f"if x:\r\n    print('a\\n', {i % 3})\n" for i in range(64)]
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    tokens = {"data.tokenizer.level": "char", "training.pretrain_epochs": 40, "data.text_column": "text"}
+    (tmp_path / "trained.jsonl").write_text(rows)
+    path = tmp_path / "trained.jsonl"
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "run", path, **tokens)) == 0
+    out = tmp_path / "samples.txt"
+    assert main(["generate", str(tmp_path / "run"), "--num_samples", "200", "--seed", "1", "--output", str(out)]) == 0
+    generator = load_generator(str(tmp_path / "run"), "cpu")
+    drawn = generate_texts(generator, 200, seed=1)
+    assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
+    assert len(out.read_text().splitlines()) == 200
+    assert read_lines(str(out), "samples", [], blank=True) == drawn
 
 
 @pytest.mark.parametrize("objective", ["MLE", "ConstantReward"])
@@ -269,15 +361,15 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
         (["--training.epoch", "4"], "unknown key 'epoch' in training: expected one of output_dir"),
         (["--trainin.rounds", "4"], "unknown key 'trainin' in the recipe: .*Did you mean 'training'"),
         (["--generator.config.width", "4"], "unknown key 'width' in generator.config: expected one of .*hidden_size"),
-        (["--training.rounds", "many"], "training.rounds.*Got value: many. `seqgan-hf train RECIPE --print_config`"),
-        (["--objective.rollouts", "many"], "SeqGAN: .*rollouts.*Got value: many"),
+        (["--training.rounds", "many"], "training.rounds=many: expected a whole number"),
+        (["--objective.rollouts", "many"], "objective.rollouts=many: expected a whole number"),
         (["--training.max_new_tokens", "0"], "max_new_tokens=0: expected at least 1"),
         (["--data.length", "0"], "length=0: expected at least 1"),
-        (["--training.optim", "nope"], "ValueError: nope is not a valid OptimizerNames"),
+        (["--training.optim", "nope"], "optim='nope': expected one of adamw_torch, "),
         (["--generator.pretrained", "no/such"], "generator.pretrained='no/such' cannot be loaded"),
         (["--data.hidden_size", "0"], "hidden_size=0: expected"),
         (["--objective", "my_plans.Mine"], "class_path 'my_plans.Mine' .*No module named 'my_plans'.*PYTHONPATH=."),
-        (["--objective", "Mine"], '"objective": .*Mine'),
+        (["--objective", "Mine"], "objective=Mine: expected one of .*SeqGAN, .*, or the dotted path"),
         (["--objective.rollouts", "0"], "rollouts=0: expected at least 1 completion"),
         (["--generator.config.hidden_size", "0"], "Invalid `generator.config`: hidden_size=0: expected"),
         (["--generator.config.vocab_size", "3"], "a generator with a vocabulary of 3: expected at least the data's"),
@@ -395,7 +487,7 @@ def test_pickled_weights_are_not_loaded(tmp_path, capsys):
     (tmp_path / "run" / "generator" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "run" / "generator" / "pytorch_model.bin")
     assert main(["generate", str(tmp_path / "run")]) == 1
-    assert "AutoModelForCausalLM" in capsys.readouterr().err.splitlines()[-1]
+    assert "the model in " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
@@ -420,8 +512,8 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "is a recipe of `seqgan-hf train`: expected "),
         (["evaluate", "--metrix", "bleu"], 1, "unknown key 'metrix' in the recipe: expected one of "),
         (["data"], 1, "no corpus: expected a recipe or a file."),
-        (["data", "no/such.yaml"], 1, "cannot read the section `data` of recipe 'no/such.yaml'"),
-        (["generate", "no/such/model"], 1, "model 'no/such/model'"),
+        (["data", "no/such.yaml"], 1, "recipe 'no/such.yaml' does not exist"),
+        (["generate", "no/such/model"], 1, "no folder 'no/such/model': expected a run's folder"),
         (["generate", "no/such/model", "--output", "no/such/folder/file"], 1, "--output 'no/such/folder/file'"),
     ],
 )
@@ -500,6 +592,110 @@ def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "Traceback" not in error
     assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
     assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/complete.json"))
+
+
+@pytest.mark.parametrize(("command", "said"), [("train", "; no checkpoint was saved"), ("generate", "")])
+def test_an_interrupt_is_answered_in_one_line(command, said, monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"seqgan_hf.commands.{command}.run", interrupted)
+    assert main([command]) == 130
+    assert capsys.readouterr().err == f"seqgan-hf: interrupted{said}\n"
+
+
+def test_an_interrupt_in_the_first_seconds_is_answered_in_one_line():
+    """While libraries are imported."""
+    code = """
+import sys
+
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "datasets":
+            raise KeyboardInterrupt
+
+
+sys.meta_path.insert(0, Interrupt())
+from seqgan_hf.commands import main
+
+sys.exit(main(["evaluate"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "seqgan-hf: interrupted\n")
+
+
+def resumed_from(run: Path, *more: str) -> list[str]:
+    return quickstart(run, "--training.resume_from_checkpoint", "true", *more)
+
+
+def test_a_run_resumed_with_more_rounds_is_a_run_of_more_rounds(tmp_path, capsys):
+    """In its recipe, in its card, and for `compare`."""
+    assert main(quickstart(tmp_path / "short")) == main(quickstart(tmp_path / "long")) == 0
+    recipe = tmp_path / "long" / "recipe.yaml"
+    before = recipe.read_text()
+    assert (
+        main(resumed_from(tmp_path / "long", "--training.generator_learning_rate", "0.1")) == 0
+    )  # nothing is left to do
+    assert recipe.read_text() == before
+    assert main(resumed_from(tmp_path / "long", "--training.rounds", "3")) == 0
+    assert recipe.read_text() == before.replace("rounds: 2\n", "rounds: 3\n", 1).replace(
+        "eval_rounds: 3", "eval_rounds: 2"
+    )
+    assert (
+        yaml.safe_load(json.loads((tmp_path / "long" / "summary.json").read_text())["recipe"])["training"]["rounds"]
+        == 3
+    )
+    assert "rounds: 3" in (tmp_path / "long" / "generator" / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "short"), str(tmp_path / "long"), "--metrics", "nll_test"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [["| short", "1"], ["| long", "1"]]
+
+
+@pytest.fixture
+def unfinished(tmp_path, lines, monkeypatch) -> Path:
+    """A run of text that ended after its pretraining."""
+    from seqgan_hf.training import AdversarialTrainer
+
+    def stop(self, unit, steps):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdversarialTrainer, "train_generator", stop)
+        assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "cut", lines)) == 130
+    return tmp_path / "cut"
+
+
+def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinished, lines, capsys):
+    capsys.readouterr()
+    checkpoint = max((unfinished / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    for call in (["generate", unfinished], ["evaluate", "--model", unfinished, "--references", lines]):
+        assert main(list(map(str, call))) == 1
+        (error,) = capsys.readouterr().err.splitlines()
+        assert "has not ended" in error and f"Name its checkpoint {str(checkpoint)!r}, or go on with" in error
+    assert main(["generate", str(checkpoint), "--num_samples", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
+    peft = pytest.importorskip("peft", minversion="0.17")
+    model = AutoModelForCausalLM.from_pretrained(language_model)
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+    adapter = tmp_path / "adapter"
+    peft.get_peft_model(model, lora).save_pretrained(adapter)
+    for file in language_model.glob("tokenizer*"):
+        (adapter / file.name).write_bytes(file.read_bytes())
+    generate = ["generate", str(adapter), "--max_new_tokens", "5"]
+    evaluate = ["evaluate", "--model", str(adapter), "--references", str(lines), "--metrics", "length"]
+    evaluate += ["--output", str(tmp_path / "out")]
+    assert main(generate) == main(evaluate) == 0
+    language_model.rename(tmp_path / "moved")
+    capsys.readouterr()
+    for call in (generate, evaluate):
+        assert main(call) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"the adapter {str(adapter)!r} is of the model {str(language_model)!r}, which cannot be loaded" in error
 
 
 def test_env_prints_what_a_report_of_a_bug_needs(capsys, monkeypatch):

@@ -4,14 +4,17 @@ import dataclasses
 import gzip
 import json
 import os
+import tracemalloc
 from io import BytesIO
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from datasets.distributed import split_dataset_by_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +29,7 @@ from seqgan_hf.data import (
     stream_samples,
     write_corpus_report,
 )
-from seqgan_hf.data.corpus_report import draw_lengths
+from seqgan_hf.data.corpus_report import corpus_lines, draw_lengths
 from seqgan_hf.data.tokenization import build_tokenizer
 from seqgan_hf.errors import DataError
 
@@ -150,8 +153,10 @@ def test_every_source_gives_every_line_once(source, streaming, write):
     corpus = TextData(**source(write), eval_size=2, **arguments).load()
     assert len(corpus.eval) == 2
     seen = texts(corpus, corpus.train)
-    held_out = corpus.report["examples"] if streaming else [{"text": x} for x in LINES if x not in seen]
-    assert sorted(seen + [row["text"] for row in held_out]) == sorted(LINES)
+    if streaming:
+        assert seen == LINES[2:]
+    else:
+        assert len(seen) == 3 and seen == [x for x in LINES if x in seen]
 
 
 def test_held_out_lines_from_a_file_and_from_a_split(write):
@@ -212,8 +217,6 @@ def test_repeated_and_overlapping_lines_are_counted_and_left_out_on_request():
 
 def test_coco_overlap():
     """The captions that the literature trains on and tests with are not disjoint."""
-    from pathlib import Path
-
     folder = Path(__file__).parents[4] / "shared/data/image_coco"
     if not folder.exists():
         pytest.skip("needs the COCO captions")
@@ -255,6 +258,110 @@ def test_fixed_length_without_end_token():
     assert [len(ids) for ids in corpus.train["input_ids"]] == [2, 2, 2, 2]
     with pytest.raises(DataError, match="a line of 2 tokens with eos=false: .*. Set eos=true, or max_length=2"):
         TextData(dataset=RAGGED, eval_split="train", eos=False).load()
+
+
+def of_lengths(*lengths: int, column: str = "text") -> Dataset:
+    return Dataset.from_dict({"text": ["a"] * len(lengths)} | {column: [" ".join("a" * n) for n in lengths]})
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([5] * 1500 + [50_000], "50,001 tokens, where 1,501 of 1,502 have at most 6: expected at most 256"),
+        ([9, 3, 600, 9], "601 tokens, where 4 of 5 have at most 10: expected at most 256"),
+        ([100] * 3000 + [450] * 3, "451 tokens, where 3,001 of 3,004 have at most 101: expected at most 404"),
+        ([3_000, 10_000], "10,001 tokens, where 2 of 3 have at most 3,001: expected at most 10,000"),
+    ],
+)
+def test_a_stray_line_is_refused_before_it_sets_the_length_of_all(lengths, message):
+    rows, shortest = of_lengths(*lengths), of_lengths(2)
+    longest, usual = max(lengths) + 1, int(message.partition(":")[0].rpartition(" ")[2].replace(",", ""))
+    for train, held_out in ((rows, shortest), (shortest, rows)):
+        splits = DatasetDict(train=train, test=held_out)
+        with pytest.raises(DataError, match=f"a line of {message}") as caught:
+            TextData(dataset=splits, eval_split="test").load()
+        assert f"Set data.max_length={usual} (longer ones are cut" in str(caught.value)
+        assert f"or data.max_length={longest} to keep all" in str(caught.value)
+        for length in (usual, longest):
+            assert TextData(dataset=splits, eval_split="test", max_length=length).load().max_length == length
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest"),
+    [([1, 1, 255], 256), ([100] * 3000 + [403] * 3, 404), ([2_600, 9_999], 10_000), ([300] * 9, 301)],
+)
+def test_a_line_that_is_long_but_not_stray_sets_the_length(lengths, longest):
+    splits = DatasetDict(train=of_lengths(*lengths), test=of_lengths(2))
+    assert TextData(dataset=splits, eval_split="test").load().max_length == longest
+
+
+def test_a_stray_prompt_is_refused_likewise():
+    splits = DatasetDict(train=of_lengths(4, 0, 700, 6, column="turn"), test=of_lengths(2, column="turn"))
+    arguments = {"dataset": splits, "eval_split": "test", "text_column": "text", "prompt_column": "turn"}
+    with pytest.raises(DataError, match="a prompt of 700 tokens, where 4 of 5 have at most 6: .* Set") as caught:
+        TextData(**arguments).load()
+    assert "data.max_prompt_length=6 (longer ones keep their last tokens)" in str(caught.value)
+    prompts = TextData(**arguments, max_prompt_length=6).load().train["prompt_ids"]
+    assert [len(ids) for ids in prompts] == [5, 1, 7, 7]
+
+
+# -- what is known ----------------------------------------------------------------------------------------------------
+
+
+def known(share: int, column: str = "text") -> Dataset:
+    """100 lines of two words, of which so many lines are of one frequent word; the others occur once."""
+    lines = [f"a{number} b{number}" for number in range(100 - share)] + ["the the"] * share
+    return Dataset.from_dict({"text": ["the"] * 100} | {column: lines})
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_vocabulary_that_knows_nothing_of_the_lines_or_prompts_is_refused(streaming):
+    arguments = {"streaming": True, "max_length": 5} if streaming else {}
+    arguments |= {"eval_split": "test", "text_column": "text", "tokenizer": TokenizerConfig(min_count=2)}
+    for column, prompt_column, what in (("text", None, "training"), ("turn", "turn", "prompt")):
+        splits = {share: DatasetDict(train=known(share, column), test=known(50, column)) for share in (0, 4, 5)}
+        for share in (0, 4):
+            message = f"^{share}.00 % of the {what} tokens are in the vocabulary of .*: expected at least 5 %"
+            with pytest.raises(DataError, match=message) as caught:
+                TextData(dataset=splits[share], prompt_column=prompt_column, **arguments).load()
+            assert "expected at least 5 %" in str(caught.value) and "Lower data.tokenizer.min_count" in str(
+                caught.value
+            )
+        corpus = TextData(dataset=splits[5], prompt_column=prompt_column, **arguments).load()
+        assert corpus.report["train"]["prompt_coverage" if prompt_column else "coverage"] == pytest.approx(0.05)
+
+
+def test_a_run_says_what_its_corpus_lost_and_knows():
+    train = ["the dog", "the cat", "the cat sat on the mat", " ", "the dog"]
+    splits = DatasetDict(train=Dataset.from_dict({"text": train}), test=Dataset.from_dict({"text": ["the hen"]}))
+    lines, warnings = corpus_lines(TextData(dataset=splits, eval_split="test", max_length=4, deduplicate=True).load())
+    assert lines == [
+        "Training data: lines used: 3; tokens in the vocabulary: 100.00 %; blank lines, left out: 1; "
+        "repeated lines, left out: 1; too long, cut: 1",
+        "Held-out data: lines used: 1; tokens in the vocabulary: 50.00 %",
+    ]
+    [warning] = warnings
+    assert warning.startswith("Held-out data: only 50.00 % of the tokens in the vocabulary. ")
+    assert "lower data.tokenizer.min_count" in warning
+    assert corpus_lines(OracleData(vocab_size=5, length=2, num_train=2, num_eval=2).load()) == ([], [])
+
+
+def test_a_streamed_run_says_what_its_first_lines_tell():
+    train = ["x", "the dog", "", "the cat sat on the mat"] + ["the dog"] * 2000
+    source = TextData(dataset=Dataset.from_dict({"text": train}), streaming=True, max_length=4, eval_size=1)
+    lines, warnings = corpus_lines(source.load())
+    assert lines == [
+        "Training data: lines used: 2,002; tokens in the vocabulary: 100.00 %; blank lines, left out: 1; "
+        "of the first 1,000 lines, too long, cut: 1",
+        "Held-out data: lines used: 1; tokens in the vocabulary: 0.00 %",
+    ]
+    assert len(warnings) == 1
+    page = corpus_report(source.load(), source)
+    assert "- a stream: coverage and lengths of training lines are those of the first 1,000" in page
+    source.too_long = "drop"
+    assert "lines used: not counted" in corpus_lines(source.load())[0][0]
+    source.max_length = 9
+    assert corpus_lines(source.load())[0][0].endswith("of the first 1,000 lines, no line cut or left out")
 
 
 # -- prompts ----------------------------------------------------------------------------------------------------------
@@ -323,6 +430,75 @@ def test_stream_drops_what_is_too_long(write):
     assert texts(corpus, corpus.train) == ["a b"]
 
 
+@pytest.fixture
+def two_gib():
+    """What goes far beyond its bound fails instead of taking the machine's memory."""
+    resource = pytest.importorskip("resource")
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("kind", ["lines", "labels", "rows of a generator"])
+def test_memory_of_a_stream_does_not_grow_with_the_keys_of_its_rows(kind, write, two_gib):
+    lines = [f"w{i % 50} x{i % 7} y" for i in range(4000)]
+    labels = [i % 2 for i in range(4000)]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    rows = Dataset.from_dict({"text": lines, "label": labels}, features=features)
+    arguments = {
+        "lines": {"train_file": write("a.txt", "\n".join(lines))},
+        "labels": {"dataset": rows, "prompt_column": "label"},
+        "rows of a generator": {"dataset": IterableDataset.from_generator(lambda: ({"text": line} for line in lines))},
+    }[kind]
+    tracemalloc.start()
+    corpus = TextData(**arguments, text_column="text", streaming=True, max_length=4, eval_size=500).load()
+    read = sum(batch.batch_size for batch in stream_samples(corpus.train.shuffle(0, buffer_size=1000), corpus, 64, 4))
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert read == 3500
+    assert peak < 64
+
+
+def test_stream_holds_out_the_first_lines_that_are_not_blank(write):
+    path = write("a.txt", "\n\na\n \nb\n\nc\n\nd\n")
+    trained = write("tokenizer", "")
+    os.remove(trained)
+    build_tokenizer(TokenizerConfig(), lambda: [["a b c d"]]).save_pretrained(trained)
+    arguments = {"train_file": path, "streaming": True, "max_length": 2}
+    corpus = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained), eval_size=2).load()
+    assert (texts(corpus, corpus.eval), texts(corpus, corpus.train)) == (["a", "b"], ["c", "d"])
+    with pytest.raises(DataError, match="a stream of only 4 held-out lines"):
+        TextData(**arguments, eval_size=4).load()
+    with pytest.raises(DataError, match="eval_size=0: expected at least 1 line"):
+        TextData(**arguments, eval_size=0).load()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_a_stream_of_files_without_the_held_out_lines(processes, write):
+    for name in "ab":
+        write(f"{name}.txt", "".join(f"{name}{i}\n" for i in range(20)))
+    chars = TokenizerConfig(level="char")
+    path = write("c.txt", "c").replace("c.txt", "[ab].txt")
+    corpus = TextData(train_file=path, streaming=True, max_length=4, eval_size=6, tokenizer=chars).load()
+    shares = [texts(corpus, split_dataset_by_node(corpus.train, rank, processes)) for rank in range(processes)]
+    assert sorted(sum(shares, [])) == sorted([f"a{i}" for i in range(6, 20)] + [f"b{i}" for i in range(20)])
+
+
+def test_stream_names_the_row_without_a_value(write):
+    path = write("a.jsonl", "".join(json.dumps({"text": None if i == 2500 else f"w{i}"}) + "\n" for i in range(3000)))
+    corpus = TextData(dataset=Dataset.from_json(path), streaming=True, max_length=2, eval_size=700)
+    with pytest.raises(DataError, match="row 2500 of the streamed rows"):
+        corpus.load()
+    trained = write("tokenizer", "")
+    os.remove(trained)
+    build_tokenizer(TokenizerConfig(), lambda: [["w1 w2"] + [f"w{i}" for i in range(3000)]]).save_pretrained(trained)
+    corpus.tokenizer = TokenizerConfig(pretrained=trained)
+    with pytest.raises(DataError, match="row 2500 of the streamed rows"):
+        list(corpus.load().train)
+
+
 def test_stream_counts_what_it_reads_and_says_what_it_cannot_know(write):
     path = write("a.txt", "\n".join(["a b", "", "b a", " ", "a", "", "a b c d", "b"] * 400))
     arguments = {"train_file": path, "eval_size": 3, "max_length": 3, "streaming": True}
@@ -336,7 +512,7 @@ def test_stream_counts_what_it_reads_and_says_what_it_cannot_know(write):
     trained = write("tokenizer", "")[: -len("tokenizer")] + "trained"
     corpus.tokenizer.save_pretrained(trained)
     counts = TextData(**arguments, tokenizer=TokenizerConfig(pretrained=trained)).load().report["train"]
-    assert set(counts.values()) == {None}
+    assert {counts[name] for name in ("read", "blank", "lines", "truncated", "duplicates")} == {None}
 
 
 def test_no_word_is_learnt_from_the_lines_that_a_stream_holds_out(write):

@@ -8,11 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, pipeline
 
-from seqgan_hf.data import TokenizerConfig, decode, decode_ids, integer_tokenizer, one_line
-from seqgan_hf.data.tokenization import build_tokenizer, encode_batch, load_tokenizer, unknown_token_id
+from seqgan_hf.data import TokenizerConfig, decode, decode_ids, integer_tokenizer
+from seqgan_hf.data.tokenization import (
+    build_tokenizer,
+    decode_continuations,
+    encode_batch,
+    load_tokenizer,
+    unknown_parts,
+    unknown_token_id,
+)
 from seqgan_hf.errors import DataError
 from seqgan_hf.samples import Samples
 
@@ -42,17 +49,46 @@ def decoded(tokenizer, text: str) -> str:
     return tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
 
 
+def again(tokenizer, texts: list[str]) -> list[str]:
+    """Texts that were encoded as training lines are, and decoded as samples are."""
+    return decode_ids(tokenizer, encode_batch(tokenizer, texts))
+
+
 def test_text_comes_back_with_at_most_a_space_more(tokenizer):
     for text in TEXTS:
         assert decoded(tokenizer, text) in (text, " " + text)
+    assert again(tokenizer, TEXTS) == TEXTS
+
+
+WILD = st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from(" \t\n\r<>eos▁Ġ"), max_size=20)
+
+
+@pytest.mark.parametrize("level", ["char", "bpe", "unigram"])
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WILD, min_size=1, max_size=4))
+def test_any_text_comes_back_as_it_was(level, texts):
+    """Spaces in front, line breaks, indentation: nothing is added or stripped, and different texts have other ids."""
+    vocab_size = 400 if level == "unigram" else None
+    tokenizer = build(level, [*texts, "ab "], vocab_size=vocab_size)
+    spaced = [*texts, *(" " + text for text in texts)]
+    assert again(tokenizer, spaced) == spaced
+    rows = encode_batch(tokenizer, spaced)
+    assert len({*map(tuple, rows)}) == len({*spaced})
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=20), min_size=1, max_size=4))
-def test_any_text_comes_back_as_characters_and_bytes(texts):
-    assert [decoded(build("char", texts), text) for text in texts] == texts
-    for text in texts:
-        assert decoded(build("bpe"), text).removeprefix(" ") == text.removeprefix(" ")
+@given(WILD)
+def test_bytes_know_every_text(text):
+    assert again(build("bpe"), [text]) == [text]
+
+
+@pytest.mark.parametrize("level", ["bpe", "unigram", "char"])
+def test_a_text_after_a_space_is_another_text(level):
+    lines = ["x", " x", "  x", "    return x", "\treturn\n x", " ", "", "\n"]
+    tokenizer = build(level, lines)
+    assert again(tokenizer, lines) == lines
+    assert len({*map(tuple, encode_batch(tokenizer, lines))}) == len(lines)
+    assert again(build(level, lines, lowercase=True), [" Return X"]) == [" return x"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,6 +98,7 @@ def test_any_words_come_back(texts):
     for text in texts:
         separated = " ".join(text.split())
         assert decoded(build("word", texts), text) == (f" {separated}" if separated else "")
+        assert again(build("word", texts), [text]) == [separated]
 
 
 def test_special_tokens_in_the_text_stay_text(tokenizer):
@@ -132,7 +169,7 @@ def padded(rows: list[list[int]], pad: int) -> Samples:
 
 
 def test_samples_are_decoded_without_the_first_space_and_nothing_else(tokenizer):
-    """At every level: end token and padding vanish, the space in front goes once, all other white space stays."""
+    """At every level: end token, padding and the space that was added vanish, all other white space stays."""
     texts = ["a man life", "床 前", "the <eos> stands", ""]
     ends = [tokenizer.eos_token_id]
     rows = [ids + ends for ids in encode_batch(tokenizer, texts)]
@@ -144,25 +181,16 @@ def test_samples_are_decoded_without_the_first_space_and_nothing_else(tokenizer)
     [kept] = decode(padded(encode_batch(tokenizer, [text]), tokenizer.pad_token_id), tokenizer)
     expected = {
         "word": "a man life",  # white space between words counts as one space
-        "bpe": text[1:],
-        "char": " a<unk> man<unk> life ",  # line break and tab are no character of the corpus
+        "bpe": text,
+        "char": "  a<unk> man<unk> life ",  # line break and tab are no character of the corpus
+        "unigram": "  a<unk> man<unk> life ",
     }
-    if tokenizer.level != "unigram":
-        assert kept == expected[tokenizer.level]
-    else:
-        assert kept.startswith(" a") and kept.endswith("life ")
+    assert kept == expected[tokenizer.level]
 
 
 def test_samples_without_a_tokenizer_are_written_as_ids():
     assert decode(padded([[3, 0, 17], [], [5]], pad=9), None) == ["3 0 17", "", "5"]
     assert decode(padded([[3, 0, 17], [5]], pad=0), integer_tokenizer(20)) == ["3 0 17", "5"]
-
-
-def test_one_line_has_no_line_break_of_any_kind():
-    text = "a\nb\r\nc\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\u2028j\u2029k \t\\n é"
-    assert len(one_line(text).splitlines()) == 1
-    assert one_line("a\nb\r c") == "a\\nb\\r c"
-    assert one_line(" a \t é\\n ") == " a \t é\\n "
 
 
 def test_every_unknown_character_is_counted():
@@ -306,6 +334,49 @@ def test_tokenizer_without_special_tokens_is_completed_or_refused(tmp_path):
         load_tokenizer(str(tmp_path / "none"))
 
 
+# -- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_that_are_not_known_are_named_as_they_were_written():
+    for level, text, parts in (
+        ("word", " a  postive man", ["postive"]),
+        ("char", "a 秦汉 man", ["秦", "汉"]),
+        ("bpe", "a 秦汉 man", []),
+        ("unigram", "a 秦汉 man", ["秦汉"]),
+    ):
+        assert unknown_parts(build(level), text) == parts
+    assert unknown_parts(build("word", ["a man"], lowercase=True), "A Zebra man") == ["Zebra"]
+
+
+@pytest.mark.parametrize(
+    ("level", "prompt", "continuation", "expected"),
+    [
+        ("word", "  a  postive\tman ", "life here", "  a  postive\tman  life here"),
+        ("char", " a 秦", "n life", " a 秦n life"),
+        ("bpe", "  a\n", "life", "  a\n life"),
+        ("bpe", "<eos> 秦", "  life", "<eos> 秦   life"),
+        ("unigram", "  a 秦", "life", "  a 秦 life"),
+    ],
+)
+def test_a_prompt_is_printed_as_it_was_given(level, prompt, continuation, expected):
+    """Whatever the generator makes of it, and however the tokenizer joins both."""
+    tokenizer = build(level, [*TEXTS, "\n"])
+    rows = [[*row, tokenizer.eos_token_id] for row in encode_batch(tokenizer, [continuation, ""])]
+    samples = padded(rows, tokenizer.pad_token_id)
+    assert decode_continuations(tokenizer, [prompt, prompt], samples) == [expected, prompt]
+
+
+def test_a_prompt_is_joined_as_a_pretrained_tokenizer_joins():
+    """Pieces of words without a space, others with one, which is of the decoder, not of the token."""
+    words = {"[UNK]": 0, "[SEP]": 1, "play": 2, "##ing": 3, "cat": 4}
+    backend = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]", unk_token="[UNK]")
+    samples = padded([[3, 4, 1], [4, 1]], 1)
+    assert decode_continuations(tokenizer, ["a play", "play"], samples) == ["a playing cat", "play cat"]
+    assert decode_ids(tokenizer, [[4, 2, 3, 1]]) == ["cat playing"]
+
+
 # -- integers ---------------------------------------------------------------------------------------------------------
 
 
@@ -328,3 +399,15 @@ def test_integers_with_special_tokens_after_them(tmp_path):
 def test_existing_id_as_end_token_is_written_out():
     tokenizer = integer_tokenizer(5, bos_token_id=0, eos_token_id=4)
     assert tokenizer.decode([1, 4], skip_special_tokens=True) == " 1 4" and tokenizer.eos_token_id is None
+
+
+@pytest.mark.parametrize("text", ["7", "3 5", "-1", "03", "3.0", "three", "<bos>", "1 <unk>"])
+def test_what_is_no_id_of_the_vocabulary_is_an_error(text, tmp_path):
+    """It was read as id 0 without a word, which is a real note."""
+    tokenizer = integer_tokenizer(5, bos_token_id=5, eos_token_id=6, pad_token_id=7)
+    tokenizer.save_pretrained(tmp_path)
+    wrong = text.split()[-1]
+    for same in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        with pytest.raises(DataError, match=f"'{wrong}' in a text of integer ids: expected ids from 0 to 4"):
+            encode_batch(same, ["0 1", text])
+        assert again(same, ["3 0  4", ""]) == ["3 0 4", ""] and unknown_token_id(same) is None

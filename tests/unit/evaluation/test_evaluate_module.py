@@ -1,8 +1,10 @@
 """The `evaluate` module: loadable by path, offline, and equal to the plain functions it stands for."""
 
+import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import evaluate
@@ -18,7 +20,7 @@ from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation import MODULE
 from seqgan_hf.evaluation.catalog import METRICS
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS, divergences, nll
-from seqgan_hf.evaluation.loading import LoadedGenerator
+from seqgan_hf.evaluation.loading import LoadedGenerator, encode_texts
 from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.tokenization import tokenize
 from seqgan_hf.generation.sampling import sample
@@ -74,7 +76,7 @@ def test_module_equals_the_plain_function(name):
         "accepts": lambda text: "a" in text,
         "seed": 0,
     }
-    expected = METRICS[name].function(**{key: inputs[key] for key in METRICS[name].inputs})
+    expected = METRICS[name](**{key: inputs[key] for key in METRICS[name].inputs})
     values, intervals = plain(expected)
     assert found.pop("intervals", {}) == intervals
     assert found == pytest.approx(values, nan_ok=True) and found
@@ -158,6 +160,17 @@ def test_divergence_of_other_vocabularies_is_refused(synthetic):
         module.compute(
             predictions=texts["fake"], references=texts["real"], model=str(folder / "generator"), oracle=other
         )
+
+
+def test_likelihoods_of_a_generator_that_continues_prompts_are_those_of_continuations(generator):
+    model = copy.deepcopy(generator.model)
+    model.config.conditional = True
+    prompted, nll_test = replace(generator, model=model), evaluate.load(MODULE, "nll_test")
+    with pytest.raises(UserError, match="tiny without prompts, which it was trained to continue"):
+        nll_test.compute(references=["a boy", "the man"], model=prompted)
+    found = nll_test.compute(references=["a boy", "the man"], prompts=["the red kite", ""], model=prompted)
+    held_out = encode_texts(generator, ["a boy", "the man"], ["the red kite", ""])
+    assert found["nll_test"] == nll(model, held_out, "test")["nll_test"].value
 
 
 def test_likelihoods_can_be_combined_with_text_metrics(synthetic):

@@ -1,10 +1,14 @@
 """Likelihood evaluators: what they return, and under which settings."""
 
+import math
+
 import pytest
 import torch
 
 from seqgan_hf.data.oracle import build_oracle, draw
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS, HeldOutNLL, OracleNLL, divergences, measure_likelihoods, nll
+from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.vocabulary import suppressing
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,12 @@ def test_evaluators_return_signed_estimates(synthetic):
     found = HeldOutNLL(held_out).evaluate(generator, samples, seed=5)
     found |= OracleNLL(oracle, held_out).evaluate(generator, samples, seed=5)
     expected = nll(generator, held_out, "test") | nll(generator, samples, "div") | nll(oracle, samples, "oracle")
-    expected |= divergences(generator, oracle, samples, held_out)
+    expected |= LIKELIHOODS["oracle_divergence"](
+        generator=generator, oracle=oracle, samples=samples, held_out=held_out
+    )
+    assert (
+        found["jsd_oracle"].high == math.log(2) < divergences(generator, oracle, samples, held_out)["jsd_oracle"].high
+    )
     assert {n: (e.value, e.low, e.high) for n, e in found.items()} == {
         n: (e.value, e.low, e.high) for n, e in expected.items()
     }
@@ -27,6 +36,21 @@ def test_evaluators_return_signed_estimates(synthetic):
     for name, estimate in found.items():
         per = "token" if name in ("nll_test", "nll_div", "nll_oracle") else "sequence"
         assert estimate.signature == f"per:{per}|{drawn}"
+
+
+def test_tokens_that_are_never_written_are_left_out_and_counted(synthetic):
+    """A held-out word that training did not show has no probability: the others are measured, and it is told."""
+    generator, _, samples, held_out = synthetic
+    unknown = held_out.ids == 3
+    assert 0 < int(unknown.sum()) < held_out.ids.numel() and len(held_out.ids[~unknown].unique()) == 6
+    with suppressing(generator, {3}):
+        drawn = samples._replace(ids=torch.where(samples.ids == 3, 4, samples.ids))
+        found = HeldOutNLL(held_out).evaluate(generator, drawn, seed=5)
+        logprobs = token_logprobs(generator, held_out).masked_fill(unknown, 0.0)
+    assert found["nll_test"].value == pytest.approx(float(-logprobs.sum() / (~unknown).sum()), rel=1e-5)
+    assert found["nll_test_sequence"].value == pytest.approx(float(-logprobs.sum(1).mean()), rel=1e-5)
+    for estimate in found.values():
+        assert f"|suppressed:1|left_out:{int(unknown.sum())}|" in estimate.signature
 
 
 def test_what_is_not_given_is_not_measured(synthetic):

@@ -34,6 +34,16 @@ def test_an_interval_of_a_share_is_wilsons(trials, share):
         assert (found.value - bound) ** 2 == pytest.approx(z2 * bound * (1 - bound) / trials, abs=1e-9)
 
 
+@given(*[st.floats(-3, 3) for _ in range(2)], st.floats(0, 3))
+def test_an_interval_holds_possible_values_and_its_own(value, least, width):
+    half, most = abs(value) + 0.1, least + width
+    found = Estimate(value, value - half, value + half, "s").within(least, most)
+    assert (found.value, found.signature) == (value, "s") and found.low <= value <= found.high
+    low, high = np.clip([value - half, value + half], least, most)
+    assert found.low == (value if value < least else low) and found.high == (value if value > most else high)
+    assert Estimate(value).within(least, most) == Estimate(value)
+
+
 def test_a_record_is_ready_for_json():
     real = Estimate(math.inf, None, None)
     result = Result(math.nan, 0.0, 1.0, "samples:3", "higher", real)

@@ -84,6 +84,23 @@ def test_values_are_written_short(estimate, expected):
     assert format_estimate(estimate) == expected
 
 
+def test_where_nothing_is_wrong_the_page_says_what_this_was_found_on():
+    real = Estimate(0.5, 0.4, 0.6)
+    results = {
+        "bleu_2": Result(0.5, 0.4, 0.6, real=real),
+        "self_bleu_2": Result(0.9, real=real),
+        "length_sd": Result(1.0),
+    }
+    page = report_page(Evaluation(results), "Mine", [])
+    assert "None of these lies on the bad side of real text's by more than the intervals: bleu_2." in page
+    assert "Not judged, as an interval is missing: self_bleu_2." in page
+
+
+def test_where_nothing_can_be_said_the_page_does_not_say_that_nothing_is_wrong():
+    page = report_page(evaluate_texts(["abc", "abd"] * 20, ["abc", "abe"] * 20, None, ["bleu"]), "Mine", [])
+    assert "- cannot judge: the median text has 1 token" in page and "None of these" not in page
+
+
 def test_the_page_shows_flags_values_and_samples(evaluation):
     page = report_page(evaluation, "Mine", ["lengths.png"])
     bleu = evaluation.results["bleu_2"]

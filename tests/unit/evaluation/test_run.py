@@ -1,9 +1,12 @@
 """Evaluations from files and generators to reports, and the settings of the command."""
 
+import copy
 import csv
 import gzip
 import json
 import math
+import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,10 +17,14 @@ import pytest
 
 from seqgan_hf.data import TextData
 from seqgan_hf.data.oracle import draw
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.arguments import EvaluationArguments, SuiteSettings
 from seqgan_hf.evaluation.catalog import get_metric
+from seqgan_hf.evaluation.likelihood import nll_test
+from seqgan_hf.evaluation.loading import draw_samples, encode_texts
 from seqgan_hf.evaluation.run import evaluate_generator, run_evaluation, write_evaluation
+from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
 from tests.tools.small_language import REFERENCES, TRAIN
 
 
@@ -122,7 +129,7 @@ def test_unreadable_references_are_refused(files, content):
     path = files / "broken.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="broken.txt.*: expected"):
+    with pytest.raises(UserError, match="broken.txt.*: expected|has no text in it: expected"):
         run_evaluation(EvaluationArguments(samples=str(files / "samples.txt"), references=str(path)))
 
 
@@ -133,6 +140,9 @@ def test_unreadable_references_are_refused(files, content):
         ({"samples": "a", "model": ["b"]}, "both of samples and model"),
         ({"samples": "a", "temperatures": [0.5]}, "samples from a file with oracle, temperatures"),
         ({"model": ["a"]}, "nothing real to compare with"),
+        ({"samples": "a", "references": "b", "prompts": "c"}, "prompts with samples from a file"),
+        ({"model": ["a"], "oracle": "b", "prompts": "c"}, "prompts with an oracle"),
+        ({"model": ["a"], "references": "b", "tokenizer": "c"}, "tokenizer with `model`, which has its own"),
         ({"samples": "a", "train": "b"}, "nothing real to compare with"),
         ({"model": ["a"], "references": "b", "temperatures": [0.0]}, r"temperatures=\[0.0\]"),
         ({"model": ["a"], "references": "b", "temperatures": [1.0, 1.0]}, r"temperatures=\[1.0, 1.0\]"),
@@ -211,6 +221,44 @@ def test_sweep_of_two_generators(model_path, files, generator):
     assert (files / "out" / "tiny_temperature_0.5" / "report.md").exists()
 
 
+@pytest.fixture
+def characters(files):
+    """A generator that writes one character after another."""
+    tokenizer = build_tokenizer(TokenizerConfig(level="char"), lambda: [TRAIN])
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model = RNNGeneratorForCausalLM(RNNGeneratorConfig(vocab_size=len(tokenizer), **special))
+    model.save_pretrained(files / "characters")
+    tokenizer.save_pretrained(files / "characters")
+    return files / "characters"
+
+
+def test_texts_are_split_as_the_generator_writes_them(characters, model_path, files):
+    common = {"references": str(files / "references.txt"), "num_samples": 20, "metrics": ["bleu"], "max_new_tokens": 9}
+    for model, tokenization in ((characters, "character"), (model_path, "white_space")):
+        found = run_evaluation(EvaluationArguments(model=[str(model)], output=str(files / "out"), **common))
+        assert found["settings"]["tokenization"] == tokenization
+        assert f"|tokenization:{tokenization}|" in found["results"]["bleu_2"]["signature"]
+    asked = EvaluationArguments(model=[str(characters)], tokenization="treebank", output=str(files / "out"), **common)
+    assert "|tokenization:treebank|" in run_evaluation(asked)["results"]["bleu_2"]["signature"]
+
+
+def test_a_sweep_splits_all_texts_as_the_first_generator_does(characters, model_path, files):
+    models = [str(characters), str(model_path)]
+    references, output = str(files / "references.txt"), str(files / "out")
+    arguments = EvaluationArguments(
+        model=models, references=references, num_samples=20, metrics=["bleu"], max_new_tokens=9, output=output
+    )
+    found = run_evaluation(arguments)
+    signatures = [point["results"]["bleu_2"]["signature"] for point in found["points"]]
+    assert all("|tokenization:character|" in signature for signature in signatures)
+    vocabularies = [re.findall(r"\|vocabulary:\d+", signature) for signature in signatures]
+    assert vocabularies[0] != vocabularies[1]  # each is compared with the references as its own tokenizer writes them
+    assert found["settings"]["tokenization"] == "character"
+    with (files / "out" / "sweep.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "bleu_2"]
+    assert [row["signature"] for row in rows[:2]] == signatures
+
+
 def test_sweep_without_training_text_measures_what_it_can(model_path, files):
     found = run_evaluation(
         EvaluationArguments(
@@ -265,12 +313,63 @@ def test_a_generator_in_memory_is_evaluated_as_its_folder_is(generator, model_pa
 def test_held_out_sequences_of_an_oracle_in_memory_are_its_references(generator):
     held_out = draw(generator.model, 50, 9, seed=3)
     settings = SuiteSettings(metrics=["length"], num_samples=20)
-    [point] = evaluate_generator(generator, settings, oracle=generator.model, held_out=held_out)
+    [point] = evaluate_generator(generator, settings, oracle=generator.model, references=held_out)
     assert len(point.evaluation.real_texts) == 50
     assert "|held_out:50|" in point.evaluation.results["nll_oracle"].signature
     assert point.evaluation.results["nll_oracle"].real.value == point.evaluation.results["nll_test"].value
     with pytest.raises(UserError, match="nothing real to compare with"):
         evaluate_generator(generator, settings)
+
+
+def test_both_sides_are_as_the_tokenizer_writes_them(generator):
+    """What it never writes tells real texts from samples: here, texts of the generator stand for real ones."""
+    _, written = draw_samples(generator, encode_texts(generator, ["a"]), 300, 12, 1.0, seed=7)
+    references = [f"{text} zebra{number % 50}" for number, text in enumerate(written)]
+    settings = SuiteSettings(metrics=["judge", "bleu"], num_samples=300, max_new_tokens=12)
+    [point] = evaluate_generator(generator, settings, references, [f"{text} yak" for text in written])
+    evaluation = point.evaluation
+    assert all(text.endswith("<unk>") for text in evaluation.real_texts.texts)
+    assert "of the references' tokens are unknown to tiny" in evaluation.notes[0]
+    share = float(re.findall(r"unknown:([\d.]+)%", evaluation.results["bleu_2"].signature)[0])
+    assert share > 1 and evaluation.results["nll_test"].signature.count(f"|unknown:{share:.2f}%|") == 1
+    size = f"|vocabulary:{len(generator.tokenizer)}|"
+    assert size in evaluation.results["bleu_2"].signature and size in evaluation.results["bleu_2"].real.signature
+
+
+def test_real_texts_longer_than_the_generator_writes_are_cut(generator):
+    model = copy.deepcopy(generator.model)
+    model.generation_config.max_new_tokens = 3
+    short = replace(generator, model=model)
+    [point] = evaluate_generator(
+        short, SuiteSettings(metrics=["length"]), ["the man rides a bike", "a boy"], ["a red kite ."]
+    )
+    assert point.evaluation.real_texts.texts == ["the man rides", "a boy"]
+    notes = [note for note in point.evaluation.notes if "are cut there, as in training" in note]
+    assert [note.partition(" have")[0] for note in notes] == ["1 of 2 references", "1 of 1 training texts"]
+    cut = encode_texts(generator, ["the man rides", "a boy"])
+    cut = cut._replace(ids=cut.ids[:, :3], mask=cut.mask[:, :3])
+    assert point.evaluation.results["nll_test"].value == nll_test(model, cut)["nll_test"].value
+
+
+def test_samples_of_a_file_are_compared_with_real_texts_as_their_tokenizer_writes_them(model_path, files):
+    real = [f"{text} zebra{number % 50}" for number, text in enumerate(REFERENCES)]
+    halves = {"samples": [text.rpartition(" ")[0] + " <unk>" for text in real[:400]], "references": real[400:]}
+    for name, texts in halves.items():
+        (files / f"{name}.txt").write_text("\n".join(texts) + "\n")
+    given = {name: str(files / f"{name}.txt") for name in halves} | {
+        "output": str(files / "out"),
+        "metrics": ["judge"],
+    }
+    raw = run_evaluation(EvaluationArguments(**given))
+    alike = run_evaluation(EvaluationArguments(**given, tokenizer=str(model_path)))
+    accuracies = [found["results"]["judge_accuracy"] for found in (raw, alike)]
+    assert accuracies[0]["value"] > 0.9 and accuracies[1]["low"] < 0.5 < accuracies[1]["high"] + 0.02
+    assert "|vocabulary:" in accuracies[1]["signature"] and "vocabulary:" not in accuracies[0]["signature"]
+    assert f"of the references' tokens are unknown to {model_path}. All are read" in alike["notes"][0]
+    told = "400 samples hold <unk>, and no reference does"
+    assert any(note.startswith(told) for note in raw["notes"]) and not any(
+        note.startswith(told) for note in alike["notes"]
+    )
 
 
 # --- Recipes ---------------------------------------------------------------------------------------------------------
@@ -304,5 +403,5 @@ def test_a_recipe_runs_from_parsed_arguments(files):
 
 def test_a_model_that_is_not_there_is_named(files):
     arguments = EvaluationArguments(model=[str(files / "none")], references=str(files / "references.txt"))
-    with pytest.raises(UserError, match="cannot load model .*none.*: expected a run's folder"):
+    with pytest.raises(UserError, match="no folder '.*none': expected a run's folder"):
         run_evaluation(arguments)

@@ -1,6 +1,8 @@
 """The suite, from texts to values with intervals, real text beside them, flags and notes."""
 
 import json
+import math
+import random
 import re
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation import catalog
 from seqgan_hf.evaluation.catalog import METRICS, Measurement, TextSettings, get_metric
+from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.suite import evaluate_texts, measure, real_text_row
 from tests.tools.small_language import REFERENCES, SAMPLERS, TRAIN, encoder
 
@@ -180,6 +183,52 @@ def test_an_interval_ends_where_values_end_and_is_none_where_nothing_moves():
     assert all(0 <= r.low <= r.high <= 1 for n, r in evaluation.results.items() if n.startswith("ms_jaccard"))
     different = evaluate_texts([f"w{i} v{i}" for i in range(60)], None, None, ["distinct"])
     assert different.results["distinct_1"].value == 1 and different.results["distinct_1"].low is None
+
+
+RARE, COMMON = ["a b c", "x y z", "x y w", "v w x"], ["x y z w", "x y w z", "y z w x"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_interval_reaches_beyond_what_is_possible(seed):
+    """A few texts with much spread: 1.96 standard errors, or the jackknife's, reach below 0 and above 1."""
+    source = random.Random(seed)
+    samples, references, train = (
+        [*source.choices(COMMON, k=45), *source.choices(RARE, k=k)] for k in (source.choice((0, 1, 2)), 1, 2)
+    )
+    metrics = [name for name in METRICS if name not in ("mauve", "grammar")]
+    settings = TextSettings(encoder=lambda texts: np.array([[len(text), text.count("x")] for text in texts]))
+    results = evaluate_texts(samples, references, train, metrics, settings).results
+    counted = ("unique_ngrams", "length_", "longest_copy", "fed", "lm_score", "reverse_lm_score")
+    for name, result in results.items():
+        most = math.inf if name.startswith(counted) and not name.endswith("_share") else 1
+        for estimate in (result, result.real):
+            if estimate.low is not None:
+                assert 0 <= estimate.low <= estimate.value <= estimate.high <= most, name
+
+
+@pytest.mark.parametrize(("metric", "name"), [("distinct", "distinct_1"), ("copy_rate", "longest_copy_share")])
+def test_the_interval_of_a_share_ends_at_1(metric, name):
+    different = [f"a{i} b{i} c{i}" for i in range(58)]
+    samples = [*different, "a0 b0 d", "a0 b0 d"]
+    found = evaluate_texts(samples, different, different, [metric]).results[name]
+    assert found.low < found.value < found.high == 1.0
+
+
+@pytest.mark.parametrize(("metric", "name"), [("bleu", "bleu_5"), ("copy_rate", "longest_copy")])
+def test_the_interval_of_a_mean_ends_at_0(metric, name):
+    samples = ["x y z w v"] + ["q r s"] * 30
+    found = evaluate_texts(samples, ["x y z w v"] * 2, ["x y z w v"] * 2, [metric]).results[name]
+    assert found.low == 0.0 < found.value < found.high
+
+
+def test_a_metric_of_ones_own_has_no_bounds(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_metrics", sys.modules[__name__])
+    evaluation = evaluate_texts(["a", "b b"], None, None, ["my_metrics.minus_length"])
+    assert evaluation.results["minus_length"].low < -1.5
+
+
+def minus_length(samples):
+    return {"minus_length": Estimate.of_mean(-np.array([len(text) for text in samples], dtype=float))}
 
 
 def test_texts_may_come_as_an_array():

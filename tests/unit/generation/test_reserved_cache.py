@@ -96,6 +96,12 @@ def test_more_than_there_is_room_for_is_refused(do):
         do(cache)
 
 
+@pytest.mark.parametrize(("rows", "tokens"), [(2, 6), (6, 3)])
+def test_less_room_than_is_taken_already_is_refused(rows, tokens):
+    with pytest.raises(IndexError, match=f"3 rows of 4 tokens: expected at most {rows} rows of {tokens} tokens"):
+        reserve(filled(3, 4), rows, tokens)
+
+
 def test_caches_that_do_more_than_append_stay_as_they_are():
     """Sliding windows and recurrent states."""
     config = MistralConfig(

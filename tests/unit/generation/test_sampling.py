@@ -8,10 +8,13 @@ from itertools import product
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from seqgan_hf import functional
 from seqgan_hf.generation import decoder as decoder_module
 from seqgan_hf.generation import likelihood, rollouts, sampling
 from seqgan_hf.generation.likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
+from seqgan_hf.generation.modes import evaluating
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
 from seqgan_hf.generation.vocabulary import start_prompt
@@ -59,6 +62,26 @@ def test_samples_follow_the_models_distribution(kind, padded):
     assert stats.chisquare(observed.numpy(), expected.numpy() * count / expected.sum().item()).pvalue > 1e-3
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, every step reads all tokens")
+@pytest.mark.parametrize("padded", [False, True])
+def test_every_token_is_read_at_its_position(padded):
+    """Padding does not count. Some models count from zero in every call unless they are told, so all are told."""
+    generator, read = build_generator("gpt2", eos=None), []
+    assert decoder_module.has_plain_head(generator)  # tried without positions
+    generator.base_model.register_forward_pre_hook(
+        lambda module, inputs, options: read.append(options["position_ids"].tolist()), with_kwargs=True
+    )
+    prompt, mask = padded_prompts() if padded else (start_prompt(generator, 1), None)
+    samples = sample(generator, prompt, 3, prompt_mask=mask, max_rows=3)
+    if padded:
+        assert read == [[[0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 0, 0]], [[2], [4], [1]], [[3], [5], [2]]]
+    else:
+        assert read == [[[0]], [[1]], [[2]]]
+    read.clear()
+    token_logprobs(generator, samples)
+    assert read == ([[[0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 2]]] if padded else [[[0, 1, 2]]])
+
+
 def test_sequences_end_at_eos_and_are_padded_after_it(generator):
     drawn = sample(generator, start_prompt(generator, 200), 9, rng=seeded(0))
     for ids, mask in zip(drawn.ids.tolist(), drawn.mask, strict=True):
@@ -74,6 +97,18 @@ def test_the_memory_limit_changes_no_sample(generator, max_rows):
     expected = sample(generator, prompt, 8, rng=seeded(3), prompt_mask=mask)
     limited = sample(generator, prompt, 8, rng=seeded(3), prompt_mask=mask, max_rows=max_rows)
     assert torch.equal(expected.ids, limited.ids) and torch.equal(expected.mask, limited.mask)
+
+
+def test_a_single_token_is_drawn():
+    generator = build_generator("gpt2")
+    drawn = sample(generator, start_prompt(generator, 3), 1)
+    assert drawn.ids.shape == drawn.mask.shape == (3, 1) and drawn.mask.all() and drawn.ids.dtype == torch.long
+
+
+def test_the_prompt_of_what_is_drawn_is_the_one_that_was_given():
+    generator, (prompt, mask) = build_generator("gpt2"), padded_prompts()
+    drawn = sample(generator, prompt, 4, prompt_mask=mask)
+    assert torch.equal(drawn.prompt, prompt) and torch.equal(drawn.prompt_mask, mask)
 
 
 def test_sampling_options_are_honoured():
@@ -290,6 +325,105 @@ def test_both_losses_have_the_gradient_of_the_plain_formula(generator, monkeypat
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+class LargestTensor(TorchDispatchMode):
+    """The most numbers that one operation returned."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        for result in results if isinstance(results, (tuple, list)) else [results]:
+            self.size = max(self.size, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return results
+
+
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="plain code holds all logits")
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda generator, samples: token_logprobs(generator, samples).sum(),
+        lambda generator, samples: weighted_nll(generator, samples, torch.ones(4, 6))[0],
+        lambda generator, samples: full_kl(generator, build_generator("gru", None, 5000), samples, torch.ones(4, 6))[
+            0
+        ],
+    ],
+    ids=["token_logprobs", "weighted_nll", "full_kl"],
+)
+def test_no_loss_holds_the_logits_of_all_tokens(compute, monkeypatch):
+    """Neither forward nor backward: with a large vocabulary they would take most of the memory."""
+    for module in (functional, likelihood):
+        monkeypatch.setattr(module, "block_rows", lambda vocab_size, device: 5)
+    generator = build_generator("lstm", eos=None, vocab_size=5000)
+    samples, kept = sample(generator, start_prompt(generator, 4), 6, rng=seeded(2)), []
+    with (
+        LargestTensor() as largest,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+    ):
+        compute(generator, samples).backward()
+    assert largest.size < samples.ids.numel() * 5000
+    assert not [tensor.shape for tensor in kept if tensor.shape[-1:] == (5000,) and len(tensor) <= 5]
+
+
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="plain code computes padding, too")
+@pytest.mark.parametrize("left_out", [True, False])
+def test_padding_takes_no_logits_on_a_cpu(left_out, monkeypatch):
+    """Accelerators compute it, rather than wait for the number of tokens."""
+    monkeypatch.setattr(likelihood, "LEAVE_PADDING_OUT", {"cpu"} if left_out else set())
+    generator, rows = build_generator("lstm"), []
+    samples = sample(generator, start_prompt(generator, 20), 6, rng=seeded(2))
+    nll = likelihood.linear_nll
+    monkeypatch.setattr(
+        likelihood, "linear_nll", lambda hidden, *others: (rows.append(len(hidden)), nll(hidden, *others))[1]
+    )
+    weighted_nll(generator, samples, torch.ones(20, 6))
+    assert rows == [int(samples.mask.sum()) if left_out else 120] and not samples.mask.all()
+
+
+def test_a_loss_may_read_other_tokens_than_it_predicts(generator):
+    """As scheduled sampling does: y_t is predicted from what was read before it."""
+    generator.eval()
+    samples = sample(generator, start_prompt(generator, 4), 6, rng=seeded(2))
+    read = torch.randint(3, 13, (4, 6), generator=seeded(3))
+    logits = generator(torch.cat([samples.prompt, read[:, :-1]], dim=1)).logits
+    expected = logits.log_softmax(-1).gather(2, samples.ids[..., None]).squeeze(2).masked_fill(~samples.mask, 0.0)
+    loss, logprobs = weighted_nll(generator, samples, torch.ones(4, 6), read)
+    torch.testing.assert_close(logprobs, expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, -expected.sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_losses_and_the_trial_of_a_head_keep_no_cache():
+    """The keys and values of all positions would wait for the backward pass."""
+    generator, caches = build_generator("gpt2"), []
+    generator.base_model.register_forward_hook(lambda module, inputs, output: caches.append(output.past_key_values))
+    assert decoder_module.has_plain_head(generator)
+    samples = Samples(start_prompt(generator, 2), torch.full((2, 3), 4), torch.ones(2, 3, dtype=torch.bool))
+    token_logprobs(generator, samples), weighted_nll(generator, samples, torch.ones(2, 3))
+    assert caches == [None] * 4  # two of them to try the head
+
+
+def test_weights_of_half_precision_do_not_round_the_log_probabilities(generator):
+    samples, weights = sample(generator, start_prompt(generator, 4), 6, rng=seeded(2)), torch.ones(4, 6)
+    with evaluating(generator):
+        expected = weighted_nll(generator, samples, weights)[1]
+        found = weighted_nll(generator, samples, weights.bfloat16())[1]
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+def test_out_of_memory_while_likelihoods_are_computed_changes_nothing(monkeypatch, caplog):
+    generator = build_generator("lstm")
+    samples = sample(generator, start_prompt(generator, 5), 4, rng=seeded(0))
+    expected, logprobs = sequence_logprobs(generator, samples), likelihood.token_logprobs
+
+    def fails_on_large_batches(generator, samples):
+        if samples.batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return logprobs(generator, samples)
+
+    monkeypatch.setattr(likelihood, "token_logprobs", fails_on_large_batches)
+    torch.testing.assert_close(sequence_logprobs(generator, samples), expected)
+    assert caplog.messages == ["likelihoods ran out of memory; going on with 2 rows at a time"]
+
+
 def test_padding_has_no_influence_on_losses(generator):
     """More padding, of any content, changes neither log-probabilities nor the loss."""
     generator.eval()
@@ -322,6 +456,37 @@ def test_a_head_that_is_not_plain_is_not_bypassed():
     assert not decoder_module.has_plain_head(capped)
     samples = sample(capped, start_prompt(capped, 4), 5, rng=seeded(0))
     torch.testing.assert_close(token_logprobs(capped, samples), exact_logprobs(capped, samples), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [lambda logits: 1.01 * logits, lambda logits: logits + 0.01])
+def test_a_head_is_not_bypassed_for_a_small_difference(change):
+    generator = build_generator("gpt2")
+    forward = generator.forward
+
+    def changed(*arguments, **options):
+        output = forward(*arguments, **options)
+        output.logits = change(output.logits)
+        return output
+
+    generator.forward = changed
+    assert not decoder_module.has_plain_head(generator)
+
+
+def test_a_head_is_tried_once_a_model():
+    generator, calls = build_generator("gpt2"), []
+    generator.register_forward_pre_hook(lambda *_: calls.append(1))
+    assert [decoder_module.has_plain_head(generator) for _ in range(3)] == [True] * 3 and calls == [1]
+
+
+def test_a_head_of_another_kind_is_no_plain_product():
+    """Quantized and offloaded weights: their own `forward` knows how to read them."""
+
+    class Quantized(torch.nn.Linear):
+        pass
+
+    assert decoder_module.is_plain_product(torch.nn.Linear(2, 3))
+    assert not decoder_module.is_plain_product(Quantized(2, 3))
+    assert not decoder_module.is_plain_product(torch.nn.Linear(2, 3, device="meta"))
 
 
 def triple_logits(head):
@@ -389,6 +554,46 @@ def test_mixing_in_own_tokens_reaches_from_none_to_all():
     own = mix_in_own_tokens(generator, samples, 1.0, rng=seeded(2))
     likely = token_logprobs(generator.eval(), samples._replace(ids=own))[:, :-1].mean()
     assert likely > token_logprobs(generator, samples)[:, :-1].mean() + 0.1
+
+
+def test_own_tokens_follow_the_models_distribution():
+    """As samples do; the last token is never read, so it stays."""
+    generator, count = build_generator("lstm", eos=None, vocab_size=4), 20_000
+    given = torch.zeros(count, 3, dtype=torch.long)
+    samples = Samples(start_prompt(generator, count), given, torch.ones_like(given, dtype=torch.bool))
+    mixed = mix_in_own_tokens(generator, samples, 1.0, rng=seeded(4))
+    assert (mixed[:, 2] == 0).all() and (samples.ids == 0).all()
+    pairs = torch.tensor(list(product(range(4), repeat=2)))
+    row = Samples(samples.prompt[:16], pairs, torch.ones_like(pairs, dtype=torch.bool))
+    expected = exact_logprobs(generator.eval(), row).sum(1).exp().detach().double() * count
+    observed = torch.bincount(mixed[:, 0] * 4 + mixed[:, 1], minlength=16)
+    assert stats.chisquare(observed.numpy(), expected.numpy() * count / expected.sum().item()).pvalue > 1e-3
+
+
+def test_what_is_drawn_depends_on_the_given_random_source_alone():
+    generator = build_generator("lstm", eos=None)
+    given = sample(generator, start_prompt(generator, 50), 6, rng=seeded(0))
+    for draw in (
+        lambda rng: sample(generator, given.prompt, 6, rng=rng).ids,
+        lambda rng: mix_in_own_tokens(generator, given, 0.5, rng=rng),
+        lambda rng: rollouts_of(generator, given, 1, rng=rng)[0].ids,
+    ):
+        state = torch.get_rng_state()
+        first = draw(seeded(3))
+        assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(first, draw(seeded(3))) and not torch.equal(first, draw(seeded(4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_many_rows_run_at_once_as_fit_into_the_memory_for_caches(kind, monkeypatch):
+    """With their whole length, prompt included; at least one, and no more than a limit where rows are small."""
+    generator = build_generator(kind)
+    prompt = Samples(torch.zeros(5, 3, dtype=torch.long), *[torch.zeros(5, 0).long()] * 2)
+    row = decoder_module.Decoder(generator, prompt).bytes_per_row(3 + 7)
+    for available, rows in ((10 * row, 10), (10 * row - 1, 9), (row - 1, 1), (10**6 * row, 100)):
+        monkeypatch.setattr(sampling, "MAX_CACHE_BYTES", available)
+        monkeypatch.setattr(sampling, "MAX_ROWS", 100)
+        assert sampling.rows_that_fit(generator, prompt, 7) == rows
 
 
 def test_cache_size_bounds_the_rows_in_flight(monkeypatch):

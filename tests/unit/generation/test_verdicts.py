@@ -27,9 +27,20 @@ def test_a_discriminator_reads_condition_and_continuation_but_not_the_start_toke
     read = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
     assert read == [[9, 5, 6, 7, 1], [10, 11, 8, 1], [3, 4, 1]]
     assert begin.tolist() == [1, 2, 0]
-    assert (ids[~mask] == PAD).all()
+    assert (ids[~mask] == PAD).all() and ids.shape == mask.shape == (3, 6)
     ids, mask, begin = judged_tokens(batch(), PAD)
     assert torch.equal(ids, batch().ids) and begin.tolist() == [0, 0, 0]
+
+
+def test_a_condition_of_a_single_token_is_read_as_one():
+    samples = batch()._replace(prompt=torch.tensor([[BOS, 9]] * 3))
+    ids, mask, begin = judged_tokens(samples, PAD)
+    assert [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)] == [
+        [9, 5, 6, 7, 1],
+        [9, 8, 1],
+        [9, 3, 4, 1],
+    ]
+    assert begin.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("prompted", [False, True])
@@ -37,7 +48,7 @@ def test_scores_are_those_of_each_sequence_alone(discriminator, prompted):
     """Neither padding nor neighbours count."""
     samples = batch(prompted)
     together = rewards(discriminator, samples)
-    ids, mask, begin = judged_tokens(samples)
+    ids, mask, begin = judged_tokens(samples, PAD)
     for row in range(3):
         alone = Samples(torch.full((1, 1), BOS), ids[row][mask[row]][None], mask[row][mask[row]][None])
         score = rewards(discriminator, alone)[0]
@@ -96,6 +107,12 @@ def test_rewards_are_probabilities_without_dropout_or_gradient(discriminator):
     torch.testing.assert_close(first, scores if scores.dim() == 1 else scores * batch().mask)
 
 
+@pytest.mark.parametrize("prompted", [False, True])
+def test_verdicts_on_tokens_are_zero_at_padding_and_there_only(prompted):
+    samples = batch(prompted)
+    assert torch.equal(realness(build_discriminator("per_token").eval(), samples) != 0, samples.mask)
+
+
 @pytest.mark.parametrize("max_rows", [1, 2])
 def test_the_row_limit_changes_no_reward(discriminator, max_rows):
     torch.testing.assert_close(rewards(discriminator, batch(), max_rows), rewards(discriminator, batch()))
@@ -123,6 +140,20 @@ def test_one_logit_is_the_log_odds():
             return SequenceClassifierOutput(logits=input_ids[:, :1].float())
 
     torch.testing.assert_close(realness(OneLogit(), batch()), torch.tensor([5.0, 8.0, 3.0]))
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_a_classifier_without_a_padding_token_finds_token_0_at_padding(prompted):
+    """An id that every vocabulary has; the mask says that it is not to be read."""
+    read = []
+
+    class Reader(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            read.append(input_ids[attention_mask == 0])
+            return SequenceClassifierOutput(logits=torch.zeros(len(input_ids), 2))
+
+    realness(Reader(), batch(prompted))
+    assert len(read[0]) > 0 and (read[0] == 0).all()
 
 
 def test_other_shapes_are_refused():

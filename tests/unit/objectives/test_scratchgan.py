@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.functional import discounted
 from seqgan_hf.objectives import Models, ScratchGAN
 from tests.tools.tables import TableGenerator, TableJudge, all_sequences
@@ -42,10 +43,29 @@ def test_the_moving_average_has_the_momentum_that_is_set():
 
 @pytest.mark.parametrize("kind", ["cnn", "bert"])
 def test_a_discriminator_of_whole_sequences_is_refused(kind):
-    generator = build_generator("lstm")
-    models, batch = Models(generator, build_discriminator(kind)), all_sequences()
-    with pytest.raises(ValueError, match="judges whole sequences: expected one that judges every token. Use"):
-        ScratchGAN().credit(models, batch, batch)
+    models = Models(build_generator("lstm"), build_discriminator(kind))
+    with pytest.raises(UserError, match="judges whole sequences: expected one that judges every token. Use"):
+        ScratchGAN().check(models)
+
+
+def test_a_discriminator_that_judges_every_token_is_left_as_it_was():
+    models = Models(build_generator("lstm"), build_discriminator("per_token"))
+    models.discriminator.train()
+    before = torch.get_rng_state()
+    ScratchGAN().check(models)
+    assert models.discriminator.training and torch.equal(before, torch.get_rng_state())
+
+
+def test_a_reward_that_reads_real_text_is_given_the_batch():
+    class BesideReal(ScratchGAN):
+        def reward(self, models, samples, real):
+            return super().reward(models, samples, real) + real.batch_size
+
+    models, batch = Models(TableGenerator(), TableJudge(per_token=True)), all_sequences()
+    real = batch.select(slice(0, 5))
+    plain = ScratchGAN(discount=0.5).action_values(models, batch, real)
+    values = BesideReal(discount=0.5).action_values(models, batch, real)
+    torch.testing.assert_close(values - plain, torch.tensor([8.75, 7.5, 5.0]).expand(27, 3))
 
 
 @pytest.mark.parametrize("discount", [-0.1, 1.1])

@@ -9,7 +9,7 @@ import pytest
 
 from seqgan_hf.errors import RunFolderError, UserError
 from seqgan_hf.runs.comparison import compare_runs
-from tests.tools.logs import write_lines, write_run
+from tests.tools.logs import sign, write_lines, write_run
 
 
 def test_runs_of_one_recipe_are_one_experiment(tmp_path, figures):
@@ -42,6 +42,88 @@ def test_of_many_metrics_the_first_nine_with_a_curve_are_drawn(tmp_path, figures
     write_lines(run, lines)
     assert len(compare_runs([run], output=str(tmp_path / "out")).metrics) == 13
     assert [axes.get_title() for axes in figures[0].axes] == [f"metric_{index}" for index in range(9)]
+
+
+def test_beyond_nine_panels_it_is_said_what_is_left_out(tmp_path, figures):
+    run = write_run(tmp_path / "a", 1, 1)
+    values = dict.fromkeys([f"metric_{index}" for index in range(12)], 1.0)
+    write_lines(run, [{"phase": "adversarial", "round": number, **values} for number in (1, 2)])
+    comparison = compare_runs([run], output=str(tmp_path / "out"))
+    assert comparison.notes == ["the picture shows the first 9 of 12 metrics; --metrics chooses others"]
+    assert comparison.notes[0] in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def measured_once(folder, **values):
+    """A run of which only the end was measured."""
+    run = write_run(folder, 2, 0, kind=folder.name.rpartition("-")[0] or folder.name)
+    line = {"phase": "pretrain_generator", "epoch": 2, "seconds": 1.0, **values}
+    write_lines(run, [line | {"intervals": {name: [value - 0.5, value + 0.5] for name, value in values.items()}}])
+    return run
+
+
+def test_runs_that_were_measured_once_are_points_with_their_intervals(tmp_path, figures):
+    runs = [measured_once(tmp_path / "a", nll_test=3.0), measured_once(tmp_path / "b", nll_test=4.0)]
+    compare_runs(runs, output=str(tmp_path / "out"))
+    (axes,) = figures[0].axes
+    assert [[*map(list, line.get_data())] for line in axes.lines] == [[[2], [3.0]], [[2], [4.0]]]
+    assert all(line.get_marker() == "o" and line.get_markersize() >= 6 for line in axes.lines)
+    ends = [segment[:, 1].tolist() for bars in axes.collections for segment in bars.get_segments()]
+    assert ends == [[2.5, 3.5], [3.5, 4.5]]
+
+
+def test_a_run_that_was_measured_once_is_visible_beside_a_curve(tmp_path, figures):
+    runs = [write_run(tmp_path / "a", 3, 0), measured_once(tmp_path / "b", nll_oracle=4.0)]
+    compare_runs(runs, ["nll_oracle"], output=str(tmp_path / "out"))
+    curve, point = figures[0].axes[0].lines
+    assert list(point.get_data()[1]) == [4.0] and point.get_markersize() > 2 * curve.get_markersize()
+
+
+def test_seeds_that_were_measured_once_are_a_point_with_the_interval_of_their_mean(tmp_path, figures):
+    runs = [measured_once(tmp_path / f"a-{seed}", nll_test=value) for seed, value in enumerate((3.0, 4.0, 5.0))]
+    runs.append(write_run(tmp_path / "other", 2, 2))
+    compare_runs(runs, ["nll_test"], output=str(tmp_path / "out"))
+    axes = figures[0].axes[0]
+    assert list(axes.lines[0].get_data()[1]) == [4.0]
+    (segment,) = axes.collections[0].get_segments()
+    assert segment[:, 1] == pytest.approx([4 - 4.303 / 3**0.5, 4 + 4.303 / 3**0.5], abs=1e-3)
+    assert figures[0].get_supxlabel().startswith("bars of several seeds: 95% interval of their mean (Student's t)")
+
+
+def test_a_run_named_twice_is_refused(tmp_path):
+    run = write_run(tmp_path / "a", 1, 1)
+    with pytest.raises(UserError, match="The run '.*/a' is named twice. Leave one out"):
+        compare_runs([run, str(tmp_path / "x" / ".." / "a")])
+
+
+def test_runs_of_one_seed_are_no_seeds(tmp_path):
+    runs = [write_run(tmp_path / name, 1, 1) for name in ("a-1", "a-2", "a-3")]
+    assert compare_runs(runs).notes == []
+    Path(runs[1], "recipe.yaml").write_text(Path(runs[0], "recipe.yaml").read_text())
+    comparison = compare_runs(runs)
+    assert comparison.notes == ["a: a-1, a-2 have the same seed: their ± is no spread over seeds"]
+    assert str(comparison).endswith(f"\n- {comparison.notes[0]}")
+
+
+def test_unequal_signatures_have_columns_and_panels_of_their_own(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 2, 0, kind=name[0]) for name in ("a-1", "a-2", "b", "c")]
+    for number, run in enumerate(runs[:3]):
+        sign(run, "nll_oracle", f"samples:{500 if number < 2 else 900}|held_out:9|seed:{number}|version:1")
+    comparison = compare_runs(runs, ["nll_oracle"], output=str(tmp_path / "out"))
+    columns = ["nll_oracle (samples:500)", "nll_oracle (samples:900)", "nll_oracle (no signature)"]
+    assert comparison.metrics == columns
+    assert [list(values) for _, values in comparison.rows.values()] == [[column] for column in columns]
+    assert comparison.rows["a"][1] == {columns[0]: (8.0, 0.0, 2)}  # seeds differ, and may
+    assert [axes.get_title() for axes in figures[0].axes] == columns
+    assert [len(axes.lines[0].get_data()[0]) for axes in figures[0].axes] == [2, 2, 2]
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        assert {*columns} < {*next(csv.reader(file))}
+
+
+def test_equal_signatures_share_a_column_whatever_their_seed(tmp_path):
+    runs = [write_run(tmp_path / name, 1, 0, kind=name) for name in ("a", "b")]
+    for number, run in enumerate(runs):
+        sign(run, "nll_oracle", f"samples:500|seed:{number}|version:1")
+    assert sorted(compare_runs(runs).metrics) == ["nll_oracle", "nll_train"]
 
 
 def test_without_a_curve_there_is_no_picture(tmp_path, figures):
@@ -112,3 +194,15 @@ def test_an_unknown_metric_is_refused(tmp_path):
 def test_no_runs_are_refused():
     with pytest.raises(UserError, match="No runs to compare. Name at least one folder"):
         compare_runs([])
+
+
+def test_a_run_that_has_not_ended_is_no_seed_of_one_that_has(tmp_path):
+    runs = [write_run(tmp_path / f"seqgan-{seed}", 2, rounds, seed) for seed, rounds in enumerate((3, 3, 1))]
+    for run in runs[:2]:
+        Path(run, "summary.json").write_text("{}")
+    rows = compare_runs(runs, ["nll_oracle"]).rows
+    assert {name: members for name, (members, _) in rows.items()} == {
+        "seqgan": ["seqgan-0", "seqgan-1"],
+        "seqgan-2 (not ended)": ["seqgan-2"],
+    }
+    assert list(compare_runs(runs[2:]).rows) == ["seqgan-2"]

@@ -14,7 +14,7 @@ from seqgan_hf.commands import main
 from seqgan_hf.errors import UserError
 from seqgan_hf.runs.curves import draw_runs, read_points, write_curves
 from seqgan_hf.runs.record import read_lines, read_run
-from tests.tools.logs import DISCRIMINATOR, EPOCH, ROUND, write_lines, write_run
+from tests.tools.logs import DISCRIMINATOR, EPOCH, ROUND, sign, write_lines, write_run
 
 
 ROOT = Path(__file__).parents[3]
@@ -86,7 +86,7 @@ def test_where_a_seed_has_not_measured_no_mean_is_drawn_and_that_is_said(tmp_pat
     said = write_curves(runs, str(tmp_path / "out.png"), ["x", "x", "y"])
     assert drawn(figures[0])[0] == [(0, 9.0), (1, 7.9), (2, 7.8)]
     assert "x: nll_oracle is drawn at 3 of 5 places, those which all of its 2 runs measured" in said.splitlines()
-    assert "y: nll_test was not measured by all of its runs, or not over rounds" in said.splitlines()
+    assert "y: nll_test was not measured, or not over rounds" in said.splitlines()
 
 
 def test_over_seconds_maximum_likelihood_that_goes_on_begins_where_the_rounds_do(tmp_path, figures):
@@ -256,7 +256,7 @@ def test_pictures_are_written(suffix, start, tmp_path, capsys):
 def test_the_picture_of_a_run_shows_all_of_it_and_marks_the_switch(tmp_path, figures):
     run = read_run(write_run(tmp_path / "a", 2, 4))
     run.label = "SeqGAN"
-    assert draw_runs([run], tmp_path / "curve.png")
+    assert draw_runs([run], tmp_path / "curve.png") == (True, [])
     curve, mark = drawn(figures[0])
     assert curve == [(1, 9), (2, 8), (3, 7.9), (4, 7.8), (5, 7.7), (6, 7.6)] and [x for x, _ in mark] == [2, 2]
     assert drawn(figures[0], 1)[0] == [(4, 6.0), (6, 8.0)] and names(figures[0]) == ["SeqGAN"]
@@ -266,7 +266,27 @@ def test_the_picture_of_a_run_shows_all_of_it_and_marks_the_switch(tmp_path, fig
 def test_a_run_that_measured_nothing_has_no_picture(tmp_path, figures):
     run = write_run(tmp_path / "a", 1, 1)
     write_lines(run, [{"phase": "adversarial", "round": 1, "seconds": 1.0, "reward": 0.5}])
-    assert not draw_runs([read_run(run)], tmp_path / "curve.png") and not figures
+    assert draw_runs([read_run(run)], tmp_path / "curve.png") == (False, []) and not figures
+
+
+def test_seeds_that_were_measured_at_different_places_only_are_named(tmp_path, figures):
+    runs = [write_run(tmp_path / "a", 1, 2), write_run(tmp_path / "b", 1, 1)]
+    for run, number in zip(runs, (2, 1), strict=True):
+        write_lines(run, [{"phase": "adversarial", "round": number, "nll_oracle": 8.0, "nll_test": 5.0}])
+    other = write_run(tmp_path / "c", 1, 2, kind="other")
+    said = write_curves([*runs, other], str(tmp_path / "out.png"), ["x", "x", "y"], ["nll_oracle"])
+    assert "x: nll_oracle is not drawn, as its 2 runs share no place where it was measured" in said.splitlines()
+    assert names(figures[0]) == ["y"]
+
+
+def test_a_panel_of_unequal_signatures_is_named(tmp_path, figures):
+    runs = [write_run(tmp_path / name, 1, 2, kind=name) for name in ("a", "b")]
+    sign(runs[0], "nll_oracle", "samples:500|seed:1|version:1")
+    sign(runs[1], "nll_oracle", "samples:500|seed:2|version:1")
+    assert "signatures" not in write_curves(runs, str(tmp_path / "out.png"))
+    sign(runs[1], "nll_oracle", "samples:900|seed:2|version:1")
+    said = write_curves(runs, str(tmp_path / "out.png"))
+    assert "nll_oracle was measured under unequal signatures (samples:500; samples:900)" in said.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_units_are_counted_through_the_run(tmp_path):
     ("attributes", "message"),
     [
         ({"updates": 0}, r"Stated.updates=0: expected 1 or more"),
-        ({"copies": lambda: {"a copy": Copy()}}, r"Stated has a copy named 'a copy': expected a name of letters"),
+        ({"copies": lambda: {"a copy": Copy()}}, r"a copy named 'a copy': expected a name of letters and digits"),
     ],
 )
 def test_settings_that_no_run_could_follow_are_refused(tmp_path, attributes, message):
