@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 
 class UserError(ValueError):
     """Something in the user's settings, data or surroundings that has to be changed before this can work.
@@ -53,3 +56,16 @@ class Interrupted(Exception):
 
 class MissingExtraError(UserError, ImportError):
     """An optional package that is not installed."""
+
+
+def import_by_path(path: str, what: str) -> Any:
+    """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        problem = f"{what} {path!r} cannot be imported ({error})"
+        raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
+    if not callable(found):
+        raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
+    return found

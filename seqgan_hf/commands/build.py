@@ -26,13 +26,12 @@ from transformers import (
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
-from ..errors import RecipeError
+from ..errors import RecipeError, import_by_path
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
-from ..evaluation.tokenization import import_by_path
 from ..objectives import Objective
 from ..samples import Samples
 from ..training.batches import as_samples

@@ -15,8 +15,7 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ..errors import RecipeError, UserError
-from ..evaluation.tokenization import import_by_path
+from ..errors import RecipeError, UserError, import_by_path
 from .yaml_structure import check_structure
 
 
@@ -112,16 +111,23 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
     if classes := re.findall(r"class_path '([^']+)':", message):
         name = classes[-1].rpartition(".")[2]
         try:
-            parameters = inspect.signature(import_by_path(classes[-1], "class_path")).parameters
+            kind = import_by_path(classes[-1], "class_path")
         except UserError as missing:
             fix = "check the name, and put its folder on PYTHONPATH (PYTHONPATH=. for this one)"
             return RecipeError(missing.problem, "a class that can be imported", fix)
         if unknown:
-            return unknown_key(unknown["key"], parameters, name)
+            return unknown_key(unknown["key"], settings_of(kind), name)
     if unknown:
         return _unknown_at_the_top(unknown, parser.get_defaults())
     keys = [*dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))]  # of the settings, the innermost last
     return _wrong_value(".".join(keys), message.rpartition(f'"{keys[-1]}":')[2] if keys else message, parser)
+
+
+def settings_of(kind: Any) -> list[str]:
+    """The names of a class's settings, with those that it passes on to its bases."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind)
+    return list(vars(parser.get_defaults()))
 
 
 def _without_value(arguments: list[str]) -> str | None:

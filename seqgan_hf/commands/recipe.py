@@ -15,10 +15,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from transformers import TrainingArguments
 
 from ..data import DataSource, TextData
-from ..errors import RecipeError
+from ..errors import RecipeError, import_by_path
 from ..evaluation.arguments import EvaluationArguments, check_names, split_names
 from ..evaluation.catalog import TextSettings
-from ..evaluation.tokenization import import_by_path
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
 from .mistakes import check_nulls, parse, read_recipe, refusal

@@ -11,9 +11,9 @@ import torch
 
 from ..data.delimited import FileFormat
 from ..data.sources import file_kind
-from ..errors import UserError
+from ..errors import UserError, import_by_path
 from .catalog import TextSettings, get_metric
-from .tokenization import import_by_path, tokenize
+from .tokenization import tokenize
 
 
 def split_names(names: list[str] | str | None) -> list[str] | None:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, import_by_path
 from .encoders import TextEncoder, load_encoder
 from .metrics.bleu import bleu
 from .metrics.copy_rate import copy_rate
@@ -43,7 +43,7 @@ from .metrics.mauve import mauve
 from .metrics.ms_jaccard import ms_jaccard
 from .metrics.self_bleu import self_bleu
 from .record import Estimate
-from .tokenization import default_tokenization, import_by_path, tokenize
+from .tokenization import default_tokenization, tokenize
 
 
 @dataclass(frozen=True)

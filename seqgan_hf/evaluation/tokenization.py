@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.tokenization import UNK, unknown_token_id
-from ..errors import MissingExtraError, UserError
+from ..errors import MissingExtraError, UserError, import_by_path
 from ..samples import LongTensor
 
 
@@ -41,19 +40,6 @@ def default_tokenization(tokenizer: PreTrainedTokenizerBase | None) -> str:
     special = {*tokenizer.all_special_tokens, UNK}
     characters = all(len(token) == 1 for token in tokenizer.get_vocab() if token not in special)
     return "character" if characters else "white_space"
-
-
-def import_by_path(path: str, what: str) -> Callable:
-    """The object at a dotted path such as `my_package.my_module.name`; raises `UserError` if there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        problem = f"{what} {path!r} cannot be imported ({error})"
-        raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
-    if not callable(found):
-        raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
-    return found
 
 
 def tokenize(texts: Sequence[str], tokenization: str = "white_space", lowercase: bool = False) -> list[list[str]]:
