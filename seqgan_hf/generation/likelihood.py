@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ..functional import block_rows, linear_kl, linear_nll
+from ..functional import block_rows, filter_logits, linear_kl, linear_nll
 from ..samples import BoolTensor, LongTensor, Samples
 from .decoder import (
     LEAVE_PADDING_OUT,
@@ -41,16 +41,22 @@ def _predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor)
     return output[0][:, -length:], generator.get_output_embeddings() if plain_head else nn.Identity()
 
 
-def token_logprobs(generator: PreTrainedModel, samples: Samples) -> Tensor:
+def token_logprobs(
+    generator: PreTrainedModel, samples: Samples, temperature: float = 1.0, top_p: float = 1.0
+) -> Tensor:
     """log G(y_t | y_1:t-1) of every token, differentiable, zero where `samples.mask` is false, shape (B, T).
 
     Holds one block of logits at a time; the backward pass computes them again.
+
+    Args:
+        temperature, top_p: of the policy (see `filter_logits`); a token that it never draws has -inf.
     """
     features, head = _predictions(generator, samples, samples.ids)
     flat, targets, added = features.flatten(0, 1), samples.ids.flatten(), suppression(generator, NEVER)
 
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
-        return -F.cross_entropy(head_logits(head, features, added).float(), targets, reduction="none")
+        logits = filter_logits(head_logits(head, features, added).float(), temperature, top_p=top_p)
+        return -F.cross_entropy(logits, targets, reduction="none")
 
     size = block_rows(vocabulary_size(generator), flat.device)
     recompute = torch.is_grad_enabled() and len(flat) > size

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import UserError
@@ -58,12 +59,7 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     Raises:
         ValueError: for logits of another shape.
     """
-    pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
-    ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
-    inputs = (
-        {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
-    )
-    logits = discriminator(**inputs, attention_mask=mask.long()).logits
+    logits, _, begin = _read(discriminator, samples)
     if logits.dim() == 3 and logits.shape[-1] == 1:
         position = begin[:, None] + torch.arange(samples.ids.shape[1], device=begin.device)
         return logits.squeeze(-1).gather(1, position).masked_fill(~samples.mask, 0.0)
@@ -78,6 +74,16 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     )
 
 
+def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor, Tensor]:
+    """The logits of a discriminator, and of what it read the mask and where the continuations begin."""
+    pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
+    ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
+    inputs = (
+        {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
+    )
+    return discriminator(**inputs, attention_mask=mask.long()).logits, mask, begin
+
+
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     if samples.prompt.shape[1] != 1:
         raise UserError(f"soft samples with prompts of {samples.prompt.shape[1]} tokens", "the start token only")
@@ -85,15 +91,53 @@ def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor
     return samples.soft @ embeddings.weight
 
 
+def class_logits(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
+    """Logits of a classifier with K + 1 labels, 0 = generated and k = real of class k, differentiable, (B, K + 1)."""
+    return _read(discriminator, samples)[0]
+
+
+def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
+    """What the discriminator's last linear layer reads of each sequence, differentiable, shape (B, F).
+
+    Of a layer that is applied to every token, what it reads at the last one.
+
+    Raises:
+        UserError: the logits are not those of a linear layer.
+    """
+    labels = (discriminator.config.num_labels, 1)  # 1: of a verdict on every token
+    found: list[Tensor] = []
+    linear = [layer for layer in discriminator.modules() if isinstance(layer, nn.Linear)]
+    heads = [layer for layer in linear if layer.out_features in labels]
+    hooks = [head.register_forward_pre_hook(lambda head, inputs: found.append(inputs[0])) for head in heads]
+    try:
+        _, mask, _ = _read(discriminator, samples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        problem = f"{type(discriminator).__name__} has no linear layer of {labels[0]} labels"
+        raise UserError(problem, "a classifier whose logits are a linear layer", "choose another discriminator")
+    last = mask.sum(dim=1) - 1
+    return found[-1] if found[-1].dim() == 2 else found[-1][torch.arange(len(last), device=last.device), last]
+
+
 @torch.no_grad()
-def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | None = None) -> Tensor:
-    """D(Y), the probability of being real: dropout off, without autograd, in batches of `max_rows`.
+def judge(
+    discriminator: PreTrainedModel,
+    samples: Samples,
+    function: Callable[[PreTrainedModel, Samples], Tensor] = realness,
+    max_rows: int | None = None,
+) -> Tensor:
+    """What a function of discriminator and samples gives: dropout off, without autograd, in batches of `max_rows`.
 
     By default these hold `SCORE_TOKENS` tokens, so that memory does not grow with the length of the sequences. When a
-    GPU runs out of memory they are halved, with a warning, and stay so; rewards do not depend on it.
+    GPU runs out of memory they are halved, with a warning, and stay so; results do not depend on it.
+
+    Args:
+        function: row-wise: `realness` (log-odds), `features`, `class_logits`.
 
     Returns:
-        Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
+        The function's rows in float32.
     """
     if max_rows is None:
         max_rows = max(1, SCORE_TOKENS // (samples.prompt.shape[1] - 1 + samples.ids.shape[1]))
@@ -103,7 +147,16 @@ def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | No
             "scoring",
             samples.batch_size,
             max_rows,
-            lambda rows: realness(discriminator, samples.select(rows)).float().sigmoid(),
+            lambda rows: function(discriminator, samples.select(rows)).float(),
         )
-    values = torch.cat(parts)
+    return torch.cat(parts)
+
+
+def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | None = None) -> Tensor:
+    """D(Y), the probability of being real, by `judge`.
+
+    Returns:
+        Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
+    """
+    values = judge(discriminator, samples, max_rows=max_rows).sigmoid()
     return values if values.dim() == 1 else values.masked_fill(~samples.mask, 0.0)
