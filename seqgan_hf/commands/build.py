@@ -131,20 +131,22 @@ def build_discriminator(settings: ModelSettings, objective: Objective, corpus: C
         return None
     if objective.adversary == "language_model":
         return _build_language_model(settings, corpus, "discriminator")
-    known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings)
+    known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
 
 
-def _labels(settings: ModelSettings) -> dict[str, Any]:
-    """Names of the labels: those in the settings, or else FAKE and REAL, or REAL alone where one is asked or saved."""
+def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:
+    """Names of the labels: in the settings, or else the objective's, or REAL alone where one is asked or saved."""
     if "id2label" in settings.config:
         return {"label2id": {name: index for index, name in settings.config["id2label"].items()}}
     saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
-    number = settings.config.get("num_labels", 1 if saved == 1 else 2)
-    if number not in (1, 2):
+    labels = list(objective.labels)
+    number = settings.config.get("num_labels", 1 if saved == 1 and len(labels) == 2 else len(labels))
+    if number not in ({1, 2} if len(labels) == 2 else {len(labels)}):
         problem = f"discriminator.config.num_labels={number}"
-        raise RecipeError(problem, "2 (fake and real) or 1 (the logit of real)", "set one of these, or leave it out")
-    names = ["FAKE", "REAL"][-number:]
+        expected = "2 (fake and real) or 1 (the logit of real)" if len(labels) == 2 else f"{len(labels)}: {labels}"
+        raise RecipeError(problem, expected, "set that, or leave it out")
+    names = labels[-number:]
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 

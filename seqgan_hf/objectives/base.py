@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..functional import masked_mean
@@ -89,6 +89,7 @@ class Models:
         generator: any causal LM.
         discriminator: the trained opponent; `None` if the objective has none.
         copies: what the objective declares; made by `begin`.
+        tokenizer: writes samples as text, for objectives that read text; `None` where there is no text.
 
     Raises:
         UserError: a copy has the name of a player, or one that no folder should have.
@@ -99,8 +100,9 @@ class Models:
         generator: PreTrainedModel,
         discriminator: PreTrainedModel | None = None,
         copies: Mapping[str, Copy] | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ):
-        self.generator, self.discriminator = generator, discriminator
+        self.generator, self.discriminator, self.tokenizer = generator, discriminator, tokenizer
         self._declared = dict(copies or {})
         for name in self._declared:
             if name in ("generator", "discriminator") or not name.isidentifier():
@@ -153,6 +155,12 @@ def frozen(*models: nn.Module | None) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def penalty(discriminator: PreTrainedModel) -> Tensor | float:
+    """What a discriminator adds to its loss (its `regularization`), if anything."""
+    regularization = getattr(discriminator, "regularization", None)
+    return 0.0 if regularization is None else regularization()
+
+
 class Objective(ABC):
     """One paper's way to train a generator.
 
@@ -165,6 +173,7 @@ class Objective(ABC):
         adversary: the trained opponent: a sequence classifier, a causal LM, or none.
         draws: whether a generator step learns from samples of the generator. It is then without dropout, as the
             samples were drawn; otherwise dropout is on.
+        labels: names of a classifier's labels; the first is that of generated text.
         paired: whether row i of the real and of the generated sequences continue the same prompt in discriminator
             steps, too.
         updates: generator steps on one batch of samples.
@@ -173,6 +182,7 @@ class Objective(ABC):
     citation: ClassVar[str] = ""
     adversary: ClassVar[Adversary | None] = "classifier"
     draws: ClassVar[bool] = True
+    labels: Sequence[str] = ("FAKE", "REAL")
     paired: ClassVar[bool] = False
     updates: int = 1
 
@@ -253,9 +263,7 @@ class Objective(ABC):
             right_real = masked_mean((of_real > 0).float(), real_counted)
             right_fake = masked_mean((of_fake < 0).float(), fake_counted)
         metrics = {"discriminator_accuracy": (right_real + right_fake) / 2, "discriminator_loss": loss.detach()}
-        if (regularization := getattr(models.discriminator, "regularization", None)) is not None:
-            loss = loss + regularization()
-        return Loss(loss, metrics)
+        return Loss(loss + penalty(models.discriminator), metrics)
 
     def after_step(self, player: Literal["generator", "discriminator"], models: Models) -> None:
         """Called after every step of a player; the copies have followed by then."""

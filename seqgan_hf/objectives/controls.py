@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..samples import Samples
 from .base import Models
-from .reinforce import Baseline, Reinforce
+from .reinforce import Reinforce
 
 
 class ConstantReward(Reinforce):
@@ -15,14 +17,13 @@ class ConstantReward(Reinforce):
 
     Args:
         reward: the reward of every token; 1 by default.
-        baseline: see `Reinforce`. Any but `none` leaves no signal at all, which is a control as well.
-        baseline_momentum: see `Reinforce`.
+        shared: of `Reinforce`. Any baseline but `none` leaves no signal at all, which is a control as well.
     """
 
     adversary = None
 
-    def __init__(self, reward: float = 1.0, baseline: Baseline = "none", baseline_momentum: float = 0.9):
-        super().__init__(baseline, baseline_momentum)
+    def __init__(self, reward: float = 1.0, **shared: Any):
+        super().__init__(**shared)
         self.constant = reward
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:

@@ -55,7 +55,7 @@ class CoT(Objective):
         if self.full:
             # E[log G(y_t) sum_{u > t} KL_u]: what the token leads to, by the score function
             later = divergences.flip(1).cumsum(dim=1).flip(1) - divergences
-            advantages = self.score.advantages(later, fake)
+            advantages = self.score.advantages(models, later, fake)
             loss = loss - weighted_nll(models.generator, fake, advantages / fake.batch_size)[0]
         return Loss(loss, metrics)
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..functional import masked_mean
+from ..functional import discounted, masked_mean
 from ..generation.likelihood import token_logprobs, weighted_nll
 from ..generation.verdicts import rewards
-from ..samples import Samples
-from .base import Credit, Loss, Models, Objective
+from ..samples import BoolTensor, Samples
+from .base import Copy, Credit, Loss, Models, Objective
 from .statistics import sum_over_processes
 
 
@@ -31,6 +31,10 @@ class Reinforce(Objective):
             `none` (the paper's), `moving_average` of the past batches' means, the `batch` mean (which is slightly
             biased, as a sequence is part of its own mean), or the mean of the other sequences (`leave_one_out`).
         baseline_momentum: share of the past in the moving average.
+        likelihood_weight: of -log G(real sequence), a sum over tokens and a mean over B, which is added to the loss.
+        kl: beta, the price of leaving the generator that the objective began with, KL(G || reference) in nats a
+            sequence. It is part of the reward: every token pays beta log G / reference of itself and of what follows,
+            whose expected gradient is that of the divergence.
 
     References:
         Williams, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning, 1992.
@@ -45,13 +49,24 @@ class Reinforce(Objective):
   year = {1992}
 }"""
 
-    def __init__(self, baseline: Baseline = "none", baseline_momentum: float = 0.9):
+    def __init__(
+        self,
+        baseline: Baseline = "none",
+        baseline_momentum: float = 0.9,
+        likelihood_weight: float = 0.0,
+        kl: float = 0.0,
+    ):
         if baseline not in BASELINES:
             raise UserError(f"baseline={baseline!r}", f"one of {', '.join(BASELINES)}", "choose one")
         if not 0 <= baseline_momentum < 1:
             raise UserError(f"baseline_momentum={baseline_momentum}", "a share in [0, 1)", "0 forgets the past")
+        for name, value in {"likelihood_weight": likelihood_weight, "kl": kl}.items():
+            if not 0 <= value < float("inf"):
+                raise UserError(f"{name}={value}", "a number from 0 on", "0 leaves it out")
         self.baseline = baseline
         self.baseline_momentum = baseline_momentum
+        self.likelihood_weight = likelihood_weight
+        self.kl = kl
         self.moving_average: Tensor | None = None  # (T,)
 
     # --- The four hooks ----------------------------------------------------------------------------------------------
@@ -75,14 +90,15 @@ class Reinforce(Objective):
         values = self.reward(models, samples, real)
         return values if values.dim() == 2 else values[:, None].expand_as(samples.ids)
 
-    def advantages(self, values: Tensor, samples: Samples) -> Tensor:
+    def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """Q - b_t, with a baseline over the batches of all processes; of and to shape (B, T)."""
         return values - self._baseline(values, samples)
 
-    def token_weights(self, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
+    def token_weights(self, models: Models, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
         """The factor of -log G(y_t | Y_1:t-1) in the loss: ratios, clipping and penalties go here.
 
         Args:
+            models: the players.
             advantages: shape (B, T).
             logprobs: of the tokens under the generator as it is now, without gradient, shape (B, T).
             samples: the batch; `samples.logprobs` are those under the policy that drew it.
@@ -91,6 +107,9 @@ class Reinforce(Objective):
             Constants, shape (B, T).
         """
         return advantages
+
+    def copies(self) -> dict[str, Copy]:
+        return {"reference": Copy()} if self.kl else {}
 
     # --- One batch ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +122,15 @@ class Reinforce(Objective):
             "reward_std": last.std(unbiased=False),
             "action_value": masked_mean(values, fake.mask),
         }
-        fake = fake._replace(advantages=self.advantages(values, fake))
+        advantages = self.advantages(models, values, fake)
+        if self.kl:
+            ratio = token_logprobs(models.generator, fake) - token_logprobs(models["reference"], fake)
+            metrics["kl_reference"] = ratio.sum(dim=1).mean()
+            price = discounted(ratio, fake.mask, 1.0)
+            counts, sums = _sums(price, fake.mask)
+            others = (sums - price) / (counts - 1).clamp(min=1)
+            advantages = advantages - self.kl * (price - others.masked_fill(counts < 2, 0.0))
+        fake = fake._replace(advantages=advantages)
         if self.updates > 1 and fake.logprobs is None:
             fake = fake._replace(logprobs=token_logprobs(models.generator, fake))
         return Credit(fake, metrics)
@@ -114,19 +141,21 @@ class Reinforce(Objective):
         if type(self).token_weights is not Reinforce.token_weights:  # else a pass through the generator is spared
             with torch.no_grad():
                 logprobs = token_logprobs(models.generator, fake)
-            weights = self.token_weights(fake.advantages, logprobs, fake)
+            weights = self.token_weights(models, fake.advantages, logprobs, fake)
         loss, logprobs = weighted_nll(models.generator, fake, weights / fake.batch_size)
-        return Loss(loss, {"nll_policy": -masked_mean(logprobs, fake.mask)})
+        metrics = {"nll_policy": -masked_mean(logprobs, fake.mask)}
+        if self.likelihood_weight:
+            each = torch.full_like(real.ids, self.likelihood_weight / real.batch_size, dtype=torch.float32)
+            nll, logprobs = weighted_nll(models.generator, real, each)
+            loss, metrics["nll_train"] = loss + nll, -masked_mean(logprobs, real.mask)
+        return Loss(loss, metrics)
 
     def _baseline(self, values: Tensor, samples: Samples) -> Tensor:
         """b_t, broadcastable to (B, T), from the sequences of all processes."""
         if self.baseline == "none":
             return torch.zeros_like(values)
         # a reward that is no number leaves its own step out; it must not stay in the average
-        mask = samples.mask & values.isfinite()
-        counts, sums = sum_over_processes(
-            torch.stack([mask.sum(dim=0).to(values), values.masked_fill(~mask, 0.0).sum(dim=0)])
-        )
+        counts, sums = _sums(values, samples.mask & values.isfinite())
         if self.baseline == "leave_one_out":
             # a sequence that is alone at a position has no others to be compared with: it gets no signal there
             others = (sums - values) / (counts - 1).clamp(min=1)
@@ -145,6 +174,26 @@ class Reinforce(Objective):
         self.moving_average = state["moving_average"]
 
 
+def _sums(values: Tensor, mask: BoolTensor) -> Tensor:
+    """How many values are counted at each position, and their sum, over all processes, shape (2, T)."""
+    return sum_over_processes(torch.stack([mask.sum(dim=0).to(values), values.masked_fill(~mask, 0.0).sum(dim=0)]))
+
+
 def last_of(values: Tensor, samples: Samples) -> Tensor:
     """Values of whole sequences (B,) as they are; of values a token (B, T), those of the last tokens."""
     return values if values.dim() == 1 else values.gather(1, samples.lengths[:, None] - 1).squeeze(1)
+
+
+def of_tokens(values: Tensor, objective: Objective) -> Tensor:
+    """Verdicts of every token, shape (B, T).
+
+    Raises:
+        UserError: they are of whole sequences.
+    """
+    if values.dim() == 1:
+        raise UserError(
+            f"{type(objective).__name__} with a discriminator that judges whole sequences",
+            "one that judges every token",
+            "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`",
+        )
+    return values

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
 from torch import Tensor
 
 from ..errors import UserError
@@ -21,8 +24,8 @@ class ScratchGAN(Reinforce):
 
     Args:
         discount: of later rewards.
-        baseline: see `Reinforce`; the paper subtracts a moving average (of one number, here one a position).
-        baseline_momentum: share of the past in the moving average.
+        baseline, baseline_momentum: the paper subtracts a moving average (of one number, here one a position).
+        shared: of `Reinforce`.
 
     References:
         de Masson d'Autume et al., Training Language GANs from Scratch, NeurIPS 2019, https://arxiv.org/abs/1905.09922.
@@ -36,8 +39,14 @@ class ScratchGAN(Reinforce):
   year = {2019}
 }"""
 
-    def __init__(self, discount: float = 0.23, baseline: Baseline = "moving_average", baseline_momentum: float = 0.08):
-        super().__init__(baseline, baseline_momentum)
+    def __init__(
+        self,
+        discount: float = 0.23,
+        baseline: Baseline = "moving_average",
+        baseline_momentum: float = 0.08,
+        **shared: Any,
+    ):
+        super().__init__(baseline, baseline_momentum, **shared)
         if not 0 <= discount <= 1:
             raise UserError(f"discount={discount}", "a number in [0, 1]", "0 looks at a token's own reward only")
         self.discount = discount

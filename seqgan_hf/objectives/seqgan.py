@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from ..generation.memory import in_parts
 from ..generation.rollouts import complete
 from ..samples import Samples
 from .base import Copy, Models
-from .reinforce import Baseline, Reinforce, last_of
+from .reinforce import Reinforce, last_of
 
 
 class SeqGAN(Reinforce):
@@ -19,13 +21,12 @@ class SeqGAN(Reinforce):
     Q(Y_1:t-1, y_t) is the mean of D over N completions of Y_1:t under the rollout policy, and D(Y) itself for t = T.
 
     Args:
-        rollouts: N, completions of every prefix (16 in the paper).
+        rollouts: N, completions of every prefix (16 in the paper); 0 credits every token with D(Y), as `Reinforce`.
         rollout_lag: the rollout policy is the generator itself (0), or an exponential moving average of it that keeps
             this share of its past at every generator step.
         max_rows: completions in flight at the same time; chosen by the size of the generator's cache by default. It
             bounds memory; results stay the same up to rounding, or, below the batch size, in distribution.
-        baseline: see `Reinforce`; the paper has none.
-        baseline_momentum: see `Reinforce`.
+        shared: of `Reinforce`; the paper has no baseline.
 
     References:
         Yu et al., SeqGAN: Sequence Generative Adversarial Nets with Policy Gradient, AAAI 2017,
@@ -45,12 +46,11 @@ class SeqGAN(Reinforce):
         rollouts: int = 16,
         rollout_lag: float = 0.0,
         max_rows: int | None = None,
-        baseline: Baseline = "none",
-        baseline_momentum: float = 0.9,
+        **shared: Any,
     ):
-        super().__init__(baseline, baseline_momentum)
-        if rollouts < 1:
-            raise UserError(f"rollouts={rollouts}", "at least 1 completion of each prefix", "Reinforce needs none")
+        super().__init__(**shared)
+        if rollouts < 0:
+            raise UserError(f"rollouts={rollouts}", "a number of completions of each prefix", "0 draws none")
         if not 0 <= rollout_lag < 1:
             raise UserError(f"rollout_lag={rollout_lag}", "a share in [0, 1)", "0 rolls out with the generator itself")
         if max_rows is not None and max_rows < 1:
@@ -60,10 +60,13 @@ class SeqGAN(Reinforce):
         self.max_rows = max_rows
 
     def copies(self) -> dict[str, Copy]:
-        return {"rollout_policy": Copy(decay=self.rollout_lag)} if self.rollout_lag else {}
+        lagging = {"rollout_policy": Copy(decay=self.rollout_lag)} if self.rollout_lag else {}
+        return super().copies() | lagging
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """Q(Y_1:t-1, y_t): the mean reward of completions of Y_1:t, shape (B, T), zero at padding."""
+        if not self.rollouts:
+            return super().action_values(models, samples, real)
         rows = samples.batch_size
         at_once = min(self.max_rows or rows, rows)  # below that, every sequence has one completion in flight
         task = "rollouts of one prefix of every sequence"

@@ -85,7 +85,8 @@ class AdversarialTrainer:
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
         generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
-        self.models = Models(generator, discriminator if objective.adversary else None, objective.copies())
+        opponent = discriminator if objective.adversary else None
+        self.models = Models(generator, opponent, objective.copies(), processing_class)
         check_models(self.models, self.data, self.max_new_tokens)
         for model in self.models.players().values():
             nn.Module.to(model, device)

@@ -60,7 +60,7 @@ class Thrice(Reinforce):
         self.events.append("credit")
         return super().credit(models, real, fake)
 
-    def token_weights(self, advantages, logprobs, samples):
+    def token_weights(self, models, advantages, logprobs, samples):
         ratio = (logprobs - samples.logprobs).exp()
         self.ratios.append(float((ratio - 1).abs().max()))
         return ratio * advantages

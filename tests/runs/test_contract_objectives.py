@@ -121,18 +121,18 @@ class Hooks(Reinforce):
         self.done.append(("action_values", samples.ids.shape, real.ids.shape, found.shape))
         return found
 
-    def advantages(self, values, samples):
-        found = super().advantages(values, samples)
+    def advantages(self, models, values, samples):
+        found = super().advantages(models, values, samples)
         self.done.append(("advantages", values.shape, samples.ids.shape, found.shape))
         return found
 
-    def token_weights(self, advantages, logprobs, samples):
+    def token_weights(self, models, advantages, logprobs, samples):
         self.done.append(("token_weights", advantages.shape, logprobs.shape, samples.ids.shape))
         assert not (advantages.requires_grad or logprobs.requires_grad or samples.logprobs.requires_grad)
         assert torch.equal(advantages, samples.advantages)
         torch.testing.assert_close(logprobs, token_logprobs(self.generator, samples).detach())
         self.passed.append((samples.logprobs.clone(), logprobs))
-        return super().token_weights(advantages, logprobs, samples)
+        return super().token_weights(models, advantages, logprobs, samples)
 
 
 def test_hooks_are_called_in_their_order_with_their_shapes(corpus, tmp_path):
@@ -190,7 +190,7 @@ class ActionValues(Reinforce):
 
 
 class Advantages(Reinforce):
-    def advantages(self, values, samples):
+    def advantages(self, models, values, samples):
         return values**2
 
     def expected(self, models, samples, verdicts, logprobs):
@@ -198,7 +198,7 @@ class Advantages(Reinforce):
 
 
 class TokenWeights(Reinforce):
-    def token_weights(self, advantages, logprobs, samples):
+    def token_weights(self, models, advantages, logprobs, samples):
         return advantages * logprobs.exp()
 
     def expected(self, models, samples, verdicts, logprobs):
@@ -211,7 +211,7 @@ class TokenWeightsOfDraw(Reinforce):
     def sample(self, models, real, max_new_tokens):
         return real._replace(logprobs=token_logprobs(models.generator, real) - torch.tensor(2.0).log())
 
-    def token_weights(self, advantages, logprobs, samples):
+    def token_weights(self, models, advantages, logprobs, samples):
         return advantages * (logprobs - samples.logprobs).exp()
 
     def expected(self, models, samples, verdicts, logprobs):

@@ -370,7 +370,7 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
         (["--data.hidden_size", "0"], "hidden_size=0: expected"),
         (["--objective", "my_plans.Mine"], "class_path 'my_plans.Mine' .*No module named 'my_plans'.*PYTHONPATH=."),
         (["--objective", "Mine"], "objective=Mine: expected one of .*SeqGAN, .*, or the dotted path"),
-        (["--objective.rollouts", "0"], "rollouts=0: expected at least 1 completion"),
+        (["--objective.rollouts", "-1"], "rollouts=-1: expected a number of completions"),
         (["--generator.config.hidden_size", "0"], "Invalid `generator.config`: hidden_size=0: expected"),
         (["--generator.config.vocab_size", "3"], "a generator with a vocabulary of 3: expected at least the data's"),
         (["--discriminator.config.vocab_size", "3"], "a discriminator with a vocabulary of 3: expected"),

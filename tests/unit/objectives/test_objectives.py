@@ -131,11 +131,11 @@ def test_a_reward_that_is_no_number_stays_out_of_the_moving_average(bad):
     for first in (None, torch.full((5,), 0.25)):
         objective = Reinforce(baseline="moving_average", baseline_momentum=0.75)
         objective.moving_average = first
-        objective.advantages(spoiled, samples)
+        objective.advantages(None, spoiled, samples)
         mean = rewarded[1:].mean(dim=0)
         torch.testing.assert_close(objective.moving_average, mean if first is None else first.lerp(mean, 0.25))
         before = objective.moving_average
-        objective.advantages(torch.full_like(rewarded, bad), samples)
+        objective.advantages(None, torch.full_like(rewarded, bad), samples)
         assert torch.equal(objective.moving_average, before), "nothing was measured"
 
 
@@ -258,7 +258,7 @@ def test_controls_know_nothing_of_the_discriminator():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SeqGAN(rollouts=0), "rollouts=0: expected at least 1"),
+        (lambda: SeqGAN(rollouts=-1), "rollouts=-1: expected a number of completions"),
         (lambda: SeqGAN(rollout_lag=1.0), "rollout_lag=1.0: expected a share"),
         (lambda: SeqGAN(max_rows=0), "max_rows=0: expected at least 1"),
         (lambda: Reinforce(baseline="mean"), "baseline='mean': expected one of none, moving_average"),

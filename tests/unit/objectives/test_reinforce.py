@@ -31,7 +31,7 @@ class Given(Reinforce):
 class Ratios(Given):
     """Importance-weighted: each token counts by how much likelier it has become since it was drawn."""
 
-    def token_weights(self, advantages, logprobs, samples):
+    def token_weights(self, models, advantages, logprobs, samples):
         return advantages * (logprobs - samples.logprobs).exp()
 
 
@@ -137,7 +137,7 @@ def test_sixteen_completions_of_every_prefix_no_more_at_once_than_allowed(max_ro
 def test_every_policy_gradient_takes_a_baseline_with_its_momentum(objective):
     chosen, samples = objective(baseline="moving_average", baseline_momentum=0.25), drawn(build_generator("lstm"))
     chosen.moving_average = torch.zeros(5)
-    chosen.advantages(torch.ones(6, 5), samples)
+    chosen.advantages(None, torch.ones(6, 5), samples)
     assert chosen.moving_average[0] == 0.75
 
 
@@ -151,12 +151,12 @@ def test_where_few_sequences_reach_they_are_compared_with_few():
         "batch": [[1 - 7 / 3, 0, 0], [2 - 7 / 3, -1, 0], [4 - 7 / 3, 1, 0]],
     }
     for baseline, advantages in expected.items():
-        found = Reinforce(baseline).advantages(values, samples)
+        found = Reinforce(baseline).advantages(None, values, samples)
         torch.testing.assert_close(found * mask, torch.tensor(advantages))
     for momentum, share in ((0.5, 1.5), (0.0, 2.0)):
         objective = Reinforce("moving_average", momentum)
-        objective.advantages(values, samples)
-        objective.advantages(2 * values, samples)
+        objective.advantages(None, values, samples)
+        objective.advantages(None, 2 * values, samples)
         torch.testing.assert_close(objective.moving_average, share * torch.tensor([7 / 3, 6.0, 3.0]))
 
 

@@ -37,7 +37,7 @@ def test_padding_earns_nothing():
 def test_the_moving_average_has_the_momentum_that_is_set():
     objective, batch = ScratchGAN(baseline_momentum=0.25), all_sequences()
     objective.moving_average = torch.zeros(3)
-    objective.advantages(torch.ones(27, 3), batch)
+    objective.advantages(None, torch.ones(27, 3), batch)
     torch.testing.assert_close(objective.moving_average, torch.full((3,), 0.75))
 
 
