@@ -1,0 +1,104 @@
+"""RankGAN: a ranker says how far a sequence stands out from others as resembling real text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import UserError
+from ..functional import masked_mean
+from ..generation.verdicts import features, judge
+from ..samples import Samples
+from .base import Loss, Models, penalty
+from .reinforce import Baseline
+from .seqgan import SeqGAN
+from .statistics import shared_mean
+
+
+class RankGAN(SeqGAN):
+    """The reward of a sequence is its log share among sequences to compare with, in resemblance to real references.
+
+    R(Y | U, C) = mean over u in U of e^(gamma cos(y, u)) / (e^(gamma cos(y, u)) + sum over c in C of
+    e^(gamma cos(c, u))), where y, u, c are what the discriminator's last layer reads. References U are the first rows
+    of the real batch; the generator is compared with the other real rows.
+
+    Args:
+        references: U's size.
+        gamma: sharpness.
+        log_reward: log R, the paper's objective; its code rewards with R.
+        rollouts, baseline, shared: see `SeqGAN`, `Reinforce`.
+
+    References:
+        Lin et al., Adversarial Ranking for Language Generation, NeurIPS 2017, https://arxiv.org/abs/1705.11001.
+    """
+
+    citation = """@inproceedings{lin2017rankgan,
+  title = {Adversarial Ranking for Language Generation},
+  author = {Lin, Kevin and Li, Dianqi and He, Xiaodong and Zhang, Zhengyou and Sun, Ming-Ting},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {30},
+  year = {2017}
+}"""
+
+    def __init__(
+        self,
+        references: int = 16,
+        gamma: float = 1.0,
+        log_reward: bool = True,
+        rollouts: int = 16,
+        baseline: Baseline = "leave_one_out",
+        **shared: Any,
+    ):
+        super().__init__(rollouts, baseline=baseline, **shared)
+        if references < 1:
+            raise UserError(f"references={references}", "at least 1 real sequence")
+        if gamma < 0:
+            raise UserError(f"gamma={gamma}", "a number from 0 on", "0 tells nothing apart")
+        self.references, self.gamma, self.log_reward = references, gamma, log_reward
+
+    def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """log R(Y | U, C) with C the real rows that are no references, shape (K,)."""
+        self._check(real)
+        of_real = judge(models.discriminator, real.uncredited, features)
+        ranked = judge(models.discriminator, samples, features)
+        log_rank = self.log_rank(ranked, *self._references(of_real))
+        return log_rank if self.log_reward else log_rank.exp()
+
+    def log_rank(self, ranked: Tensor, references: Tensor, others: Tensor) -> Tensor:
+        """log R of each row of `ranked` (K, F), against references (U, F) and others (C, F), shape (K,)."""
+        ranked, references, others = (F.normalize(rows, dim=1) for rows in (ranked, references, others))
+        own = self.gamma * ranked @ references.T  # (K, U)
+        rest = (self.gamma * others @ references.T).logsumexp(dim=0)  # (U,)
+        return F.logsigmoid(own - rest).logsumexp(dim=1) - torch.tensor(float(len(references))).log()
+
+    def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
+        """-E_real log R(. | U, C = fake) - E_fake log(1 - R(. | U, C = real)), averaged."""
+        self._check(real)
+        of_both = features(models.discriminator, Samples.concatenate([real.uncredited, fake.uncredited]))
+        of_real, of_fake = of_both.float().split([real.batch_size, fake.batch_size])
+        references, ranked = self._references(of_real)
+        log_real = self.log_rank(ranked, references, of_fake)
+        log_fake = self.log_rank(of_fake, references, ranked)
+        every_real, every_fake = (torch.ones_like(rows, dtype=torch.bool) for rows in (log_real, log_fake))
+        loss = (shared_mean(-log_real, every_real) + shared_mean(-torch.log(-torch.expm1(log_fake)), every_fake)) / 2
+        with torch.no_grad():
+            metrics = {
+                "rank_real": masked_mean(log_real.exp(), every_real),
+                "rank_fake": masked_mean(log_fake.exp(), every_fake),
+                "discriminator_loss": loss.detach(),
+            }
+        return Loss(loss + penalty(models.discriminator), metrics)
+
+    def _references(self, of_real: Tensor) -> tuple[Tensor, Tensor]:
+        return of_real[: self.references], of_real[self.references :]
+
+    def _check(self, real: Samples) -> None:
+        if real.batch_size <= self.references:
+            raise UserError(
+                f"{real.batch_size} real sequences in a batch for RankGAN with references={self.references}",
+                "more sequences than references",
+                "set larger batches, or fewer references",
+            )
