@@ -12,6 +12,8 @@ from tests.tools.tiny import build_discriminator, build_generator
 
 
 REINFORCE = (0.0685856, -0.0136128, -0.0549728)  # d loss / d logits of the first token, D of `TableJudge`
+LOG_VERDICT = (0.204388, -0.064351, -0.140037)  # of the reward log D
+LOG_ODDS = (0.322865, -0.076831, -0.246034)  # of the reward log D / (1 - D)
 ZERO = (0.0, 0.0, 0.0)
 
 
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     exact: dict = {}
 
 
+LAST_ID = "tests.tools.tables.last_ids"
 NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
 OBJECTIVES: dict[str, Row] = {
     "MLE": Row(NONE),
@@ -41,6 +44,21 @@ OBJECTIVES: dict[str, Row] = {
     "RandomReward": Row(NONE),
     "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 3}, (3 / 14, 0.0, -3 / 14)),
+    "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
+    "PGBLEU": Row(NONE, {"references": 2}),
+    "FunctionReward": Row(NONE, {"functions": LAST_ID, "reads": "ids", "baseline": "none"}),
+    "ORGAN": Row(CLASSIFIERS, {"functions": LAST_ID, "reads": "ids", "rollouts": 2}),
+    "StepGAN": Row(("per_token",), {"decreasing": True}, ZERO, {"baseline": "none"}),
+    "MaskGAN": Row(("per_token",), {}, LOG_VERDICT, {"discount": 1.0, "baseline": "none"}),
+    "SentiGAN": Row(CLASSIFIERS, {"rollouts": 2}, tuple(g / 3 for g in REINFORCE), {"rollouts": 0}),
+    "DPGAN": Row(LANGUAGE_MODELS, {"discount": 0.9}),
+    "ColdGAN": Row(CLASSIFIERS, {"memory": 4, "mixture": 0.5}, REINFORCE, {"baseline": "none"}),
+    "TextGAIL": Row(CLASSIFIERS, {"demonstrations": 0.4}),
+    "GRPO": Row(CLASSIFIERS, {"updates": 2, "kl": 0.1, "kl_in": "loss"}, REINFORCE, {"scale": False}),
+    "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
+    "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
+    "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, {"baseline": "none"}),
 }
 
 
