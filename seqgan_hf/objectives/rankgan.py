@@ -26,7 +26,7 @@ class RankGAN(SeqGAN):
     of the real batch; the generator is compared with the other real rows.
 
     Args:
-        references: U's size.
+        references: U's size; half of the real rows in a batch that holds less than twice as many.
         gamma: sharpness.
         log_reward: log R, the paper's objective; its code rewards with R.
         rollouts, baseline, shared: see `SeqGAN`, `Reinforce`.
@@ -61,7 +61,6 @@ class RankGAN(SeqGAN):
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """log R(Y | U, C) with C the real rows that are no references, shape (K,)."""
-        self._check(real)
         of_real = judge(models.discriminator, real.uncredited, features)
         ranked = judge(models.discriminator, samples, features)
         log_rank = self.log_rank(ranked, *self._references(of_real))
@@ -76,7 +75,6 @@ class RankGAN(SeqGAN):
 
     def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-E_real log R(. | U, C = fake) - E_fake log(1 - R(. | U, C = real)), averaged."""
-        self._check(real)
         of_both = features(models.discriminator, Samples.concatenate([real.uncredited, fake.uncredited]))
         of_real, of_fake = of_both.float().split([real.batch_size, fake.batch_size])
         references, ranked = self._references(of_real)
@@ -93,12 +91,8 @@ class RankGAN(SeqGAN):
         return Loss(loss + penalty(models.discriminator), metrics)
 
     def _references(self, of_real: Tensor) -> tuple[Tensor, Tensor]:
-        return of_real[: self.references], of_real[self.references :]
-
-    def _check(self, real: Samples) -> None:
-        if real.batch_size <= self.references:
-            raise UserError(
-                f"{real.batch_size} real sequences in a batch for RankGAN with references={self.references}",
-                "more sequences than references",
-                "set larger batches, or fewer references",
-            )
+        if len(of_real) < 2:
+            problem = "one real sequence in a batch for RankGAN"
+            raise UserError(problem, "a reference and one beside it", "set larger batches")
+        count = min(self.references, len(of_real) // 2)
+        return of_real[:count], of_real[count:]

@@ -107,7 +107,5 @@ class SentiGAN(SeqGAN):
         tokenizer = models.tokenizer
         token_id: Any = None if tokenizer is None else tokenizer.convert_tokens_to_ids(name)
         if token_id is None or token_id == tokenizer.unk_token_id:
-            raise UserError(
-                f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it"
-            )
+            raise UserError(f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it")
         return token_id

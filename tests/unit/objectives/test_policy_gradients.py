@@ -230,10 +230,15 @@ def test_rankgan_learns_to_rank():
     assert loss.metrics["rank_real"] > loss.metrics["rank_fake"]
 
 
-def test_rankgan_asks_for_more_sequences_than_references():
-    models = Models(TableGenerator(), TableJudge())
-    with pytest.raises(ValueError, match="27 real sequences in a batch for RankGAN with references=27"):
-        RankGAN(references=27).reward(models, all_sequences(), all_sequences())
+def test_rankgan_keeps_half_of_a_small_batch_beside_the_references():
+    generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
+    torch.manual_seed(0)
+    real = sample(generator, start_prompt(generator, 5), 4)
+    models = Models(generator, discriminator)
+    found = RankGAN(references=16).reward(models, real, real)
+    torch.testing.assert_close(found, RankGAN(references=2).reward(models, real, real))
+    with pytest.raises(ValueError, match="one real sequence in a batch for RankGAN: expected a reference"):
+        RankGAN().reward(models, real, real.select(slice(0, 1)))
 
 
 # --- PG-BLEU, functions of one's own ---------------------------------------------------------------------------------
