@@ -190,8 +190,12 @@ class Objective(ABC):
         """The frozen models that it needs beside the players, by name."""
         return {}
 
-    def check(self, models: Models) -> None:
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         """Refuse models and settings that no run could follow; called when a trainer is made, before any training.
+
+        Args:
+            batch_size: B, rows of a generator step on one process.
+            conditional: whether the training sequences have prompts of their own.
 
         Raises:
             UserError: no opponent of the kind that `adversary` names, or `updates` below 1. A subclass that refuses

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..samples import Samples
+
+
+def check_groups(name: str, size: int, batch_size: int) -> None:
+    """Raise a UserError where a batch does not consist of whole groups."""
+    if batch_size % size:
+        problem = f"{name}={size} with batches of {batch_size}"
+        raise UserError(problem, "a size that divides the batch", "set `training.per_device_train_batch_size`")
 
 
 def repeat_prompts(real: Samples, size: int) -> Samples:

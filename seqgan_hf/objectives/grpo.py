@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..generation.likelihood import token_logprobs
 from ..samples import Samples
 from .base import Copy, Credit, Models
-from .groups import in_groups, repeat_prompts
+from .groups import check_groups, in_groups, repeat_prompts
 from .ratios import Level, check_clipping, clipped
 from .reinforce import Reinforce
 
@@ -69,6 +69,11 @@ class GRPO(Reinforce):
         self.kl, self.kl_loss = (kl, 0.0) if kl_in == "reward" else (0.0, kl)
         self.length_normalized = length_normalized
         self.updates = updates
+
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        super().check(models, batch_size, conditional)
+        if conditional:
+            check_groups("group_size", self.group_size, batch_size)
 
     def copies(self) -> dict[str, Copy]:
         return {"reference": Copy()} if self.kl or self.kl_loss else {}

@@ -12,7 +12,7 @@ from ..generation.sampling import sample
 from ..generation.verdicts import judge
 from ..samples import Samples
 from .base import Models
-from .groups import repeat_prompts
+from .groups import check_groups, in_groups, repeat_prompts
 from .reinforce import Reinforce, last_of
 from .statistics import sum_over_processes
 
@@ -74,6 +74,11 @@ class MaliGAN(Reinforce):
         """N, as it is now."""
         return max(0, round((self.likelihood_prefix or 0) - self.likelihood_prefix_decay * self.steps))
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        super().check(models, batch_size, conditional)
+        if self.likelihood_prefix is not None:
+            check_groups("completions", self.completions, batch_size)
+
     def sample(self, models: Models, real: Samples, max_new_tokens: int) -> Samples:
         """Continuations of the prompts, or of real prefixes, in groups of `completions` rows."""
         if self.likelihood_prefix is None:
@@ -107,8 +112,8 @@ class MaliGAN(Reinforce):
         if self.likelihood_prefix is None:
             rows, total = sum_over_processes(torch.stack([values.new_tensor(len(values)), values[:, 0].sum()]))
             return values * rows / total - self.baseline_weight
-        groups = values.unflatten(0, (-1, min(self.completions, len(values))))
-        weights = (groups / groups.mean(dim=1, keepdim=True)).flatten(0, 1) - self.baseline_weight
+        groups = in_groups(values[:, 0], self.completions)
+        weights = (groups / groups.mean(dim=1, keepdim=True)).flatten()[:, None] - self.baseline_weight
         given = torch.arange(values.shape[1], device=values.device) < self.prefix
         return torch.where(given, 1.0, weights)
 

@@ -12,7 +12,7 @@ from ..functional import discounted
 from ..generation.verdicts import rewards
 from ..samples import Samples
 from .base import Models
-from .reinforce import Baseline, Reinforce, of_tokens
+from .reinforce import Baseline, Reinforce, check_verdicts_on_tokens
 
 
 class MaskGAN(Reinforce):
@@ -26,9 +26,6 @@ class MaskGAN(Reinforce):
         max_advantage: advantages are cut off at plus and minus this.
         baseline: in place of the paper's critic.
         shared: of `Reinforce`.
-
-    Raises:
-        UserError: the discriminator judges whole sequences.
 
     References:
         Fedus et al., MaskGAN: Better Text Generation via Filling in the ______, ICLR 2018,
@@ -56,9 +53,14 @@ class MaskGAN(Reinforce):
             raise UserError(f"max_advantage={max_advantage}", "a positive number", "5 is the paper's")
         self.discount, self.max_advantage = discount, max_advantage
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse a discriminator that judges whole sequences."""
+        super().check(models, batch_size, conditional)
+        check_verdicts_on_tokens(self, models)
+
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """log(D_t + 1e-7), shape (K, T), zero at padding."""
-        verdicts = of_tokens(rewards(models.discriminator, samples), self)
+        verdicts = rewards(models.discriminator, samples)
         return torch.log(verdicts + 1e-7).masked_fill(~samples.mask, 0.0)
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:

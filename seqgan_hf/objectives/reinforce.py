@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..functional import discounted, masked_mean
 from ..generation.likelihood import token_logprobs, weighted_nll
 from ..generation.verdicts import rewards
+from ..generation.vocabulary import start_prompt
 from ..samples import BoolTensor, Samples
 from .base import Copy, Credit, Loss, Models, Objective
 from .statistics import sum_over_processes
@@ -184,16 +185,11 @@ def last_of(values: Tensor, samples: Samples) -> Tensor:
     return values if values.dim() == 1 else values.gather(1, samples.lengths[:, None] - 1).squeeze(1)
 
 
-def of_tokens(values: Tensor, objective: Objective) -> Tensor:
-    """Verdicts of every token, shape (B, T).
-
-    Raises:
-        UserError: they are of whole sequences.
-    """
-    if values.dim() == 1:
-        raise UserError(
-            f"{type(objective).__name__} with a discriminator that judges whole sequences",
-            "one that judges every token",
-            "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`",
-        )
-    return values
+def check_verdicts_on_tokens(objective: Objective, models: Models) -> None:
+    """Refuse a discriminator that judges whole sequences, tried on one of two tokens."""
+    start = start_prompt(models.generator, 1)
+    tried = Samples(start, start.expand(1, 2), torch.ones(1, 2, dtype=torch.bool, device=start.device))
+    if models.discriminator is not None and rewards(models.discriminator, tried).dim() == 1:
+        problem = f"{type(objective).__name__} with a discriminator that judges whole sequences"
+        fix = "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`"
+        raise UserError(problem, "one that judges every token", fix)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from torch import Tensor
 
 from ..errors import UserError
 from ..functional import discounted
 from ..generation.verdicts import rewards
-from ..generation.vocabulary import start_prompt
 from ..samples import Samples
 from .base import Models
-from .reinforce import Baseline, Reinforce
+from .reinforce import Baseline, Reinforce, check_verdicts_on_tokens
 
 
 class ScratchGAN(Reinforce):
@@ -51,15 +48,10 @@ class ScratchGAN(Reinforce):
             raise UserError(f"discount={discount}", "a number in [0, 1]", "0 looks at a token's own reward only")
         self.discount = discount
 
-    def check(self, models: Models) -> None:
-        """Refuse a discriminator that judges whole sequences, tried on one of two tokens."""
-        super().check(models)
-        start = start_prompt(models.generator, 1)
-        tried = Samples(start, start.expand(1, 2), torch.ones(1, 2, dtype=torch.bool, device=start.device))
-        if models.discriminator is not None and rewards(models.discriminator, tried).dim() == 1:
-            problem = f"{type(self).__name__} with a discriminator that judges whole sequences"
-            fix = "use `rnn_discriminator` with `per_token: true` and `bidirectional: false`"
-            raise UserError(problem, "one that judges every token", fix)
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse a discriminator that judges whole sequences."""
+        super().check(models, batch_size, conditional)
+        check_verdicts_on_tokens(self, models)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """2 D_t - 1, shape (K, T), zero at padding."""

@@ -62,6 +62,15 @@ class SentiGAN(SeqGAN):
         if classes:
             self.labels = ("FAKE", *map(str, classes))
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse class names that are no tokens, and prompts that cannot name one."""
+        super().check(models, batch_size, conditional)
+        if self.classes and not conditional:
+            problem = f"classes={self.classes} for sequences without prompts"
+            raise UserError(problem, "a prompt that names the class", "name its column as `data.prompt_column`")
+        for name in self.classes or ():
+            self._token_id(models, name)
+
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """-(1 - D_k), D_k the probability of being real, and of the class that the prompt names, shape (K,)."""
         if not self.classes:
@@ -98,7 +107,7 @@ class SentiGAN(SeqGAN):
         if not (named.sum(dim=1) == 1).all():
             row = int((named.sum(dim=1) != 1).nonzero()[0])
             problem = f"a prompt with {int(named[row].sum())} of the class tokens {self.classes}"
-            raise UserError(problem, "one in every prompt", "name the column of the class as `prompt_column`")
+            raise UserError(problem, "one in every prompt", "name its column as `data.prompt_column`")
         return named.int().argmax(dim=1)
 
     def _token_id(self, models: Models, name: Any) -> int:

@@ -13,7 +13,7 @@ from ..functional import masked_mean
 from ..generation.verdicts import realness, rewards
 from ..samples import BoolTensor, Samples
 from .base import Loss, Models, penalty
-from .reinforce import Baseline, Reinforce, of_tokens
+from .reinforce import Baseline, Reinforce, check_verdicts_on_tokens
 from .statistics import shared_mean
 
 
@@ -27,9 +27,6 @@ class StepGAN(Reinforce):
         decreasing: token t counts T - t + 1 times (StepGAN-W).
         baseline: in place of the paper's learnt value of the prefix.
         shared: of `Reinforce`.
-
-    Raises:
-        UserError: the discriminator judges whole sequences.
 
     References:
         Tuan and Lee, Improving Conditional Sequence Generative Adversarial Networks by Stepwise Evaluation, IEEE/ACM
@@ -50,9 +47,14 @@ class StepGAN(Reinforce):
         super().__init__(baseline, **shared)
         self.decreasing = decreasing
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse a discriminator that judges whole sequences."""
+        super().check(models, batch_size, conditional)
+        check_verdicts_on_tokens(self, models)
+
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """D_t, shape (K, T), zero at padding."""
-        return of_tokens(rewards(models.discriminator, samples), self)
+        return rewards(models.discriminator, samples)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """alpha_t (D_t - b_t), with alpha_t = 1, or T - t + 1 of a sequence of T tokens."""
@@ -64,7 +66,7 @@ class StepGAN(Reinforce):
     def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-log(mean_t D_t(real)) - log(1 - mean_t D_t(fake)): the mean of probabilities inside the logarithm."""
         both = Samples.concatenate([real.uncredited, fake.uncredited])
-        scores = of_tokens(realness(models.discriminator, both).float(), self)
+        scores = realness(models.discriminator, both).float()
         of_real, of_fake = scores.split([real.batch_size, fake.batch_size])
         real_mask, fake_mask = both.mask.split([real.batch_size, fake.batch_size])
         log_real, log_fake = _log_mean(F.logsigmoid(of_real), real_mask), _log_mean(F.logsigmoid(-of_fake), fake_mask)

@@ -93,7 +93,7 @@ class AdversarialTrainer:
         if processing_class is not None:
             suppress_special_tokens(self.models.players().values(), self.data, processing_class)
         for given in (self.objective, self.pretraining):
-            given.check(self.models)
+            given.check(self.models, args.per_device_train_batch_size, self.data.conditional)
         share_weights(accelerator, self.models.named())
         held_out: list[Evaluator] = []
         if eval_dataset is not None:

@@ -297,8 +297,8 @@ def test_an_objective_refuses_its_opponent_before_anything_is_trained(corpus, tm
 class Picky(MLE):
     """Says which models it was asked to check."""
 
-    def check(self, models):
-        super().check(models)
+    def check(self, models, batch_size, conditional):
+        super().check(models, batch_size, conditional)
         raise UserError(f"{len(models.players())} players")
 
 

@@ -386,9 +386,11 @@ def test_maskgan_discounts_log_verdicts_and_cuts_advantages_off():
 
 @pytest.mark.parametrize("objective", [StepGAN(), MaskGAN(), ScratchGAN()])
 def test_a_judge_of_whole_sequences_is_refused(objective):
-    models = Models(TableGenerator(), TableJudge())
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
     with pytest.raises(ValueError, match=f"{type(objective).__name__} with a discriminator that judges whole"):
-        objective.reward(models, all_sequences(), all_sequences())
+        objective.check(models, 4, False)
+    models.discriminator = build_discriminator("per_token")
+    objective.check(models, 4, False)
 
 
 # --- SentiGAN --------------------------------------------------------------------------------------------------------
@@ -451,6 +453,15 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
 def test_sentigan_names_what_is_wrong_with_classes(classes, prompts, message):
     with pytest.raises(ValueError, match=message):
         SentiGAN(classes).class_of(Models(None), conditional(prompts))
+
+
+def test_sentigan_refuses_data_and_classes_that_do_not_fit_before_the_run():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(ValueError, match="for sequences without prompts: expected a prompt that names the class"):
+        SentiGAN([7, 8]).check(models, 4, conditional=False)
+    with pytest.raises(ValueError, match="class 'good' is no token"):
+        SentiGAN(["good", "bad"]).check(models, 4, conditional=True)
+    SentiGAN([7, 8]).check(models, 4, conditional=True)
 
 
 @pytest.mark.parametrize("classes", [[7], [7, 7]])
@@ -584,6 +595,21 @@ def test_groups_are_compared_with_themselves():
     torch.testing.assert_close(RLOO().relative(rewards), torch.tensor([[-2.0, -2 / 3, 2 / 3, 2.0]]))
     torch.testing.assert_close(GRPO(scale=False).relative(rewards), rewards - 2.5)
     assert not GRPO().relative(torch.full((2, 4), 0.7)).any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (GRPO(group_size=5), "group_size=5 with batches of 64: expected a size that divides the batch"),
+        (MaliGAN(likelihood_prefix=2, completions=3), "completions=3 with batches of 64"),
+    ],
+)
+def test_a_batch_of_broken_groups_is_refused(objective, message):
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(ValueError, match=message):
+        objective.check(models, 64, conditional=True)
+    objective.check(models, 60, conditional=True)
+    GRPO(group_size=5).check(models, 64, conditional=False)  # the batch is the group
 
 
 def test_groups_are_rows_of_one_prompt():

@@ -45,14 +45,14 @@ def test_the_moving_average_has_the_momentum_that_is_set():
 def test_a_discriminator_of_whole_sequences_is_refused(kind):
     models = Models(build_generator("lstm"), build_discriminator(kind))
     with pytest.raises(UserError, match="judges whole sequences: expected one that judges every token. Use"):
-        ScratchGAN().check(models)
+        ScratchGAN().check(models, 4, False)
 
 
 def test_a_discriminator_that_judges_every_token_is_left_as_it_was():
     models = Models(build_generator("lstm"), build_discriminator("per_token"))
     models.discriminator.train()
     before = torch.get_rng_state()
-    ScratchGAN().check(models)
+    ScratchGAN().check(models, 4, False)
     assert models.discriminator.training and torch.equal(before, torch.get_rng_state())
 
 
