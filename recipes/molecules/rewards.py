@@ -30,7 +30,7 @@ def drug_likeness(texts: list[str]) -> list[float]:
 
 
 def molecules(sample_texts: list[str], train: list[list[str]]) -> dict[str, float]:
-    """Shares of samples that are valid; of these, different ones, and of those, ones that are not trained on; mean QED.
+    """Shares of samples that are valid; of these, different ones; of those, ones not trained on; and mean QED.
 
     Molecules are compared by their canonical SMILES. The mean of QED is over all valid samples.
     """
