@@ -42,7 +42,8 @@ def test_every_objective_resumes_bit_for_bit_from_inside_a_round(corpus, tmp_pat
 
     whole = make("whole")
     whole.train()
-    stop = StopAfter(18 if whole.objective.adversary else 6)  # the first g-step of the second round of three
+    steps = 18 if whole.objective.adversary else 6  # with the first g-step of the second round of three
+    stop = StopAfter(steps + 3 * (whole.objective.updates - 1))
     stop.trainer = make("cut", callbacks=[stop])
     with pytest.raises(Interrupted):
         stop.trainer.train()
