@@ -25,9 +25,8 @@ from tests.tools.small_runs import quickstart, short_run
 
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted(
-    path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in ("oracle", "text", "molecules")
-)
+FOLDERS = ("oracle", "text", "molecules")
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in FOLDERS)
 
 
 @pytest.fixture
