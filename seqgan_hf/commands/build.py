@@ -142,7 +142,7 @@ def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:
     saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
     labels = list(objective.labels)
     number = settings.config.get("num_labels", 1 if saved == 1 and len(labels) == 2 else len(labels))
-    if number not in ({1, 2} if len(labels) == 2 else {len(labels)}):
+    if number not in ([1, 2] if len(labels) == 2 else [len(labels)]):
         problem = f"discriminator.config.num_labels={number}"
         expected = "2 (fake and real) or 1 (the logit of real)" if len(labels) == 2 else f"{len(labels)}: {labels}"
         raise RecipeError(problem, expected, "set that, or leave it out")
