@@ -18,7 +18,7 @@ from .reinforce import Baseline, Reinforce, check_verdicts_on_tokens
 class MaskGAN(Reinforce):
     """A token earns log D_t and is credited with its discounted return, cut off at a largest advantage.
 
-    The text with its gaps is the prompt, what fills them the continuation (`data.InfillingData` makes such rows), and
+    The text with its gaps is the prompt, what fills them the continuation, and
     the discriminator reads both. Without prompts it is a policy gradient with a reward for every token.
 
     Args:
