@@ -25,6 +25,8 @@ LONGEST_FIELD = 2**24  # characters; a quote that is never closed would take in 
 LONG_TEXT = 20  # lines: what a single column holds is asked for beyond
 USUAL_NAMES = {"text", "ids", "input_ids"}  # of columns: a first line that has one of them is a header
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE | re.ASCII)
+# What no column is called: a missing value, an amount, or a text of three words and more.
+DATA = re.compile(r"\?|-|n/?a|nan|none|null|[$€£]?[\d.,]*\d ?[%$€£]?|\S+(\s+\S+){2,}", re.IGNORECASE)
 
 csv.field_size_limit(LONGEST_FIELD)
 
@@ -286,7 +288,7 @@ def _check_header(path: str, top: list[str], body: _Body, named: Collection[str]
     if not (USUAL_NAMES | set(named)).isdisjoint(top):
         return
     fix = "set header=false if this is a row, or header=true if these are names"
-    if any(map(_numbers, top)):
+    if any(_numbers(name) or DATA.fullmatch(name.strip()) for name in top):
         problem = f"{_shown(top)} in the first line of {path!r}, which look like data"
         raise DataError(problem, "names of columns", fix)
     if len(top) == 1 and not body.lists:  # of several columns of text, one has to be named

@@ -104,7 +104,11 @@ class Models:
     ):
         self.generator, self.discriminator, self.tokenizer = generator, discriminator, tokenizer
         self._declared = dict(copies or {})
-        for name in self._declared:
+        for name, copied in self._declared.items():
+            if copied.decay is not None and not 0 <= copied.decay < 1:
+                raise UserError(
+                    f"Copy(decay={copied.decay}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
+                )
             if name in ("generator", "discriminator") or not name.isidentifier():
                 expected = "a name of letters and digits that no player has"
                 raise UserError(f"a copy named {name!r}", expected, "choose another")
@@ -202,10 +206,16 @@ class Objective(ABC):
                 more calls this one, too, and draws no random numbers.
         """
         name, opponent = type(self).__name__, models.discriminator
-        if self.updates < 1:
-            raise UserError(f"{name}.updates={self.updates}", "1 or more steps on a batch of samples", "set it higher")
+        if not isinstance(self.updates, int) or self.updates < 1:
+            raise UserError(
+                f"{name}.updates={self.updates!r}", "1 or more steps on a batch of samples", "set it higher"
+            )
         if self.adversary is None:
             return
+        if self.adversary not in ("classifier", "language_model"):
+            raise UserError(
+                f"{name}.adversary={self.adversary!r}", "classifier, language_model or None", "set one of these"
+            )
         wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}[self.adversary]
         if opponent is None or opponent.can_generate() != (self.adversary == "language_model"):
             given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"

@@ -70,7 +70,9 @@ def _numbers(function: Function, sequences: list) -> Tensor:
         found = torch.as_tensor(function(sequences), dtype=torch.float32).cpu()
     except Exception as error:
         problem = f"the reward function {name} raised {type(error).__name__}: {error}"
-        raise UserError(problem, "a list of numbers, one for each sequence it is given", "mend it") from error
+        raise UserError(
+            problem, "a list of numbers, one for each sequence it is given", "correct the function"
+        ) from error
     if found.shape != (len(sequences),):
         raise UserError(
             f"the reward function {name} returned shape {tuple(found.shape)} for {len(sequences)} sequences",

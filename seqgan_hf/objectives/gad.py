@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -11,7 +11,6 @@ from ..samples import Samples
 from .base import Loss, Models
 from .grpo import GRPO
 from .pairwise import pairwise_loss
-from .ratios import Level
 from .reinforce import last_of
 
 
@@ -22,8 +21,8 @@ class GAD(GRPO):
     discriminator, and without `scale`, the gradient is that of KL(G || P).
 
     Args:
-        group_size, scale, clip, clip_high, kl_in, level, length_normalized, updates, likelihood_weight: see `GRPO`.
         kl: weight of the divergence from the generator that the objective began with.
+        shared: of `GRPO`.
 
     References:
         Ye et al., Black-Box On-Policy Distillation of Large Language Models, 2025, https://arxiv.org/abs/2511.10643.
@@ -37,22 +36,8 @@ class GAD(GRPO):
 }"""
     paired: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        group_size: int = 8,
-        scale: bool = True,
-        clip: float = 0.2,
-        clip_high: float | None = None,
-        kl: float = 0.001,
-        kl_in: Literal["reward", "loss"] = "reward",
-        level: Level = "token",
-        length_normalized: bool = False,
-        updates: int = 1,
-        likelihood_weight: float = 0.0,
-    ):
-        super().__init__(
-            group_size, scale, clip, clip_high, kl, kl_in, level, length_normalized, updates, likelihood_weight
-        )
+    def __init__(self, kl: float = 0.001, **shared: Any):
+        super().__init__(kl=kl, **shared)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """The discriminator's score s(Y), shape (K,)."""

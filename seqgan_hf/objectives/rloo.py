@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .grpo import GRPO
@@ -38,16 +40,8 @@ class RLOO(GRPO):
         updates: int = 1,
         likelihood_weight: float = 0.0,
     ):
-        super().__init__(
-            group_size,
-            scale=False,
-            clip=clip,
-            clip_high=clip_high,
-            kl=kl,
-            level=level,
-            updates=updates,
-            likelihood_weight=likelihood_weight,
-        )
+        policy: dict[str, Any] = {"level": level, "updates": updates, "likelihood_weight": likelihood_weight}
+        super().__init__(group_size, False, clip, clip_high, kl, **policy)
 
     def relative(self, groups: Tensor) -> Tensor:
         """r - mean of the others = n / (n - 1) (r - mean), of and to shape (groups, size)."""

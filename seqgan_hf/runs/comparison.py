@@ -73,10 +73,14 @@ def compare_runs(
         comparison.notes += _repeated_seeds(experiment, members)
         values = {}
         for metric in comparison.metrics:
-            last = [value for run in members if (value := run.last(metric)) is not None]
+            last: dict[str, list[float]] = {}  # by seed, so that a run which stands there twice counts once
+            for run in members:
+                if (value := run.last(metric)) is not None:
+                    last.setdefault(run.seeds or run.name, []).append(value)
             if last:
-                deviation = float(np.std(last, ddof=1)) if len(last) > 1 else None
-                values[metric] = float(np.mean(last)), deviation, len(last)
+                means = [float(np.mean(same)) for same in last.values()]
+                deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
+                values[metric] = float(np.mean(means)), deviation, len(means)
         comparison.rows[experiment] = [run.name for run in members], values
     if output is not None:
         try:
@@ -88,11 +92,11 @@ def compare_runs(
 
 
 def _repeated_seeds(experiment: str, members: Sequence[Run]) -> list[str]:
-    """A note on runs of one recipe and one seed: they are one run, and their spread is none over seeds."""
+    """A note on runs of one recipe and one seed, which are one run."""
     seeds = [run.seeds for run in members if run.seeds is not None]
     again = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     named = (", ".join(run.name for run in members if run.seeds == seed) for seed in again)
-    return [f"{experiment}: {names} have the same seed: their ± is no spread over seeds" for names in named]
+    return [f"{experiment}: {names} have the same seed: they count once" for names in named]
 
 
 def _write(comparison: Comparison, output: Path) -> None:

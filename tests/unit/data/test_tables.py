@@ -205,9 +205,14 @@ def test_a_named_separator(read, tmp_path):
     ("content", "message"),
     [
         ("emma\nolivia\nava\n", r"\['emma'\] in the first line .*the name of a column or a text"),
-        ("how are you\nfine\n", "the name of a column or a text: expected the name 'text'"),
+        ("how are you\nfine\n", "look like data"),
         ("1,hello\n2,you\n", r"\['1', 'hello'\] .*which look like data: expected names of columns"),
         ("007\n123\n", "look like data"),
+        ("?,a cat\n1,a dog\n2,c\n", "look like data"),
+        (",a dog runs\n1,a cat sits\n", "look like data"),
+        ("NaN,cat\n5,dog\n", "look like data"),
+        ("12%,cat\n13,dog\n", "look like data"),
+        ('"1,000",cat\n5,dog\n', "look like data"),
     ],
 )
 def test_a_header_that_looks_like_data_is_named(content, message, read):

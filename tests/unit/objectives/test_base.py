@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.objectives import Copy, Models, Reinforce
 from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
@@ -81,3 +82,16 @@ def test_a_discriminator_step_logs_the_share_it_tells_apart():
     models = Models(build_generator("lstm"), FirstToken())
     loss = Reinforce().discriminator_loss(models, of(7, 6, 9, 3), of(5, 6, 7, 7, 8))
     torch.testing.assert_close(loss.metrics["discriminator_accuracy"], torch.tensor((2 / 4 + 1 / 5) / 2))
+
+
+@pytest.mark.parametrize("decay", [-1.0, 1.0, 1.5, float("nan")])
+def test_a_copy_that_could_not_follow_is_refused(decay):
+    with pytest.raises(UserError, match=r"Copy\(decay=.*\) for 'average': expected a share in \[0, 1\)"):
+        Models(build_generator("lstm"), copies={"average": Copy(decay)})
+
+
+@pytest.mark.parametrize(("name", "value"), [("adversary", "judge"), ("updates", 2.5), ("updates", "3")])
+def test_declarations_that_mean_nothing_are_refused(name, value):
+    objective = type("Mine", (Reinforce,), {name: value})()
+    with pytest.raises(UserError, match=f"Mine.{name}={value!r}: expected"):
+        objective.check(Models(build_generator("lstm"), build_discriminator("cnn")), 4, conditional=False)

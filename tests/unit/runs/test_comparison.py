@@ -100,7 +100,12 @@ def test_runs_of_one_seed_are_no_seeds(tmp_path):
     assert compare_runs(runs).notes == []
     Path(runs[1], "recipe.yaml").write_text(Path(runs[0], "recipe.yaml").read_text())
     comparison = compare_runs(runs)
-    assert comparison.notes == ["a: a-1, a-2 have the same seed: their ± is no spread over seeds"]
+    assert comparison.notes == ["a: a-1, a-2 have the same seed: they count once"]
+    values = [value for _, found in comparison.rows.values() for value in found.values()]
+    assert {count for *_, count in values} == {2}
+    Path(runs[2], "recipe.yaml").write_text(Path(runs[0], "recipe.yaml").read_text())
+    values = [value for _, found in compare_runs(runs).rows.values() for value in found.values()]
+    assert {(deviation, count) for _, deviation, count in values} == {(None, 1)}
     assert str(comparison).endswith(f"\n- {comparison.notes[0]}")
 
 
