@@ -45,6 +45,7 @@ OBJECTIVES: dict[str, Row] = {
     "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
+    "JSDGAN": Row(NONE, {"num_sequences": 48}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
     "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
     "PGBLEU": Row(NONE, {"references": 2}),
