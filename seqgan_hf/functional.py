@@ -90,7 +90,7 @@ def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
     return torch.searchsorted(totals, target, right=True)
 
 
-def posterior_gumbel(logits: Tensor, ids: LongTensor, exponentials: Tensor) -> Tensor:
+def posterior_gumbel(logits: Tensor, ids: LongTensor, uniforms: Tensor) -> Tensor:
     """log p + g, with Gumbel noise g drawn given that the largest entry is at `ids`; without gradient.
 
     Where `ids` are drawn from p, g is plain independent Gumbel noise. In terms of exponential noise e = exp(-g),
@@ -99,15 +99,15 @@ def posterior_gumbel(logits: Tensor, ids: LongTensor, exponentials: Tensor) -> T
     Args:
         logits: of p, `-inf` allowed, shape (N, V).
         ids: shape (N,).
-        exponentials: Exponential(1) noise; overwritten with the result, shape (N, V).
+        uniforms: numbers in [0, 1), shape (N, V).
 
     Returns:
         Shape (N, V).
     """
     target = ids[:, None]
-    own = exponentials.gather(1, target)
-    rates = exponentials.div_(logits.softmax(dim=-1)).add_(own).scatter_(1, target, own)
-    return rates.log_().neg_()
+    own = uniforms.gather(1, target).clamp_(min=2**-25).log_().neg_()  # zero, too, is drawn
+    rates = torch.addcdiv(own, uniforms.log(), logits.softmax(dim=-1), value=-1)
+    return rates.scatter_(1, target, own).log_().neg_()
 
 
 def block_rows(vocab_size: int, device: torch.device) -> int:

@@ -127,15 +127,14 @@ class SoftTokens:
         """All of them, shape (B, T, V), zero where the mask is false (of `straight_through`: the soft ones)."""
         return self._mix(None).masked_fill(~self.mask[..., None], 0.0)
 
-    def exponentials(self, rows: slice, positions: slice) -> Tensor:
-        """Exponential noise, Gumbel noise as e^-g, of some rows and positions of one stretch, shape (R, C, V)."""
+    def uniforms(self, rows: slice, positions: slice) -> Tensor:
+        """The random numbers of some rows, at some positions from the beginning of a stretch, shape (R, C, V)."""
         seeds, places = self.seeds[rows].tolist(), range(*positions.indices(self.ids.shape[1]))
-        device, stretch = self.ids.device, positions.start // self._stretch
-        uniforms = torch.empty(len(seeds), len(places), self.vocab_size, device=device)
-        source = torch.Generator(device)
-        for row, seed in zip(uniforms, seeds, strict=True):
-            row.uniform_(generator=source.manual_seed(seed + stretch))
-        return uniforms.clamp_(min=2**-25).log_().neg_()
+        numbers = torch.empty(len(seeds), len(places), self.vocab_size, device=self.ids.device)
+        source = torch.Generator(self.ids.device)
+        for row, seed in zip(numbers, seeds, strict=True):
+            row.uniform_(generator=source.manual_seed(seed + places.start // self._stretch))
+        return numbers
 
     @property
     def _stretch(self) -> int:
@@ -165,18 +164,20 @@ class SoftTokens:
         ids = self.ids[rows, positions]
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             logits = head_logits(self.head, features.flatten(0, 1), self.added).float()
-            noise = self.exponentials(rows, positions).flatten(0, 1)
-            soft = _RelaxedSoftmax.apply(logits, ids.flatten(), noise, self.beta)
+            uniforms = self.uniforms(rows, positions).flatten(0, 1)
+            soft = _RelaxedSoftmax.apply(logits, ids.flatten(), uniforms, self.beta)
         return (soft if weight is None else soft.to(weight.dtype) @ weight).unflatten(0, ids.shape)
 
 
 class _RelaxedSoftmax(torch.autograd.Function):
-    """softmax(beta (log p + g)) with g constant: p sums to 1, but beta (log p + g) may be shifted, so that the slope
-    with respect to log p is also that with respect to the logits."""
+    """softmax(beta (log p + g)) of logits (N, V), with g as a constant.
+
+    Shifting log p changes nothing, so that the slope by log p is that by the logits.
+    """
 
     @staticmethod
-    def forward(ctx, logits, ids, exponentials, beta):
-        soft = posterior_gumbel(logits, ids, exponentials).mul_(beta).softmax(dim=-1)
+    def forward(ctx, logits, ids, uniforms, beta):
+        soft = posterior_gumbel(logits, ids, uniforms).mul_(beta).softmax(dim=-1)
         ctx.save_for_backward(soft)
         ctx.beta = beta
         return soft
