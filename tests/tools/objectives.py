@@ -46,6 +46,8 @@ OBJECTIVES: dict[str, Row] = {
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
     "JSDGAN": Row(NONE, {"num_sequences": 48}),
+    "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
+    "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
     "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
     "PGBLEU": Row(NONE, {"references": 2}),
