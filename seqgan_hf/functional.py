@@ -49,7 +49,7 @@ def squared_mmd(ours: Tensor, theirs: Tensor, widths: Sequence[float], unbiased:
     both = both - both.detach().mean(dim=0)  # less is lost in the difference of squares below
     norms = both.square().sum(dim=1)
     squares = norms[:, None] + norms - 2 * both @ both.T
-    kernel = sum((-squares / (2 * width**2)).exp() for width in widths)
+    kernel = torch.stack([(-squares / (2 * width**2)).exp() for width in widths]).sum(dim=0)
     (xx, xy), (_, yy) = (rows.split(sizes, dim=1) for rows in kernel.split(sizes))
     if not unbiased:
         return xx.mean() + yy.mean() - 2 * xy.mean()

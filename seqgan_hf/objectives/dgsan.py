@@ -72,7 +72,11 @@ class DGSAN(Objective):
     def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """E_G_old[cost(u)] - E_P[gain(u)]: means over sequences, of their whole log-probabilities."""
         gain, cost = DIVERGENCES[self.divergence]
-        of_real, of_fake = (self._log_ratio(models, samples) for samples in (real, fake))
+        both = Samples.concatenate([real.uncredited, fake.uncredited])
+        with torch.no_grad():
+            old = token_logprobs(models["snapshot"], both)
+        log_ratio = (token_logprobs(models.generator, both) - old).sum(dim=1)
+        of_real, of_fake = log_ratio.split([real.batch_size, fake.batch_size])
         bound = gain(of_real).mean() - cost(of_fake).mean()
         metrics = {
             "divergence": bound.detach(),
@@ -80,13 +84,6 @@ class DGSAN(Objective):
             "log_ratio_snapshot": of_fake.detach().mean(),
         }
         return Loss(-bound, metrics)
-
-    @staticmethod
-    def _log_ratio(models: Models, samples: Samples) -> Tensor:
-        """u = log G(Y) - log G_old(Y), with gradient to G, shape (B,)."""
-        with torch.no_grad():
-            old = token_logprobs(models["snapshot"], samples)
-        return (token_logprobs(models.generator, samples) - old).sum(dim=1)
 
     def after_step(self, player: Literal["generator", "discriminator"], models: Models) -> None:
         self.steps += 1
