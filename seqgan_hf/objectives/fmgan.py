@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..functional import transport_plan
 from ..generation.relaxation import relax
 from ..generation.verdicts import features
+from ..generation.vocabulary import token_embeddings
 from ..samples import Samples
 from .base import Loss, Models, Objective, penalty
 
@@ -47,6 +48,11 @@ class FMGAN(Objective):
         if not 0 < beta < float("inf"):
             raise UserError(f"beta={beta}", "a positive number", "the larger, the nearer to one-hot")
         self.ipot_beta, self.outer, self.inner, self.beta = ipot_beta, outer, inner, beta
+
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse a discriminator that cannot read soft tokens."""
+        super().check(models, batch_size, conditional)
+        token_embeddings(models.discriminator)
 
     def _distance(self, models: Models, real: Samples, fake: Samples) -> Tensor:
         """<T, C>, a scalar in [0, 2]."""

@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..functional import squared_mmd
 from ..generation.relaxation import relax
 from ..generation.verdicts import features
+from ..generation.vocabulary import token_embeddings
 from ..samples import Samples
 from .base import Loss, Models, Objective
 
@@ -59,8 +60,9 @@ class TextGAN(Objective):
         self.beta, self.unbiased = beta, unbiased
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse batches without pairs."""
+        """Refuse a discriminator that cannot read soft tokens, and batches without pairs."""
         super().check(models, batch_size, conditional)
+        token_embeddings(models.discriminator)
         if self.unbiased and batch_size < 2:
             raise UserError("unbiased=True with batches of 1", "pairs", "set `training.per_device_train_batch_size`")
 

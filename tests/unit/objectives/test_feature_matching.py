@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.functional import squared_mmd, transport_plan
 from seqgan_hf.generation.relaxation import relax
 from seqgan_hf.generation.verdicts import features, realness
@@ -151,3 +152,12 @@ def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", FEATURE_MATCHING)
+def test_a_discriminator_that_reads_no_soft_tokens_is_refused_before_training(name, monkeypatch):
+    models, _, _ = players()
+    FEATURE_MATCHING[name].check(models, 4, False)
+    monkeypatch.setattr(type(models.discriminator), "get_input_embeddings", lambda self: None)
+    with pytest.raises(UserError, match="cannot read soft tokens: its embeddings are no plain lookup"):
+        FEATURE_MATCHING[name].check(Models(models.generator, build_discriminator("cnn")), 4, False)
