@@ -48,7 +48,8 @@ def squared_mmd(ours: Tensor, theirs: Tensor, widths: Sequence[float], unbiased:
     sizes, both = [len(ours), len(theirs)], torch.cat([ours, theirs])
     both = both - both.detach().mean(dim=0)  # less is lost in the difference of squares below
     norms = both.square().sum(dim=1)
-    squares = norms[:, None] + norms - 2 * both @ both.T
+    with torch.autocast(both.device.type, enabled=False):
+        squares = norms[:, None] + norms - 2 * both @ both.T
     kernel = torch.stack([(-squares / (2 * width**2)).exp() for width in widths]).sum(dim=0)
     (xx, xy), (_, yy) = (rows.split(sizes, dim=1) for rows in kernel.split(sizes))
     if not unbiased:

@@ -62,6 +62,15 @@ def test_mmd_does_not_change_with_the_order_or_the_axes_or_the_origin_of_feature
     torch.testing.assert_close(squared_mmd(*far, WIDTHS, unbiased).double(), expected.detach(), rtol=1e-3, atol=1e-4)
 
 
+def test_mmd_is_no_coarser_under_autocast():
+    """Differences of features are small beside the features."""
+    ours, theirs = (rows.detach().float() * 0.1 for rows in sets())
+    ours, theirs = (F.pad(rows, (0, 1), value=value) for rows, value in ((ours, 3.0), (theirs, -3.0)))
+    expected = squared_mmd(ours, theirs, WIDTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(squared_mmd(ours, theirs, WIDTHS), expected)
+
+
 def test_unbiased_mmd_of_two_samples_of_one_law_is_zero_in_the_mean_and_the_biased_one_is_not():
     rng = torch.Generator().manual_seed(0)
     draws = [torch.randn(2, 8, 3, generator=rng, dtype=torch.float64) for _ in range(2000)]
