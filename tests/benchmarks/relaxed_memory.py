@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.relaxed_memory
 
-Each line is one process-wide peak (see `measuring.peak_memory`) of a forward and a backward pass through a mixture of
-64-wide embeddings, for 8 sequences of an LSTM 32/32: blocks as they are, and with everything kept for the backward pass.
-Both hold the embeddings, their gradient and that of the generator's output layer, which grow with V alone.
+Each line has the process's peaks (`measuring.peak_memory`) of a forward and a backward pass through mixtures of
+64-wide embeddings, for 8 sequences of an LSTM 32/32: in blocks, as it is, and with everything kept for the backward
+pass. Both hold the embeddings, their gradient and that of the generator's output layer, which grow with V alone.
 """
 
 from __future__ import annotations

@@ -131,6 +131,23 @@ def test_the_discriminators_step_leaves_the_generator_alone_and_logs_pairs():
     torch.testing.assert_close(loss.metrics["discriminator_loss"], -loss.metrics["discriminator_margin"])
 
 
+@pytest.mark.parametrize("make", [lambda: RelGAN("wgan-gp"), lambda: RelGAN(straight_through=True), GSGAN, CatGAN])
+def test_steps_in_mixed_precision_are_near_those_in_full(make):
+    losses = []
+    for enabled in (False, True):
+        models, real, fake = players()
+        models.discriminator.eval()
+        for name in ("generator_loss", "discriminator_loss"):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss = getattr(make(), name)(models, real, fake).value
+            loss.backward()
+            losses.append(loss.detach())
+        assert all(parameter.grad.isfinite().all() for parameter in models.generator.parameters())
+    assert all(loss.dtype == torch.float32 for loss in losses)
+    torch.testing.assert_close(losses[2:], losses[:2], rtol=5e-2, atol=5e-2)
+
+
 def test_dropout_in_generator_steps_is_the_discriminators():
     models, real, fake = players()
     models.discriminator.dropout.p = 0.5
@@ -304,6 +321,15 @@ def test_one_class_is_the_relativistic_average_game():
     loss = objective.of_generator(NOBODY, verdicts(*real), verdicts(*fake))
     torch.testing.assert_close(loss, torch.tensor(average(real, fake, -1.0)))
     torch.testing.assert_close(loss, objective.of_discriminator(NOBODY, verdicts(*fake), verdicts(*real)))
+
+
+def test_gradients_flow_through_the_means():
+    real, fake = (torch.tensor(scores, requires_grad=True) for scores in ([0.5, 2.0, -1.0], [-1.5, 0.0, 1.0]))
+    one_class = torch.zeros(3, dtype=torch.long)
+    ours = relativistic_average(real, fake, one_class, one_class, 1, 1.0)
+    theirs = F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+    for found, expected in zip(*(torch.autograd.grad(loss, (real, fake)) for loss in (ours, theirs)), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def of_classes(scores: list[float], labels: list[int]) -> Verdicts:
