@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import Namespace
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     TrainerCallback,
@@ -26,6 +29,7 @@ from transformers import (
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
+from ..data.reading import read_as_text
 from ..errors import RecipeError, import_by_path
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
@@ -40,7 +44,14 @@ from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
 from .mistakes import unknown_key
-from .recipe import EvaluationSettings, ModelSettings, instantiate, load_evaluation, recipe_parser
+from .recipe import (
+    DiscriminatorSettings,
+    EvaluationSettings,
+    ModelSettings,
+    instantiate,
+    load_evaluation,
+    recipe_parser,
+)
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -122,17 +133,78 @@ def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str)
     return _build(settings, known, AutoModelForCausalLM, corpus, section)
 
 
-def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
-    """The opponent that the objective asks for, over the corpus's vocabulary; `None` if it asks for none.
+def build_discriminator(
+    settings: DiscriminatorSettings, objective: Objective, corpus: Corpus
+) -> PreTrainedModel | None:
+    """The opponent that the objective asks for; `None` if it asks for none.
 
-    A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
+    It reads ids of the corpus's vocabulary, or text. A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
     """
     if objective.adversary is None:
         return None
+    model = _build_opponent(settings, objective, corpus)
+    freeze(model, settings.freeze)
+    return model
+
+
+def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel:
+    if settings.reads == "text":
+        return _build_reader(settings, objective, corpus)
     if objective.adversary == "language_model":
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+
+
+def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel:
+    """A pretrained classifier, or encoder with a new head, that reads text by its own tokenizer."""
+    name, expected = settings.pretrained, "a classifier or an encoder with a tokenizer of its own"
+    if objective.adversary != "classifier":
+        problem = f"discriminator.reads=text for {type(objective).__name__}, whose opponent is a language model"
+        raise RecipeError(problem, "ids of the generator's vocabulary", "leave `reads` out")
+    if name is None:
+        problem = "discriminator.reads=text without `discriminator.pretrained`"
+        raise RecipeError(problem, expected, "name one: a folder, or an id on the Hub")
+    model = _pretrained_model(
+        settings, _labels(settings, objective), AutoModelForSequenceClassification, "discriminator"
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded"
+        raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another") from error
+    return read_as_text(model, tokenizer, corpus.tokenizer)
+
+
+def freeze(model: PreTrainedModel, what: int | list[str]) -> None:
+    """Keep weights as they are: of the embeddings and the first so many layers, or by patterns of parameter names.
+
+    Raises:
+        RecipeError: there are not as many layers, or nothing has such a name.
+    """
+    patterns = [what] if isinstance(what, str) else what
+    if isinstance(patterns, int):
+        if patterns == 0:
+            return
+        number = getattr(model.config, "num_hidden_layers", 0)
+        layers = [
+            f"{name}.{index}."
+            for name, module in model.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module) == number
+            for index in range(patterns)
+        ]
+        if patterns < 0 or patterns > number or not layers:
+            expected = f"0 to {number}, as many as {type(model).__name__} has"
+            raise RecipeError(f"discriminator.freeze={patterns}", expected, "or give patterns of parameter names")
+        prefix = f"{model.base_model_prefix}.embed"
+        patterns = [f"{start}*" for start in (prefix, *layers)]
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern) and what is patterns:
+            problem = f"discriminator.freeze: no parameter of {type(model).__name__} is called {pattern!r}"
+            raise RecipeError(problem, f"patterns of names such as {names[0]!r}", "`*` stands for anything")
+        for name in fnmatch.filter(names, pattern):
+            model.get_parameter(name).requires_grad_(False)
 
 
 def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:

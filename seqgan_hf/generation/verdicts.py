@@ -76,12 +76,28 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
 
 def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor, Tensor]:
     """The logits of a discriminator, and of what it read the mask and where the continuations begin."""
+    if (reader := getattr(discriminator, "text_reader", None)) is not None:  # see `data.reading`
+        return _read_text(discriminator, reader, samples)
     pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
     ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )
     return discriminator(**inputs, attention_mask=mask.long()).logits, mask, begin
+
+
+def _read_text(
+    discriminator: PreTrainedModel, reader: Callable[[Samples], dict[str, Tensor]], samples: Samples
+) -> tuple[Tensor, BoolTensor, Tensor]:
+    name = type(discriminator).__name__
+    if samples.soft is not None:
+        raise UserError(f"soft samples for {name}, which reads text", "a discriminator that reads ids", "choose one")
+    inputs = reader(samples)
+    logits = discriminator(**inputs).logits
+    if logits.dim() != 2:
+        problem = f"logits of shape {tuple(logits.shape)} from {name}, which reads text: its tokens are its own"
+        raise UserError(problem, "a verdict on the whole text", "choose a sequence classifier")
+    return logits, inputs["attention_mask"].bool(), torch.zeros_like(samples.lengths)
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
