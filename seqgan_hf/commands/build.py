@@ -173,6 +173,12 @@ def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus:
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded"
         raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another") from error
+    embeddings: Any = model.get_input_embeddings()
+    # without a tokenizer's files, transformers makes one that knows special tokens only
+    if not len(embeddings.weight) / 2 <= len(tokenizer) <= len(embeddings.weight):
+        problem = f"discriminator.pretrained={name!r} has {len(embeddings.weight)} embeddings"
+        problem += f", and its tokenizer {len(tokenizer)} tokens"
+        raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another")
     return read_as_text(model, tokenizer, corpus.tokenizer)
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz<>.,!?"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789<>.,!?"
 
 
 def letter_tokenizer(kind: str) -> PreTrainedTokenizerFast:
