@@ -36,6 +36,7 @@ from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from ..errors import DataError
+from ..network import asking_once
 from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
 from .lines import SIGNS, from_one_line
 from .lookalikes import check_encoded, check_lines
@@ -324,7 +325,8 @@ def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict 
             return load_from_disk(name)
         if folder.is_dir() and (builder := load_dataset_builder(name, config)).name in ("csv", "text"):
             return {split: list(files) for split, files in builder.config.data_files.items()}
-        return load_dataset(name, config, streaming=streaming)
+        with asking_once(name):
+            return load_dataset(name, config, streaming=streaming)
     except (DatasetNotFoundError, FileNotFoundError) as error:
         raise _not_found(name) from error
     except ConnectionError as error:
