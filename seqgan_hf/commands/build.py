@@ -36,6 +36,7 @@ from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
+from ..network import asking_once
 from ..objectives import Objective
 from ..samples import Samples
 from ..training.batches import as_samples
@@ -242,7 +243,8 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
 @contextmanager
 def _loading(pretrained: str, section: str) -> Iterator[None]:
     try:
-        yield
+        with asking_once(pretrained):
+            yield
     except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
         expected = "a folder with a saved model, or an id on the Hub"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle, islice
+from pathlib import Path
+from typing import TextIO
 
 import torch
 from jsonargparse import ArgumentParser
 
+from ..data.delimited import FileFormat
 from ..data.lines import one_line
-from ..data.text import read_texts
+from ..data.text import read_prompts
 from ..data.tokenization import decode, decode_continuations, unknown_parts, unknown_token_id
 from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_generator
@@ -30,22 +37,54 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
     parser.add_function_arguments(generate_texts, skip={"generator", "prompts", "no_unknown"})
-    parser.add_argument("--prompts", help="file of prompts, one a line; each is continued once, or as `prompt` is")
+    parser.add_argument("--prompts", help="file of prompts, one a line, or a table; each is continued once")
+    parser.add_argument(
+        "--prompt_column", help="column with the prompts; by default `prompt`, or the only one of text"
+    )
+    parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parse(parser, arguments))
     output, model = options.pop("output"), options.pop("model")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    try:  # before any work is done
-        file = sys.stdout if output is None else open(output, "w", encoding="utf-8")
+    form = FileFormat(**{each.name: options.pop(each.name) for each in dataclasses.fields(FileFormat)})
+    column = options.pop("prompt_column")
+    if options["prompts"] is not None:
+        options["prompts"] = read_prompts(options["prompts"], column, form)
+    elif column is not None or form != FileFormat():
+        raise UserError("a prompt column or a way of reading files without --prompts", "a file to read", "name one")
+    with _opened(output) as file:
+        print("\n".join(map(one_line, generate_texts(load_generator(model, device), **options))), file=file)
+
+
+@contextmanager
+def _opened(output: str | None) -> Iterator[TextIO]:
+    """The terminal, or a file, which is replaced when all is written; a failure leaves it as it was.
+
+    Raises:
+        UserError: it cannot be written, which is known before any work is done.
+    """
+    if output is None:
+        yield sys.stdout
+        return
+    path = Path(output).resolve()
+    replaced = path.is_file() or not path.exists()  # not a folder, a pipe or a terminal
+    written = path.with_name(f"{path.name}.partial") if replaced else path
+    try:
+        if path.is_file() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        file = open(written, "w", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output!r} ({error.strerror})", "a file to write", "change it") from error
-    if options["prompts"] is not None:
-        options["prompts"] = read_texts(options["prompts"])
-    texts = generate_texts(load_generator(model, device), **options)
-    print("\n".join(map(one_line, texts)), file=file)
-    if output is not None:
-        file.close()
+    try:
+        with file:
+            yield file
+        if replaced:
+            written.replace(path)
+    except BaseException:
+        if replaced:
+            written.unlink(missing_ok=True)
+        raise
 
 
 def generate_texts(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
+from datasets import Dataset
+
 from ..errors import DataError
 from .corpus import Corpus
-from .delimited import SEPARATORS, FileFormat
+from .delimited import FileFormat
 from .encoding import Encoding, encode_corpus
-from .lines import from_one_line
-from .sources import file_kind, find_files, read_files, text_rows
+from .sources import find_files, ids_as_text, prompt_rows, read_files, text_rows
 from .splitting import check_nulls
 from .streaming import split_stream
 from .tables import TableData
@@ -64,22 +66,28 @@ class TextData(TableData):
 def read_texts(path: str, text_column: str | None = None, form: FileFormat | None = None) -> list[str]:
     """The texts of a file of any kind that `TextData` reads, one a row, empty ones included.
 
-    In lines of text, the signs of `one_line` are what they stand for again.
-
     Args:
         path: of the file, or a pattern of several.
-        text_column: column with the text; `None` takes `text`, or the only column of text. Lines of text have none.
+        text_column: column with the text, or with lists of ids; `None` takes `text`, or the only column of text.
         form: how the file is written.
 
     Raises:
         DataError: if the file cannot be read or used; the message names file, line or row, and the remedy.
     """
-    files, form = find_files(path), form or FileFormat()
-    kind = file_kind(files[0])
-    form = FileFormat(encoding=form.encoding) if kind not in SEPARATORS else form
+    return _read(path, text_column or "text", form, lambda rows: text_rows(rows, text_column, None))
+
+
+def read_prompts(path: str, prompt_column: str | None = None, form: FileFormat | None = None) -> list[str]:
+    """The prompts of a file, likewise; `prompt_column` may hold text, labels or integers, as in training.
+
+    `None` takes `prompt`, or the only column of text.
+    """
+    return _read(path, prompt_column or "prompt", form, lambda rows: prompt_rows(rows, prompt_column))
+
+
+def _read(path: str, named: str, form: FileFormat | None, choose: Callable[[Dataset], Dataset]) -> list[str]:
     with TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # a file is evaluated once
-        rows = read_files(files, {text_column or "text"}, form, streaming=False, cache=cache)
-        table = text_rows(rows, text_column if kind != "text" else None, None).with_format("arrow")[:]
+        rows = read_files(find_files(path), {named}, form or FileFormat(), streaming=False, cache=cache)
+        table = choose(ids_as_text(rows)).with_format("arrow")[:]
         check_nulls(table, path, 0)
-        texts = table["text"].to_pylist()
-    return [from_one_line(text) for text in texts] if kind == "text" else texts
+        return table.column(0).to_pylist()

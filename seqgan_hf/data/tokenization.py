@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import DataError
+from ..network import asking_once
 from ..samples import Samples
 
 
@@ -253,7 +254,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         DataError: if it cannot be loaded, or has nothing to end a sequence with.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
+        with asking_once(name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         problem = f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})"

@@ -95,8 +95,10 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
         references: file of real texts on which nothing was trained, likewise.
-        prompts: file of what the references continue, one per line; for a generator that was trained to continue
-            prompts, whose samples then continue the same.
+        prompts: file of what the references continue, likewise; for a generator that was trained to continue prompts,
+            whose samples then continue the same.
+        prompt_column: column with the prompts in that file, or else in that of the references; by default `prompt`, or
+            the only column of text.
         tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
             are in their files. A `model` always uses its own.
         train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
@@ -110,6 +112,7 @@ class EvaluationArguments(SuiteSettings, FileFormat):
     model: list[str] = field(default_factory=list)
     references: str | None = None
     prompts: str | None = None
+    prompt_column: str | None = None
     tokenizer: str | None = None
     train: str | None = None
     text_column: str | None = None
@@ -124,16 +127,17 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
             problem = "samples from a file with oracle, temperatures or num_samples"
             raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
-        if self.prompts and (self.samples or self.oracle):
+        if (self.prompts or self.prompt_column) and (self.samples or self.oracle):
             problem = f"prompts with {'samples from a file' if self.samples else 'an oracle'}"
-            raise UserError(problem, "these only with `model` and `references`", "drop `prompts`")
+            raise UserError(problem, "these only with `model` and `references`", "drop them")
         if self.tokenizer and self.model:
             raise UserError("tokenizer with `model`, which has its own", "it only with `samples`", "drop it")
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")
-        files = [file for file in (self.samples, self.references, self.train) if file]
-        settings = self.of_tables | ({"text_column": self.text_column} if self.text_column else {})
+        files = [file for file in (self.samples, self.references, self.train, self.prompts) if file]
+        columns = {name: getattr(self, name) for name in ("text_column", "prompt_column") if getattr(self, name)}
+        settings = self.of_tables | columns
         if settings and all(file_kind(file) == "text" for file in files):
             problem = f"{settings} with {files}"
             raise UserError(problem, "these only with tables, such as .csv files", "leave them out")

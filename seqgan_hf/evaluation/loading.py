@@ -29,6 +29,7 @@ from ..data.tokenization import decode, encode_batch, unknown_token_id
 from ..errors import MissingExtraError, UserError
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
+from ..network import asking_once
 from ..samples import Samples
 from .tokenization import unknown_note, unknown_share
 
@@ -52,22 +53,27 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
         UserError: there is no generator with a tokenizer.
     """
     source = _source(path)
-    return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+    with _asking_once(source):
+        model, tokenizer = _load(AutoModelForCausalLM, source), _load(AutoTokenizer, source)
+    return LoadedGenerator(path, model.to(device).eval(), tokenizer)
 
 
 def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
     source = _source(path)
-    try:
-        longest = GenerationConfig.from_pretrained(source).max_new_tokens
-    except OSError:
-        longest = None
-    return _load(AutoTokenizer, source), longest
+    with _asking_once(source):
+        try:
+            longest = GenerationConfig.from_pretrained(source).max_new_tokens
+        except OSError:
+            longest = None
+        return _load(AutoTokenizer, source), longest
 
 
 def check_generator(path: str) -> None:
     """Raise a `UserError` where there is no generator at all, without loading it."""
-    _load(AutoConfig, _source(path))
+    source = _source(path)
+    with _asking_once(source):
+        _load(AutoConfig, source)
 
 
 def _source(path: str) -> str:
@@ -85,6 +91,13 @@ def _source(path: str) -> str:
         resume = "go on with --training.resume_from_checkpoint true" if kept else "train it to the end"
         raise UserError(f"the run in {path!r} has not ended, so it holds no generator yet", fix=ways + resume)
     return path
+
+
+@contextmanager
+def _asking_once(source: str) -> Iterator[None]:
+    """`asking_once` for a model, and for the one that it adapts, if it is an adapter."""
+    with asking_once(source), asking_once(_adapted(source) or source):
+        yield
 
 
 def _adapted(source: str) -> str | None:
@@ -150,7 +163,8 @@ def name_inner(folder: str) -> str:
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
     """A `.safetensors` file in the layout of the SeqGAN code, or a saved model; its texts are integers."""
-    model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
+    with _asking_once(path):
+        model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 

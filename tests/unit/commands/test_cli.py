@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
+from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.data.text import read_texts
 from seqgan_hf.evaluation.loading import load_generator
-from seqgan_hf.evaluation.run import read_lines
 from tests.tools.small_runs import quickstart, short_run
 
 
@@ -307,7 +308,9 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     drawn = generate_texts(generator, 200, seed=1)
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
-    assert read_lines(str(out), "samples", [], blank=True) == drawn
+    assert read_texts(str(out)) == drawn
+    source = TextData(train_file=str(out), eval_file=str(out), tokenizer=TokenizerConfig("char"))
+    assert source.load().texts("train") == [text for text in drawn if text.strip()]
 
 
 @pytest.mark.parametrize("objective", ["MLE", "ConstantReward"])
