@@ -260,17 +260,22 @@ class Objective(ABC):
         """Cross-entropy of telling real from generated sequences: -E_real log D - E_G log(1 - D) (SeqGAN, eq. 5).
 
         The two expectations are averaged, not summed. A discriminator with a method `regularization` has its result
-        added. Sequences of both kinds go through the model together.
+        added. Sequences of both kinds go through the model together, unless the generated ones are soft.
 
         Args:
             models: the discriminator in train mode; the parameters of the generator are frozen meanwhile.
             real: a batch of training sequences.
             fake: as many rows of what `fakes` drew; fewer in the last batch, unless the objective is `paired`.
         """
-        both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
-        scores = realness(models.discriminator, both).float()
-        counted = both.mask if scores.dim() == 2 else torch.ones_like(scores, dtype=torch.bool)
-        (of_real, of_fake), (real_counted, fake_counted) = scores.split(sizes), counted.split(sizes)
+        if fake.soft is None:
+            both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
+            of_real, of_fake = realness(models.discriminator, both).float().split(sizes)
+            real_counted, fake_counted = both.mask.split(sizes)
+        else:  # soft tokens are not joined with ids
+            of_real, of_fake = (realness(models.discriminator, part).float() for part in (real, fake))
+            real_counted, fake_counted = real.mask, fake.mask
+        if of_real.dim() == 1:
+            real_counted, fake_counted = torch.ones_like(of_real).bool(), torch.ones_like(of_fake).bool()
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
         loss = (shared_mean(F.softplus(-of_real), real_counted) + shared_mean(F.softplus(of_fake), fake_counted)) / 2
         with torch.no_grad():

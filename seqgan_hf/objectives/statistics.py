@@ -23,6 +23,16 @@ def sum_over_processes(values: Tensor, differentiable: bool = False) -> Tensor:
     return total
 
 
+def shared_softmax(scores: Tensor) -> Tensor:
+    """This process's share (B,) of the softmax over the batches of all processes: the mean of the shares sums to 1."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return scores.softmax(dim=0)
+    largest = scores.max()
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    weights = (scores - largest).exp()
+    return weights * (distributed.get_world_size() / sum_over_processes(weights.sum()))
+
+
 def shared_mean(values: Tensor, mask: BoolTensor) -> Tensor:
     """This process's share of the masked mean over the batches of all processes: the mean of the shares is that mean.
 
