@@ -26,7 +26,7 @@ from tests.tools.small_runs import quickstart, short_run
 
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = ("oracle", "text", "molecules")
+FOLDERS = ("oracle", "text", "molecules", "tunes")
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in FOLDERS)
 
 
@@ -63,6 +63,8 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
     monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe
+    if recipe.parent.name == "tunes":
+        lines.write_text("M:2/4 K:D d4 | e4 | f4 | d4\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
@@ -94,8 +96,8 @@ def test_a_run_begins_with_what_its_corpus_holds(tmp_path, lines, caplog):
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 25 and len(every) == 34
-    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "evaluation", "accelerate"}
+    assert len(RECIPES) == 26 and len(every) == 35
+    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "tunes", "evaluation", "accelerate"}
 
 
 def commands_of(path: Path) -> list[str]:
