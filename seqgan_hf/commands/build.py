@@ -30,6 +30,7 @@ from transformers import (
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
 from ..data.reading import read_as_text
+from ..data.tokenization import blank_token_ids
 from ..errors import RecipeError, import_by_path
 from ..evaluation.arguments import EvaluationArguments
 from ..evaluation.base import Evaluator
@@ -233,7 +234,10 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
     embeddings: Any = model.get_input_embeddings()
-    if (embedded := len(embeddings.weight)) < corpus.vocab_size:
+    missing = corpus.vocab_size - (embedded := len(embeddings.weight))
+    if settings.pretrained is not None and 0 < missing <= len(blank_token_ids(corpus.tokenizer)):
+        model.resize_token_embeddings(corpus.vocab_size)  # the tokens of blanks are new to its tokenizer as well
+    elif missing > 0:
         problem, expected = f"a {section} with a vocabulary of {embedded}", f"at least the data's {corpus.vocab_size}"
         fix = f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
         raise RecipeError(problem, expected, fix)

@@ -17,9 +17,10 @@ import torch
 from jsonargparse import ArgumentParser
 
 from ..data.delimited import FileFormat
+from ..data.infilling import fill_in
 from ..data.lines import one_line
 from ..data.text import read_prompts
-from ..data.tokenization import decode, decode_continuations, unknown_parts, unknown_token_id
+from ..data.tokenization import blank_token_ids, decode, decode_continuations, unknown_parts, unknown_token_id
 from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_generator
 from ..generation.sampling import sample
@@ -104,7 +105,8 @@ def generate_texts(
     Args:
         generator: what `load_generator` gave.
         num_samples: how many; by default 10, or one for each of `prompts`.
-        prompt: text that every sample continues; it stands before each, as it was given.
+        prompt: text that every sample continues; it stands before each, as it was given. The blanks (`<blank>`) of
+            one that was trained to fill them are filled.
         prompts: likewise, one text for each sample in turn, and from the first again once all are used up.
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
@@ -142,4 +144,6 @@ def generate_texts(
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
     with suppressing(model, never):
         samples = sample(model, start.prompt, length, temperature, top_k, top_p, rng, start.prompt_mask)
+    if blank_token_ids(tokenizer):
+        return fill_in(tokenizer, texts, samples)
     return decode_continuations(tokenizer, texts, samples) if prompted else decode(samples, tokenizer)

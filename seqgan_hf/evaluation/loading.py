@@ -25,7 +25,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode, encode_batch, unknown_token_id
+from ..data.tokenization import as_prompts, decode, encode_batch, unknown_token_id
 from ..errors import MissingExtraError, UserError
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
@@ -204,8 +204,8 @@ def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequ
     columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
     if prompts is not None:
         longest = getattr(model.config, "max_prompt_length", None)
-        kept = slice(longest and -longest, None)
-        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+        given = encode_batch(generator.tokenizer, list(prompts))
+        columns["prompt_ids"] = as_prompts(generator.tokenizer, given, bos, longest)
     return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
 
 
