@@ -1,6 +1,7 @@
-"""Samples, rollouts and likelihoods of generators; verdicts of discriminators."""
+"""Samples, rollouts and likelihoods of generators; verdicts of discriminators, and samples drawn by them."""
 
 from .likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
+from .resampling import effective_sample_size, log_normalizer, reject, resample
 from .rollouts import complete
 from .sampling import mix_in_own_tokens, sample
 from .verdicts import realness, rewards
@@ -9,9 +10,13 @@ from .vocabulary import special_tokens, start_prompt, vocabulary_size
 
 __all__ = [
     "complete",
+    "effective_sample_size",
     "full_kl",
+    "log_normalizer",
     "mix_in_own_tokens",
     "realness",
+    "reject",
+    "resample",
     "rewards",
     "sample",
     "sequence_logprobs",
