@@ -196,10 +196,12 @@ def check_discriminator(generator: PreTrainedModel, discriminator: PreTrainedMod
     try:
         embeddings: Any = discriminator.get_input_embeddings()
     except NotImplementedError:  # it reads something else than these tokens
-        return
-    if (known := len(embeddings.weight)) < (size := vocabulary_size(generator)):
+        embeddings = None
+    if embeddings is not None and (known := len(embeddings.weight)) < (size := vocabulary_size(generator)):
         problem = f"the discriminator knows {known} token ids, the generator {size}"
         raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
+    ids = torch.zeros(1, 2, dtype=torch.long, device=discriminator.device)
+    _check_verdicts(discriminator, judge(discriminator, Samples(ids[:, :1], ids, ids == 0)))
 
 
 def _passes(proposals: int, tokens: int) -> Iterator[int]:
@@ -222,11 +224,11 @@ def _propose(
     mask = None if prompt_mask is None else prompt_mask.repeat_interleave(count, dim=0)
     drawn = draw(prompt.repeat_interleave(count, dim=0), mask)
     log_odds = judge(discriminator, drawn.to(discriminator.device), max_rows=max_rows).to(prompt.device)
-    check_verdicts(discriminator, log_odds)
+    _check_verdicts(discriminator, log_odds)
     return drawn, log_odds.double().view(len(prompt), count)
 
 
-def check_verdicts(discriminator: PreTrainedModel, log_odds: Tensor) -> None:
+def _check_verdicts(discriminator: PreTrainedModel, log_odds: Tensor) -> None:
     """Raise a UserError where log-odds are not one finite number for each sequence."""
     name = type(discriminator).__name__
     if log_odds.dim() != 1:
