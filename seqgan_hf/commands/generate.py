@@ -16,6 +16,7 @@ from ..data.lines import one_line
 from ..data.text import read_texts
 from ..data.tokenization import decode, decode_continuations, unknown_parts, unknown_token_id
 from ..errors import UserError
+from ..evaluation.arguments import OWN
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
 from ..generation.resampling import effective_sample_size, reject, resample
 from ..generation.sampling import sample
@@ -36,8 +37,8 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
     parser.add_function_arguments(generate_texts, skip={"generator", "discriminator", "prompts", "no_unknown"})
-    judge = "a run's folder, its `discriminator` folder, or an id on the Hub, to draw with; alone: that of MODEL's run"
-    parser.add_argument("--discriminator", nargs="?", const="", help=judge)
+    judge = f"draw with it: a run's folder, a saved one or an id on the Hub; alone, or {OWN}: that of MODEL's run"
+    parser.add_argument("--discriminator", nargs="?", const=OWN, help=judge)
     parser.add_argument("--prompts", help="file of prompts, one a line; each is continued once, or as `prompt` is")
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--output", help="write to this file instead of the terminal")
@@ -51,8 +52,8 @@ def run(arguments: list[str]) -> None:
     if options["prompts"] is not None:
         options["prompts"] = read_texts(options["prompts"])
     generator = load_generator(model, device)
-    if options["discriminator"] is not None:
-        options["discriminator"] = load_discriminator(options["discriminator"] or model, generator)
+    if (judge := options["discriminator"]) is not None:
+        options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
     texts = generate_texts(generator, **options)
     print("\n".join(map(one_line, texts)), file=file)
     if output is not None:

@@ -309,11 +309,15 @@ def draw_samples(
 
     They continue the `prompts` of these N sequences, row by row, and from the first again once all are used up.
     """
-    model = generator.model
+    model, given = generator.model, in_turn(prompts, count)
     rng = torch.Generator(device=model.device).manual_seed(seed)
-    given = prompts.select(torch.arange(count, device=prompts.ids.device) % prompts.batch_size)
     with torch.no_grad():
         samples = sample(
             model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
         )
     return samples, decode(samples, generator.tokenizer)
+
+
+def in_turn(samples: Samples, count: int) -> Samples:
+    """`count` rows: the given ones in order, and from the first again once all are used up."""
+    return samples.select(torch.arange(count, device=samples.ids.device) % samples.batch_size)
