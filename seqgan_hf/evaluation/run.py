@@ -18,13 +18,14 @@ from ..samples import Samples
 from . import loading
 from .arguments import OWN, EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
+from .envelope import Component
 from .flags import find_flags
-from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
+from .likelihood import LIKELIHOODS, logprobs, measure_likelihoods, nll_oracle, prompts_setting, unwritable
 from .record import Result
 from .report import write_json, write_report
 from .residual import Residual, draw_residual
 from .suite import Evaluation, evaluate_measurement
-from .sweep import SWEEP_METRICS, Point, write_sweep
+from .sweep import SWEEP_METRICS, Point, note_envelope, write_sweep
 from .text import as_written
 from .tokenization import unknown_note, written_setting
 
@@ -88,13 +89,15 @@ def evaluate_generator(
         drawn = f"temperature:{temperature:g}{'' if residual is None else residual.setting}"
         drawn += f"|max_new_tokens:{length}{prompts_setting(held_out)}"
         found, told = _likelihoods(generator, density, samples, given, (settings.seed, temperature, length))
+        mixed = settings.sweeps and oracle is not None
+        component = _component(generator, density, temperature, found, held_out) if mixed else None
         measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
         evaluation.notes = notes + told + evaluation.notes
         name = f"{generator.name} exponent {exponent:g}" if exponent else generator.name
-        points.append(Point(name, temperature, evaluation))
+        points.append(Point(name, temperature, evaluation, component))
     return points
 
 
@@ -143,6 +146,21 @@ def _likelihoods(
         own = nll_oracle(oracle, held_out)["nll_oracle"]
         found["nll_oracle"] = replace(found["nll_oracle"], real=own)
     return found, notes
+
+
+def _component(
+    generator: loading.LoadedGenerator,
+    density: PreTrainedModel | Residual,
+    temperature: float,
+    found: dict[str, Result],
+    held_out: Samples,
+) -> Component:
+    """What a mixture of temperatures needs to know of this one."""
+    counted = held_out.mask & ~unwritable(density, held_out)
+    with loading.tempered(generator.model, temperature):
+        logs = logprobs(density, held_out, counted).cpu().numpy()
+    nats, per_token = found["nll_oracle_sequence"].value, found["nll_oracle"].value
+    return Component(temperature, logs, float(counted.sum(dim=1).double().mean()), nats, nats / per_token)
 
 
 def _held_out(
@@ -208,6 +226,7 @@ def write_evaluation(points: Sequence[Point], output: Path, settings: Mapping[st
     """
     if len(points) == 1:
         return write_report(points[0].evaluation, output, f"Evaluation of {points[0].model}", settings)
+    note_envelope(points)
     write_sweep(points, output)
     found = [{"model": p.model, "temperature": p.temperature} | p.evaluation.to_dict() for p in points]
     content = {"points": found, "settings": dict(settings)}
