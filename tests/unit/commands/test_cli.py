@@ -199,6 +199,19 @@ def test_a_run_on_text_without_spaces_is_measured_by_its_characters(tokenization
     assert found["settings"]["tokenization"] == "character" and found["results"]["bleu_2"]["value"] > 0
 
 
+def test_an_evaluation_recipe_may_draw_with_the_discriminator_of_the_run(tmp_path, lines, capsys):
+    (tmp_path / "e.yaml").write_text("metrics: [distinct]\nnum_samples: 20\ndiscriminator: own\nproposals: 3\n")
+    run, more = tmp_path / "run", {"evaluation.recipe": tmp_path / "e.yaml"}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]
+    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc" in found
+    more["objective.class_path"] = "seqgan_hf.objectives.MLE"
+    capsys.readouterr()
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "other", lines, **more)) == 1
+    assert "draws with the run's discriminator, and MLE trains none: expected" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_evaluation_recipe_may_name_other_real_text(tmp_path, lines):
     (tmp_path / "other.txt").write_text("the cat sits\n\na dog runs\n")
     (tmp_path / "e.yaml").write_text(f"metrics: [bleu]\nreferences: {tmp_path / 'other.txt'}\n")
