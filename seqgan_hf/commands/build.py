@@ -32,7 +32,7 @@ from ..data import Corpus
 from ..data.reading import read_as_text
 from ..data.tokenization import blank_token_ids
 from ..errors import RecipeError, import_by_path
-from ..evaluation.arguments import EvaluationArguments
+from ..evaluation.arguments import OWN, EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.loading import name_inner
@@ -73,7 +73,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
     held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
-    callbacks = build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir))
+    callbacks = build_callbacks(nodes.evaluation, nodes.objective, corpus, Path(nodes.training.output_dir))
     evaluators = build_evaluators(nodes, corpus, held_out)
     return AdversarialTrainer(generator, discriminator, *known, callbacks, evaluators, nodes.pretraining, text)
 
@@ -89,13 +89,21 @@ def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> lis
     return evaluators
 
 
-def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> list[TrainerCallback]:
+def build_callbacks(
+    settings: EvaluationSettings, objective: Objective, corpus: Corpus, folder: Path
+) -> list[TrainerCallback]:
     """What a recipe adds to a run: its corpus is described, its oracle saved, the finished generator evaluated."""
     callbacks: list[TrainerCallback] = [DescribeCorpus(corpus)]
     if corpus.oracle is not None:
         callbacks.append(SaveOracle(corpus, folder))
     if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
-        callbacks.append(EvaluateAtEnd(evaluation_of_run(settings, corpus, folder), corpus))
+        evaluation = evaluation_of_run(settings, corpus, folder)
+        if evaluation.discriminator == OWN and objective.adversary != "classifier":
+            problem = (
+                f"{settings.recipe!r} draws with the run's discriminator, and {type(objective).__name__} trains none"
+            )
+            raise RecipeError(problem, "an objective with a classifier", "drop `discriminator`, or name a saved one")
+        callbacks.append(EvaluateAtEnd(evaluation, corpus))
     return callbacks
 
 

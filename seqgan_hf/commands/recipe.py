@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from ..data import DataSource, TextData
 from ..errors import RecipeError, import_by_path
-from ..evaluation.arguments import EvaluationArguments, check_names, split_names
+from ..evaluation.arguments import OWN, EvaluationArguments, check_names, split_names
 from ..evaluation.catalog import TextSettings
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
@@ -165,13 +165,17 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
 
 
 def _as_lists(arguments: list[str]) -> list[str]:
-    """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
-    names = ("--model", "--temperatures", "--metrics")
+    """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`.
+
+    `--discriminator` alone is `--discriminator=own`.
+    """
+    names = ("--model", "--temperatures", "--exponents", "--metrics")
     parser = argparse.ArgumentParser(
         prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False, exit_on_error=False
     )
     for name in names:
         parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
+    parser.add_argument("--discriminator", nargs="?", const=OWN, default=argparse.SUPPRESS)
     # `--model=A B` as well
     split = (argument.split("=", 1) if argument.split("=")[0] in names else [argument] for argument in arguments)
     try:
@@ -179,6 +183,9 @@ def _as_lists(arguments: list[str]) -> list[str]:
     except argparse.ArgumentError as error:
         raise RecipeError(f"{error.argument_name} without a value", "one, or several", None) from error
     for name, values in vars(lists).items():
+        if name == "discriminator":
+            result.append(f"--discriminator={values}")
+            continue
         if not values[0].startswith("["):
             parts = ",".join(value.strip(",") for value in values)
             values = [json.dumps(values) if name == "model" else f"[{parts}]"]

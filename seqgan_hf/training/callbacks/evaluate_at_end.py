@@ -13,7 +13,7 @@ from ...data.lines import one_line
 from ...data.tokenization import blank_token_ids, decode_ids, encode_batch
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, conditions, load_oracle_generator
-from ...evaluation.run import evaluate_generator, read_lines, read_references, write_evaluation
+from ...evaluation.run import evaluate_generator, load_judge, read_lines, read_references, write_evaluation
 from ...generation.modes import evaluating
 from ...samples import Samples
 from ..batches import as_samples
@@ -48,8 +48,10 @@ class EvaluateAtEnd(TrainerCallback):
         train: Samples | list[str] | None = self._own("train", "train", notes)
         if train is None and self.settings.train is not None:
             train = read_lines(self.settings.train, "train", notes, self.settings)
+        judge = load_judge(self.settings, str(self.output.parent), generator)
         with evaluating(model):
-            points = evaluate_generator(generator, self.settings, references, train, self._oracle(model), prompts)
+            real = (references, train, self._oracle(model), prompts)
+            points = evaluate_generator(generator, self.settings, *real, judge)
         for point in points:
             point.evaluation.notes[:0] = notes
         write_evaluation(points, self.output, asdict(self.settings))
