@@ -29,6 +29,7 @@ from transformers import (
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
+from ..data.network import asking_once
 from ..data.reading import read_as_text
 from ..data.tokenization import blank_token_ids
 from ..errors import RecipeError, import_by_path
@@ -37,7 +38,6 @@ from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.loading import name_inner
 from ..evaluation.text import TextEvaluator
-from ..network import asking_once
 from ..objectives import Objective
 from ..samples import Samples
 from ..training.batches import as_samples

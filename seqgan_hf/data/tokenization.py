@@ -13,8 +13,8 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import DataError
-from ..network import asking_once
 from ..samples import Samples
+from .network import asking_once
 
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"

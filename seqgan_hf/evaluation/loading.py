@@ -25,6 +25,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
+from ..data.network import asking_once
 from ..data.oracle import load_oracle
 from ..data.reading import read_as_text
 from ..data.tokenization import as_prompts, decode, encode_batch, unknown_token_id
@@ -32,7 +33,6 @@ from ..errors import MissingExtraError, UserError
 from ..generation.resampling import check_discriminator
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
-from ..network import asking_once
 from ..samples import Samples
 from .tokenization import unknown_note, unknown_share
 
