@@ -26,13 +26,14 @@ from transformers import (
     PreTrainedModel,
     TrainerCallback,
 )
+from transformers.utils import is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
 from ..data.network import asking_once
 from ..data.reading import read_as_text
 from ..data.tokenization import blank_token_ids
-from ..errors import RecipeError, import_by_path
+from ..errors import MissingExtraError, RecipeError, import_by_path
 from ..evaluation.arguments import OWN, EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
@@ -49,6 +50,7 @@ from .mistakes import unknown_key
 from .recipe import (
     DiscriminatorSettings,
     EvaluationSettings,
+    GeneratorSettings,
     ModelSettings,
     instantiate,
     load_evaluation,
@@ -133,9 +135,34 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
 # --- Models ----------------------------------------------------------------------------------------------------------
 
 
-def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
-    """A causal LM over the corpus's vocabulary."""
-    return _build_language_model(settings, corpus, "generator")
+def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:
+    """A causal LM over the corpus's vocabulary, whole or with an adapter, which alone is then trained."""
+    model = _build_language_model(settings, corpus, "generator")
+    if settings.lora is not None:
+        _adapt(model, settings)
+    return model
+
+
+def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
+    """Add a LoRA adapter to a pretrained generator."""
+    if settings.pretrained is None:
+        problem, expected = "generator.lora without `generator.pretrained`", "a pretrained generator to adapt"
+        raise RecipeError(problem, expected, "name one, or leave `lora` out and train all of it")
+    if not is_peft_available():
+        raise MissingExtraError("generator.lora needs peft", None, 'run `pip install "seqgan-hf[lora]"`')
+    from peft import LoraConfig
+
+    given = {"task_type": "CAUSAL_LM"} | (settings.lora or {})
+    known = sorted(inspect.signature(LoraConfig).parameters)
+    for key in given:
+        if key not in known:
+            raise unknown_key(key, known, "generator.lora")
+    try:
+        model.add_adapter(LoraConfig(**given))
+    except (ValueError, TypeError) as error:
+        problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
+        expected = "settings of peft.LoraConfig that fit it"
+        raise RecipeError(problem, expected, "name its layers in `generator.lora.target_modules`") from error
 
 
 def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:

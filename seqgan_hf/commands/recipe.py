@@ -40,6 +40,18 @@ class ModelSettings:
 
 
 @dataclass
+class GeneratorSettings(ModelSettings):
+    """Any causal LM.
+
+    Args:
+        lora: train an adapter of `pretrained` alone, by these settings of `peft.LoraConfig` (`r`, `lora_alpha`,
+            `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to.
+    """
+
+    lora: dict[str, Any] | None = None
+
+
+@dataclass
 class DiscriminatorSettings(ModelSettings):
     """The generator's opponent.
 
@@ -89,7 +101,7 @@ KEYS = {
 }
 # Sections of a training recipe that hold settings by name, with their classes; the others name a class of their own.
 SECTIONS = {
-    "generator": ModelSettings,
+    "generator": GeneratorSettings,
     "discriminator": DiscriminatorSettings,
     "evaluation": EvaluationSettings,
     "training": AdversarialTrainingArguments,
@@ -102,7 +114,7 @@ def recipe_parser() -> ArgumentParser:
     """The command line of `train`: a recipe, then overrides of any of its values."""
     parser = _parser("seqgan-hf train RECIPE", "Train from a recipe.")
     parser.add_subclass_arguments(DataSource, "data", required=True)
-    parser.add_class_arguments(ModelSettings, "generator")
+    parser.add_class_arguments(GeneratorSettings, "generator")
     parser.add_class_arguments(DiscriminatorSettings, "discriminator")
     parser.add_subclass_arguments(Objective, "objective", required=True)
     parser.add_subclass_arguments(Objective, "pretraining", required=False)

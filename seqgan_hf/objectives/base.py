@@ -121,7 +121,9 @@ class Models:
         """Make the copies that are not there yet, without dropout."""
         for name in self._declared:
             if name not in self._copies:
-                self._copies[name] = copy.deepcopy(self.generator).requires_grad_(False)
+                # what is never trained is shared: of a generator with an adapter, the adapter alone is there twice
+                fixed = {id(p): p for p in self.generator.parameters() if not p.requires_grad}
+                self._copies[name] = copy.deepcopy(self.generator, fixed).requires_grad_(False)
                 train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @torch.no_grad()
@@ -129,7 +131,9 @@ class Models:
         """Move the averaged copies towards the generator, which just stepped."""
         for name, model in self._copies.items():
             if (decay := self._declared[name].decay) is not None:
-                get_ema_multi_avg_fn(decay)(list(model.parameters()), list(self.generator.parameters()), None)
+                both = zip(model.parameters(), self.generator.parameters(), strict=True)
+                followed, own = zip(*((mine, its) for mine, its in both if mine is not its), strict=True)
+                get_ema_multi_avg_fn(decay)(list(followed), list(own), None)
 
     @torch.no_grad()
     def refresh(self, name: str) -> None:
