@@ -23,6 +23,7 @@ from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.data.text import read_texts
 from seqgan_hf.evaluation.loading import load_generator
+from tests.tools.judges import save_judge
 from tests.tools.small_runs import quickstart, short_run
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -69,6 +70,8 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
         lines.write_text("M:2/4 K:D d4 | e4 | f4 | d4\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
+    if recipe.stem == "pretrained_judge":
+        more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert record[0]["phase"] == "pretrain_generator"
