@@ -96,6 +96,13 @@ def test_layers_are_frozen_by_number_and_by_pattern(run, lines, judge, tmp_path)
     assert not moved(tmp_path / "two")
 
 
+def test_it_draws_with_the_generator_of_its_run(run, capsys):
+    assert (
+        main(["generate", str(run), "--discriminator", "--proposals", "4", "--num_samples", "5", "--seed", "1"]) == 0
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
