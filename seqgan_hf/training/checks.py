@@ -21,8 +21,11 @@ def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
     """The start and the padding token of a generator; there is none of the latter for sequences of fixed length.
 
     Raises:
-        UserError: it has no start token.
+        UserError: it has no start token, or is no model of transformers, but wraps one.
     """
+    if not isinstance(generator, PreTrainedModel):
+        fix = "add an adapter of peft to the model itself, `model.add_adapter(lora)`, instead of wrapping it"
+        raise UserError(f"a generator of the class {type(generator).__name__}", "a PreTrainedModel", fix)
     config = generator.config
     if config.bos_token_id is None:
         raise UserError("the generator has no `bos_token_id`", "a start token", "set it in its config")

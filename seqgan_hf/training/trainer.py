@@ -80,7 +80,9 @@ class AdversarialTrainer:
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (device, accelerator.process_index, accelerator.num_processes)
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
-        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
+        kept: Any
+        for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
+            kept.conditional = self.data.conditional  # whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
