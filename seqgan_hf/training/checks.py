@@ -70,7 +70,12 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
 
 
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
-    """Raise a UserError where rows that should answer each other are not equally many."""
+    """Raise a UserError where nothing is drawn, or rows that should answer each other are not equally many."""
+    if not isinstance(fakes, Samples) or not fakes.batch_size:
+        problem = (
+            f"{type(objective).__name__}.fakes gave {'no row' if isinstance(fakes, Samples) else repr(fakes)[:80]}"
+        )
+        raise UserError(problem, f"`Samples` of 1 row or more, here for {prompts.batch_size} prompts", "return some")
     if objective.paired and fakes.batch_size != prompts.batch_size:
         problem = f"{type(objective).__name__}.fakes gave {fakes.batch_size} rows for {prompts.batch_size} prompts"
         expected = "one row each, as the objective is `paired`"
