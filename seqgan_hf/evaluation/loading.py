@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +58,7 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     """
     source = _source(path)
     with _asking_once(source):
-        model, tokenizer = _load(AutoModelForCausalLM, source), _load(AutoTokenizer, source)
+        model, tokenizer = _load_model(source), _load(AutoTokenizer, source)
     return LoadedGenerator(path, model.to(device).eval(), tokenizer)
 
 
@@ -178,6 +178,17 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
         return kind.from_pretrained(source if place is None else place, **safely, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(kind, source, str(error).splitlines()[0]) from error
+
+
+def _load_model(source: str) -> Any:
+    model = _load(AutoModelForCausalLM, source)
+    if _adapted(source) is not None:
+        with suppress(OSError):  # peft itself writes none
+            # else these would be those of the model that was adapted
+            # what is its own is left out of a configuration that was made from a model's
+            model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
+            model.config.conditional = getattr(model.generation_config, "conditional", False)
+    return model
 
 
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:

@@ -105,9 +105,11 @@ class Models:
         self.generator, self.discriminator, self.tokenizer = generator, discriminator, tokenizer
         self._declared = dict(copies or {})
         for name, copied in self._declared.items():
-            if copied.decay is not None and not 0 <= copied.decay < 1:
+            if not isinstance(copied, Copy):
+                raise UserError(f"{copied!r:.80} for the copy {name!r}", "a `Copy`", "declare `Copy()`, for example")
+            if not isinstance(copied.decay, float | int | None) or not 0 <= (copied.decay or 0) < 1:
                 raise UserError(
-                    f"Copy(decay={copied.decay}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
+                    f"Copy(decay={copied.decay!r}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
                 )
             if name in ("generator", "discriminator") or not name.isidentifier():
                 expected = "a name of letters and digits that no player has"

@@ -167,7 +167,7 @@ class Checkpoints:
             session.say("%s", alone)
 
     def find(self) -> Path:
-        """The checkpoint that `resume_from_checkpoint` names, or the newest whole one.
+        """The checkpoint that `resume_from_checkpoint` names, or the newest complete one.
 
         Raises:
             RunFolderError: there is none, or it is damaged.
@@ -178,7 +178,7 @@ class Checkpoints:
             if (broken := fault(path)) is None:
                 return path
             problem = f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})"
-            raise RunFolderError(problem, fix="give the folder of another one, or `true` for the newest whole one")
+            raise RunFolderError(problem, fix="name another one, or `true` for the newest complete one")
         for path in reversed(checkpoints(folder)):
             if (broken := fault(path)) is None:
                 return path

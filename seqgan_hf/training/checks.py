@@ -22,8 +22,11 @@ def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
     """The start and the padding token of a generator; there is none of the latter for sequences of fixed length.
 
     Raises:
-        UserError: it has no start token.
+        UserError: it has no start token, or is no model of transformers, but wraps one.
     """
+    if not isinstance(generator, PreTrainedModel):
+        fix = "add an adapter of peft to the model itself, `model.add_adapter(lora)`, instead of wrapping it"
+        raise UserError(f"a generator of the class {type(generator).__name__}", "a PreTrainedModel", fix)
     config = generator.config
     if config.bos_token_id is None:
         raise UserError("the generator has no `bos_token_id`", "a start token", "set it in its config")
@@ -77,7 +80,12 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
 
 
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
-    """Raise a UserError where rows that should answer each other are not equally many."""
+    """Raise a UserError where nothing is drawn, or rows that should answer each other are not equally many."""
+    if not isinstance(fakes, Samples) or not fakes.batch_size:
+        problem = (
+            f"{type(objective).__name__}.fakes gave {'no row' if isinstance(fakes, Samples) else repr(fakes)[:80]}"
+        )
+        raise UserError(problem, f"`Samples` of 1 row or more, here for {prompts.batch_size} prompts", "return some")
     if objective.paired and fakes.batch_size != prompts.batch_size:
         problem = f"{type(objective).__name__}.fakes gave {fakes.batch_size} rows for {prompts.batch_size} prompts"
         expected = "one row each, as the objective is `paired`"

@@ -85,7 +85,9 @@ class AdversarialTrainer:
         self.real = self.data  # what the discriminator is shown as real
         if args.discriminator_share and objective.adversary:
             self.data, self.real = check_share(self.data).parted((args.seed, SHARE), args.discriminator_share)
-        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
+        kept: Any
+        for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
+            kept.conditional = self.data.conditional  # whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
