@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +130,9 @@ def _read_text(
     inputs = reader(samples)
     outputs = discriminator(**inputs)
     if outputs.logits.dim() != 2:
-        problem = f"logits of shape {tuple(outputs.logits.shape)} from {name}, which reads text: its tokens are its own"
+        problem = (
+            f"logits of shape {tuple(outputs.logits.shape)} from {name}, which reads text: its tokens are its own"
+        )
         raise UserError(problem, "a verdict on the whole text", "choose a sequence classifier")
     return outputs, inputs["attention_mask"].bool(), torch.zeros_like(samples.lengths)
 

@@ -90,7 +90,7 @@ def relativistic_average(
         real_labels, fake_labels: their classes, shape (B,) and (C,).
     """
     sides = [(real, F.one_hot(real_labels, classes)), (fake, F.one_hot(fake_labels, classes))]
-    sums = [row for scores, members in sides for row in (scores @ members.to(scores.dtype), members.sum(dim=0))]
+    sums = [rows.sum(dim=0) for scores, members in sides for rows in (scores[:, None] * members, members)]
     real_sum, reals, fake_sum, fakes = sum_over_processes(torch.stack(sums), differentiable=True)
     mean_real, mean_fake = real_sum / reals.clamp(min=1), fake_sum / fakes.clamp(min=1)
     of_real = F.softplus(-sign * (real - mean_fake[real_labels]))
@@ -99,4 +99,4 @@ def relativistic_average(
         shared_mean(of_real, real_labels == label) + shared_mean(of_fake, fake_labels == label)
         for label in range(classes)
     ]
-    return torch.stack(losses) @ ((reals > 0) & (fakes > 0)).to(of_real.dtype)
+    return torch.stack(losses).masked_fill((reals == 0) | (fakes == 0), 0.0).sum()

@@ -45,7 +45,7 @@ def gradient_penalty(discriminator: PreTrainedModel, real: Samples, fake: Sample
 
     one = wide(weight[real.ids].masked_fill(~real.mask[..., None], 0.0))
     share = torch.rand(real.batch_size, 1, 1, device=weight.device)
-    x = torch.lerp(one, wide(fake.soft @ weight), share.to(weight.dtype))
+    x = torch.lerp(one, wide(fake.soft @ weight).to(one.dtype), share.to(one.dtype))
     if not x.requires_grad:
         x.requires_grad_()
     mask = wide(real.mask) | wide(fake.mask)
@@ -57,5 +57,6 @@ def gradient_penalty(discriminator: PreTrainedModel, real: Samples, fake: Sample
         if scores.dim() == 2:
             scores = scores.sum(dim=1) / mask.sum(dim=1)
         (slope,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    squared = (slope @ (weight.T @ weight) * slope).sum(dim=(1, 2))
+    with torch.autocast(weight.device.type, enabled=False):
+        squared = (slope @ (weight.T @ weight) * slope).sum(dim=(1, 2))
     return ((squared + 1e-12).sqrt() - 1).square()  # the root has no derivative at zero

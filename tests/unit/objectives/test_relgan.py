@@ -89,6 +89,32 @@ def test_verdicts_on_tokens_that_are_padding_do_not_count():
     torch.testing.assert_close(RelGAN("standard").of_discriminator(NOBODY, real, fake), torch.tensor(expected))
 
 
+class Representations(nn.Module):
+    """Three verdicts of a sequence, one by each feature of its embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.config = nn.Embedding(VOCAB_SIZE, 3), SimpleNamespace(pad_token_id=None)
+        self.device = torch.device("cpu")
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None):
+        embedded = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        each = embedded.sum(dim=1)
+        return SimpleNamespace(logits=each.mean(dim=1, keepdim=True), representation_logits=each)
+
+
+def test_each_representation_of_a_discriminator_is_a_pair():
+    models, real, fake = players()
+    whole = torch.ones_like(fake.mask)
+    real, fake, judge = real._replace(mask=whole), fake._replace(mask=whole), Representations()
+    loss = RelGAN(straight_through=True).generator_loss(Models(models.generator, judge), real, fake).value
+    margins = judge.embedding(real.ids).sum(dim=1) - judge.embedding(fake.ids).sum(dim=1)
+    torch.testing.assert_close(loss, F.softplus(margins).mean())
+
+
 # --- Steps -----------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +155,23 @@ def test_the_discriminators_step_leaves_the_generator_alone_and_logs_pairs():
         "discriminator_accuracy", "discriminator_margin", "discriminator_loss", "gradient_penalty"
     }  # fmt: skip
     torch.testing.assert_close(loss.metrics["discriminator_loss"], -loss.metrics["discriminator_margin"])
+
+
+@pytest.mark.parametrize("make", [lambda: RelGAN("wgan-gp"), lambda: RelGAN(straight_through=True), GSGAN, CatGAN])
+def test_steps_in_mixed_precision_are_near_those_in_full(make):
+    losses = []
+    for enabled in (False, True):
+        models, real, fake = players()
+        models.discriminator.eval()
+        for name in ("generator_loss", "discriminator_loss"):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss = getattr(make(), name)(models, real, fake).value
+            loss.backward()
+            losses.append(loss.detach())
+        assert all(parameter.grad.isfinite().all() for parameter in models.generator.parameters())
+    assert all(loss.dtype == torch.float32 for loss in losses)
+    torch.testing.assert_close(losses[2:], losses[:2], rtol=5e-2, atol=5e-2)
 
 
 def test_dropout_in_generator_steps_is_the_discriminators():
@@ -304,6 +347,15 @@ def test_one_class_is_the_relativistic_average_game():
     loss = objective.of_generator(NOBODY, verdicts(*real), verdicts(*fake))
     torch.testing.assert_close(loss, torch.tensor(average(real, fake, -1.0)))
     torch.testing.assert_close(loss, objective.of_discriminator(NOBODY, verdicts(*fake), verdicts(*real)))
+
+
+def test_gradients_flow_through_the_means():
+    real, fake = (torch.tensor(scores, requires_grad=True) for scores in ([0.5, 2.0, -1.0], [-1.5, 0.0, 1.0]))
+    one_class = torch.zeros(3, dtype=torch.long)
+    ours = relativistic_average(real, fake, one_class, one_class, 1, 1.0)
+    theirs = F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+    for found, expected in zip(*(torch.autograd.grad(loss, (real, fake)) for loss in (ours, theirs)), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def of_classes(scores: list[float], labels: list[int]) -> Verdicts:
