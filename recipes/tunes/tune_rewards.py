@@ -21,7 +21,8 @@ from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.record import Estimate
 
 
-FEWEST_BARS = 4
+FEWEST_BARS = 4  # of a line
+WHOLE = 8  # bars of a part that is complete: without it, rewards are earned by ending early
 METRE = re.compile(r"M:([1-9]\d?)/(2|4|8|16)")
 KEY = re.compile(r"K:[A-G][#b]?(m|dor|phr|lyd|mix|loc)?")
 NOTE = re.compile(
@@ -102,44 +103,46 @@ def read_valid_tune(line: str) -> Tune:
     return tune
 
 
-def is_valid_tune(line: str) -> bool:
+def is_whole_tune(line: str) -> bool:
+    """Whether a line can be read, has 8 bars or more, and all of them fill the metre."""
     try:
-        return bool(read_valid_tune(line))
+        return len(read_valid_tune(line).bars) >= WHOLE
     except ValueError:
         return False
 
 
 def validity(texts: list[str]) -> list[float]:
-    """1 for what can be read as a tune all of whose bars fill the metre, else 0."""
-    return [float(is_valid_tune(line)) for line in texts]
+    """1 for a tune of 8 bars or more all of which fill the metre, else 0."""
+    return [float(is_whole_tune(line)) for line in texts]
 
 
 def full_bars(texts: list[str]) -> list[float]:
-    """The share of bars that fill the metre; 0 for what cannot be read as a tune."""
+    """The share of bars that fill the metre, where bars that are lacking to 8 do not; 0 for what is no tune."""
     shares = []
     for line in texts:
         try:
-            shares.append(float(np.mean(read_tune(line).filled())))
+            filled = read_tune(line).filled()
+            shares.append(sum(filled) / max(WHOLE, len(filled)))
         except ValueError:
             shares.append(0.0)
     return shares
 
 
 def tunes(sample_texts: list[str], train: list[list[str]]) -> dict[str, Estimate]:
-    """Shares of samples that are valid; of these, different ones; of those, ones not trained on; and three means.
+    """Shares of samples that are valid; of these, different ones; of those, ones not trained on; and means.
 
-    `full_bars` is a mean over all samples; over the valid ones are `in_key`, the share of a tune's notes that need no
-    accidental, and `bars`, their number.
+    `full_bars` and the number of `bars` are means over all samples, `in_key`, the share of a tune's notes that need no
+    accidental, over the valid ones.
 
     Raises:
         UserError: no training text is a tune.
     """
     known = {" ".join(words) for words in train}
-    if not any(map(is_valid_tune, known)):
+    if not any(map(is_whole_tune, known)):
         problem, expected = "no training line is a tune", "lines as recipes/tunes/convert_abc.py writes them"
         raise UserError(problem, expected, "convert files in ABC notation with its `to_lines`")
     lines = [" ".join(line.split()) for line in sample_texts]
-    valid = [line for line in lines if is_valid_tune(line)]
+    valid = [line for line in lines if is_whole_tune(line)]
     different = set(valid)
     bars = [read_tune(line).bars for line in valid]
     return {
@@ -148,7 +151,7 @@ def tunes(sample_texts: list[str], train: list[list[str]]) -> dict[str, Estimate
         "novel": _share(len(different - known), len(different)),
         "full_bars": _mean(full_bars(lines)),
         "in_key": _mean([_share_in_key([word for bar in tune for word in bar]) for tune in bars]),
-        "bars": _mean([len(tune) for tune in bars]),
+        "bars": _mean([line.count("|") + 1 for line in lines]),
     }
 
 

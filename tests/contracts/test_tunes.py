@@ -16,7 +16,7 @@ from tests.tools.small_runs import ROOT, short_run
 
 
 FOLDER = ROOT / "recipes" / "tunes"
-JIG = "M:6/8 K:D A | d2 d f e d | B d B A F D | (3 D F A B2 A c | d3 d2"
+JIG = "M:6/8 K:D A | d2 d f e d | B d B A F D | (3 D F A B2 A c | d6 | e6 | f6 | d3 d2"
 REEL = "M:4/4 K:Em e/2 f/2 | g2 f e B- B z2 | ^d e f3 B/2 A/2 G F | E4 =c, e' _B2 | E4 z3"
 BROKEN = {
     "no metre and key in front": [
@@ -106,11 +106,11 @@ def convert(tunes):
     return tunes[1]
 
 
-def test_a_valid_tune_fills_its_bars(rewards):
-    assert rewards.validity([JIG, REEL, JIG.replace("d3 d2", "d6")]) == [1.0] * 3
-    assert rewards.full_bars([JIG, REEL]) == [1.0] * 2
-    assert rewards.read_tune(REEL).lengths == [1, 8, 8, 8, 7]
-    assert rewards.read_tune(JIG).metre == Fraction(6)
+def test_a_valid_tune_has_eight_bars_and_fills_them(rewards):
+    assert rewards.validity([JIG, REEL, JIG.replace("d3 d2", "d6")]) == [1.0, 0.0, 1.0]
+    assert rewards.full_bars([JIG, REEL, JIG.replace("d6", "d6 | d6")]) == [1.0, 5 / 8, 1.0]
+    assert rewards.read_valid_tune(REEL).lengths == [1, 8, 8, 8, 7]
+    assert rewards.read_valid_tune(JIG).metre == Fraction(6)
 
 
 @pytest.mark.parametrize(("reason", "line"), [(reason, line) for reason, lines in BROKEN.items() for line in lines])
@@ -123,29 +123,31 @@ def test_what_is_no_valid_tune_earns_nothing_and_says_why(reason, line, rewards)
 
 def test_the_share_of_full_bars(rewards):
     two_wrong = JIG.replace("B d B", "B B").replace("d3 d2", "d")
-    assert rewards.full_bars([JIG, two_wrong, "no tune"]) == [1.0, 3 / 5, 0.0]
+    assert rewards.full_bars([two_wrong, "no tune"]) == [6 / 8, 0.0]
 
 
 def test_tunes_are_counted_by_what_they_are(rewards):
-    samples = [JIG, JIG, f" {REEL}", JIG.replace("B2", "^c2"), JIG.replace("B2", "B3"), ""]
-    found = rewards.tunes(samples, [REEL.split()])
+    other = JIG.replace("K:D", "K:G")
+    samples = [JIG, JIG, f" {other}", JIG.replace("B2", "^c2"), JIG.replace("B2", "B3"), REEL, ""]
+    found = rewards.tunes(samples, [other.split()])
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(
         {
-            "valid": 4 / 6,
+            "valid": 4 / 7,
             "unique": 3 / 4,
             "novel": 2 / 3,
-            "full_bars": (4 + 4 / 5) / 6,
-            "in_key": (1 + 1 + 18 / 21 + 19 / 20) / 4,
-            "bars": 5,
+            "full_bars": (4 + 7 / 8 + 5 / 8) / 7,
+            "in_key": (3 + 22 / 23) / 4,
+            "bars": (5 * 8 + 5 + 1) / 7,
         }
     )
-    assert found["valid"].low < 4 / 6 < found["valid"].high
-    assert {estimate.value for estimate in rewards.tunes([""], [REEL.split()]).values()} == {0.0}
+    assert found["valid"].low < 4 / 7 < found["valid"].high
+    none = rewards.tunes([REEL], [JIG.split()])
+    assert [none[name].value for name in ("valid", "unique", "novel", "in_key")] == [0.0] * 4
 
 
 def test_training_lines_that_are_no_tunes_are_named(rewards):
     with pytest.raises(UserError, match="^no training line is a tune: .*to_lines"):
-        rewards.tunes([JIG], [["a", "cat"]])
+        rewards.tunes([JIG], [["a", "cat"], REEL.split()])
 
 
 def test_abc_notation_becomes_lines(convert, tmp_path, capsys):
@@ -202,7 +204,9 @@ def test_lines_become_abc_notation_and_midi_that_music21_reads(convert, tmp_path
     out = capsys.readouterr().out
     assert out == f"2 tunes written to {tmp_path}/samples.abc; left out: 1 (no metre and key in front)\n"
     text = (tmp_path / "samples.abc").read_text()
-    assert text.startswith("X:1\nT:line 1\nM:6/8\nL:1/8\nK:D\nA|d2dfed|BdBAFD|(3DFAB2Ac|\nd3d2|]\n\nX:3\nT:line 3\n")
+    assert text.startswith(
+        "X:1\nT:line 1\nM:6/8\nL:1/8\nK:D\nA|d2dfed|BdBAFD|(3DFAB2Ac|\nd6|e6|f6|d3d2|]\n\nX:3\nT:line 3\n"
+    )
     reel = converter.parse(text, format="abc", number=3)
     lengths = [measure.duration.quarterLength for measure in reel.recurse().getElementsByClass("Measure")]
     assert lengths == [0.5, 4, 4, 4, 3.5]
@@ -248,7 +252,10 @@ def test_a_miniature_run_writes_tunes(convert, tmp_path, capsys, monkeypatch):
     """From files in ABC notation to samples of a trained generator, in ABC notation if any are tunes."""
     monkeypatch.chdir(tmp_path)
     parts = "".join(
-        f"|:{a}{length}D{6 - length}|A6|{b}6|d6:|" for length in range(1, 6) for a in "ab" for b in "ABcdef"
+        f"|:{a}{length}D{6 - length}|A6|{b}6|d6|e6|f6|e6|d6:|"
+        for length in range(1, 6)
+        for a in "ab"
+        for b in "ABcdef"
     )
     (tmp_path / "book.abc").write_text(f"X:1\nM:6/8\nK:D\n{parts}\n")
     assert convert.main(["to_lines", "book.abc", "--output", "tunes.txt"]) == 0

@@ -67,7 +67,7 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
     monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe
     if recipe.parent.name == "tunes":
-        lines.write_text("M:2/4 K:D d4 | e4 | f4 | d4\n" * 80)
+        lines.write_text(f"M:2/4 K:D {' | '.join(['d4'] * 8)}\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
     if recipe.stem == "pretrained_judge":
