@@ -115,7 +115,7 @@ def draw_sweep(points: Sequence[Point]) -> Figure | None:
             axes.plot(real_x.value, sign * real_y.value, "*", color=REAL_COLOR, ms=14, label="real text")
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(alpha=0.3)
-        axes.margins(0.12)
+        axes.margins(0.12, 0.2)  # room for the legend
     every_axes[0].legend(frameon=False, fontsize=8)
     lines = ("Numbers are temperatures. Lower left is better;", "better than real text is mode seeking")
     figure.suptitle(("\n" if len(panels) == 1 else " ").join(lines), fontsize=11)
