@@ -15,7 +15,7 @@ import numpy as np
 
 
 # Weights of the first of two temperatures.
-WEIGHTS = np.linspace(0.0, 1.0, 41)
+WEIGHTS = np.linspace(0.0, 1.0, 101)
 
 
 class Component(NamedTuple):

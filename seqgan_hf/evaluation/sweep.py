@@ -109,14 +109,14 @@ def draw_sweep(points: Sequence[Point]) -> Figure | None:
         if (x, y) == ("nll_test", "nll_oracle") and (coins := first_envelope(points)):
             label = f"coin between two temperatures of {models[0]}"
             axes.plot([c.nll_test for c in coins], [c.nll_oracle for c in coins], "--", color=COLORS[0], label=label)
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, fontsize=8)
         real_x, real_y = measured[x].real, measured[y].real
         if real_x is not None and real_y is not None:
             axes.plot(real_x.value, sign * real_y.value, "*", color=REAL_COLOR, ms=14, label="real text")
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(alpha=0.3)
-        axes.margins(0.12)
-    every_axes[0].legend(frameon=False)
-    title = "Numbers are temperatures. Lower left is better; better than real text is mode seeking"
-    figure.suptitle(title, fontsize=11)
+        axes.margins(0.12, 0.2)  # room for the legend
+    every_axes[0].legend(frameon=False, fontsize=8)
+    lines = ("Numbers are temperatures. Lower left is better;", "better than real text is mode seeking")
+    figure.suptitle(("\n" if len(panels) == 1 else " ").join(lines), fontsize=11)
     return figure

@@ -12,7 +12,7 @@ import torch
 from seqgan_hf.data.oracle import build_oracle, draw
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.arguments import EvaluationArguments, SuiteSettings
-from seqgan_hf.evaluation.likelihood import LIKELIHOODS, measure_likelihoods
+from seqgan_hf.evaluation.likelihood import LIKELIHOODS, measure_likelihoods, nll
 from seqgan_hf.evaluation.loading import LoadedGenerator, draw_samples, encode_texts
 from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.residual import Residual, draw_residual
@@ -94,6 +94,9 @@ def test_likelihoods_are_those_of_the_residual_model(toy, drawn):
         "kl_generator_oracle": (p * (p / o).log()).sum(),
         "jsd_oracle": ((p * (p / m).log()).sum() + (o * (o / m).log()).sum()) / 2,
     }
+    for name, estimate in density.widened(nll(density, held_out, "test")).items():
+        assert (found[name].low, found[name].high) == (estimate.low, estimate.high)
+    assert found["nll_oracle"].high == nll(oracle, samples, "oracle")["nll_oracle"].high  # knows nothing of log Z
     own = measure_likelihoods(["nll_test"], 0, **(given | {"generator": generator.model}))["nll_test"]
     for name, value in expected.items():
         result = found[name]
