@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +63,38 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
         Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
 
     Raises:
-        ValueError: for logits of another shape.
+        UserError: for logits of another shape.
     """
-    logits, _, begin = _read(discriminator, samples)
+    outputs, _, begin = _read(discriminator, samples)
+    return _log_odds(discriminator, outputs.logits, samples, begin)
+
+
+def verdicts(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor]:
+    """All that a discriminator says of each sequence, as log-odds of being real; differentiable like `realness`.
+
+    Args:
+        discriminator: any sequence classifier. One that reads a sequence in R representations gives the log-odds of
+            each as `representation_logits` (B, R) beside `logits`, whose log-odds are their mean.
+        samples: B sequences.
+
+    Returns:
+        Log-odds (B, K) and which of them count, (B, K): all (K = R, or 1), or those of real tokens (K = T).
+
+    Raises:
+        UserError: for logits of another shape.
+    """
+    outputs, _, begin = _read(discriminator, samples)
+    values = getattr(outputs, "representation_logits", None)
+    if values is None:
+        values = _log_odds(discriminator, outputs.logits, samples, begin)
+    if outputs.logits.dim() == 3:
+        return values, samples.mask
+    values = values.reshape(samples.batch_size, -1)
+    return values, torch.ones_like(values, dtype=torch.bool)
+
+
+def _log_odds(discriminator: PreTrainedModel, logits: Tensor, samples: Samples, begin: Tensor) -> Tensor:
+    """The log-odds that logits stand for, (B,), or of the continuation's tokens, (B, T)."""
     if logits.dim() == 3 and logits.shape[-1] == 1:
         position = begin[:, None] + torch.arange(samples.ids.shape[1], device=begin.device)
         return logits.squeeze(-1).gather(1, position).masked_fill(~samples.mask, 0.0)
@@ -79,14 +109,32 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     )
 
 
-def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor, Tensor]:
-    """The logits of a discriminator, and of what it read the mask and where the continuations begin."""
+def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTensor, Tensor]:
+    """What a discriminator returns, and of what it read the mask and where the continuations begin."""
+    if (reader := getattr(discriminator, "text_reader", None)) is not None:  # see `data.reading`
+        return _read_text(discriminator, reader, samples)
     pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
     ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )
-    return discriminator(**inputs, attention_mask=mask.long()).logits, mask, begin
+    return discriminator(**inputs, attention_mask=mask.long()), mask, begin
+
+
+def _read_text(
+    discriminator: PreTrainedModel, reader: Callable[[Samples], dict[str, Tensor]], samples: Samples
+) -> tuple[Any, BoolTensor, Tensor]:
+    name = type(discriminator).__name__
+    if samples.soft is not None:
+        raise UserError(f"soft samples for {name}, which reads text", "a discriminator that reads ids", "choose one")
+    inputs = reader(samples)
+    outputs = discriminator(**inputs)
+    if outputs.logits.dim() != 2:
+        problem = (
+            f"logits of shape {tuple(outputs.logits.shape)} from {name}, which reads text: its tokens are its own"
+        )
+        raise UserError(problem, "a verdict on the whole text", "choose a sequence classifier")
+    return outputs, inputs["attention_mask"].bool(), torch.zeros_like(samples.lengths)
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
@@ -99,7 +147,7 @@ def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor
 
 def class_logits(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     """Logits of a classifier with K + 1 labels, 0 = generated and k = real of class k, differentiable, (B, K + 1)."""
-    return _read(discriminator, samples)[0]
+    return _read(discriminator, samples)[0].logits
 
 
 def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:

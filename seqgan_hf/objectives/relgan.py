@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.relaxation import relax
-from ..generation.verdicts import realness
+from ..generation.verdicts import verdicts
 from ..generation.vocabulary import token_embeddings
 from ..samples import BoolTensor, Samples
 from .base import Loss, Models, Objective, penalty
@@ -31,7 +31,7 @@ class Verdicts(NamedTuple):
     """What D says of B sequences.
 
     Attributes:
-        scores: K log-odds of being real, one of the sequence or one of each token, shape (B, K).
+        scores: K log-odds of being real: one of the sequence, or one of each token or representation, shape (B, K).
         counted: which of them count, shape (B, K).
         samples: the sequences.
     """
@@ -205,7 +205,5 @@ def _margins(real: Verdicts, fake: Verdicts) -> tuple[Tensor, BoolTensor]:
 
 
 def _verdicts(discriminator: PreTrainedModel, samples: Samples) -> Verdicts:
-    scores = realness(discriminator, samples).float()
-    if scores.dim() == 2:
-        return Verdicts(scores, samples.mask, samples)
-    return Verdicts(scores[:, None], torch.ones_like(scores[:, None], dtype=torch.bool), samples)
+    scores, counted = verdicts(discriminator, samples)
+    return Verdicts(scores.float(), counted, samples)

@@ -89,6 +89,32 @@ def test_verdicts_on_tokens_that_are_padding_do_not_count():
     torch.testing.assert_close(RelGAN("standard").of_discriminator(NOBODY, real, fake), torch.tensor(expected))
 
 
+class Representations(nn.Module):
+    """Three verdicts of a sequence, one by each feature of its embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.config = nn.Embedding(VOCAB_SIZE, 3), SimpleNamespace(pad_token_id=None)
+        self.device = torch.device("cpu")
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None):
+        embedded = self.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        each = embedded.sum(dim=1)
+        return SimpleNamespace(logits=each.mean(dim=1, keepdim=True), representation_logits=each)
+
+
+def test_each_representation_of_a_discriminator_is_a_pair():
+    models, real, fake = players()
+    whole = torch.ones_like(fake.mask)
+    real, fake, judge = real._replace(mask=whole), fake._replace(mask=whole), Representations()
+    loss = RelGAN(straight_through=True).generator_loss(Models(models.generator, judge), real, fake).value
+    margins = judge.embedding(real.ids).sum(dim=1) - judge.embedding(fake.ids).sum(dim=1)
+    torch.testing.assert_close(loss, F.softplus(margins).mean())
+
+
 # --- Steps -----------------------------------------------------------------------------------------------------------
 
 
