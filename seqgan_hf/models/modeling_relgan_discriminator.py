@@ -189,7 +189,7 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
         batch, parts, last = len(embedded), self.config.num_representations, None
         if attention_mask is not None:
             embedded, lengths = _compact(embedded, attention_mask.bool())
-            last = lengths.repeat_interleave(parts)
+            last = lengths[:, None].expand(-1, parts).flatten()
         sequences = embedded.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1)  # (B * R, T, E / R)
         features = torch.cat([filters(sequences, last) for filters in self.filters], dim=1)
         gate = torch.sigmoid(self.highway_gate(features))
