@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
@@ -361,6 +361,11 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
     judge.save_pretrained(tmp_path / "per_token")
     build_discriminator("cnn", vocab_size=5).save_pretrained(tmp_path / "small")
     build_generator("gpt2", vocab_size=100).save_pretrained(tmp_path / "lm")
+    build_generator("lstm", vocab_size=100).save_pretrained(tmp_path / "mediator")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(vocab_size=100, num_labels=3, **sizes)).save_pretrained(
+        tmp_path / "classes"
+    )
     (tmp_path / "alone" / "generator").mkdir(parents=True)
     capsys.readouterr()
     for options, message in (
@@ -375,6 +380,11 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
         (["--discriminator", str(tmp_path / "small")], "the discriminator knows 5 token ids, the generator"),
         (["--discriminator", str(tmp_path / "per_token")], "judges every token: expected a discriminator with one"),
         (["--discriminator", str(tmp_path / "lm")], "is no classifier: it lacks score.weight"),
+        (
+            ["--discriminator", str(tmp_path / "mediator")],
+            "is no sequence classifier: expected a run",
+        ),
+        (["--discriminator", str(tmp_path / "classes")], "logits of shape (1, 3) from BertForSeq"),
         (["--discriminator", str(folder / "checkpoints")], "holds no model: expected a run's folder, a saved discrim"),
         (["--discriminator", str(tmp_path / "alone")], "holds no discriminator"),
         (["--discriminator", "./nowhere"], "no folder './nowhere': expected a run's folder, a saved discriminator"),
