@@ -50,7 +50,7 @@ class Residual:
         low, high = log_normalizer(rows)
         self.log_z, self.bounds = (low + high) / 2, (float(low.mean()), float(high.mean()))
         # of a mean of n weights, by the delta method: sqrt(variance / n) / mean
-        excess = float(rows.shape[1] / effective_sample_size(rows[0]) - 1)
+        excess = max(0.0, float(rows.shape[1] / effective_sample_size(rows[0]) - 1))
         self.error = math.sqrt(excess / rows.shape[1]) if self.prompts == 1 else 0.0
 
     @property

@@ -123,6 +123,15 @@ def test_intervals_hold_what_is_not_known_of_log_z(drawn):
     assert found["other"] == plain["other"]
 
 
+@pytest.mark.parametrize("level", [0.0, 0.1, -7.3])
+def test_a_discriminator_that_says_nothing_changes_nothing(toy, level):
+    generator, _, judge, every = toy
+    for size in (3, 7, 10, 49):  # roundings differ
+        density = Residual(generator.model, judge, 1.0, torch.full((size, 3), level).double())
+        assert density.error == pytest.approx(0, abs=1e-6) and float(density.log_z) == pytest.approx(level)
+        assert density.results(every, "")["effective_sample_size"].value == pytest.approx(3.0)
+
+
 def test_every_prompt_has_a_log_z_of_its_own(toy):
     """Two prompts in turn, three rows each: log Z of a prompt is that of its own rows."""
     generator, _, judge, every = toy
