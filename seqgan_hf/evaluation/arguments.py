@@ -113,8 +113,10 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         references: file of real texts on which nothing was trained, likewise.
         discriminator: with which samples are drawn, by resampling: a run's folder, a saved discriminator or a Hub id;
             `own`, or nothing behind the option, is that of each model's run.
-        prompts: file of what the references continue, one per line; for a generator that was trained to continue
-            prompts, whose samples then continue the same.
+        prompts: file of what the references continue, likewise; for a generator that was trained to continue prompts,
+            whose samples then continue the same.
+        prompt_column: column with the prompts in that file, or else in that of the references; by default `prompt`, or
+            the only column of text.
         tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
             are in their files. A `model` always uses its own.
         train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
@@ -129,6 +131,7 @@ class EvaluationArguments(SuiteSettings, FileFormat):
     discriminator: str | None = None
     references: str | None = None
     prompts: str | None = None
+    prompt_column: str | None = None
     tokenizer: str | None = None
     train: str | None = None
     text_column: str | None = None
@@ -146,16 +149,17 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         if self.samples and self.discriminator:
             raise UserError("samples from a file with a discriminator", "it only with `model`", "drop it")
         self.check_exponents(self.discriminator is not None)
-        if self.prompts and (self.samples or self.oracle):
+        if (self.prompts or self.prompt_column) and (self.samples or self.oracle):
             problem = f"prompts with {'samples from a file' if self.samples else 'an oracle'}"
-            raise UserError(problem, "these only with `model` and `references`", "drop `prompts`")
+            raise UserError(problem, "these only with `model` and `references`", "drop them")
         if self.tokenizer and self.model:
             raise UserError("tokenizer with `model`, which has its own", "it only with `samples`", "drop it")
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")
-        files = [file for file in (self.samples, self.references, self.train) if file]
-        settings = self.of_tables | ({"text_column": self.text_column} if self.text_column else {})
+        files = [file for file in (self.samples, self.references, self.train, self.prompts) if file]
+        columns = {name: getattr(self, name) for name in ("text_column", "prompt_column") if getattr(self, name)}
+        settings = self.of_tables | columns
         if settings and all(file_kind(file) == "text" for file in files):
             problem = f"{settings} with {files}"
             raise UserError(problem, "these only with tables, such as .csv files", "leave them out")

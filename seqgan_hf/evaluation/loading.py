@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +25,10 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
+from ..data.network import asking_once
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode, encode_batch, unknown_token_id
+from ..data.reading import read_as_text
+from ..data.tokenization import as_prompts, decode, encode_batch, unknown_token_id
 from ..errors import MissingExtraError, UserError
 from ..generation.resampling import check_discriminator
 from ..generation.sampling import sample
@@ -55,7 +57,9 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
         UserError: there is no generator with a tokenizer.
     """
     source = _source(path)
-    return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+    with _asking_once(source):
+        model, tokenizer = _load_model(source), _load(AutoTokenizer, source)
+    return LoadedGenerator(path, model.to(device).eval(), tokenizer)
 
 
 def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel:
@@ -75,6 +79,8 @@ def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel
         problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
         raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
     model = model.to(generator.model.device).eval()
+    if getattr(model.config, "reads", "ids") == "text":
+        return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)
     check_discriminator(generator.model, model)
     try:
         tokenizer = _load(AutoTokenizer, source, **place)
@@ -107,16 +113,19 @@ def _discriminator_source(path: str) -> tuple[str, dict[str, str]]:
 def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
     source = _source(path)
-    try:
-        longest = GenerationConfig.from_pretrained(source).max_new_tokens
-    except OSError:
-        longest = None
-    return _load(AutoTokenizer, source), longest
+    with _asking_once(source):
+        try:
+            longest = GenerationConfig.from_pretrained(source).max_new_tokens
+        except OSError:
+            longest = None
+        return _load(AutoTokenizer, source), longest
 
 
 def check_generator(path: str) -> None:
     """Raise a `UserError` where there is no generator at all, without loading it."""
-    _load(AutoConfig, _source(path))
+    source = _source(path)
+    with _asking_once(source):
+        _load(AutoConfig, source)
 
 
 def _source(path: str) -> str:
@@ -134,6 +143,13 @@ def _source(path: str) -> str:
         resume = "go on with --training.resume_from_checkpoint true" if kept else "train it to the end"
         raise UserError(f"the run in {path!r} has not ended, so it holds no generator yet", fix=ways + resume)
     return path
+
+
+@contextmanager
+def _asking_once(source: str) -> Iterator[None]:
+    """`asking_once` for a model, and for the one that it adapts, if it is an adapter."""
+    with asking_once(source), asking_once(_adapted(source) or source):
+        yield
 
 
 def _adapted(source: str) -> str | None:
@@ -162,6 +178,17 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
         return kind.from_pretrained(source if place is None else place, **safely, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(kind, source, str(error).splitlines()[0]) from error
+
+
+def _load_model(source: str) -> Any:
+    model = _load(AutoModelForCausalLM, source)
+    if _adapted(source) is not None:
+        with suppress(OSError):  # peft itself writes none
+            # else these would be those of the model that was adapted
+            # what is its own is left out of a configuration that was made from a model's
+            model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
+            model.config.conditional = getattr(model.generation_config, "conditional", False)
+    return model
 
 
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
@@ -203,7 +230,8 @@ def name_inner(folder: str) -> str:
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
     """A `.safetensors` file in the layout of the SeqGAN code, or a saved model; its texts are integers."""
-    model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
+    with _asking_once(path):
+        model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 
@@ -243,8 +271,8 @@ def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequ
     columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
     if prompts is not None:
         longest = getattr(model.config, "max_prompt_length", None)
-        kept = slice(longest and -longest, None)
-        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+        given = encode_batch(generator.tokenizer, list(prompts))
+        columns["prompt_ids"] = as_prompts(generator.tokenizer, given, bos, longest)
     return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
 
 

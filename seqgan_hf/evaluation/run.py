@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..data.delimited import SEPARATORS, FileFormat
 from ..data.oracle import draw
-from ..data.text import read_texts
+from ..data.sources import file_kind, find_files
+from ..data.text import read_prompts, read_texts
 from ..data.tokenization import UNK, decode
 from ..errors import UserError
 from ..samples import Samples
@@ -308,11 +310,12 @@ def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[l
     Raises:
         UserError: as `read_lines`, or if there are not as many prompts as references.
     """
-    if not arguments.references or not arguments.prompts:
+    continued = arguments.prompts or (arguments.prompt_column and arguments.references)
+    if not arguments.references or not continued:
         references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
         return references, None
     references = read_lines(arguments.references, "references", notes, arguments, blank=True)
-    prompts = read_lines(arguments.prompts, "prompts", notes, blank=True)
+    prompts = _read(read_prompts, continued, arguments.prompt_column, arguments)
     if len(prompts) != len(references):
         problem = f"{len(prompts)} lines of prompts for {len(references)} of references"
         raise UserError(problem, "one prompt for each reference, in the same line", "check both files")
@@ -337,7 +340,7 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 
 def read_lines(
-    path: str, what: str, notes: list[str], settings: EvaluationArguments | None = None, blank: bool = False
+    path: str, what: str, notes: list[str], settings: EvaluationArguments, blank: bool = False
 ) -> list[str]:
     """The texts of a file of any kind that training reads.
 
@@ -345,16 +348,28 @@ def read_lines(
         path: the file.
         what: what the texts are, for messages.
         notes: what is left out is added to these.
-        settings: how the file is written, and the column with the text; by default as `read_texts` has it.
+        settings: how the file is written, and the column with the text.
         blank: keep empty texts (an empty sample is a sample; an empty reference is a mistake in a file).
 
     Raises:
         UserError: no such file, one that cannot be read for certain, or no text in it.
     """
-    lines = read_texts(path, None if settings is None else settings.text_column, settings)
+    lines = _read(read_texts, path, settings.text_column, settings)
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
         raise UserError(f"{what}={path!r} has no text in it", "at least one text", "check the file")
     if dropped := len(lines) - len(kept):
         notes.append(f"{dropped} empty lines of {what} were left out")
     return kept
+
+
+def _read(
+    reader: Callable[[str, str | None, FileFormat], list[str]],
+    path: str,
+    column: str | None,
+    settings: EvaluationArguments,
+) -> list[str]:
+    """What a file holds; settings of tables are for those of an evaluation's files that are tables."""
+    kind = file_kind(find_files(path)[0])
+    form = settings if kind in SEPARATORS else FileFormat(encoding=settings.encoding)
+    return reader(path, None if kind == "text" else column, form)

@@ -197,6 +197,8 @@ def check_discriminator(generator: PreTrainedModel, discriminator: PreTrainedMod
         embeddings: Any = discriminator.get_input_embeddings()
     except NotImplementedError:  # it reads something else than these tokens
         embeddings = None
+    if getattr(discriminator, "text_reader", None) is not None:  # see `data.reading`
+        embeddings = None
     if embeddings is not None and (known := len(embeddings.weight)) < (size := vocabulary_size(generator)):
         problem = f"the discriminator knows {known} token ids, the generator {size}"
         raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")

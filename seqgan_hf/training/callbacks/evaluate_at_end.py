@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ...data import Corpus
 from ...data.lines import one_line
-from ...data.tokenization import decode_ids, encode_batch
+from ...data.tokenization import blank_token_ids, decode_ids, encode_batch
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, conditions, load_oracle_generator
 from ...evaluation.run import evaluate_generator, load_judge, read_lines, read_references, write_evaluation
@@ -69,12 +69,14 @@ class EvaluateAtEnd(TrainerCallback):
 
     def _write(self, name: str, rows: list[list[int]], notes: list[str]) -> None:
         """Write token ids as texts; that some of these are read as other tokens goes to the notes."""
-        tokenizer, end = self.corpus.tokenizer, self.corpus.eos_token_id
+        tokenizer = self.corpus.tokenizer
+        ends = {self.corpus.eos_token_id, *blank_token_ids(tokenizer)[1:]}  # which are not written
         texts = decode_ids(tokenizer, rows)
         lines = "".join(f"{one_line(text)}\n" for text in texts)
         (self.output / f"{name}.txt").write_text(lines, encoding="utf-8")
         read = encode_batch(tokenizer, texts)
-        changed = sum(again != [token for token in row if token != end] for again, row in zip(read, rows, strict=True))
+        kept = [[token for token in row if token not in ends] for row in rows]
+        changed = sum(again != row for again, row in zip(read, kept, strict=True))
         if changed:
             told = (
                 f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as other tokens"

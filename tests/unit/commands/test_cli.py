@@ -19,15 +19,17 @@ from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassi
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
+from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.data.text import read_texts
 from seqgan_hf.evaluation.loading import load_generator
-from seqgan_hf.evaluation.run import read_lines
+from tests.tools.judges import save_judge
 from tests.tools.small_runs import quickstart, short_run
 from tests.tools.tiny import build_discriminator, build_generator
 
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = ("oracle", "text", "molecules")
+FOLDERS = ("oracle", "text", "molecules", "tunes")
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in FOLDERS)
 
 
@@ -64,8 +66,12 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
     monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe
+    if recipe.parent.name == "tunes":
+        lines.write_text(f"M:2/4 K:D {' | '.join(['d4'] * 8)}\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
+    if recipe.stem == "pretrained_judge":
+        more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert record[0]["phase"] == "pretrain_generator"
@@ -95,8 +101,7 @@ def test_a_run_begins_with_what_its_corpus_holds(tmp_path, lines, caplog):
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 25 and len(every) == 34
-    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "evaluation", "accelerate"}
+    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "tunes", "evaluation", "accelerate"}
 
 
 def commands_of(path: Path) -> list[str]:
@@ -322,7 +327,9 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     drawn = generate_texts(generator, 200, seed=1)
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
-    assert read_lines(str(out), "samples", [], blank=True) == drawn
+    assert read_texts(str(out)) == drawn
+    source = TextData(train_file=str(out), eval_file=str(out), tokenizer=TokenizerConfig("char"))
+    assert source.load().texts("train") == [text for text in drawn if text.strip()]
 
 
 def test_generate_with_the_discriminator_of_a_run(trained, capsys, caplog):

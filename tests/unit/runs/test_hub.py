@@ -498,6 +498,14 @@ def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
     assert "samples:40|encoder:encoder|seed:0" in str(card) and "/home/me" not in str(card)
 
 
+def test_a_run_of_before_prompts_were_recorded_is_shared_without_one(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    del summary["data"]["prompt"]
+    copy.write_summary(summary)
+    assert 'generator("", num_return_sequences=3)' in str(model_card(copy, "someone/grammar"))
+
+
 # --- During training, and by transformers' own method ----------------------------------------------------------------
 
 
