@@ -209,7 +209,7 @@ def test_an_evaluation_recipe_may_draw_with_the_discriminator_of_the_run(tmp_pat
     run, more = tmp_path / "run", {"evaluation.recipe": tmp_path / "e.yaml"}
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
     found = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]
-    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc" in found
+    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc_test" in found
     more["objective.class_path"] = "seqgan_hf.objectives.MLE"
     capsys.readouterr()
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "other", lines, **more)) == 1
