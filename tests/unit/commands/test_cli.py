@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
@@ -209,7 +209,7 @@ def test_an_evaluation_recipe_may_draw_with_the_discriminator_of_the_run(tmp_pat
     run, more = tmp_path / "run", {"evaluation.recipe": tmp_path / "e.yaml"}
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
     found = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]
-    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc" in found
+    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc_test" in found
     more["objective.class_path"] = "seqgan_hf.objectives.MLE"
     capsys.readouterr()
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "other", lines, **more)) == 1
@@ -368,6 +368,11 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
     judge.save_pretrained(tmp_path / "per_token")
     build_discriminator("cnn", vocab_size=5).save_pretrained(tmp_path / "small")
     build_generator("gpt2", vocab_size=100).save_pretrained(tmp_path / "lm")
+    build_generator("lstm", vocab_size=100).save_pretrained(tmp_path / "mediator")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(vocab_size=100, num_labels=3, **sizes)).save_pretrained(
+        tmp_path / "classes"
+    )
     (tmp_path / "alone" / "generator").mkdir(parents=True)
     capsys.readouterr()
     for options, message in (
@@ -382,6 +387,11 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
         (["--discriminator", str(tmp_path / "small")], "the discriminator knows 5 token ids, the generator"),
         (["--discriminator", str(tmp_path / "per_token")], "judges every token: expected a discriminator with one"),
         (["--discriminator", str(tmp_path / "lm")], "is no classifier: it lacks score.weight"),
+        (
+            ["--discriminator", str(tmp_path / "mediator")],
+            "is no sequence classifier: expected a run",
+        ),
+        (["--discriminator", str(tmp_path / "classes")], "logits of shape (1, 3) from BertForSeq"),
         (["--discriminator", str(folder / "checkpoints")], "holds no model: expected a run's folder, a saved discrim"),
         (["--discriminator", str(tmp_path / "alone")], "holds no discriminator"),
         (["--discriminator", "./nowhere"], "no folder './nowhere': expected a run's folder, a saved discriminator"),
