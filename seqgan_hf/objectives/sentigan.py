@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.tokenization import encode_batch, unknown_token_id
 from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.likelihood import token_logprobs
@@ -114,7 +115,8 @@ class SentiGAN(SeqGAN):
         if isinstance(name, int):
             return name
         tokenizer = models.tokenizer
-        token_id: Any = None if tokenizer is None else tokenizer.convert_tokens_to_ids(name)
-        if token_id is None or token_id == tokenizer.unk_token_id:
-            raise UserError(f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it")
-        return token_id
+        token_ids = [] if tokenizer is None else encode_batch(tokenizer, [name])[0]
+        if len(token_ids) != 1 or token_ids[0] == unknown_token_id(tokenizer):
+            problem, expected = f"class {name!r} is no token of the vocabulary", "a word of the prompts that is one token"
+            raise UserError(problem, expected, "check `objective.classes` and the column `data.prompt_column`")
+        return token_ids[0]
