@@ -36,10 +36,10 @@ from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from ..errors import DataError
-from ..network import asking_once
 from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
 from .lines import SIGNS, from_one_line
 from .lookalikes import check_encoded, check_lines
+from .network import asking_once
 
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from ..errors import DataError
 from .corpus import Corpus
 from .delimited import FileFormat
 from .encoding import Encoding, encode_corpus
+from .infilling import Blanks, add_blanks
 from .sources import find_files, ids_as_text, prompt_rows, read_files, text_rows
 from .splitting import check_nulls
 from .streaming import split_stream
@@ -27,11 +28,13 @@ class TextData(TableData):
         text_column: column with the text; `None` takes `text`, or the only column of text.
         tokenizer: how text becomes tokens; trained on the training lines unless a pretrained one is named.
         streaming: read, tokenize and pad while training, for what does not fit on the disk; needs `max_length`.
+        blanks: leave words out of every line, which then is the prompt to what is missing.
     """
 
     text_column: str | None = None
     tokenizer: TokenizerConfig | None = None
     streaming: bool = False
+    blanks: Blanks | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +49,9 @@ class TextData(TableData):
         if self.streaming and (self.max_length is None or self.deduplicate):
             problem = f"streaming=true with max_length={self.max_length} and deduplicate={self.deduplicate}"
             raise DataError(problem, "a max_length and no deduplication, as a stream is read line by line")
+        if self.blanks is not None and self.prompt_column is not None:
+            problem = f"blanks with prompt_column={self.prompt_column!r}"
+            raise DataError(problem, "one kind of prompt", "leave one of them out")
         named = {self.text_column or "text", self.prompt_column} - {None}
         rows = self._read(named, self.streaming)
         rows = [text_rows(each, self.text_column, self.prompt_column) for each in rows]
@@ -58,6 +64,11 @@ class TextData(TableData):
         tokenizer = build_tokenizer(
             self.tokenizer, lambda: (column.to_pylist() for table in batches() for column in table.columns)
         )
+        if self.blanks is not None:
+            characters = self.tokenizer.pretrained is None and self.tokenizer.level == "char"
+            add_blanks(tokenizer, characters)
+            train, held_out = (self.blanks.of_part(part, characters) for part in (train, held_out))
+            stream = stream and self.blanks.of_stream(stream, characters)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if self.eos else None
         encoding = Encoding(tokenizer, bos, eos, self.max_length, self.max_prompt_length, self.too_long)
         return encode_corpus(train, held_out, report, encoding, stream)

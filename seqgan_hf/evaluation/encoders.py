@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.network import asking_once
 from ..errors import MissingExtraError, UserError
-from ..network import asking_once
 
 
 TextEncoder = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, D)

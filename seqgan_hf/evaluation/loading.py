@@ -1,4 +1,4 @@
-"""Saved generators: loading them, their samples at any temperature, and real texts in their tokens."""
+"""Saved generators and discriminators: loading them, samples at any temperature, real texts in their tokens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
@@ -24,17 +25,20 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
+from ..data.network import asking_once
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode, encode_batch, unknown_token_id
+from ..data.reading import read_as_text
+from ..data.tokenization import as_prompts, decode, encode_batch, unknown_token_id
 from ..errors import MissingExtraError, UserError
+from ..generation.resampling import check_discriminator
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
-from ..network import asking_once
 from ..samples import Samples
 from .tokenization import unknown_note, unknown_share
 
 
 GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
+DISCRIMINATOR = "a run's folder, a saved discriminator, or an id on the Hub"
 
 
 @dataclass
@@ -56,6 +60,54 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
     with _asking_once(source):
         model, tokenizer = _load_model(source), _load(AutoTokenizer, source)
     return LoadedGenerator(path, model.to(device).eval(), tokenizer)
+
+
+def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel:
+    """A classifier of the generator's sequences, on its device, in eval mode.
+
+    Args:
+        path: a folder, a run's folder or its `generator/` (the discriminator lies in `discriminator/`, as it does in a
+            repository of the Hub that holds a run), or a Hub id.
+        generator: whose tokens it reads.
+
+    Raises:
+        UserError: there is no trained classifier, or it was trained on other tokens.
+    """
+    source, place = _discriminator_source(path)
+    model, found = _load(AutoModelForSequenceClassification, source, output_loading_info=True, **place)
+    if found["missing_keys"]:
+        problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
+        raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
+    model = model.to(generator.model.device).eval()
+    if getattr(model.config, "reads", "ids") == "text":
+        return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)
+    check_discriminator(generator.model, model)
+    try:
+        tokenizer = _load(AutoTokenizer, source, **place)
+    except UserError:  # it need not have one
+        return model
+    if tokenizer.get_vocab() != generator.tokenizer.get_vocab():
+        problem = f"the discriminator in {source!r} reads other tokens than {generator.name} writes"
+        raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
+    return model
+
+
+def _discriminator_source(path: str) -> tuple[str, dict[str, str]]:
+    """Where a discriminator lies, and where inside of that."""
+    folder = Path(path)
+    run = folder.parent if folder.name == "generator" else folder
+    if (run / "discriminator").is_dir():
+        return str(run / "discriminator"), {}
+    if (run / "generator").is_dir():
+        fix = "give another's, or train with an objective that has a classifier for an opponent"
+        raise UserError(f"the run in {str(run)!r} holds no discriminator", DISCRIMINATOR, fix)
+    if not folder.exists():
+        try:
+            AutoConfig.from_pretrained(path, subfolder="discriminator", trust_remote_code=False)
+            return path, {"subfolder": "discriminator"}
+        except (OSError, ValueError):  # it lies at the root of its repository, or nowhere: loading it says so
+            pass
+    return path, {}
 
 
 def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
@@ -118,11 +170,12 @@ def _adapted(source: str) -> str | None:
     return settings.get("base_model_name_or_path") or ""
 
 
-def _load(kind: Any, source: str) -> Any:
+def _load(kind: Any, source: str, **options: Any) -> Any:
     place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
+    # weights as safetensors only: a pickle could run code; tokenizers ignore this
+    safely = {"use_safetensors": True, "trust_remote_code": False}
     try:
-        # weights as safetensors only: a pickle could run code; tokenizers ignore this
-        return kind.from_pretrained(source if place is None else place, use_safetensors=True, trust_remote_code=False)
+        return kind.from_pretrained(source if place is None else place, **safely, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(kind, source, str(error).splitlines()[0]) from error
 
@@ -141,23 +194,26 @@ def _load_model(source: str) -> Any:
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     """Why there is no model or tokenizer in a folder or on the Hub."""
     folder = Path(source)
+    classifier = kind is AutoModelForSequenceClassification
+    expected = DISCRIMINATOR if classifier else GENERATOR
     if folder.is_file():
-        return UserError(f"{source!r} is a file", GENERATOR, "name the folder that it lies in")
+        return UserError(f"{source!r} is a file", expected, "name the folder that it lies in")
     if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
         why = reason if Path(base).is_dir() else _absent(base, reason)
         problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
         fix = "put the model there, or write its place as base_model_name_or_path into adapter_config.json"
         return UserError(problem, "the model that was adapted", fix)
     if not folder.is_dir():
-        return UserError(_absent(source, reason), GENERATOR, "check the path")
+        return UserError(_absent(source, reason), expected, "check the path")
     if not (folder / "config.json").exists() and base is None:
-        return UserError(f"the folder {source!r} holds no model", GENERATOR, name_inner(source))
+        return UserError(f"the folder {source!r} holds no model", expected, name_inner(source))
     if kind is AutoTokenizer and not (folder / "tokenizer_config.json").exists():
-        return UserError(f"the folder {source!r} holds no tokenizer", GENERATOR, "save the model's tokenizer there")
+        return UserError(f"the folder {source!r} holds no tokenizer", expected, "save the model's tokenizer there")
     if "for this kind of AutoModel" in reason:
-        return UserError(f"the model in {source!r} is no causal language model", GENERATOR, "check the path")
+        needed = "sequence classifier" if classifier else "causal language model"
+        return UserError(f"the model in {source!r} is no {needed}", expected, "check the path")
     what = "tokenizer" if kind is AutoTokenizer else "model"
-    return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", GENERATOR, "check the path")
+    return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", expected, "check the path")
 
 
 def _absent(source: str, reason: str) -> str:
@@ -215,8 +271,8 @@ def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequ
     columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
     if prompts is not None:
         longest = getattr(model.config, "max_prompt_length", None)
-        kept = slice(longest and -longest, None)
-        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+        given = encode_batch(generator.tokenizer, list(prompts))
+        columns["prompt_ids"] = as_prompts(generator.tokenizer, given, bos, longest)
     return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
 
 
@@ -281,11 +337,15 @@ def draw_samples(
 
     They continue the `prompts` of these N sequences, row by row, and from the first again once all are used up.
     """
-    model = generator.model
+    model, given = generator.model, in_turn(prompts, count)
     rng = torch.Generator(device=model.device).manual_seed(seed)
-    given = prompts.select(torch.arange(count, device=prompts.ids.device) % prompts.batch_size)
     with torch.no_grad():
         samples = sample(
             model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
         )
     return samples, decode(samples, generator.tokenizer)
+
+
+def in_turn(samples: Samples, count: int) -> Samples:
+    """`count` rows: the given ones in order, and from the first again once all are used up."""
+    return samples.select(torch.arange(count, device=samples.ids.device) % samples.batch_size)

@@ -16,8 +16,8 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..data.network import never_connected
 from ..errors import HubError
-from ..network import never_connected
 from .card import PICTURE, discriminator_card, model_card, samples_file
 from .folder import RunFolder
 

@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.reading import text_reader
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
 from ..runs.folder import writable
@@ -127,6 +128,8 @@ class Checkpoints:
                 model.save_pretrained(writer.aside / name)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(writer.aside / "generator")
+            if (reader := text_reader(self.models.discriminator)) is not None:
+                reader.tokenizer.save_pretrained(writer.aside / "discriminator")
             torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
 
     def _write_own(self, writer: CheckpointWriter) -> None:

@@ -8,6 +8,19 @@ from ..runs.record import UNITS
 from .arguments import AdversarialTrainingArguments
 
 
+def totals(turns: list[Turn]) -> dict[str, int]:
+    """Epochs, rounds and d-steps of a whole run, from the turns that `schedule` gave."""
+    found, before = {"pretrain_generator": 0, "adversarial": 0, "discriminator_steps": 0}, dict[str, int]()
+    for turn in turns:
+        units, before[turn.phase] = turn.units - before.get(turn.phase, 0), turn.units
+        if turn.phase == "pretrain_discriminator":
+            found["discriminator_steps"] += units
+        else:
+            found[turn.phase] += units
+            found["discriminator_steps"] += units * turn.discriminator_steps
+    return found
+
+
 def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[Turn]:
     """Pretrain G by maximum likelihood, pretrain D on samples of G, then alternate; or as the objective has it.
 

@@ -44,6 +44,10 @@ OBJECTIVES: dict[str, Row] = {
     "RandomReward": Row(NONE),
     "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "DGSAN": Row(NONE, {"snapshot_every": 1}),
+    "JSDGAN": Row(NONE, {"num_sequences": 48}),
+    "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
+    "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
     "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
     "PGBLEU": Row(NONE, {"references": 2}),
@@ -59,6 +63,9 @@ OBJECTIVES: dict[str, Row] = {
     "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
     "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
     "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, {"baseline": "none"}),
+    "RelGAN": Row(CLASSIFIERS, {"loss": "wgan-gp", "beta_steps": 4}),
+    "GSGAN": Row(CLASSIFIERS, {"tau_steps": 4}),
+    "CatGAN": Row(CLASSIFIERS, {"pooled": True, "straight_through": True}),
 }
 
 

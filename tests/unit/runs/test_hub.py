@@ -836,6 +836,22 @@ def test_a_discriminator_that_is_a_link_is_not_uploaded(run, hub, tmp_path):
     assert not hub.commits
 
 
+@pytest.mark.parametrize("place", ["subfolder", "repository"])
+def test_generate_draws_with_a_discriminator_of_the_hub(place, run, hub, capsys):
+    push_run(run, "someone/grammar", discriminator=place)
+    judge = "someone/grammar" + ("-discriminator" if place == "repository" else "")
+    call = ["generate", "someone/grammar", "--num_samples", "5", "--seed", "1", "--discriminator"]
+    written = {}
+    for source, named in (("hub", judge), ("here", str(run.path))):
+        capsys.readouterr()
+        assert main([*call, named]) == 0
+        written[source] = capsys.readouterr().out
+    assert written["hub"] == written["here"] and len(written["hub"].splitlines()) == 5
+    if place == "subfolder":
+        assert main(call) == 0
+        assert capsys.readouterr().out == written["hub"]
+
+
 def test_private_means_private(run, hub):
     push_run(run, "someone/open")
     with pytest.raises(HubError, match="'someone/open' exists already and is public, but private=true. Make"):

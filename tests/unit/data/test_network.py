@@ -12,12 +12,12 @@ from huggingface_hub import constants
 from seqgan_hf.commands.build import build_trainer
 from seqgan_hf.commands.recipe import load_recipe
 from seqgan_hf.data import TextData
+from seqgan_hf.data.network import asking_once
 from seqgan_hf.data.tokenization import load_tokenizer
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.encoders import load_encoder
 from seqgan_hf.evaluation.loading import check_generator, load_generator, load_writer
 from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig
-from seqgan_hf.network import asking_once
 
 
 @pytest.fixture(autouse=True)
