@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from ..functional import block_rows, posterior_gumbel
 from ..samples import BoolTensor, LongTensor, Samples
 from .decoder import Decoder, head_logits
 from .likelihood import predictions
+from .modes import evaluating, train_without_dropout
 from .vocabulary import special_tokens, suppression, token_embeddings, vocabulary_size
 
 
@@ -219,12 +221,12 @@ def sample_soft(
         Samples with `soft` (B, T, V), zero where the mask is false, and its largest entries as `ids`.
 
     Raises:
-        UserError: beta is not positive, or embeddings are not looked up plainly.
+        UserError: beta is not positive, or the generator cannot read its own soft tokens.
     """
     _check_beta(beta)
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens}", "at least 1 token", "set `max_new_tokens` accordingly")
-    embeddings, (eos, pad) = token_embeddings(generator), special_tokens(generator)
+    embeddings, (eos, pad) = fed_back_embeddings(generator), special_tokens(generator)
     empty = torch.empty(len(prompt), 0, dtype=torch.long, device=prompt.device)
     start = Samples(prompt, empty, empty.bool(), prompt_mask)
     decoder, going = Decoder(generator, start), torch.ones_like(prompt[:, 0], dtype=torch.bool)
@@ -243,3 +245,39 @@ def sample_soft(
         if position + 1 < max_new_tokens:
             decoder.feed(soft.to(embeddings.dtype) @ embeddings)
     return start._replace(ids=torch.stack(ids, 1), mask=torch.stack(masks, 1), soft=torch.stack(softs, 1))
+
+
+# For each model, whether gradient passes through its cache.
+_CACHES: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def fed_back_embeddings(generator: PreTrainedModel) -> Tensor:
+    """`token_embeddings` of a generator that is to read its own soft tokens, with gradient.
+
+    Some caches are written in place, which autograd does not forgive. So it is tried, once a model.
+
+    Raises:
+        UserError: embeddings are no plain lookup, or no gradient passes through the cache.
+    """
+    weight = token_embeddings(generator)
+    if generator not in _CACHES:
+        _CACHES[generator] = _passes_gradient(generator, weight)
+    if not _CACHES[generator]:
+        problem = f"the cache of {type(generator).__name__} passes no gradient, so that soft tokens cannot be fed back"
+        raise UserError(problem, "one that is not written in place", "choose another generator")
+    return weight
+
+
+def _passes_gradient(generator: PreTrainedModel, weight: Tensor) -> bool:
+    prompt = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
+    token = weight[:1].detach().clone().requires_grad_()
+    with evaluating(generator), torch.enable_grad():
+        train_without_dropout(generator)  # cuDNN refuses the backward pass of recurrent layers in eval mode
+        decoder = Decoder(generator, Samples(prompt, prompt[:, :0], prompt[:, :0].bool()))
+        for _ in range(3):
+            decoder.feed(token)
+        try:
+            torch.autograd.grad(decoder.features.sum(), token)
+        except RuntimeError:
+            return False
+    return True

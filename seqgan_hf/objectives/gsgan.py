@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..errors import UserError
-from ..generation.relaxation import sample_soft
-from ..generation.vocabulary import token_embeddings
+from ..generation.relaxation import fed_back_embeddings, sample_soft
 from ..samples import Samples
 from .base import Models
 from .relgan import LossName, RelGAN
@@ -45,9 +44,9 @@ class GSGAN(RelGAN):
         return 1 / (self.tau_start + gone * (self.tau_end - self.tau_start))
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse models that cannot read soft tokens, the generator among them."""
+        """Refuse models that cannot read soft tokens, the generator its own among them."""
         super().check(models, batch_size, conditional)
-        token_embeddings(models.generator)
+        fed_back_embeddings(models.generator)
 
     def relaxed(self, models: Models, fake: Samples) -> Samples:
         """New samples of the same length after the same prompts, with soft tokens that were fed back."""

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.relaxation import relax
 from ..generation.verdicts import verdicts
-from ..generation.vocabulary import token_embeddings
+from ..generation.vocabulary import special_tokens, token_embeddings
 from ..samples import BoolTensor, Samples
 from .base import Loss, Models, Objective, penalty
 from .gradient_penalty import gradient_penalty
@@ -134,9 +134,9 @@ class RelGAN(Objective):
         return 1 + (self.beta_max - 1) * SCHEDULES[self.adapt](step, steps)
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse a discriminator that cannot read soft tokens."""
+        """Refuse a discriminator that cannot read soft tokens, or not where sequences end at different places."""
         super().check(models, batch_size, conditional)
-        token_embeddings(models.discriminator)
+        token_embeddings(models.discriminator, padded=bool(special_tokens(models.generator)[0]))
 
     def relaxed(self, models: Models, fake: Samples) -> Samples:
         """Samples with soft tokens."""

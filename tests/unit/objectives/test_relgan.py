@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation.sampling import sample
@@ -433,6 +434,14 @@ class Deaf(nn.Module):
 
     def forward(self, input_ids, attention_mask=None):
         return SimpleNamespace(logits=None)
+
+
+def test_classifiers_that_go_by_ids_are_refused_where_sequences_end_early():
+    tokens = {"vocab_size": VOCAB_SIZE, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": 1, "num_labels": 2}
+    judge = GPT2ForSequenceClassification(GPT2Config(n_positions=32, n_embd=8, n_layer=1, n_head=2, **tokens))
+    RelGAN().check(Models(build_generator("lstm", eos=None), judge), 4, False)
+    with pytest.raises(UserError, match="cannot read soft tokens with padding"):
+        RelGAN().check(Models(build_generator("lstm"), judge), 4, False)
 
 
 def test_models_that_read_no_soft_tokens_are_refused_before_training():
