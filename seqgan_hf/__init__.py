@@ -27,7 +27,16 @@ _HOMES = {
     ],
     "errors": ["DataError", "UserError"],
     "samples": ["Completions", "Samples"],
-    "generation": ["complete", "realness", "rewards", "sample", "token_logprobs", "weighted_nll"],
+    "generation": [
+        "complete",
+        "realness",
+        "reject",
+        "resample",
+        "rewards",
+        "sample",
+        "token_logprobs",
+        "weighted_nll",
+    ],
     "data": [
         "Corpus",
         "DataSource",
@@ -59,7 +68,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr__`
     from .data import Corpus, DataSource, GrammarData, IdsData, OracleData, TextData, build_oracle, load_oracle
     from .errors import DataError, UserError
-    from .generation import complete, realness, rewards, sample, token_logprobs, weighted_nll
+    from .generation import complete, realness, reject, resample, rewards, sample, token_logprobs, weighted_nll
     from .models import (
         CNNDiscriminatorConfig,
         CNNDiscriminatorForSequenceClassification,

@@ -1,7 +1,8 @@
-"""Tensor maths, nothing else: sampling from logits, masked means, returns, losses of a softmax over a linear layer."""
+"""Tensor maths, nothing else: sampling from logits, means, returns, distances of sets, losses of a softmax layer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,61 @@ def discounted(rewards: Tensor, mask: BoolTensor, discount: float) -> Tensor:
         total = (rewards[:, t] + discount * total).masked_fill(~mask[:, t], 0.0)
         returns[:, t] = total
     return returns
+
+
+def squared_mmd(ours: Tensor, theirs: Tensor, widths: Sequence[float], unbiased: bool = False) -> Tensor:
+    """Squared maximum mean discrepancy: mean k(x_i, x_j) + mean k(y_i, y_j) - 2 mean k(x_i, y_j), a scalar.
+
+    The kernel is a sum of Gaussian ones, k(x, y) = sum over widths of exp(-|x - y|^2 / (2 width^2)).
+
+    Args:
+        ours: n vectors x, shape (n, F).
+        theirs: m vectors y, shape (m, F).
+        widths: positive; about the distances at which vectors shall count as near.
+        unbiased: leave out pairs i = j, which each find themselves near: zero in the mean for equal laws, but below
+            zero as often as above.
+
+    References:
+        Gretton et al., A Kernel Two-Sample Test, JMLR 2012.
+    """
+    sizes, both = [len(ours), len(theirs)], torch.cat([ours, theirs])
+    both = both - both.detach().mean(dim=0)  # less is lost in the difference of squares below
+    norms = both.square().sum(dim=1)
+    with torch.autocast(both.device.type, enabled=False):
+        squares = norms[:, None] + norms - 2 * both @ both.T
+    kernel = torch.stack([(-squares / (2 * width**2)).exp() for width in widths]).sum(dim=0)
+    (xx, xy), (_, yy) = (rows.split(sizes, dim=1) for rows in kernel.split(sizes))
+    if not unbiased:
+        return xx.mean() + yy.mean() - 2 * xy.mean()
+    within = [(part.sum() - part.diagonal().sum()) / (len(part) * (len(part) - 1)) for part in (xx, yy)]
+    return within[0] + within[1] - 2 * xy.mean()
+
+
+@torch.no_grad()
+def transport_plan(costs: Tensor, beta: float = 1.0, outer: int = 50, inner: int = 1) -> Tensor:
+    """The cheapest way to carry n equal weights to m places of equal room (IPOT, Xie et al. 2019, algorithm 1).
+
+    A proximal point method: unlike Sinkhorn's its result nears the exact optimum, whatever `beta` is. Computed as
+    logarithms, without gradient: that of the cost of the best plan is the plan (envelope theorem).
+
+    Args:
+        costs: shape (n, m).
+        beta: step size; large ones go slowly, small ones take more `inner` steps for their marginals.
+        outer: proximal steps.
+        inner: scalings of rows and columns in each.
+
+    Returns:
+        The plan, shape (n, m): rows sum to about 1/n, columns to 1/m.
+    """
+    rows, columns = costs.shape
+    plan, of_columns = torch.zeros_like(costs), costs.new_full((columns,), -math.log(columns))
+    for _ in range(outer):
+        plan = plan - costs / beta
+        for _ in range(inner):
+            of_rows = -math.log(rows) - (plan + of_columns).logsumexp(dim=1)
+            of_columns = -math.log(columns) - (plan + of_rows[:, None]).logsumexp(dim=0)
+        plan = plan + of_rows[:, None] + of_columns
+    return plan.exp()
 
 
 def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
@@ -88,6 +144,26 @@ def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
     # Rounding may lift u * whole to the whole itself; just below it, the search ends at the last positive weight.
     target = torch.minimum(uniforms.to(totals.dtype) * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     return torch.searchsorted(totals, target, right=True)
+
+
+def posterior_gumbel(logits: Tensor, ids: LongTensor, uniforms: Tensor) -> Tensor:
+    """log p + g, with Gumbel noise g drawn given that the largest entry is at `ids`; without gradient.
+
+    Where `ids` are drawn from p, g is plain independent Gumbel noise. In terms of exponential noise e = exp(-g),
+    exp(-(log p + g)) is e_y at y = `ids`, and e_y + e_i / p_i elsewhere.
+
+    Args:
+        logits: of p, `-inf` allowed, shape (N, V).
+        ids: shape (N,).
+        uniforms: numbers in [0, 1), shape (N, V).
+
+    Returns:
+        Shape (N, V).
+    """
+    target = ids[:, None]
+    own = uniforms.gather(1, target).clamp_(min=2**-25).log_().neg_()  # zero, too, is drawn
+    rates = torch.addcdiv(own, uniforms.log(), logits.softmax(dim=-1), value=-1)
+    return rates.scatter_(1, target, own).log_().neg_()
 
 
 def block_rows(vocab_size: int, device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +15,26 @@ from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import Namespace
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     TrainerCallback,
 )
+from transformers.utils import is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import Corpus
-from ..errors import RecipeError, import_by_path
-from ..evaluation.arguments import EvaluationArguments
+from ..data.network import asking_once
+from ..data.reading import read_as_text
+from ..data.tokenization import blank_token_ids
+from ..errors import MissingExtraError, RecipeError, import_by_path
+from ..evaluation.arguments import OWN, EvaluationArguments
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import OracleNLL
 from ..evaluation.loading import name_inner
@@ -40,7 +47,15 @@ from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
 from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
 from .mistakes import unknown_key
-from .recipe import EvaluationSettings, ModelSettings, instantiate, load_evaluation, recipe_parser
+from .recipe import (
+    DiscriminatorSettings,
+    EvaluationSettings,
+    GeneratorSettings,
+    ModelSettings,
+    instantiate,
+    load_evaluation,
+    recipe_parser,
+)
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -60,7 +75,7 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
     held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)
-    callbacks = build_callbacks(nodes.evaluation, corpus, Path(nodes.training.output_dir))
+    callbacks = build_callbacks(nodes.evaluation, nodes.objective, corpus, Path(nodes.training.output_dir))
     evaluators = build_evaluators(nodes, corpus, held_out)
     return AdversarialTrainer(generator, discriminator, *known, callbacks, evaluators, nodes.pretraining, text)
 
@@ -76,13 +91,21 @@ def build_evaluators(nodes: Namespace, corpus: Corpus, held_out: Samples) -> lis
     return evaluators
 
 
-def build_callbacks(settings: EvaluationSettings, corpus: Corpus, folder: Path) -> list[TrainerCallback]:
+def build_callbacks(
+    settings: EvaluationSettings, objective: Objective, corpus: Corpus, folder: Path
+) -> list[TrainerCallback]:
     """What a recipe adds to a run: its corpus is described, its oracle saved, the finished generator evaluated."""
     callbacks: list[TrainerCallback] = [DescribeCorpus(corpus)]
     if corpus.oracle is not None:
         callbacks.append(SaveOracle(corpus, folder))
     if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
-        callbacks.append(EvaluateAtEnd(evaluation_of_run(settings, corpus, folder), corpus))
+        evaluation = evaluation_of_run(settings, corpus, folder)
+        if evaluation.discriminator == OWN and objective.adversary != "classifier":
+            problem = (
+                f"{settings.recipe!r} draws with the run's discriminator, and {type(objective).__name__} trains none"
+            )
+            raise RecipeError(problem, "an objective with a classifier", "drop `discriminator`, or name a saved one")
+        callbacks.append(EvaluateAtEnd(evaluation, corpus))
     return callbacks
 
 
@@ -112,9 +135,34 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
 # --- Models ----------------------------------------------------------------------------------------------------------
 
 
-def build_generator(settings: ModelSettings, corpus: Corpus) -> PreTrainedModel:
-    """A causal LM over the corpus's vocabulary."""
-    return _build_language_model(settings, corpus, "generator")
+def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedModel:
+    """A causal LM over the corpus's vocabulary, whole or with an adapter, which alone is then trained."""
+    model = _build_language_model(settings, corpus, "generator")
+    if settings.lora is not None:
+        _adapt(model, settings)
+    return model
+
+
+def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
+    """Add a LoRA adapter to a pretrained generator."""
+    if settings.pretrained is None:
+        problem, expected = "generator.lora without `generator.pretrained`", "a pretrained generator to adapt"
+        raise RecipeError(problem, expected, "name one, or leave `lora` out and train all of it")
+    if not is_peft_available():
+        raise MissingExtraError("generator.lora needs peft", None, 'run `pip install "seqgan-hf[lora]"`')
+    from peft import LoraConfig
+
+    given = {"task_type": "CAUSAL_LM"} | (settings.lora or {})
+    known = sorted(inspect.signature(LoraConfig).parameters)
+    for key in given:
+        if key not in known:
+            raise unknown_key(key, known, "generator.lora")
+    try:
+        model.add_adapter(LoraConfig(**given))
+    except (ValueError, TypeError) as error:
+        problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
+        expected = "settings of peft.LoraConfig that fit it"
+        raise RecipeError(problem, expected, "name its layers in `generator.lora.target_modules`") from error
 
 
 def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
@@ -122,17 +170,84 @@ def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str)
     return _build(settings, known, AutoModelForCausalLM, corpus, section)
 
 
-def build_discriminator(settings: ModelSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel | None:
-    """The opponent that the objective asks for, over the corpus's vocabulary; `None` if it asks for none.
+def build_discriminator(
+    settings: DiscriminatorSettings, objective: Objective, corpus: Corpus
+) -> PreTrainedModel | None:
+    """The opponent that the objective asks for; `None` if it asks for none.
 
-    A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
+    It reads ids of the corpus's vocabulary, or text. A classifier has the labels 0 = FAKE and 1 = REAL, or REAL alone.
     """
     if objective.adversary is None:
         return None
+    model = _build_opponent(settings, objective, corpus)
+    freeze(model, settings.freeze)
+    return model
+
+
+def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel:
+    if settings.reads == "text":
+        return _build_reader(settings, objective, corpus)
     if objective.adversary == "language_model":
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+
+
+def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel:
+    """A pretrained classifier, or encoder with a new head, that reads text by its own tokenizer."""
+    name, expected = settings.pretrained, "a classifier or an encoder with a tokenizer of its own"
+    if objective.adversary != "classifier":
+        problem = f"discriminator.reads=text for {type(objective).__name__}, whose opponent is a language model"
+        raise RecipeError(problem, "ids of the generator's vocabulary", "leave `reads` out")
+    if name is None:
+        problem = "discriminator.reads=text without `discriminator.pretrained`"
+        raise RecipeError(problem, expected, "name one: a folder, or an id on the Hub")
+    model = _pretrained_model(
+        settings, _labels(settings, objective), AutoModelForSequenceClassification, "discriminator"
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded"
+        raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another") from error
+    embeddings: Any = model.get_input_embeddings()
+    # without a tokenizer's files, transformers makes one that knows special tokens only
+    if not len(embeddings.weight) / 2 <= len(tokenizer) <= len(embeddings.weight):
+        problem = f"discriminator.pretrained={name!r} has {len(embeddings.weight)} embeddings"
+        problem += f", and its tokenizer {len(tokenizer)} tokens"
+        raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another")
+    return read_as_text(model, tokenizer, corpus.tokenizer)
+
+
+def freeze(model: PreTrainedModel, what: int | list[str]) -> None:
+    """Keep weights as they are: of the embeddings and the first so many layers, or by patterns of parameter names.
+
+    Raises:
+        RecipeError: there are not as many layers, or nothing has such a name.
+    """
+    patterns = [what] if isinstance(what, str) else what
+    if isinstance(patterns, int):
+        if patterns == 0:
+            return
+        number = getattr(model.config, "num_hidden_layers", 0)
+        layers = [
+            f"{name}.{index}."
+            for name, module in model.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module) == number
+            for index in range(patterns)
+        ]
+        if patterns < 0 or patterns > number or not layers:
+            expected = f"0 to {number}, as many as {type(model).__name__} has"
+            raise RecipeError(f"discriminator.freeze={patterns}", expected, "or give patterns of parameter names")
+        prefix = f"{model.base_model_prefix}.embed"
+        patterns = [f"{start}*" for start in (prefix, *layers)]
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern) and what is patterns:
+            problem = f"discriminator.freeze: no parameter of {type(model).__name__} is called {pattern!r}"
+            raise RecipeError(problem, f"patterns of names such as {names[0]!r}", "`*` stands for anything")
+        for name in fnmatch.filter(names, pattern):
+            model.get_parameter(name).requires_grad_(False)
 
 
 def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:
@@ -154,7 +269,10 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
     make = _new_model if settings.pretrained is None else _pretrained_model
     model = make(settings, known, auto_class, section)
     embeddings: Any = model.get_input_embeddings()
-    if (embedded := len(embeddings.weight)) < corpus.vocab_size:
+    missing = corpus.vocab_size - (embedded := len(embeddings.weight))
+    if settings.pretrained is not None and 0 < missing <= len(blank_token_ids(corpus.tokenizer)):
+        model.resize_token_embeddings(corpus.vocab_size)  # the tokens of blanks are new to its tokenizer as well
+    elif missing > 0:
         problem, expected = f"a {section} with a vocabulary of {embedded}", f"at least the data's {corpus.vocab_size}"
         fix = f"set `{section}.config.vocab_size`, or leave it out to have it taken from the data"
         raise RecipeError(problem, expected, fix)
@@ -164,7 +282,8 @@ def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus
 @contextmanager
 def _loading(pretrained: str, section: str) -> Iterator[None]:
     try:
-        yield
+        with asking_once(pretrained):
+            yield
     except (ValueError, OSError, StrictDataclassError, SafetensorError) as error:
         problem = f"{section}.pretrained={pretrained!r} cannot be loaded ({' '.join(str(error).split())[:200]})"
         expected = "a folder with a saved model, or an id on the Hub"

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, Literal, TextIO
 
 import torch
 from jsonargparse import ArgumentParser
+from transformers import PreTrainedModel
 
+from ..data.delimited import FileFormat
+from ..data.infilling import fill_in
 from ..data.lines import one_line
-from ..data.text import read_texts
-from ..data.tokenization import decode, decode_continuations, unknown_parts, unknown_token_id
+from ..data.text import read_prompts
+from ..data.tokenization import blank_token_ids, decode, decode_continuations, unknown_parts, unknown_token_id
 from ..errors import UserError
-from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_generator
+from ..evaluation.arguments import OWN
+from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
+from ..generation.resampling import effective_sample_size, reject, resample
 from ..generation.sampling import sample
 from ..generation.vocabulary import suppressing
+from ..samples import LongTensor, Samples
 from .mistakes import parse
 
+
+Method = Literal["resample", "reject"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,23 +43,60 @@ def run(arguments: list[str]) -> None:
         prog="seqgan-hf generate", exit_on_error=False, description="Write samples of a trained generator."
     )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
-    parser.add_function_arguments(generate_texts, skip={"generator", "prompts", "no_unknown"})
-    parser.add_argument("--prompts", help="file of prompts, one a line; each is continued once, or as `prompt` is")
+    parser.add_function_arguments(generate_texts, skip={"generator", "discriminator", "prompts", "no_unknown"})
+    judge = f"draw with it: a run's folder, a saved one or an id on the Hub; alone, or {OWN}: that of MODEL's run"
+    parser.add_argument("--discriminator", nargs="?", const=OWN, help=judge)
+    parser.add_argument("--prompts", help="file of prompts, one a line, or a table; each is continued once")
+    parser.add_argument(
+        "--prompt_column", help="column with the prompts; by default `prompt`, or the only one of text"
+    )
+    parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parse(parser, arguments))
     output, model = options.pop("output"), options.pop("model")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    try:  # before any work is done
-        file = sys.stdout if output is None else open(output, "w", encoding="utf-8")
+    form = FileFormat(**{each.name: options.pop(each.name) for each in dataclasses.fields(FileFormat)})
+    column = options.pop("prompt_column")
+    if options["prompts"] is not None:
+        options["prompts"] = read_prompts(options["prompts"], column, form)
+    elif column is not None or form != FileFormat():
+        raise UserError("a prompt column or a way of reading files without --prompts", "a file to read", "name one")
+    with _opened(output) as file:
+        generator = load_generator(model, device)
+        if (judge := options["discriminator"]) is not None:
+            options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
+        print("\n".join(map(one_line, generate_texts(generator, **options))), file=file)
+
+
+@contextmanager
+def _opened(output: str | None) -> Iterator[TextIO]:
+    """The terminal, or a file, which is replaced when all is written; a failure leaves it as it was.
+
+    Raises:
+        UserError: it cannot be written, which is known before any work is done.
+    """
+    if output is None:
+        yield sys.stdout
+        return
+    path = Path(output).resolve()
+    replaced = path.is_file() or not path.exists()  # not a folder, a pipe or a terminal
+    written = path.with_name(f"{path.name}.partial") if replaced else path
+    try:
+        if path.is_file() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        file = open(written, "w", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output!r} ({error.strerror})", "a file to write", "change it") from error
-    if options["prompts"] is not None:
-        options["prompts"] = read_texts(options["prompts"])
-    texts = generate_texts(load_generator(model, device), **options)
-    print("\n".join(map(one_line, texts)), file=file)
-    if output is not None:
-        file.close()
+    try:
+        with file:
+            yield file
+        if replaced:
+            written.replace(path)
+    except BaseException:
+        if replaced:
+            written.unlink(missing_ok=True)
+        raise
 
 
 def generate_texts(
@@ -59,13 +110,19 @@ def generate_texts(
     top_p: float = 1.0,
     seed: int | None = None,
     no_unknown: bool = False,
+    discriminator: PreTrainedModel | None = None,
+    method: Method = "resample",
+    proposals: int | None = None,
+    exponent: float | None = None,
+    percentile: float | None = None,
 ) -> list[str]:
     """Sample texts.
 
     Args:
         generator: what `load_generator` gave.
         num_samples: how many; by default 10, or one for each of `prompts`.
-        prompt: text that every sample continues; it stands before each, as it was given.
+        prompt: text that every sample continues; it stands before each, as it was given. The blanks (`<blank>`) of
+            one that was trained to fill them are filled.
         prompts: likewise, one text for each sample in turn, and from the first again once all are used up.
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
@@ -73,6 +130,11 @@ def generate_texts(
         top_p: draw from the most probable tokens that have this probability together.
         seed: the same seed writes the same samples.
         no_unknown: never write the token of unknown words.
+        discriminator: draw from the generator's distribution times exp(exponent x its log-odds).
+        method: with a discriminator: keep one of some proposals (`resample`), or draw until one passes (`reject`).
+        proposals: of `resample`, for each sample; 16 by default.
+        exponent: how much the discriminator is believed; 1 by default, and 0 not at all.
+        percentile: of `reject`: of the log-odds, taken for the largest; 100 by default, and less rejects less.
 
     Raises:
         UserError: a value is out of range, a prompt holds an id outside the vocabulary, or there is no prompt for a
@@ -100,7 +162,47 @@ def generate_texts(
     rng = None if seed is None else torch.Generator(device=model.device).manual_seed(seed)
     if temperature == 0:
         temperature, top_k = 1.0, 1
+    judging = {"proposals": proposals, "exponent": exponent, "percentile": percentile}
+    judging = {name: value for name, value in judging.items() if value is not None}
+    _check_method(discriminator, method, judging)
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
     with suppressing(model, never):
-        samples = sample(model, start.prompt, length, temperature, top_k, top_p, rng, start.prompt_mask)
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
+        options["prompt_mask"] = start.prompt_mask
+        samples = _draw(model, start.prompt, length, options, discriminator, method, judging)
+    if blank_token_ids(tokenizer):
+        return fill_in(tokenizer, texts, samples)
     return decode_continuations(tokenizer, texts, samples) if prompted else decode(samples, tokenizer)
+
+
+def _check_method(discriminator: PreTrainedModel | None, method: Method, given: dict[str, Any]) -> None:
+    """Raise a UserError for settings that would do nothing."""
+    if discriminator is None and (given or method != "resample"):
+        problem = f"{', '.join(given) or f'method={method}'} without a discriminator"
+        raise UserError(problem, "it with one only", "set --discriminator")
+    foreign = "proposals" if method == "reject" else "percentile"
+    if foreign in given:
+        raise UserError(f"{foreign} with method={method}", "it with the other method only", f"drop --{foreign}")
+
+
+def _draw(
+    model: PreTrainedModel,
+    prompt: LongTensor,
+    length: int,
+    options: dict[str, Any],
+    discriminator: PreTrainedModel | None,
+    method: Method,
+    given: dict[str, Any],
+) -> Samples:
+    """Samples of the generator, or of it and a discriminator, with a line in the log on what that cost."""
+    if discriminator is None:
+        return sample(model, prompt, length, **options)
+    if method == "reject":
+        accepted = reject(model, discriminator, prompt, length, **given, **options)
+        line = "Accepted %.2g%% of the proposals (log-odds up to %.2f; %.2g%% of the proposals are above that)"
+        logger.info(line, 100 * accepted.rate, accepted.bound, 100 * accepted.above)
+        return accepted.samples
+    drawn = resample(model, discriminator, prompt, length, **given, **options)
+    size = float(effective_sample_size(drawn.log_weights).mean())
+    logger.info("Kept 1 of %d proposals for each sample; effective sample size %.1f", drawn.log_weights.shape[1], size)
+    return drawn.samples

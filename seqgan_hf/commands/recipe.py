@@ -8,7 +8,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from ..data import DataSource, TextData
 from ..errors import RecipeError, import_by_path
-from ..evaluation.arguments import EvaluationArguments, check_names, split_names
+from ..evaluation.arguments import OWN, EvaluationArguments, check_names, split_names
 from ..evaluation.catalog import TextSettings
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
@@ -37,6 +37,34 @@ class ModelSettings:
     model_type: str = "rnn_generator"
     config: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
+
+
+@dataclass
+class GeneratorSettings(ModelSettings):
+    """Any causal LM.
+
+    Args:
+        lora: train an adapter of `pretrained` alone, by these settings of `peft.LoraConfig` (`r`, `lora_alpha`,
+            `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to.
+    """
+
+    lora: dict[str, Any] | None = None
+
+
+@dataclass
+class DiscriminatorSettings(ModelSettings):
+    """The generator's opponent.
+
+    Args:
+        reads: `ids`, the generator's, whose vocabulary it shares; or `text`: samples are decoded, and encoded by the
+            tokenizer of `pretrained`, so that any classifier or encoder of the Hub can judge any generator.
+        freeze: what keeps its pretrained weights: a number of layers, the embeddings and the first so many, or
+            patterns of parameter names (`*.embeddings.*`).
+    """
+
+    model_type: str = "cnn_discriminator"
+    reads: Literal["ids", "text"] = "ids"
+    freeze: int | list[str] = 0
 
 
 @dataclass
@@ -73,8 +101,8 @@ KEYS = {
 }
 # Sections of a training recipe that hold settings by name, with their classes; the others name a class of their own.
 SECTIONS = {
-    "generator": ModelSettings,
-    "discriminator": ModelSettings,
+    "generator": GeneratorSettings,
+    "discriminator": DiscriminatorSettings,
     "evaluation": EvaluationSettings,
     "training": AdversarialTrainingArguments,
 }
@@ -86,8 +114,8 @@ def recipe_parser() -> ArgumentParser:
     """The command line of `train`: a recipe, then overrides of any of its values."""
     parser = _parser("seqgan-hf train RECIPE", "Train from a recipe.")
     parser.add_subclass_arguments(DataSource, "data", required=True)
-    parser.add_class_arguments(ModelSettings, "generator")
-    parser.add_class_arguments(ModelSettings, "discriminator")
+    parser.add_class_arguments(GeneratorSettings, "generator")
+    parser.add_class_arguments(DiscriminatorSettings, "discriminator")
     parser.add_subclass_arguments(Objective, "objective", required=True)
     parser.add_subclass_arguments(Objective, "pretraining", required=False)
     parser.add_class_arguments(EvaluationSettings, "evaluation", skip={"seed", "device"})
@@ -95,7 +123,6 @@ def recipe_parser() -> ArgumentParser:
     skip = (inherited - SUPPORTED_FIELDS) | NOT_IN_RECIPES
     parser.add_class_arguments(AdversarialTrainingArguments, "training", skip=skip)
     parser.set_defaults({"pretraining": {"class_path": f"{MLE.__module__}.{MLE.__qualname__}"}})
-    parser.set_defaults({"discriminator.model_type": "cnn_discriminator"})
     return parser
 
 
@@ -150,13 +177,17 @@ def load_evaluation(arguments: list[str], **defaults: Any) -> EvaluationArgument
 
 
 def _as_lists(arguments: list[str]) -> list[str]:
-    """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`."""
-    names = ("--model", "--temperatures", "--metrics")
+    """`--model A B` and `--temperatures 0.7,0.8` in the form that the parser reads: `--model=["A", "B"]`.
+
+    `--discriminator` alone is `--discriminator=own`.
+    """
+    names = ("--model", "--temperatures", "--exponents", "--metrics")
     parser = argparse.ArgumentParser(
         prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False, exit_on_error=False
     )
     for name in names:
         parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
+    parser.add_argument("--discriminator", nargs="?", const=OWN, default=argparse.SUPPRESS)
     # `--model=A B` as well
     split = (argument.split("=", 1) if argument.split("=")[0] in names else [argument] for argument in arguments)
     try:
@@ -164,6 +195,9 @@ def _as_lists(arguments: list[str]) -> list[str]:
     except argparse.ArgumentError as error:
         raise RecipeError(f"{error.argument_name} without a value", "one, or several", None) from error
     for name, values in vars(lists).items():
+        if name == "discriminator":
+            result.append(f"--discriminator={values}")
+            continue
         if not values[0].startswith("["):
             parts = ",".join(value.strip(",") for value in values)
             values = [json.dumps(values) if name == "model" else f"[{parts}]"]

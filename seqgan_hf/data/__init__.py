@@ -5,6 +5,7 @@ from .corpus import Corpus, DataSource
 from .corpus_report import corpus_report, write_corpus_report
 from .grammar import GrammarData
 from .ids import IdsData
+from .infilling import Blanks
 from .lines import from_one_line, one_line
 from .oracle import OracleData, build_oracle, load_oracle
 from .text import TextData
@@ -12,6 +13,7 @@ from .tokenization import TokenizerConfig, decode, decode_ids, integer_tokenizer
 
 
 __all__ = [
+    "Blanks",
     "Corpus",
     "DataSource",
     "GrammarData",

@@ -135,8 +135,12 @@ def find_layout(path: str, lines: Iterable[str], kind: str, form: FileFormat, na
 
 
 def _find_separator(path: str, lines: list[str], usual: str, quoting: bool, header: bool | None) -> str:
-    """The one that cuts all of the first lines into the same number of fields, more than one; else the usual one."""
-    cutting = []
+    """The one that cuts all of the first lines into the same number of fields, more than one; else the usual one.
+
+    Raises:
+        DataError: if it cannot be told: several do, or one stands in every line but the header.
+    """
+    cutting, below = [], []
     for separator in CANDIDATES:
         try:
             widths = [len(fields) for fields in _reader(lines, separator, quoting) if fields]
@@ -146,6 +150,12 @@ def _find_separator(path: str, lines: list[str], usual: str, quoting: bool, head
             del widths[-1]  # a row that may go on
         if len(set(widths)) == 1 and widths[0] > 1:
             cutting.append(separator)
+        if len(widths) > 1 and widths[0] == 1 < min(widths[1:]):
+            below.append(separator)
+    if not cutting and header is not False and usual not in lines[0] and (extra := set(below) - {usual}):
+        problem = f"{' or '.join(map(repr, sorted(extra)))} in every line of {path!r} but the first"
+        fix = f"set separator={usual!r} if it belongs to the text, or name all columns in the first line"
+        raise DataError(problem, "as many columns in the header as in the lines below", fix)
     if cutting in ([], [usual]):
         return usual
     if len(cutting) > 1 or header is False:  # without a header, all texts of a single column may hold one semicolon
@@ -207,6 +217,7 @@ class _Body:
         self.rows = self.lines = 0
         self.numbers = set(range(width))  # columns in which every row holds a number,
         self.lists = set(range(width))  # or numbers with white space between them
+        self.repeated: set[str] = set()  # fields of the first line that stand in their column again
         self.enclosed = 0  # fields in quotes that may be part of the text as well
         self.plain = 0  # lines without a quote
         self.spans: list[tuple[int, int]] = []  # of rows of several lines: how many lines, and the first one
@@ -222,10 +233,10 @@ class _Body:
         fields = fields or [""] * self.width
         self.numbers = {number for number in self.numbers if NUMBER.fullmatch(fields[number])}
         self.lists = {number for number in self.lists if _numbers(fields[number])}
+        self.repeated |= {name for name, text in zip(top, fields, strict=True) if name == text != ""}
         if len(physical) > 1:
             self.spans.append((len(physical), start))
-            commas = {line.count(self.layout.separator) for line in physical}
-            if len(physical) > LONG_TEXT if self.width == 1 else commas == {self.width - 1}:
+            if self._swallows(physical):
                 self.swallowed.append((len(physical), start))
         elif not any('"' in line for line in physical):
             self.plain += 1
@@ -233,6 +244,16 @@ class _Body:
             self.enclosed += sum(_needless(text, physical[0], self.layout.separator) for text in fields)
         else:
             self.enclosed += sum(map(_enclosed, fields))
+
+    def _swallows(self, physical: list[str]) -> bool:
+        """Whether each of a row's lines could be a row: it has as many separators, or more in its text."""
+        if self.width == 1:
+            return len(physical) > LONG_TEXT
+        separator, least = self.layout.separator, self.width - 1
+        counts = [line.count(separator) for line in physical if line.strip()]
+        # those of a text have white space behind them
+        tight = [len(re.findall(rf"{re.escape(separator)}(?!\s)", line)) for line in physical if line.strip()]
+        return min(tight) >= least or (min(counts) >= least and 2 * counts.count(least) > len(counts))
 
     def _remedy(self, physical: list[str]) -> str:
         """What to do about a row that has more or fewer fields than the first line."""
@@ -256,8 +277,9 @@ class _Body:
             logger.warning(told, self.path, f"{self.enclosed:,}")
         if not self.spans:
             return
-        if 2 * sum(lines for lines, _ in self.swallowed) > sum(lines for lines, _ in self.spans):
-            lines, start = max(self.swallowed, key=itemgetter(0))
+        others = [lines for lines, _ in set(self.spans) - set(self.swallowed)]
+        lines, start = max(self.swallowed, key=itemgetter(0), default=(0, 0))
+        if sum(each for each, _ in self.swallowed) > sum(others) or lines > max(LONG_TEXT, 2 * max(others, default=0)):
             problem = f"quotes make one row of lines {start} to {start + lines - 1} of {self.path!r}"
             fix = "set quoting=false if quotes belong to the text, or quoting=true if this is a text of several lines"
             raise DataError(problem, "one row a line, unless a text has several", fix)
@@ -284,17 +306,26 @@ def _needless(text: str, line: str, separator: str) -> bool:
 
 
 def _check_header(path: str, top: list[str], body: _Body, named: Collection[str]) -> None:
-    """Raise a `DataError` if the first line looks like data, or may be a text as well as a name."""
+    """Warn of a first line that nothing proves to be a header.
+
+    Raises:
+        DataError: if it looks like data, or may be a text as well as a name.
+    """
     if not (USUAL_NAMES | set(named)).isdisjoint(top):
         return
     fix = "set header=false if this is a row, or header=true if these are names"
     if any(_numbers(name) or DATA.fullmatch(name.strip()) for name in top):
         problem = f"{_shown(top)} in the first line of {path!r}, which look like data"
         raise DataError(problem, "names of columns", fix)
-    if len(top) == 1 and not body.lists:  # of several columns of text, one has to be named
+    if body.repeated:
+        problem = f"{_shown(top)} in the first line of {path!r}, of which {min(body.repeated)!r} stands below it again"
+        raise DataError(problem, "names of columns", fix)
+    if len(top) == 1 and not body.lists:
         problem = f"{_shown(top)} in the first line of {path!r}, the name of a column or a text"
         expected = "the name 'text', or one given as text_column"
         raise DataError(problem, expected, f"{fix}; if there are several columns, set separator")
+    told = "%s: the first line, %s, is taken for names of columns; set header=false if it is a row, else header=true"
+    logger.warning(told, path, _shown(top))
 
 
 def _shown(fields: list[str]) -> str:

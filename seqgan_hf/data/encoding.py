@@ -17,7 +17,7 @@ from ..errors import DataError
 from .corpus import Corpus
 from .splitting import Part, check_nulls, is_blank
 from .streaming import Stream, text_table
-from .tokenization import encode_batch, unknown_token_id
+from .tokenization import as_prompts, encode_batch, unknown_token_id
 
 
 MOST_SHOWN = 1000  # characters or ids of an example in the report
@@ -73,8 +73,8 @@ def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
         prompts = _token_lists(table["prompt"], encoding)
         columns["prompt_length"] = pa.array([len(ids) for ids in prompts], pa.int32())
         columns["prompt_unknown"] = pa.array(_unknown(prompts, encoding.tokenizer), pa.int32())
-        kept = slice(encoding.max_prompt_length and -encoding.max_prompt_length, None)
-        columns["prompt_ids"] = _list_array([[encoding.bos_token_id, *ids[kept]] for ids in prompts])
+        begin = (encoding.bos_token_id, encoding.max_prompt_length)
+        columns["prompt_ids"] = _list_array(as_prompts(encoding.tokenizer, prompts, *begin))
     return pa.table(columns)
 
 

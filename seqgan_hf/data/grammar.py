@@ -20,6 +20,7 @@ from datasets import Dataset
 from ..errors import DataError, UserError
 from .corpus import Corpus, DataSource
 from .encoding import Encoding, encode_corpus
+from .infilling import Blanks, add_blanks
 from .splitting import check_seed, split
 from .tokenization import TokenizerConfig, build_tokenizer
 
@@ -335,11 +336,13 @@ class GrammarData(DataSource):
         num_train: sentences to train on.
         num_eval: held-out sentences, drawn independently.
         seed: of the draws.
+        blanks: leave words out of every sentence, which then is the prompt to what is missing.
     """
 
     num_train: int = 10_000
     num_eval: int = 2_000
     seed: int = 0
+    blanks: Blanks | None = None
 
     def __post_init__(self) -> None:
         if min(self.num_train, self.num_eval) < 1:
@@ -357,5 +360,8 @@ class GrammarData(DataSource):
         )
         report["grammar"] = {"entropy": grammar.entropy(), "mean_length": grammar.mean_length()}
         tokenizer = build_tokenizer(TokenizerConfig(), lambda: [grammar.words])
+        if self.blanks is not None:
+            add_blanks(tokenizer, characters=False)
+            train, held_out = (self.blanks.of_part(part, characters=False) for part in (train, held_out))
         encoding = Encoding(tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id)
         return encode_corpus(train, held_out, report, encoding)

@@ -14,6 +14,7 @@ _WRITTEN |= {"\x85": f"{ESCAPE}N", "\u2028": f"{ESCAPE}L", "\u2029": f"{ESCAPE}P
 _READ = {written: c for c, written in _WRITTEN.items()}
 _SIGN = re.compile("|".join(sorted(_READ, key=len, reverse=True)))
 _TABLE = str.maketrans(_WRITTEN)
+SIGNS = re.compile(f"[{''.join(sorted({sign[0] for sign in _READ}))}]")  # what a line has that is not read as it is
 
 
 def one_line(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from ..errors import DataError
 
@@ -13,7 +14,11 @@ from ..errors import DataError
 logger = logging.getLogger(__name__)
 
 MOST_NULS = 0.3  # of the characters; half of them are in English as UTF-16 that is read as UTF-8
-RESIDUES = re.compile(r"[A-Za-z*.-]+")
+# A line of a FASTA sequence: amino acids, or nucleotides in either case (small ones are masked), perhaps in blocks.
+ACIDS, NUCLEOTIDES = "[A-IK-NP-TV-Z*.-]+", "[ACGTUNacgtun*.-]+"  # most words of a shouting chat have another letter
+RESIDUES = re.compile(rf"{ACIDS}(\s+{ACIDS})*|{NUCLEOTIDES}(\s+{NUCLEOTIDES})*")
+LETTERS = re.compile(r"[A-Za-z*.-]+")
+ACCESSION = re.compile(r">\s*[^\s\d>]*[\d|]|;")  # a sequence's name, with a number or a bar in it; or a comment
 
 
 def check_encoded(path: str, lines: list[str]) -> None:
@@ -39,9 +44,9 @@ def check_lines(path: str, lines: Iterable[str]) -> None:
     """
     lines = [line for line in map(str.strip, lines) if line]
     if _is_fasta(lines):
-        headers = sum(line.startswith(">") for line in lines)
+        headers = sum(line[0] in ">;" for line in lines)
         problem = f"FASTA in {path!r}: {headers} of its first {len(lines)} lines are headers such as {lines[0][:40]!r}"
-        script = '/^>/ {if (s) print s; s = ""; next} {s = s $0} END {print s}'
+        script = '/^[>;]/ {if (s) print s; s = ""; next} {gsub(/[ \\t\\r]/, ""); s = s $0} END {if (s) print s}'
         raise DataError(problem, "one sequence a line", f"convert it: awk '{script}' FILE > sequences.txt")
     if len(lines) < 2:
         return
@@ -59,13 +64,19 @@ def check_lines(path: str, lines: Iterable[str]) -> None:
 
 
 def _is_fasta(lines: list[str]) -> bool:
-    """Whether headers (`>name`) stand before sequences of letters, and nothing else is there."""
-    kinds = [bool(re.match(r">\S", line)) for line in lines]
-    if len(lines) < 2 or not kinds[0]:
+    """Whether headers (`>name`, or `;` and a comment) stand before sequences of letters, and nothing else is there.
+
+    Lines of quoted mail, Markdown and chats begin likewise, but what stands between them are words.
+    """
+    headers = [line[0] in ">;" for line in lines]
+    sequences = [line for line, header in zip(lines, headers, strict=True) if not header]
+    if not sequences or not headers[0] or not any(line[0] == ">" for line in lines):
         return False
-    lonely = any(first and second for first, second in zip(kinds, kinds[1:], strict=False))
-    sequences = [line for line, header in zip(lines, kinds, strict=True) if not header]
-    return not lonely and all(map(RESIDUES.fullmatch, sequences))
+    with_sequence = sum(header and not following for header, following in pairwise(headers))
+    if sum(headers) > 2 * with_sequence:  # some sequences may be empty
+        return False
+    certain = all(ACCESSION.match(line) for line, header in zip(lines, headers, strict=True) if header)
+    return all(map(RESIDUES.fullmatch, sequences)) or (certain and all(map(LETTERS.fullmatch, sequences)))
 
 
 def _is_object(line: str) -> bool:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import glob
 import gzip
+import logging
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,8 +37,12 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from ..errors import DataError
 from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
+from .lines import SIGNS, from_one_line
 from .lookalikes import check_encoded, check_lines
+from .network import asking_once
 
+
+logger = logging.getLogger(__name__)
 
 Rows: TypeAlias = Dataset | IterableDataset
 
@@ -81,6 +86,8 @@ def read_files(
 ) -> Rows:
     """Text (one row a line, column `text`), CSV, TSV, JSON lines or Parquet files, by their ending.
 
+    In lines of text, the signs of `one_line` are what they stand for again.
+
     Args:
         files: paths of one kind; anything of another ending than those named is text.
         named: columns of CSV and TSV files that settings name.
@@ -106,10 +113,11 @@ def read_files(
     if streaming or kind == "json":  # a stream would fail while training; JSON with other bytes would be read
         check_encoding(files, form.encoding)
     patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
-    counted = None
+    counted, signed = None, []
     try:
         for path in files if kind in ("text", *SEPARATORS) else ():
             _check_first_lines(path, encoding, kind)
+        signed = [path for path in files if kind == "text" and _has_signs(path, encoding)]
         options: dict[str, Any] = {"encoding": encoding} if kind == "text" else {}
         if kind in SEPARATORS:
             options, counted = _table_options(files, kind, encoding, named, form)
@@ -127,6 +135,10 @@ def read_files(
     if not streaming and counted is not None and len(rows) != counted:
         problem = f"{counted} rows in {_listed(files)}, of which {len(rows)} were read"
         raise DataError(problem, "all of them", "convert the file to .jsonl or .parquet")
+    if signed:
+        logger.info("%s: signs of line breaks, such as ␊, are read as what they stand for", _listed(signed))
+        # not in batches: a third step in batches of a stream would join their keys without bound
+        rows = rows.map(_with_breaks, features=rows.features)
     return rows
 
 
@@ -150,6 +162,15 @@ def _check_first_lines(path: str, encoding: str, kind: str) -> None:
     check_encoded(path, first)
     if kind == "text":
         check_lines(path, first)
+
+
+def _has_signs(path: str, encoding: str) -> bool:
+    with _opened(path, encoding) as file:
+        return any(map(SIGNS.search, iter(lambda: file.read(2**20), "")))
+
+
+def _with_breaks(row: dict[str, str]) -> dict[str, str]:
+    return {"text": from_one_line(row["text"])}
 
 
 def _table_options(
@@ -270,7 +291,7 @@ def read_dataset(
 ) -> Rows:
     """A split of a Hub dataset, of a folder laid out like one or written by `save_to_disk`, or of one in memory.
 
-    CSV and TSV files in a folder are read as by `read_files`, which explains `named` and `form`.
+    Text, CSV and TSV files in a folder are read as by `read_files`, which explains `named` and `form`.
 
     Raises:
         DataError: if it cannot be found, reached or read, or has no such configuration or split, or is a stream and
@@ -295,16 +316,17 @@ def read_dataset(
 
 
 def _load(name: str, config: str | None, streaming: bool) -> Rows | DatasetDict | IterableDatasetDict | dict:
-    """A dataset of the Hub or of a folder; of a folder with CSV or TSV files, these files by split."""
+    """A dataset of the Hub or of a folder; of a folder with text, CSV or TSV files, these files by split."""
     folder = Path(name)
     if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise _not_found(name)
     try:
         if any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
             return load_from_disk(name)
-        if folder.is_dir() and (builder := load_dataset_builder(name, config)).name == "csv":
+        if folder.is_dir() and (builder := load_dataset_builder(name, config)).name in ("csv", "text"):
             return {split: list(files) for split, files in builder.config.data_files.items()}
-        return load_dataset(name, config, streaming=streaming)
+        with asking_once(name):
+            return load_dataset(name, config, streaming=streaming)
     except (DatasetNotFoundError, FileNotFoundError) as error:
         raise _not_found(name) from error
     except ConnectionError as error:
@@ -356,13 +378,8 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if not features:
         raise DataError("a file or split without rows", "at least one line")
     if text_column is None:
-        strings = [name for name, feature in features.items() if _is_text(feature) and name != prompt_column]
-        text_column = "text" if "text" in features else strings[0] if len(strings) == 1 else None
-        if text_column is None and not strings:
-            types = {name: _type_name(feature) for name, feature in features.items()}
-            raise DataError(f"no column of text among {types}", "one", _instead_of_text(features.values()))
-        if text_column is None:
-            raise DataError("no text_column", f"one of the columns {strings}", "name it")
+        others = Features({name: feature for name, feature in features.items() if name != prompt_column})
+        text_column = _only_column(others, "text_column", "text")
     rows = keep_columns(rows, {text_column: "text"}, prompt_column)
     if not _is_text(features[text_column]):
         problem = f"column {text_column!r} of type {_type_name(features[text_column])}"
@@ -372,6 +389,44 @@ def text_rows(rows: Rows, text_column: str | None, prompt_column: str | None) ->
     if isinstance(rows, IterableDataset):  # a stream may take a run of missing values for another type
         rows = rows.cast(Features(dict.fromkeys(rows.column_names, Value("string"))))
     return rows
+
+
+def _only_column(features: Features, setting: str, usual: str) -> str:
+    """The usual column of text, or the only one."""
+    strings = [name for name, feature in features.items() if _is_text(feature)]
+    if usual in features or len(strings) == 1:
+        return usual if usual in features else strings[0]
+    if strings:
+        raise DataError(f"no {setting}", f"one of the columns {strings}", "name it")
+    types = {name: _type_name(feature) for name, feature in features.items()}
+    raise DataError(f"no column of text among {types}", "one", _instead_of_text(features.values()))
+
+
+def prompt_rows(rows: Dataset, prompt_column: str | None) -> Dataset:
+    """Keep the prompts, as column `prompt`: of `prompt_column`, of `prompt`, or of the only column of text.
+
+    Raises:
+        DataError: if the column does not exist, or is none of text, labels or integers.
+    """
+    features = rows.features
+    prompt_column = prompt_column or _only_column(features, "prompt_column", "prompt")
+    return _prompt_as_text(keep_columns(rows, {}, prompt_column), features[prompt_column])
+
+
+def ids_as_text(rows: Dataset) -> Dataset:
+    """Lists of integers as generators of ids write them: with spaces between."""
+    lists = [
+        name
+        for name, feature in rows.features.items()
+        if _type_name(feature).startswith(("list of int", "list of uint"))
+    ]
+    if not lists:
+        return rows
+    features = Features(rows.features | dict.fromkeys(lists, Value("string")))
+    return rows.map(
+        lambda row: {name: None if row[name] is None else " ".join(map(str, row[name])) for name in lists},
+        features=features,
+    )
 
 
 def _is_text(feature: Any) -> bool:
@@ -398,7 +453,7 @@ def _prompt_as_text(rows: Rows, feature: Any) -> Rows:
     if _is_text(feature):
         return rows
     if isinstance(feature, ClassLabel):
-        features = Features({"text": Value("string"), "prompt": Value("string")})
+        features = Features(dict.fromkeys(rows.column_names, Value("string")))
         return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=features)
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))

@@ -14,9 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from ..errors import DataError
 from ..samples import Samples
+from .network import asking_once
 
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+BLANK, FILL = "<blank>", "<fill>"  # a missing word of a prompt, and what ends such a prompt; see `infilling`
 SUBWORD_VOCAB_SIZE = 8192
 
 # A word carries the space before it (" life"), so that whatever is generated can be appended to a prompt as it stands.
@@ -253,7 +255,8 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         DataError: if it cannot be loaded, or has nothing to end a sequence with.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
+        with asking_once(name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         problem = f"tokenizer.pretrained={name_or_path!r} could not be loaded ({reason})"
@@ -299,6 +302,20 @@ def _encodings(tokenizer: PreTrainedTokenizerBase, texts: list[str], offsets: bo
         raise DataError(problem, f"ids from 0 to {len(ids) - 1}, separated by white space", "correct it") from error
 
 
+def as_prompts(
+    tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]], bos_token_id: int, longest: int | None = None
+) -> list[list[int]]:
+    """Conditions as a generator reads them: the start token, the last `longest` tokens, and `<fill>` after blanks."""
+    kept, end = slice(longest and -longest, None), blank_token_ids(tokenizer)[1:]
+    return [[bos_token_id, *ids[kept], *end] for ids in rows]
+
+
+def blank_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of `<blank>` and `<fill>`; none of a tokenizer that knows no blanks."""
+    added = tokenizer.added_tokens_encoder
+    return [added[BLANK], added[FILL]] if BLANK in added and FILL in added else []
+
+
 def unknown_parts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """What a tokenizer does not know of a text, in the text's own letters; of a slow tokenizer, whole words."""
     unknown = unknown_token_id(tokenizer)
@@ -327,9 +344,13 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) ->
 
     What was not known stays visible, unless the unknown token is start, end or padding token as well (GPT-2).
     """
-    # any text tells whether a space is added in front; this one is an id, too
-    probe, *texts = _spell(tokenizer, [*encode_batch(tokenizer, ["0"]), *rows])
-    return [text.removeprefix(SPACE) for text in texts] if probe.startswith(SPACE) else texts
+    texts = _spell(tokenizer, rows)
+    return [text.removeprefix(SPACE) for text in texts] if spaces_words(tokenizer) else texts
+
+
+def spaces_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether every text is read with a space in front; any tells, and this one is an id, too."""
+    return _spell(tokenizer, encode_batch(tokenizer, ["0"]))[0].startswith(SPACE)
 
 
 def decode_continuations(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], samples: Samples) -> list[str]:

@@ -16,6 +16,10 @@ from .catalog import TextSettings, get_metric
 from .tokenization import tokenize
 
 
+# In place of a discriminator's name: that of each model's own run.
+OWN = "own"
+
+
 def split_names(names: list[str] | str | None) -> list[str] | None:
     """The names in a text with commas between them; a list, or `None`, as it is."""
     return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
@@ -48,6 +52,8 @@ class SuiteSettings(TextSettings):
         max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
             the longest reference.
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
+        exponents: with a discriminator: how much it is believed; 0 is the generator alone. With several, likewise.
+        proposals: with a discriminator: of how many each sample is one, at least 2.
         device: where generators and encoders run; the accelerator by default, if there is one.
     """
 
@@ -58,15 +64,20 @@ class SuiteSettings(TextSettings):
     num_samples: int | None = None
     max_new_tokens: int | None = None
     temperatures: list[float] = field(default_factory=lambda: [1.0])
+    exponents: list[float] = field(default_factory=lambda: [1.0])
+    proposals: int = 16
 
     def __post_init__(self):
         self.metrics = split_names(self.metrics)
         usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
         if not usable or len(set(usable)) != len(self.temperatures):
             raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
-        for name in ("num_samples", "max_new_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}", "at least 1", "raise it, or leave it out")
+        usable = [exponent for exponent in self.exponents if 0 <= exponent < math.inf]
+        if not usable or len(set(usable)) != len(self.exponents):
+            raise UserError(f"exponents={self.exponents}", "different finite numbers of at least 0", "set 0,0.5,1")
+        for name, least in (("num_samples", 1), ("max_new_tokens", 1), ("proposals", 2)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}", f"at least {least}", "raise it, or leave it out")
         if self.seed < 0:
             raise UserError(f"seed={self.seed}", "at least 0", "set it to 0, for example")
         if self.device is None:
@@ -84,7 +95,12 @@ class SuiteSettings(TextSettings):
     @property
     def sweeps(self) -> bool:
         """Whether there is more than one point, so that quality is drawn against diversity."""
-        return len(self.temperatures) > 1
+        return len(self.temperatures) > 1 or len(self.exponents) > 1
+
+    def check_exponents(self, discriminator: bool) -> None:
+        """Raise a `UserError` for settings that would do nothing without a discriminator."""
+        if not discriminator and (self.exponents != [1.0] or self.proposals != SuiteSettings.proposals):
+            raise UserError("exponents or proposals without a discriminator", "these with one", "set `discriminator`")
 
 
 @dataclass
@@ -95,8 +111,12 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
         references: file of real texts on which nothing was trained, likewise.
-        prompts: file of what the references continue, one per line; for a generator that was trained to continue
-            prompts, whose samples then continue the same.
+        discriminator: with which samples are drawn, by resampling: a run's folder, a saved discriminator or a Hub id;
+            `own`, or nothing behind the option, is that of each model's run.
+        prompts: file of what the references continue, likewise; for a generator that was trained to continue prompts,
+            whose samples then continue the same.
+        prompt_column: column with the prompts in that file, or else in that of the references; by default `prompt`, or
+            the only column of text.
         tokenizer: run or generator that wrote `samples`: real texts are then compared as it writes them, not as they
             are in their files. A `model` always uses its own.
         train: file of the training texts, likewise; needed for copying, the LM score and NLL_gen.
@@ -108,8 +128,10 @@ class EvaluationArguments(SuiteSettings, FileFormat):
 
     samples: str | None = None
     model: list[str] = field(default_factory=list)
+    discriminator: str | None = None
     references: str | None = None
     prompts: str | None = None
+    prompt_column: str | None = None
     tokenizer: str | None = None
     train: str | None = None
     text_column: str | None = None
@@ -124,16 +146,20 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         if self.samples and (self.oracle or self.temperatures != [1.0] or self.num_samples is not None):
             problem = "samples from a file with oracle, temperatures or num_samples"
             raise UserError(problem, "these only with `model`, which draws samples", "give `model`, or drop them")
-        if self.prompts and (self.samples or self.oracle):
+        if self.samples and self.discriminator:
+            raise UserError("samples from a file with a discriminator", "it only with `model`", "drop it")
+        self.check_exponents(self.discriminator is not None)
+        if (self.prompts or self.prompt_column) and (self.samples or self.oracle):
             problem = f"prompts with {'samples from a file' if self.samples else 'an oracle'}"
-            raise UserError(problem, "these only with `model` and `references`", "drop `prompts`")
+            raise UserError(problem, "these only with `model` and `references`", "drop them")
         if self.tokenizer and self.model:
             raise UserError("tokenizer with `model`, which has its own", "it only with `samples`", "drop it")
         if not self.references and not self.oracle:
             expected = "`references`, or with a model `oracle`"
             raise UserError("nothing real to compare with", expected, "give one of them")
-        files = [file for file in (self.samples, self.references, self.train) if file]
-        settings = self.of_tables | ({"text_column": self.text_column} if self.text_column else {})
+        files = [file for file in (self.samples, self.references, self.train, self.prompts) if file]
+        columns = {name: getattr(self, name) for name in ("text_column", "prompt_column") if getattr(self, name)}
+        settings = self.of_tables | columns
         if settings and all(file_kind(file) == "text" for file in files):
             problem = f"{settings} with {files}"
             raise UserError(problem, "these only with tables, such as .csv files", "leave them out")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.network import asking_once
 from ..errors import MissingExtraError, UserError
 
 
@@ -30,7 +31,8 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
     """
     of_sentences = name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
     try:
-        return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
+        with asking_once(name):
+            return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
     except MissingExtraError:
         raise
     except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -19,10 +19,22 @@ from ..samples import BoolTensor, Samples
 from .base import Evaluator
 from .catalog import Metric
 from .record import Estimate, Result
+from .residual import Residual
 from .tokenization import unknown_setting, unknown_share
 
 
-def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estimate]:
+# What has a density: a causal LM, or one with a discriminator.
+Model: TypeAlias = PreTrainedModel | Residual
+
+
+def logprobs(model: Model, samples: Samples, counted: BoolTensor | None = None) -> Tensor:
+    """log p(Y) of whole sequences in float64, in nats, shape (N,); `counted` (N, T) leaves tokens of G out."""
+    if isinstance(model, Residual):
+        return model.logprobs(samples, counted)
+    return sequence_logprobs(model, samples, counted)
+
+
+def nll(model: Model, samples: Samples, name: str) -> dict[str, Estimate]:
     """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`.
 
     Padding does not count, and neither do tokens that the model never writes (see `unwritable`), as a perplexity
@@ -32,15 +44,16 @@ def nll(model: PreTrainedModel, samples: Samples, name: str) -> dict[str, Estima
     standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
     """
     counted = samples.mask & ~unwritable(model, samples)
-    nats = -sequence_logprobs(model, samples, counted)
+    nats = -logprobs(model, samples, counted)
     tokens = counted.sum(dim=1).to(nats)
     ratio = nats.sum() / tokens.sum()
     residual = (nats - ratio * tokens) / tokens.mean()
     return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
 
 
-def unwritable(model: PreTrainedModel, samples: Samples) -> BoolTensor:
+def unwritable(model: Model, samples: Samples) -> BoolTensor:
     """Where sequences hold a token that the model never writes, such as a word that training did not show, (N, T)."""
+    model = model.generator if isinstance(model, Residual) else model
     suppressed = torch.tensor(suppressed_tokens(model), dtype=torch.long, device=samples.ids.device)
     return samples.mask & torch.isin(samples.ids, suppressed)
 
@@ -54,17 +67,17 @@ def _estimate(values: Tensor, value: Tensor | None = None) -> Estimate:
     return Estimate.from_error(float(values.mean() if value is None else value), _standard_error(values))
 
 
-def nll_div(generator: PreTrainedModel, samples: Samples) -> dict[str, Estimate]:
+def nll_div(generator: Model, samples: Samples) -> dict[str, Estimate]:
     """NLL_div: -log G of G's own samples; it falls when the generator narrows. Named after TextGAN-PyTorch's."""
     return nll(generator, samples, "div")
 
 
-def nll_test(generator: PreTrainedModel, held_out: Samples) -> dict[str, Estimate]:
+def nll_test(generator: Model, held_out: Samples) -> dict[str, Estimate]:
     """NLL_test: -log G of held-out sequences, which no training step has seen; it rises when modes are lost."""
     return nll(generator, held_out, "test")
 
 
-def nll_gen(generator: PreTrainedModel, train: Samples) -> dict[str, Estimate]:
+def nll_gen(generator: Model, train: Samples) -> dict[str, Estimate]:
     """NLL_gen: -log G of the training sequences; far below NLL_test it is overfitting."""
     return nll(generator, train, "gen")
 
@@ -74,9 +87,7 @@ def nll_oracle(oracle: PreTrainedModel, samples: Samples) -> dict[str, Estimate]
     return nll(oracle, samples, "oracle")
 
 
-def divergences(
-    generator: PreTrainedModel, oracle: PreTrainedModel, samples: Samples, held_out: Samples
-) -> dict[str, Estimate]:
+def divergences(generator: Model, oracle: PreTrainedModel, samples: Samples, held_out: Samples) -> dict[str, Estimate]:
     """How far the generator's distribution G of whole sequences is from the oracle's O; both densities are exact.
 
     With Y ~ G from `samples`, Y ~ O from `held_out`, and M = (G + O) / 2, in nats per sequence:
@@ -84,8 +95,8 @@ def divergences(
     `jsd_oracle` = (E_G[log G - log M] + E_O[log O - log M]) / 2, between 0 and log 2. Lin (1991),
     https://doi.org/10.1109/18.61115.
     """
-    g_of_fake, o_of_fake = sequence_logprobs(generator, samples), sequence_logprobs(oracle, samples)
-    g_of_real, o_of_real = sequence_logprobs(generator, held_out), sequence_logprobs(oracle, held_out)
+    g_of_fake, o_of_fake = logprobs(generator, samples), sequence_logprobs(oracle, samples)
+    g_of_real, o_of_real = logprobs(generator, held_out), sequence_logprobs(oracle, held_out)
     forward, backward = g_of_fake - o_of_fake, o_of_real - g_of_real
     # log p - log((p + q) / 2) = log 2 - log(1 + q / p)
     from_fake = math.log(2) - torch.nn.functional.softplus(-forward)
@@ -127,13 +138,15 @@ def measure_likelihoods(
         names: out of `LIKELIHOODS`.
         seed, temperature, max_new_tokens: how the samples were drawn, for the signature.
         tokenizer: that of the generator, which tells what is unknown.
-        given: `generator` (any causal LM), `samples` of it, `held_out` sequences on which nothing was trained, and
-            perhaps `train`, sequences on which it was trained, and `oracle`, the model that wrote the data.
+        given: `generator` (any causal LM, or a `Residual`), `samples` of it, `held_out` sequences on which nothing was
+            trained, and perhaps `train`, those on which it was trained, and `oracle`, the model that wrote the data.
     """
-    generator, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
+    density, samples, held_out = (given[name] for name in ("generator", "samples", "held_out"))
+    residual = density if isinstance(density, Residual) else None
+    generator = density if residual is None else residual.generator
     drawn = f"vocabulary:{generator.config.vocab_size}|samples:{samples.batch_size}|held_out:{held_out.batch_size}"
     drawn += unknown_setting(unknown_share(tokenizer, held_out.ids[held_out.mask])) + prompts_setting(held_out)
-    drawn += f"|temperature:{temperature:g}|seed:{seed}"
+    drawn += f"|temperature:{temperature:g}{'' if residual is None else residual.setting}|seed:{seed}"
     if suppressed := len(suppressed_tokens(generator)):
         drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
@@ -142,7 +155,10 @@ def measure_likelihoods(
         inputs = {name: given.get(name) for name in metric.inputs}
         if any(value is None for value in inputs.values()):
             continue
-        for key, found in metric(**inputs).items():
+        values = metric(**inputs)
+        if residual is not None and "generator" in metric.inputs:
+            values = residual.widened(values)
+        for key, found in values.items():
             per = "token" if key.startswith("nll_") and not key.endswith("_sequence") else "sequence"
             signature = f"per:{per}|{drawn}|version:{metric.version}{longest}"
             results[key] = Result(found.value, found.low, found.high, signature, metric.better)

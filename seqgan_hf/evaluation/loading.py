@@ -1,10 +1,10 @@
-"""Saved generators: loading them, their samples at any temperature, and real texts in their tokens."""
+"""Saved generators and discriminators: loading them, samples at any temperature, real texts in their tokens."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
@@ -24,9 +25,12 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from .. import models  # noqa: F401  (registers the architectures with the Auto classes)
 from ..data import integer_tokenizer, to_samples
+from ..data.network import asking_once
 from ..data.oracle import load_oracle
-from ..data.tokenization import decode, encode_batch, unknown_token_id
+from ..data.reading import read_as_text
+from ..data.tokenization import as_prompts, decode, encode_batch, unknown_token_id
 from ..errors import MissingExtraError, UserError
+from ..generation.resampling import check_discriminator
 from ..generation.sampling import sample
 from ..generation.vocabulary import special_tokens, start_prompt, suppressed_tokens
 from ..samples import Samples
@@ -34,6 +38,7 @@ from .tokenization import unknown_note, unknown_share
 
 
 GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
+DISCRIMINATOR = "a run's folder, a saved discriminator, or an id on the Hub"
 
 
 @dataclass
@@ -52,22 +57,75 @@ def load_generator(path: str, device: str) -> LoadedGenerator:
         UserError: there is no generator with a tokenizer.
     """
     source = _source(path)
-    return LoadedGenerator(path, _load(AutoModelForCausalLM, source).to(device).eval(), _load(AutoTokenizer, source))
+    with _asking_once(source):
+        model, tokenizer = _load_model(source), _load(AutoTokenizer, source)
+    return LoadedGenerator(path, model.to(device).eval(), tokenizer)
+
+
+def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel:
+    """A classifier of the generator's sequences, on its device, in eval mode.
+
+    Args:
+        path: a folder, a run's folder or its `generator/` (the discriminator lies in `discriminator/`, as it does in a
+            repository of the Hub that holds a run), or a Hub id.
+        generator: whose tokens it reads.
+
+    Raises:
+        UserError: there is no trained classifier, or it was trained on other tokens.
+    """
+    source, place = _discriminator_source(path)
+    model, found = _load(AutoModelForSequenceClassification, source, output_loading_info=True, **place)
+    if found["missing_keys"]:
+        problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
+        raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
+    model = model.to(generator.model.device).eval()
+    if getattr(model.config, "reads", "ids") == "text":
+        return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)
+    check_discriminator(generator.model, model)
+    try:
+        tokenizer = _load(AutoTokenizer, source, **place)
+    except UserError:  # it need not have one
+        return model
+    if tokenizer.get_vocab() != generator.tokenizer.get_vocab():
+        problem = f"the discriminator in {source!r} reads other tokens than {generator.name} writes"
+        raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
+    return model
+
+
+def _discriminator_source(path: str) -> tuple[str, dict[str, str]]:
+    """Where a discriminator lies, and where inside of that."""
+    folder = Path(path)
+    run = folder.parent if folder.name == "generator" else folder
+    if (run / "discriminator").is_dir():
+        return str(run / "discriminator"), {}
+    if (run / "generator").is_dir():
+        fix = "give another's, or train with an objective that has a classifier for an opponent"
+        raise UserError(f"the run in {str(run)!r} holds no discriminator", DISCRIMINATOR, fix)
+    if not folder.exists():
+        try:
+            AutoConfig.from_pretrained(path, subfolder="discriminator", trust_remote_code=False)
+            return path, {"subfolder": "discriminator"}
+        except (OSError, ValueError):  # it lies at the root of its repository, or nowhere: loading it says so
+            pass
+    return path, {}
 
 
 def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
     source = _source(path)
-    try:
-        longest = GenerationConfig.from_pretrained(source).max_new_tokens
-    except OSError:
-        longest = None
-    return _load(AutoTokenizer, source), longest
+    with _asking_once(source):
+        try:
+            longest = GenerationConfig.from_pretrained(source).max_new_tokens
+        except OSError:
+            longest = None
+        return _load(AutoTokenizer, source), longest
 
 
 def check_generator(path: str) -> None:
     """Raise a `UserError` where there is no generator at all, without loading it."""
-    _load(AutoConfig, _source(path))
+    source = _source(path)
+    with _asking_once(source):
+        _load(AutoConfig, source)
 
 
 def _source(path: str) -> str:
@@ -85,6 +143,13 @@ def _source(path: str) -> str:
         resume = "go on with --training.resume_from_checkpoint true" if kept else "train it to the end"
         raise UserError(f"the run in {path!r} has not ended, so it holds no generator yet", fix=ways + resume)
     return path
+
+
+@contextmanager
+def _asking_once(source: str) -> Iterator[None]:
+    """`asking_once` for a model, and for the one that it adapts, if it is an adapter."""
+    with asking_once(source), asking_once(_adapted(source) or source):
+        yield
 
 
 def _adapted(source: str) -> str | None:
@@ -105,35 +170,50 @@ def _adapted(source: str) -> str | None:
     return settings.get("base_model_name_or_path") or ""
 
 
-def _load(kind: Any, source: str) -> Any:
+def _load(kind: Any, source: str, **options: Any) -> Any:
     place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
+    # weights as safetensors only: a pickle could run code; tokenizers ignore this
+    safely = {"use_safetensors": True, "trust_remote_code": False}
     try:
-        # weights as safetensors only: a pickle could run code; tokenizers ignore this
-        return kind.from_pretrained(source if place is None else place, use_safetensors=True, trust_remote_code=False)
+        return kind.from_pretrained(source if place is None else place, **safely, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _cannot_load(kind, source, str(error).splitlines()[0]) from error
+
+
+def _load_model(source: str) -> Any:
+    model = _load(AutoModelForCausalLM, source)
+    if _adapted(source) is not None:
+        with suppress(OSError):  # peft itself writes none
+            # else these would be those of the model that was adapted
+            # what is its own is left out of a configuration that was made from a model's
+            model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
+            model.config.conditional = getattr(model.generation_config, "conditional", False)
+    return model
 
 
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     """Why there is no model or tokenizer in a folder or on the Hub."""
     folder = Path(source)
+    classifier = kind is AutoModelForSequenceClassification
+    expected = DISCRIMINATOR if classifier else GENERATOR
     if folder.is_file():
-        return UserError(f"{source!r} is a file", GENERATOR, "name the folder that it lies in")
+        return UserError(f"{source!r} is a file", expected, "name the folder that it lies in")
     if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
         why = reason if Path(base).is_dir() else _absent(base, reason)
         problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
         fix = "put the model there, or write its place as base_model_name_or_path into adapter_config.json"
         return UserError(problem, "the model that was adapted", fix)
     if not folder.is_dir():
-        return UserError(_absent(source, reason), GENERATOR, "check the path")
+        return UserError(_absent(source, reason), expected, "check the path")
     if not (folder / "config.json").exists() and base is None:
-        return UserError(f"the folder {source!r} holds no model", GENERATOR, name_inner(source))
+        return UserError(f"the folder {source!r} holds no model", expected, name_inner(source))
     if kind is AutoTokenizer and not (folder / "tokenizer_config.json").exists():
-        return UserError(f"the folder {source!r} holds no tokenizer", GENERATOR, "save the model's tokenizer there")
+        return UserError(f"the folder {source!r} holds no tokenizer", expected, "save the model's tokenizer there")
     if "for this kind of AutoModel" in reason:
-        return UserError(f"the model in {source!r} is no causal language model", GENERATOR, "check the path")
+        needed = "sequence classifier" if classifier else "causal language model"
+        return UserError(f"the model in {source!r} is no {needed}", expected, "check the path")
     what = "tokenizer" if kind is AutoTokenizer else "model"
-    return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", GENERATOR, "check the path")
+    return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", expected, "check the path")
 
 
 def _absent(source: str, reason: str) -> str:
@@ -150,7 +230,8 @@ def name_inner(folder: str) -> str:
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:
     """A `.safetensors` file in the layout of the SeqGAN code, or a saved model; its texts are integers."""
-    model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
+    with _asking_once(path):
+        model: Any = load_oracle(path) if path.endswith(".safetensors") else _load(AutoModelForCausalLM, path)
     return LoadedGenerator(path, model.to(device).eval(), integer_tokenizer(model.config.vocab_size))
 
 
@@ -190,8 +271,8 @@ def _as_samples(generator: LoadedGenerator, rows: list[list[int]], prompts: Sequ
     columns, bos = {"input_ids": rows}, int(start_prompt(model, 1))
     if prompts is not None:
         longest = getattr(model.config, "max_prompt_length", None)
-        kept = slice(longest and -longest, None)
-        columns["prompt_ids"] = [[bos, *ids[kept]] for ids in encode_batch(generator.tokenizer, list(prompts))]
+        given = encode_batch(generator.tokenizer, list(prompts))
+        columns["prompt_ids"] = as_prompts(generator.tokenizer, given, bos, longest)
     return to_samples(columns, SimpleNamespace(bos_token_id=bos, pad_token_id=pad)).to(model.device)
 
 
@@ -256,11 +337,15 @@ def draw_samples(
 
     They continue the `prompts` of these N sequences, row by row, and from the first again once all are used up.
     """
-    model = generator.model
+    model, given = generator.model, in_turn(prompts, count)
     rng = torch.Generator(device=model.device).manual_seed(seed)
-    given = prompts.select(torch.arange(count, device=prompts.ids.device) % prompts.batch_size)
     with torch.no_grad():
         samples = sample(
             model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
         )
     return samples, decode(samples, generator.tokenizer)
+
+
+def in_turn(samples: Samples, count: int) -> Samples:
+    """`count` rows: the given ones in order, and from the first again once all are used up."""
+    return samples.select(torch.arange(count, device=samples.ids.device) % samples.batch_size)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..data.delimited import SEPARATORS, FileFormat
 from ..data.oracle import draw
-from ..data.text import read_texts
+from ..data.sources import file_kind, find_files
+from ..data.text import read_prompts, read_texts
 from ..data.tokenization import UNK, decode
 from ..errors import UserError
 from ..samples import Samples
 from . import loading
-from .arguments import EvaluationArguments, SuiteSettings
+from .arguments import OWN, EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
+from .envelope import Component
 from .flags import find_flags
-from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
+from .likelihood import LIKELIHOODS, logprobs, measure_likelihoods, nll_oracle, prompts_setting, unwritable
+from .record import Result
 from .report import write_json, write_report
+from .residual import Residual, draw_residual
 from .suite import Evaluation, evaluate_measurement
-from .sweep import SWEEP_METRICS, Point, write_sweep
+from .sweep import SWEEP_METRICS, Point, note_envelope, write_sweep
 from .text import as_written
 from .tokenization import unknown_note, written_setting
 
@@ -36,8 +42,12 @@ def evaluate_generator(
     train: Sequence[str] | Samples | None = None,
     oracle: PreTrainedModel | None = None,
     prompts: Sequence[str] | None = None,
+    discriminator: PreTrainedModel | None = None,
 ) -> list[Point]:
     """One generator at all temperatures: likelihoods and text metrics, with real text beside its samples.
+
+    With a discriminator, at all exponents as well: samples are drawn by resampling, and likelihoods are those of the
+    residual model.
 
     Samples and real texts are compared as the generator's tokenizer writes them.
 
@@ -49,11 +59,13 @@ def evaluate_generator(
         train: the training texts, likewise.
         oracle: the model that wrote the data, on the generator's device.
         prompts: what each reference continues; samples continue the same. Sequences bring their own.
+        discriminator: a classifier of the generator's sequences, on its device.
 
     Raises:
         UserError: nothing real to compare with, an oracle with another vocabulary, no prompts for a generator that
             continues some, or a metric that lacks something.
     """
+    settings.check_exponents(discriminator is not None)
     settings = settings.for_texts_of(generator.tokenizer)
     held_out, notes = _held_out(generator, settings, references, oracle, prompts)
     learnt = None if train is None or not len(train) else _sequences(generator, train, "training texts", None, notes)
@@ -67,26 +79,90 @@ def evaluate_generator(
     if learnt is not None and not isinstance(train, Samples) and loading.continues_prompts(generator.model):
         learnt = None
         notes.append("not measured: nll_gen, which needs the prompts of the training texts")
-    given: dict[str, Any] = {"generator": generator.model, "held_out": held_out, "train": learnt, "oracle": oracle}
+    given: dict[str, Any] = {"held_out": held_out, "train": learnt, "oracle": oracle}
     real = Measurement.of([], *texts, settings=settings, written=written)
     real_rows: dict = {}
     points = []
-    for temperature in settings.temperatures:
-        samples, drawn_texts = loading.draw_samples(generator, held_out, count, length, temperature, settings.seed)
-        drawn = f"temperature:{temperature:g}|max_new_tokens:{length}{prompts_setting(held_out)}"
-        with loading.tempered(generator.model, temperature):
-            signed = (settings.seed, temperature, length, generator.tokenizer)
-            found = measure_likelihoods(LIKELIHOODS, *signed, samples=samples, **given)
-        if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
-            own = nll_oracle(oracle, held_out)["nll_oracle"]
-            found["nll_oracle"] = replace(found["nll_oracle"], real=own)
+    exponents = [0.0] if discriminator is None else settings.exponents
+    for exponent, temperature in product(exponents, settings.temperatures):
+        judging = (discriminator, exponent) if exponent else None
+        samples, drawn_texts, density = _draw(generator, held_out, count, length, temperature, settings, judging)
+        residual = density if isinstance(density, Residual) else None
+        drawn = f"temperature:{temperature:g}{'' if residual is None else residual.setting}"
+        drawn += f"|max_new_tokens:{length}{prompts_setting(held_out)}"
+        found, told = _likelihoods(generator, density, samples, given, (settings.seed, temperature, length))
+        mixed = settings.sweeps and oracle is not None
+        component = _component(generator, density, temperature, found, held_out) if mixed else None
         measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
-        evaluation.notes = notes + evaluation.notes
-        points.append(Point(generator.name, temperature, evaluation))
+        evaluation.notes = notes + told + evaluation.notes
+        name = f"{generator.name} exponent {exponent:g}" if exponent else generator.name
+        points.append(Point(name, temperature, evaluation, component))
     return points
+
+
+def _draw(
+    generator: loading.LoadedGenerator,
+    held_out: Samples,
+    count: int,
+    length: int,
+    temperature: float,
+    settings: SuiteSettings,
+    judging: tuple[PreTrainedModel, float] | None,
+) -> tuple[Samples, list[str], PreTrainedModel | Residual]:
+    """Samples as ids and as texts, and what has their density; `judging` is a discriminator and an exponent."""
+    drawn = (count, length, temperature, settings.seed)
+    if judging is None:
+        return *loading.draw_samples(generator, held_out, *drawn), generator.model
+    discriminator, exponent = judging
+    return draw_residual(generator, discriminator, held_out, *drawn, exponent, settings.proposals)
+
+
+def _likelihoods(
+    generator: loading.LoadedGenerator,
+    density: PreTrainedModel | Residual,
+    samples: Samples,
+    given: dict[str, Any],
+    signed: tuple[int, float, int],
+) -> tuple[dict[str, Result], list[str]]:
+    """Likelihoods under what drew the samples, and notes; `signed` are seed, temperature and length."""
+    notes = []
+    held_out, oracle = given["held_out"], given["oracle"]
+    if isinstance(density, Residual):
+        notes.append(density.note)
+        if density.prompts > 1:
+            if given["train"] is not None:
+                notes.append("not measured: nll_gen, which needs log Z of the training prompts")
+            if density.prompts < held_out.batch_size:
+                notes.append(f"nll_test is that of the first {density.prompts} references, whose prompts have a log Z")
+            given = given | {"train": None, "held_out": held_out.select(slice(density.prompts))}
+    given = given | {"samples": samples, "generator": density}
+    seed, temperature, length = signed
+    with loading.tempered(generator.model, temperature):
+        found = measure_likelihoods(LIKELIHOODS, seed, temperature, length, generator.tokenizer, **given)
+    if isinstance(density, Residual):
+        found |= density.results(given["held_out"], found["nll_test_sequence"].signature)
+    if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
+        own = nll_oracle(oracle, held_out)["nll_oracle"]
+        found["nll_oracle"] = replace(found["nll_oracle"], real=own)
+    return found, notes
+
+
+def _component(
+    generator: loading.LoadedGenerator,
+    density: PreTrainedModel | Residual,
+    temperature: float,
+    found: dict[str, Result],
+    held_out: Samples,
+) -> Component:
+    """What a mixture of temperatures needs to know of this one."""
+    counted = held_out.mask & ~unwritable(density, held_out)
+    with loading.tempered(generator.model, temperature):
+        logs = logprobs(density, held_out, counted).cpu().numpy()
+    nats, per_token = found["nll_oracle_sequence"].value, found["nll_oracle"].value
+    return Component(temperature, logs, float(counted.sum(dim=1).double().mean()), nats, nats / per_token)
 
 
 def _held_out(
@@ -152,12 +228,13 @@ def write_evaluation(points: Sequence[Point], output: Path, settings: Mapping[st
     """
     if len(points) == 1:
         return write_report(points[0].evaluation, output, f"Evaluation of {points[0].model}", settings)
+    note_envelope(points)
     write_sweep(points, output)
     found = [{"model": p.model, "temperature": p.temperature} | p.evaluation.to_dict() for p in points]
     content = {"points": found, "settings": dict(settings)}
     write_json(output / "metrics.json", content)
     for point in points:
-        name = f"{point.model}_temperature_{point.temperature:g}".replace("/", "_")
+        name = f"{point.model}_temperature_{point.temperature:g}".replace("/", "_").replace(" ", "_")
         title = f"Evaluation of {point.model} at temperature {point.temperature:g}"
         write_report(point.evaluation, output / name, title, settings)
     return content
@@ -192,10 +269,20 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
         arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
-        points += evaluate_generator(generator, arguments, references, train, oracle, prompts)
+        judge = load_judge(arguments, path, generator)
+        points += evaluate_generator(generator, arguments, references, train, oracle, prompts, judge)
     for point in points:
         point.evaluation.notes[:0] = notes
     return write_evaluation(points, output, asdict(arguments))
+
+
+def load_judge(
+    arguments: EvaluationArguments, model: str, generator: loading.LoadedGenerator
+) -> PreTrainedModel | None:
+    """The discriminator that the arguments name, `own` being that of the run at `model`; `None` if they name none."""
+    if arguments.discriminator is None:
+        return None
+    return loading.load_discriminator(model if arguments.discriminator == OWN else arguments.discriminator, generator)
 
 
 def _evaluate_file(
@@ -223,11 +310,12 @@ def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[l
     Raises:
         UserError: as `read_lines`, or if there are not as many prompts as references.
     """
-    if not arguments.references or not arguments.prompts:
+    continued = arguments.prompts or (arguments.prompt_column and arguments.references)
+    if not arguments.references or not continued:
         references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
         return references, None
     references = read_lines(arguments.references, "references", notes, arguments, blank=True)
-    prompts = read_lines(arguments.prompts, "prompts", notes, blank=True)
+    prompts = _read(read_prompts, continued, arguments.prompt_column, arguments)
     if len(prompts) != len(references):
         problem = f"{len(prompts)} lines of prompts for {len(references)} of references"
         raise UserError(problem, "one prompt for each reference, in the same line", "check both files")
@@ -252,7 +340,7 @@ def _distinct_names(paths: Iterable[str]) -> list[str]:
 
 
 def read_lines(
-    path: str, what: str, notes: list[str], settings: EvaluationArguments | None = None, blank: bool = False
+    path: str, what: str, notes: list[str], settings: EvaluationArguments, blank: bool = False
 ) -> list[str]:
     """The texts of a file of any kind that training reads.
 
@@ -260,16 +348,28 @@ def read_lines(
         path: the file.
         what: what the texts are, for messages.
         notes: what is left out is added to these.
-        settings: how the file is written, and the column with the text; by default as `read_texts` has it.
+        settings: how the file is written, and the column with the text.
         blank: keep empty texts (an empty sample is a sample; an empty reference is a mistake in a file).
 
     Raises:
         UserError: no such file, one that cannot be read for certain, or no text in it.
     """
-    lines = read_texts(path, None if settings is None else settings.text_column, settings)
+    lines = _read(read_texts, path, settings.text_column, settings)
     kept = lines if blank else [line for line in lines if line.strip()]
     if not kept:
         raise UserError(f"{what}={path!r} has no text in it", "at least one text", "check the file")
     if dropped := len(lines) - len(kept):
         notes.append(f"{dropped} empty lines of {what} were left out")
     return kept
+
+
+def _read(
+    reader: Callable[[str, str | None, FileFormat], list[str]],
+    path: str,
+    column: str | None,
+    settings: EvaluationArguments,
+) -> list[str]:
+    """What a file holds; settings of tables are for those of an evaluation's files that are tables."""
+    kind = file_kind(find_files(path)[0])
+    form = settings if kind in SEPARATORS else FileFormat(encoding=settings.encoding)
+    return reader(path, None if kind == "text" else column, form)

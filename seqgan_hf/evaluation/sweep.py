@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from .envelope import Component, Mixture, better, envelope
 from .record import Estimate
 from .report import REAL_COLOR
 from .suite import Evaluation
@@ -37,11 +38,38 @@ class Point:
     model: str
     temperature: float
     evaluation: Evaluation
+    component: Component | None = None  # of a mixture of temperatures, where there is an oracle
+
+
+def first_envelope(points: Sequence[Point]) -> list[Mixture]:
+    """What a coin between two temperatures of the first generator can do; empty without an oracle or temperatures."""
+    return envelope([p.component for p in points if p.model == points[0].model and p.component is not None])
+
+
+def note_envelope(points: Sequence[Point]) -> None:
+    """Notes at the points of other generators that a coin between two temperatures of the first one betters."""
+    if not (curve := first_envelope(points)):
+        return
+    for point in (p for p in points if p.model != points[0].model):
+        values = [point.evaluation.results[name].value for name in ("nll_test", "nll_oracle")]
+        if (coin := better(curve, *values)) is None:
+            told = f"no coin between two temperatures of {points[0].model} is better in both NLL_test and NLL_oracle"
+        else:
+            told = f"inside the envelope of {points[0].model}: temperature {coin.temperature:g} with probability "
+            told += f"{coin.weight:.2g}, else {coin.other:g}, has NLL_test {coin.nll_test:.3f} and NLL_oracle "
+            told += f"{coin.nll_oracle:.3f}"
+        point.evaluation.notes.append(told)
 
 
 def write_sweep(points: Sequence[Point], output: Path) -> None:
-    """Write `sweep.csv` (one row for each value of a point, then real text's) and `sweep.png`."""
+    """Write `sweep.csv` (one row for each value of a point, then real text's) and `sweep.png`.
+
+    Where there is an oracle, `envelope.csv` holds what a coin between two temperatures of the first generator can do.
+    """
     output.mkdir(parents=True, exist_ok=True)
+    if curve := first_envelope(points):
+        with (output / "envelope.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([Mixture._fields, *curve])
     with (output / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "temperature", "metric", "value", "low", "high", "signature"])
@@ -78,13 +106,17 @@ def draw_sweep(points: Sequence[Point]) -> Figure | None:
             style: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 7, "color": color}
             for point, *place in zip(curve, xs, ys, strict=True):
                 axes.annotate(f"{point.temperature:g}", place, **style)
+        if (x, y) == ("nll_test", "nll_oracle") and (coins := first_envelope(points)):
+            label = f"coin between two temperatures of {models[0]}"
+            axes.plot([c.nll_test for c in coins], [c.nll_oracle for c in coins], "--", color=COLORS[0], label=label)
+            axes.legend(frameon=False, fontsize=8)
         real_x, real_y = measured[x].real, measured[y].real
         if real_x is not None and real_y is not None:
             axes.plot(real_x.value, sign * real_y.value, "*", color=REAL_COLOR, ms=14, label="real text")
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(alpha=0.3)
-        axes.margins(0.12)
-    every_axes[0].legend(frameon=False)
-    title = "Numbers are temperatures. Lower left is better; better than real text is mode seeking"
-    figure.suptitle(title, fontsize=11)
+        axes.margins(0.12, 0.2)  # room for the legend
+    every_axes[0].legend(frameon=False, fontsize=8)
+    lines = ("Numbers are temperatures. Lower left is better;", "better than real text is mode seeking")
+    figure.suptitle(("\n" if len(panels) == 1 else " ").join(lines), fontsize=11)
     return figure

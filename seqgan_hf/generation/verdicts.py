@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..samples import BoolTensor, LongTensor, Samples
 from .memory import in_parts
 from .modes import evaluating
+from .vocabulary import token_embeddings
 
 
 # Tokens that are rewarded in one forward pass when the caller sets no limit: 4,096 sequences of the paper's length.
@@ -31,17 +32,22 @@ def judged_tokens(samples: Samples, pad_token_id: int) -> tuple[LongTensor, Bool
         Token ids (B, P-1+T), a mask of the real ones, and the number of condition tokens of each row, at which its
         continuation begins, (B,).
     """
-    if samples.prompt.shape[1] == 1:
-        none = torch.zeros(samples.batch_size, dtype=torch.long, device=samples.ids.device)
-        return samples.ids.masked_fill(~samples.mask, pad_token_id), samples.mask, none
-    mask = samples.attention_mask
-    condition = mask[:, : samples.prompt.shape[1]]
-    start = condition & (condition.cumsum(dim=1) == 1)
-    mask = torch.cat([condition & ~start, samples.mask], dim=1)
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
-    width = mask.shape[1] - 1
-    ids = samples.sequences.masked_fill(~mask, pad_token_id).gather(1, order)[:, :width]
-    return ids, mask.gather(1, order)[:, :width], condition.sum(dim=1) - 1
+    mask, order = _reading_order(samples)
+    ids = samples.sequences.gather(1, order)
+    begin = samples.attention_mask[:, : samples.prompt.shape[1]].sum(dim=1) - 1
+    return ids.masked_fill(~mask, pad_token_id), mask, begin
+
+
+def _reading_order(samples: Samples) -> tuple[BoolTensor, LongTensor]:
+    """What is read of each row of `sequences`: where there is something (B, P-1+T), and from which place."""
+    mask, width = samples.attention_mask, samples.prompt.shape[1]
+    start = mask & (mask.cumsum(dim=1) == 1)
+    mask = mask & ~start
+    if width == 1:
+        places = torch.arange(1, mask.shape[1], device=mask.device)
+        return mask[:, 1:], places.expand_as(mask[:, 1:])
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :-1]
+    return mask.gather(1, order), order
 
 
 def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
@@ -57,9 +63,38 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
         Shape (B,), or (B, T) for a discriminator that judges every token (zero at padding).
 
     Raises:
-        ValueError: for logits of another shape.
+        UserError: for logits of another shape.
     """
-    logits, _, begin = _read(discriminator, samples)
+    outputs, _, begin = _read(discriminator, samples)
+    return _log_odds(discriminator, outputs.logits, samples, begin)
+
+
+def verdicts(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor]:
+    """All that a discriminator says of each sequence, as log-odds of being real; differentiable like `realness`.
+
+    Args:
+        discriminator: any sequence classifier. One that reads a sequence in R representations gives the log-odds of
+            each as `representation_logits` (B, R) beside `logits`, whose log-odds are their mean.
+        samples: B sequences.
+
+    Returns:
+        Log-odds (B, K) and which of them count, (B, K): all (K = R, or 1), or those of real tokens (K = T).
+
+    Raises:
+        UserError: for logits of another shape.
+    """
+    outputs, _, begin = _read(discriminator, samples)
+    values = getattr(outputs, "representation_logits", None)
+    if values is None:
+        values = _log_odds(discriminator, outputs.logits, samples, begin)
+    if outputs.logits.dim() == 3:
+        return values, samples.mask
+    values = values.reshape(samples.batch_size, -1)
+    return values, torch.ones_like(values, dtype=torch.bool)
+
+
+def _log_odds(discriminator: PreTrainedModel, logits: Tensor, samples: Samples, begin: Tensor) -> Tensor:
+    """The log-odds that logits stand for, (B,), or of the continuation's tokens, (B, T)."""
     if logits.dim() == 3 and logits.shape[-1] == 1:
         position = begin[:, None] + torch.arange(samples.ids.shape[1], device=begin.device)
         return logits.squeeze(-1).gather(1, position).masked_fill(~samples.mask, 0.0)
@@ -74,32 +109,52 @@ def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     )
 
 
-def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Tensor, BoolTensor, Tensor]:
-    """The logits of a discriminator, and of what it read the mask and where the continuations begin."""
+def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTensor, Tensor]:
+    """What a discriminator returns, and of what it read the mask and where the continuations begin."""
+    if (reader := getattr(discriminator, "text_reader", None)) is not None:  # see `data.reading`
+        return _read_text(discriminator, reader, samples)
     pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
     ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )
-    return discriminator(**inputs, attention_mask=mask.long()).logits, mask, begin
+    return discriminator(**inputs, attention_mask=mask.long()), mask, begin
+
+
+def _read_text(
+    discriminator: PreTrainedModel, reader: Callable[[Samples], dict[str, Tensor]], samples: Samples
+) -> tuple[Any, BoolTensor, Tensor]:
+    name = type(discriminator).__name__
+    if samples.soft is not None:
+        raise UserError(f"soft samples for {name}, which reads text", "a discriminator that reads ids", "choose one")
+    inputs = reader(samples)
+    outputs = discriminator(**inputs)
+    if outputs.logits.dim() != 2:
+        problem = (
+            f"logits of shape {tuple(outputs.logits.shape)} from {name}, which reads text: its tokens are its own"
+        )
+        raise UserError(problem, "a verdict on the whole text", "choose a sequence classifier")
+    return outputs, inputs["attention_mask"].bool(), torch.zeros_like(samples.lengths)
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-    if samples.prompt.shape[1] != 1:
-        raise UserError(f"soft samples with prompts of {samples.prompt.shape[1]} tokens", "the start token only")
-    embeddings: Any = discriminator.get_input_embeddings()
-    return samples.soft @ embeddings.weight
+    """Embeddings of the condition and mixtures of them for the soft tokens, in the order of `judged_tokens`."""
+    mask, order = _reading_order(samples)
+    weight = token_embeddings(discriminator, padded=not bool(mask.all()))
+    embedded = torch.cat([weight[samples.prompt], samples.soft @ weight], dim=1)
+    return embedded.gather(1, order[..., None].expand(-1, -1, embedded.shape[2]))
 
 
 def class_logits(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     """Logits of a classifier with K + 1 labels, 0 = generated and k = real of class k, differentiable, (B, K + 1)."""
-    return _read(discriminator, samples)[0]
+    return _read(discriminator, samples)[0].logits
 
 
 def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     """What the discriminator's last linear layer reads of each sequence, differentiable, shape (B, F).
 
-    Of a layer that is applied to every token, what it reads at the last one.
+    Of a layer that is applied to every token, what it reads at the last one; of one that is applied to every
+    representation, the mean.
 
     Raises:
         UserError: the logits are not those of a linear layer.
@@ -110,13 +165,15 @@ def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     heads = [layer for layer in linear if layer.out_features in labels]
     hooks = [head.register_forward_pre_hook(lambda head, inputs: found.append(inputs[0])) for head in heads]
     try:
-        _, mask, _ = _read(discriminator, samples)
+        outputs, mask, _ = _read(discriminator, samples)
     finally:
         for hook in hooks:
             hook.remove()
     if not found:
         problem = f"{type(discriminator).__name__} has no linear layer of {labels[0]} labels"
         raise UserError(problem, "a classifier whose logits are a linear layer", "choose another discriminator")
+    if hasattr(outputs, "representation_logits"):
+        return found[-1].mean(dim=1)
     last = mask.sum(dim=1) - 1
     return found[-1] if found[-1].dim() == 2 else found[-1][torch.arange(len(last), device=last.device), last]
 

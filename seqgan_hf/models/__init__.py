@@ -4,6 +4,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from .modeling_cnn_discriminator import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
 from .modeling_leak_generator import LeakGeneratorConfig, LeakGeneratorForCausalLM, LeakGeneratorModel
+from .modeling_relational_memory import (
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
+    RelationalMemoryModel,
+)
+from .modeling_relgan_discriminator import RelGANDiscriminatorConfig, RelGANDiscriminatorForSequenceClassification
 from .modeling_rnn_discriminator import RNNDiscriminatorConfig, RNNDiscriminatorForSequenceClassification
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM, RNNGeneratorModel
 
@@ -19,6 +25,11 @@ __all__ = [
     "RNNGeneratorConfig",
     "RNNGeneratorForCausalLM",
     "RNNGeneratorModel",
+    "RelGANDiscriminatorConfig",
+    "RelGANDiscriminatorForSequenceClassification",
+    "RelationalMemoryConfig",
+    "RelationalMemoryForCausalLM",
+    "RelationalMemoryModel",
 ]
 
 for _config, _auto, _model in (
@@ -26,7 +37,10 @@ for _config, _auto, _model in (
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
     (LeakGeneratorConfig, AutoModel, LeakGeneratorModel),
     (LeakGeneratorConfig, AutoModelForCausalLM, LeakGeneratorForCausalLM),
+    (RelationalMemoryConfig, AutoModel, RelationalMemoryModel),
+    (RelationalMemoryConfig, AutoModelForCausalLM, RelationalMemoryForCausalLM),
     (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),
+    (RelGANDiscriminatorConfig, AutoModelForSequenceClassification, RelGANDiscriminatorForSequenceClassification),
     (RNNDiscriminatorConfig, AutoModelForSequenceClassification, RNNDiscriminatorForSequenceClassification),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)

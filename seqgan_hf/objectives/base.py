@@ -105,9 +105,11 @@ class Models:
         self.generator, self.discriminator, self.tokenizer = generator, discriminator, tokenizer
         self._declared = dict(copies or {})
         for name, copied in self._declared.items():
-            if copied.decay is not None and not 0 <= copied.decay < 1:
+            if not isinstance(copied, Copy):
+                raise UserError(f"{copied!r:.80} for the copy {name!r}", "a `Copy`", "declare `Copy()`, for example")
+            if not isinstance(copied.decay, float | int | None) or not 0 <= (copied.decay or 0) < 1:
                 raise UserError(
-                    f"Copy(decay={copied.decay}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
+                    f"Copy(decay={copied.decay!r}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
                 )
             if name in ("generator", "discriminator") or not name.isidentifier():
                 expected = "a name of letters and digits that no player has"
@@ -121,7 +123,9 @@ class Models:
         """Make the copies that are not there yet, without dropout."""
         for name in self._declared:
             if name not in self._copies:
-                self._copies[name] = copy.deepcopy(self.generator).requires_grad_(False)
+                # what is never trained is shared: of a generator with an adapter, the adapter alone is there twice
+                fixed = {id(p): p for p in self.generator.parameters() if not p.requires_grad}
+                self._copies[name] = copy.deepcopy(self.generator, fixed).requires_grad_(False)
                 train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @torch.no_grad()
@@ -129,7 +133,9 @@ class Models:
         """Move the averaged copies towards the generator, which just stepped."""
         for name, model in self._copies.items():
             if (decay := self._declared[name].decay) is not None:
-                get_ema_multi_avg_fn(decay)(list(model.parameters()), list(self.generator.parameters()), None)
+                both = zip(model.parameters(), self.generator.parameters(), strict=True)
+                followed, own = zip(*((mine, its) for mine, its in both if mine is not its), strict=True)
+                get_ema_multi_avg_fn(decay)(list(followed), list(own), None)
 
     @torch.no_grad()
     def refresh(self, name: str) -> None:
@@ -260,17 +266,22 @@ class Objective(ABC):
         """Cross-entropy of telling real from generated sequences: -E_real log D - E_G log(1 - D) (SeqGAN, eq. 5).
 
         The two expectations are averaged, not summed. A discriminator with a method `regularization` has its result
-        added. Sequences of both kinds go through the model together.
+        added. Sequences of both kinds go through the model together, unless the generated ones are soft.
 
         Args:
             models: the discriminator in train mode; the parameters of the generator are frozen meanwhile.
             real: a batch of training sequences.
             fake: as many rows of what `fakes` drew; fewer in the last batch, unless the objective is `paired`.
         """
-        both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
-        scores = realness(models.discriminator, both).float()
-        counted = both.mask if scores.dim() == 2 else torch.ones_like(scores, dtype=torch.bool)
-        (of_real, of_fake), (real_counted, fake_counted) = scores.split(sizes), counted.split(sizes)
+        if fake.soft is None:
+            both, sizes = Samples.concatenate([real.uncredited, fake.uncredited]), [real.batch_size, fake.batch_size]
+            of_real, of_fake = realness(models.discriminator, both).float().split(sizes)
+            real_counted, fake_counted = both.mask.split(sizes)
+        else:  # soft tokens are not joined with ids
+            of_real, of_fake = (realness(models.discriminator, part).float() for part in (real, fake))
+            real_counted, fake_counted = real.mask, fake.mask
+        if of_real.dim() == 1:
+            real_counted, fake_counted = torch.ones_like(of_real).bool(), torch.ones_like(of_fake).bool()
         # -log sigmoid(s) = softplus(-s) and -log(1 - sigmoid(s)) = softplus(s)
         loss = (shared_mean(F.softplus(-of_real), real_counted) + shared_mean(F.softplus(of_fake), fake_counted)) / 2
         with torch.no_grad():

@@ -240,7 +240,8 @@ def _introduction(summary: dict) -> str:
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:
     code = ", trust_remote_code=True" if summary["generator"]["carries_code"] else ""
-    prompt = json.dumps(summary["data"]["prompt"].replace("`", "'"), ensure_ascii=False)
+    # runs of before this was recorded have none
+    prompt = json.dumps(summary["data"].get("prompt", "").replace("`", "'"), ensure_ascii=False)
     text = f"""## Use
 
 ```python

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..data.network import never_connected
 from ..errors import HubError
 from .card import PICTURE, discriminator_card, model_card, samples_file
 from .folder import RunFolder
@@ -220,7 +220,7 @@ def _retrying(repo_id: str, request: Callable[..., Answer], first: bool = False,
             return request(repo_id, **options)
         except BROKEN as error:
             status, why = _status(error), (str(error).strip() or type(error).__name__).splitlines()[0]
-            if isinstance(error, OfflineModeIsEnabled) or (first and attempt and _never_connected(error)):
+            if isinstance(error, OfflineModeIsEnabled) or (first and attempt and never_connected(error)):
                 fix = "connect to the network, or unset HF_HUB_OFFLINE where it is set, and push again"
                 raise HubError(f"the Hub cannot be reached ({why.rstrip('.')})", None, fix) from error
             if wait is None or status not in (None, *PASSING):
@@ -228,13 +228,6 @@ def _retrying(repo_id: str, request: Callable[..., Answer], first: bool = False,
             logger.warning("The Hub failed (%s); trying again in %g s", why, wait)
             time.sleep(wait)
     raise AssertionError("unreachable")
-
-
-def _never_connected(error: BaseException | None) -> bool:
-    """Whether there is no network, no such host, or nobody who answers at its address."""
-    while error is not None and not isinstance(error, (socket.gaierror, ConnectionRefusedError)):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -13,6 +13,8 @@ from transformers.training_args import OptimizerNames
 
 from ..errors import UserError
 
+
+Scheduler = Literal["constant", "linear", "cosine"]
 
 # Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
 SUPPORTED_FIELDS = frozenset(
@@ -27,6 +29,7 @@ REMEDIES = {
     "learning_rate": "set pretrain_learning_rate, generator_learning_rate or discriminator_learning_rate",
     "max_grad_norm": "set pretrain_max_grad_norm, generator_max_grad_norm or discriminator_max_grad_norm",
     "num_train_epochs": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
+    "lr_scheduler_type": "set pretrain_lr_scheduler, generator_lr_scheduler or discriminator_lr_scheduler",
     "max_steps": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
     "eval_steps": "set eval_epochs and eval_rounds",
     "eval_strategy": "set eval_epochs and eval_rounds",
@@ -54,6 +57,15 @@ class AdversarialTrainingArguments(TrainingArguments):
         pretrain_learning_rate: of the generator under maximum likelihood.
         generator_learning_rate: of the generator in adversarial training; its optimizer is a separate one.
         discriminator_learning_rate: of the discriminator.
+        discriminator_trunk_learning_rate: of what is below the discriminator's head (a pretrained encoder); by default
+            the same as of the head.
+        pretrain_lr_scheduler: how that of maximum likelihood changes over its epochs: `constant`, or `linear` or
+            `cosine` down to 0.
+        generator_lr_scheduler: the generator's over the rounds, likewise.
+        discriminator_lr_scheduler: the discriminator's over its d-steps, those of its pretraining included.
+        discriminator_share: this share of the training sequences is shown to the discriminator only, and the
+            generator learns from the others only. A discriminator that shares its text with a generator that knows it
+            by heart takes what is likely for real.
         pretrain_max_grad_norm: clips the generator's gradient under maximum likelihood; 0 does not clip.
         generator_max_grad_norm: clips it in adversarial training; 0 does not clip. The paper's code clips the sum over
             its 64 sequences at 5, which is 5/64 for the mean over sequences that is used here.
@@ -102,6 +114,11 @@ class AdversarialTrainingArguments(TrainingArguments):
     pretrain_learning_rate: float = 0.01
     generator_learning_rate: float = 0.01
     discriminator_learning_rate: float = 1e-4
+    discriminator_trunk_learning_rate: float | None = None
+    pretrain_lr_scheduler: Scheduler = "constant"
+    generator_lr_scheduler: Scheduler = "constant"
+    discriminator_lr_scheduler: Scheduler = "constant"
+    discriminator_share: float = 0.0
     pretrain_max_grad_norm: float = 5.0
     generator_max_grad_norm: float = 5.0 / 64
     discriminator_max_grad_norm: float = 0.0
@@ -122,6 +139,9 @@ class AdversarialTrainingArguments(TrainingArguments):
     def __post_init__(self):
         self._refuse_unsupported()
         self._check_ranges()
+        for name in ("pretrain_lr_scheduler", "generator_lr_scheduler", "discriminator_lr_scheduler"):
+            if getattr(self, name) not in get_args(Scheduler):
+                raise UserError(f"{name}={getattr(self, name)!r}", f"one of {', '.join(get_args(Scheduler))}")
         if not self.output_dir:
             raise UserError(f"output_dir={self.output_dir!r}", "a folder for the run", "set `training.output_dir`")
         if self.load_best_model_at_end and self.metric_for_best_model is None:
@@ -180,6 +200,8 @@ class AdversarialTrainingArguments(TrainingArguments):
                 "at least 1, or nothing",
             ),
             ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
+            ("discriminator_trunk_learning_rate", lambda value: value is None or value > 0, "a positive number"),
+            ("discriminator_share", lambda value: 0 <= value < 1, "a share, from 0 to below 1"),
             ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
             ("seed", lambda value: 0 <= value < 2**32, "a number from 0 to 2**32 - 1"),
         ):

@@ -80,6 +80,14 @@ class InMemoryData(TrainingData):
     def __len__(self) -> int:
         return self.samples.batch_size
 
+    def parted(self, seed: tuple[int, ...], share: float) -> tuple[InMemoryData, InMemoryData]:
+        """Two corpora that have no row in common: at random without, and with, this share of the rows."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seeded(seed)))
+        parts = order.split([len(self) - (size := round(share * len(self))), size])
+        place = (self.device, self.process_index, self.num_processes)
+        first, second = (InMemoryData(self.samples.select(r.to(self.samples.ids.device)), *place) for r in parts)
+        return first, second
+
     @property
     def conditional(self) -> bool:
         return self.samples.prompt.shape[1] > 1

@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.reading import text_reader
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
 from ..runs.folder import writable
@@ -127,6 +128,8 @@ class Checkpoints:
                 model.save_pretrained(writer.aside / name)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(writer.aside / "generator")
+            if (reader := text_reader(self.models.discriminator)) is not None:
+                reader.tokenizer.save_pretrained(writer.aside / "discriminator")
             torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
 
     def _write_own(self, writer: CheckpointWriter) -> None:
@@ -164,7 +167,7 @@ class Checkpoints:
             session.say("%s", alone)
 
     def find(self) -> Path:
-        """The checkpoint that `resume_from_checkpoint` names, or the newest whole one.
+        """The checkpoint that `resume_from_checkpoint` names, or the newest complete one.
 
         Raises:
             RunFolderError: there is none, or it is damaged.
@@ -175,7 +178,7 @@ class Checkpoints:
             if (broken := fault(path)) is None:
                 return path
             problem = f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})"
-            raise RunFolderError(problem, fix="give the folder of another one, or `true` for the newest whole one")
+            raise RunFolderError(problem, fix="name another one, or `true` for the newest complete one")
         for path in reversed(checkpoints(folder)):
             if (broken := fault(path)) is None:
                 return path

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..data.reading import text_reader
 from ..errors import DataError, UserError
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
@@ -21,8 +22,11 @@ def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
     """The start and the padding token of a generator; there is none of the latter for sequences of fixed length.
 
     Raises:
-        UserError: it has no start token.
+        UserError: it has no start token, or is no model of transformers, but wraps one.
     """
+    if not isinstance(generator, PreTrainedModel):
+        fix = "add an adapter of peft to the model itself, `model.add_adapter(lora)`, instead of wrapping it"
+        raise UserError(f"a generator of the class {type(generator).__name__}", "a PreTrainedModel", fix)
     config = generator.config
     if config.bos_token_id is None:
         raise UserError("the generator has no `bos_token_id`", "a start token", "set it in its config")
@@ -37,6 +41,13 @@ def check_enough_data(data: TrainingData, batch_size: int) -> None:
         raise DataError(f"{len(data)} training sequences", expected, "give more, or set a smaller batch")
 
 
+def check_share(data: TrainingData) -> InMemoryData:
+    """Raise a UserError where rows cannot be divided between the players, as in a stream."""
+    if not isinstance(data, InMemoryData):
+        raise UserError("discriminator_share of streamed data", "a corpus in memory", "leave one of them out")
+    return data
+
+
 def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> None:
     """Whether both players know all tokens and positions of the data, and can learn.
 
@@ -47,7 +58,8 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
     if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
         problem, fix = f"token id {largest} in the training data", "set a larger `generator.config.vocab_size`"
         raise UserError(problem, f"ids below {vocab_size}", fix)
-    if models.discriminator is not None:
+    readers = {"discriminator"} if text_reader(models.discriminator) else set[str]()
+    if models.discriminator is not None and not readers:
         embeddings: Any = models.discriminator.get_input_embeddings()
         if (known := len(embeddings.weight)) < vocab_size:
             fix = "set `discriminator.config.vocab_size`"
@@ -60,14 +72,20 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
                 vocab_size,
             )
     for name, model in models.players().items():
-        _check_length(model, name, data, max_new_tokens)
+        if name not in readers:  # which cut what is too long, by tokens of their own
+            _check_length(model, name, data, max_new_tokens)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             problem, fix = f"all parameters of the {name} are frozen", "set `requires_grad` of those that shall learn"
             raise UserError(problem, fix=fix)
 
 
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
-    """Raise a UserError where rows that should answer each other are not equally many."""
+    """Raise a UserError where nothing is drawn, or rows that should answer each other are not equally many."""
+    if not isinstance(fakes, Samples) or not fakes.batch_size:
+        problem = (
+            f"{type(objective).__name__}.fakes gave {'no row' if isinstance(fakes, Samples) else repr(fakes)[:80]}"
+        )
+        raise UserError(problem, f"`Samples` of 1 row or more, here for {prompts.batch_size} prompts", "return some")
     if objective.paired and fakes.batch_size != prompts.batch_size:
         problem = f"{type(objective).__name__}.fakes gave {fakes.batch_size} rows for {prompts.batch_size} prompts"
         expected = "one row each, as the objective is `paired`"

@@ -12,6 +12,7 @@ from ..data.lines import one_line
 from ..data.tokenization import decode
 from ..evaluation.base import Evaluator
 from ..evaluation.record import Estimate
+from ..evaluation.verdicts import HeldOutVerdicts
 from ..generation.modes import evaluating
 from ..generation.sampling import sample
 from ..objectives import Models
@@ -89,9 +90,11 @@ class Evaluation:
     def _measure(self, samples: Samples) -> dict[str, Estimate]:
         """All results. Evaluators are shared out among the processes: each sees all samples."""
         accelerator, generator, found = self.session.accelerator, self.models.generator, []
+        untrained = HeldOutVerdicts if self.units.discriminator_steps == 0 else ()
         with evaluating(generator):
             for index, evaluator in enumerate(self.evaluators):
-                if index % accelerator.num_processes == accelerator.process_index:
+                mine = index % accelerator.num_processes == accelerator.process_index
+                if mine and not isinstance(evaluator, untrained):
                     found.append((index, evaluator.evaluate(generator, samples, self.session.args.seed)))
         found = sorted(gather_object(found), key=lambda pair: pair[0])
         return {name: result for _, results in found for name, result in results.items()}

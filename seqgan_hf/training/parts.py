@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
 from ..objectives import Models, Objective
+from ..objectives.base import Phase
 from .batches import TrainingData
 from .best import Best
 from .callbacks import CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
@@ -45,6 +46,7 @@ class Parts:
         max_new_tokens: int,
         callbacks: Sequence[TrainerCallback],
     ):
+        self.session = session
         args, generator, discriminator = session.args, models.generator, models.discriminator
         self.progress, self.best = Progress(session), Best(session)
         self.units = Units(session, self.progress)
@@ -62,7 +64,8 @@ class Parts:
         }
         if discriminator is not None:
             rate, norm = args.discriminator_learning_rate, args.discriminator_max_grad_norm
-            self.players["discriminator"] = Player("discriminator", discriminator, rate, norm, *own)
+            trunk = args.discriminator_trunk_learning_rate
+            self.players["discriminator"] = Player("discriminator", discriminator, rate, norm, *own, trunk)
         collapse = CollapseWarnings()
         shared: dict[str, Part] = {**self.players, "units": self.units, "evaluation": self.evaluation}
         shared["collapse"] = collapse
@@ -78,3 +81,19 @@ class Parts:
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]
         watching += [self.push] if args.push_to_hub else []
         session.watch(watching, generator, tokenizer, self.players["generator"].optimizer)
+
+    def anneal(self, phase: Phase, totals: dict[str, int]) -> None:
+        """Set the learning rates of a unit that begins, by how much of a player's training is done.
+
+        Args:
+            totals: epochs, rounds and d-steps of the whole run.
+        """
+        args, done = self.session.args, self.units.done
+        epochs, rounds, steps = (totals[name] for name in ("pretrain_generator", "adversarial", "discriminator_steps"))
+        if phase == "pretrain_generator":
+            self.players["pretrained"].anneal(args.pretrain_lr_scheduler, done[phase] / epochs)
+        elif phase == "adversarial":
+            self.players["generator"].anneal(args.generator_lr_scheduler, done[phase] / rounds)
+        if "discriminator" in self.players and phase != "pretrain_generator":
+            part = self.units.discriminator_steps / max(1, steps)
+            self.players["discriminator"].anneal(args.discriminator_lr_scheduler, part)

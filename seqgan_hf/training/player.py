@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..errors import TrainingError
 from ..objectives import Loss
+from .arguments import Scheduler
 from .checkpoint import way_back
 from .processes import average_gradients
 from .progress import Progress
@@ -26,6 +28,7 @@ class Player:
         name: `generator` or `discriminator`, for logs.
         max_norm: the total norm that gradients are clipped to; 0 does not clip.
         progress: where metrics go.
+        trunk_learning_rate: of all parameters below the model's head, where it is another than the head's.
     """
 
     def __init__(
@@ -36,16 +39,33 @@ class Player:
         max_norm: float,
         session: Session,
         progress: Progress,
+        trunk_learning_rate: float | None = None,
     ):
         self.name, self.model, self.max_norm = name, model, max_norm
         self.session, self.progress = session, progress
         kind, options = Trainer.get_optimizer_cls_and_kwargs(session.args, model)
         options["lr"] = learning_rate
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parameters: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if trunk_learning_rate is not None:
+            trunk = {id(parameter) for parameter in model.base_model.parameters()}
+            below = [parameter for parameter in parameters if id(parameter) in trunk]
+            head = [parameter for parameter in parameters if id(parameter) not in trunk]
+            parameters = [{"params": head}, {"params": below, "lr": trunk_learning_rate}]
         optimizer = kind(parameters, weight_decay=session.args.weight_decay, **options)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         self.optimizer = session.accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.bad_steps = 0  # in a row
         self._weights: list[Tensor | float] = []  # of the batches of a step
+
+    def anneal(self, scheduler: Scheduler, done: float) -> None:
+        """Set the learning rates for what comes when this share of the player's units is done.
+
+        Args:
+            scheduler: `constant`; `linear` falls to 0, `cosine` too, along a half wave.
+        """
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[scheduler]
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     def backward(self, loss: Loss) -> None:
         """Add a batch to the gradient of the step; batches count by their weights, relative to the first one's."""

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data import decode_ids
+from ..data.reading import text_reader
 from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.loading import conditions
 from ..generation.vocabulary import special_tokens, vocabulary_size
@@ -49,7 +50,9 @@ def _save_tokenizers(
 ) -> None:
     tokenizer.save_pretrained(session.folder.generator)
     own: PreTrainedTokenizerBase | None = tokenizer
-    if objective.adversary == "classifier":
+    if (reader := text_reader(models.discriminator)) is not None:
+        own = reader.tokenizer
+    elif objective.adversary == "classifier":
         eos, _ = special_tokens(models.generator)
         own = classifier_tokenizer(tokenizer, eos[0] if eos else None)
     if own is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.tokenization import special_token_ids
+from ..data.tokenization import blank_token_ids, special_token_ids
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from .batches import InMemoryData, TrainingData
 
@@ -20,17 +20,19 @@ def suppress_special_tokens(
 ) -> None:
     """Keep language models from special tokens, and from ids without a name, that no training sequence holds.
 
-    Start, padding and unknown token, each unless the data hold it; the end token is never among them. They become
-    `generation_config.suppress_tokens`, which is saved with a model and which `generate` of transformers follows, too.
-    Of a stream only start and padding token are known not to stand in its sequences (see `Corpus`).
+    Start, padding and unknown token and those of blanks, each unless the data hold it; the end token is never among
+    them. They become `generation_config.suppress_tokens`, which is saved with a model and which `generate` of
+    transformers follows, too.
+    Of a stream only start and padding token and those of blanks are known not to stand in its sequences.
     """
+    blanks = set(blank_token_ids(tokenizer))
     for model in models:
         if not model.can_generate():
             continue
         size, ends = vocabulary_size(model), special_tokens(model)[0]
-        special = {token_id for token_id in special_token_ids(tokenizer) if token_id < size}
+        special = {token_id for token_id in special_token_ids(tokenizer) | blanks if token_id < size}
         if not isinstance(data, InMemoryData):
-            special &= {tokenizer.bos_token_id, tokenizer.pad_token_id}
+            special &= {tokenizer.bos_token_id, tokenizer.pad_token_id} | blanks
         if size > len(tokenizer):
             special |= set(range(size)).difference(tokenizer.get_vocab().values())
         suppressed = sorted(special - held_tokens(data, size) - set(ends))

@@ -15,24 +15,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.record import Estimate
+from ..evaluation.verdicts import HeldOutVerdicts
 from ..generation.modes import train_without_dropout
 from ..objectives import MLE, Models, Objective, Turn
 from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
-from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining
+from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining, check_share
+from .evaluation import EVALUATION
 from .parts import Parts
 from .player import Player
 from .processes import share_weights, together
 from .results import save_results
-from .schedule import schedule
+from .schedule import schedule, totals
 from .session import Session
 from .suppression import suppress_special_tokens
 
 
 # Streams of random numbers that are drawn from one seed and must not repeat each other; 4 is that of evaluations.
-PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR = range(4)
+PRETRAIN, FAKES, DISCRIMINATOR, GENERATOR, _, SHARE = range(6)
 
 
 class AdversarialTrainer:
@@ -80,7 +82,12 @@ class AdversarialTrainer:
         (bos, pad), accelerator, device = check_generator(generator), session.accelerator, session.device
         place = (device, accelerator.process_index, accelerator.num_processes)
         self.data, self.max_new_tokens = training_data(train_dataset, bos, pad, args.max_new_tokens, *place)
-        generator.config.conditional = self.data.conditional  # kept with the weights: whoever samples needs prompts
+        self.real = self.data  # what the discriminator is shown as real
+        if args.discriminator_share and objective.adversary:
+            self.data, self.real = check_share(self.data).parted((args.seed, SHARE), args.discriminator_share)
+        kept: Any
+        for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
+            kept.conditional = self.data.conditional  # whoever samples needs prompts
         check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
@@ -97,7 +104,12 @@ class AdversarialTrainer:
         share_weights(accelerator, self.models.named())
         held_out: list[Evaluator] = []
         if eval_dataset is not None:
-            held_out = [HeldOutNLL(as_samples(eval_dataset, bos, pad).to(device), processing_class)]
+            rows = as_samples(eval_dataset, bos, pad).to(device)
+            held_out = [HeldOutNLL(rows, processing_class)]
+            if opponent is not None:
+                rows = rows.select(slice(0, args.eval_samples))
+                seen = self.real.take((args.seed, EVALUATION), rows.batch_size)
+                held_out += [HeldOutVerdicts(self.models, objective, rows, seen)]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
         self.parts = Parts(session, self.models, objectives, self.data, *known)
@@ -123,6 +135,7 @@ class AdversarialTrainer:
     def _take(self, turn: Turn) -> None:
         """Train until so many units of the turn's phase are done."""
         for unit in self.parts.units.of(turn.phase, turn.units):
+            self.parts.anneal(turn.phase, totals(self.turns))
             if turn.phase == "pretrain_generator":
                 self.pretrain_generator(unit)
             elif turn.phase == "pretrain_discriminator":
@@ -187,7 +200,7 @@ class AdversarialTrainer:
                 seed = (self.args.seed, DISCRIMINATOR, index, epoch)
                 # rows that answer each other stand in one order; else real sequences are drawn from all there are
                 paired = self.objective.paired
-                real = prompts.epoch((*seed, 0), half) if paired else self.data.endless((*seed, 1), half)
+                real = prompts.epoch((*seed, 0), half) if paired else self.real.endless((*seed, 1), half)
                 for group in self._groups(zip(fakes.epoch((*seed, 0), half), real, strict=False)):
                     self.session.call("on_step_begin")
                     self.models.discriminator.train()
@@ -201,8 +214,8 @@ class AdversarialTrainer:
 
     def draw_fakes(self, index: int) -> tuple[InMemoryData, InMemoryData]:
         """Training sequences, and what G writes to their prompts: this process's share of `num_fakes` of both."""
-        count, device = self.args.num_fakes or len(self.data), self.session.device
-        prompts = self.data.take((self.args.seed, FAKES, index), -(-count // self.session.accelerator.num_processes))
+        count, device = self.args.num_fakes or len(self.real), self.session.device
+        prompts = self.real.take((self.args.seed, FAKES, index), -(-count // self.session.accelerator.num_processes))
         train_without_dropout(self.models.generator)
         with torch.no_grad(), self.session.accelerator.autocast():
             fakes = self.objective.fakes(self.models, prompts, self.max_new_tokens)

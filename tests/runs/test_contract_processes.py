@@ -9,9 +9,12 @@ import torch
 from transformers import TrainerCallback
 
 from seqgan_hf import objectives
-from seqgan_hf.objectives import CoT, Reinforce, ScratchGAN
+from seqgan_hf.data.reading import read_as_text
+from seqgan_hf.data.tokenization import integer_tokenizer
+from seqgan_hf.objectives import FGAN, CoT, Reinforce, ScratchGAN
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
+from tests.tools.judges import letter_tokenizer
 from tests.tools.objectives import OBJECTIVES, build_opponent
 from tests.tools.small_runs import HALVES, StopAfter, metrics, same, text, weights
 from tests.tools.tiny import BOS, build_discriminator, build_generator
@@ -23,10 +26,10 @@ BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "eval_epochs":
 BRIEF |= {"rounds": 2, "generator_steps": 1, "discriminator_steps": 1, "save_every": 0}
 
 
-def build(folder, objective, opponent, data=None, callbacks=None, **settings) -> AdversarialTrainer:
+def build(folder, objective, opponent, data=None, callbacks=None, kind="lstm", **settings) -> AdversarialTrainer:
     args = AdversarialTrainingArguments(output_dir=str(folder), **(HALVES | BRIEF | settings))
     data = text(48) if data is None else data
-    return AdversarialTrainer(build_generator("lstm"), opponent, objective, args, data, callbacks=callbacks)
+    return AdversarialTrainer(build_generator(kind), opponent, objective, args, data, callbacks=callbacks)
 
 
 # --- The same gradients ----------------------------------------------------------------------------------------------
@@ -97,10 +100,16 @@ def test_two_processes_follow_the_gradient_of_one(tmp_path):
 
 def _every_objective(rank, folder):
     """The weights before and after a run of each."""
-    found = {}
-    for name, row in OBJECTIVES.items():
-        objective = getattr(objectives, name)(**row.settings)
-        trainer = build(folder / name, objective, build_opponent(row.opponents[0]), rounds=1)
+    games = {
+        name: (getattr(objectives, name)(**row.settings), build_opponent(row.opponents[0]))
+        for name, row in OBJECTIVES.items()
+    }
+    found, letters = {}, letter_tokenizer("bert")
+    reader = read_as_text(build_discriminator("bert", len(letters)), letters, integer_tokenizer(13, BOS))
+    games["a judge that reads text"] = FGAN(), reader
+    for name, (objective, opponent) in games.items():
+        kind = OBJECTIVES[name].generators[0] if name in OBJECTIVES else "lstm"
+        trainer = build(folder / name, objective, opponent, kind=kind, rounds=1)
         players = trainer.models.players().values()
         start = [parameter.detach().clone() for model in players for parameter in model.parameters()]
         trainer.train()
@@ -110,7 +119,7 @@ def _every_objective(rank, folder):
 
 def test_every_objective_ends_with_the_same_weights_on_both_processes(tmp_path):
     one, other = on_two(_every_objective, tmp_path)
-    for name in OBJECTIVES:
+    for name in one:
         (start, end), (_, others) = one[name], other[name]
         assert same(end, others), name
         assert not any(torch.equal(old, new) for old, new in zip(start, end, strict=False)), f"{name}: untrained"

@@ -17,6 +17,9 @@ LOG_ODDS = (0.322865, -0.076831, -0.246034)  # of the reward log D / (1 - D)
 ZERO = (0.0, 0.0, 0.0)
 
 
+GENERATORS = ("lstm", "gru", "memory", "gpt2", "llama")
+
+
 class Row(NamedTuple):
     """An objective in the tests.
 
@@ -26,12 +29,14 @@ class Row(NamedTuple):
         gradient: by the logits of the first token, exactly, at the uniform generator with `TableJudge`; `None` where
             another test enumerates it.
         exact: settings under which that gradient holds.
+        generators: kinds of tiny models that it can train.
     """
 
     opponents: tuple[str, ...]
     settings: dict = {}
     gradient: tuple[float, float, float] | None = None
     exact: dict = {}
+    generators: tuple[str, ...] = GENERATORS
 
 
 LAST_ID = "tests.tools.tables.last_ids"
@@ -44,8 +49,14 @@ OBJECTIVES: dict[str, Row] = {
     "RandomReward": Row(NONE),
     "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "DGSAN": Row(NONE, {"snapshot_every": 1}),
+    "JSDGAN": Row(NONE, {"num_sequences": 48}),
+    "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
+    "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
     "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
+    "LeakGAN": Row(("cnn",), {"rollouts": 2, "pretrain_cycles": 1, "likelihood_weight": 0.5}, generators=("leak",)),
+    "LeakPretraining": Row(NONE, generators=("leak",)),
     "PGBLEU": Row(NONE, {"references": 2}),
     "FunctionReward": Row(NONE, {"functions": LAST_ID, "reads": "ids", "baseline": "none"}),
     "ORGAN": Row(CLASSIFIERS, {"functions": LAST_ID, "reads": "ids", "rollouts": 2}),
@@ -59,6 +70,9 @@ OBJECTIVES: dict[str, Row] = {
     "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
     "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
     "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, {"baseline": "none"}),
+    "RelGAN": Row(CLASSIFIERS, {"loss": "wgan-gp", "beta_steps": 4}),
+    "GSGAN": Row(CLASSIFIERS, {"tau_steps": 4}),
+    "CatGAN": Row(CLASSIFIERS, {"pooled": True, "straight_through": True}),
 }
 
 

@@ -23,7 +23,7 @@ FLOORS = [
     {"evaluation"},
     {"runs"},
     {"training"},
-    {"commands"},
+    {"commands", "integrations"},
 ]
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

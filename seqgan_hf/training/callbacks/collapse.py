@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
+AUC_GAP = "the difference of both areas"  # computed here
+
 FEW_DISTINCT = (
     "{name} fell to {value:.3f}, below {bound:.3f}: samples repeat one another (mode collapse). Try fewer generator "
     "steps a round, a lower generator learning rate, or more pretraining, and go back to an earlier checkpoint"
@@ -32,6 +34,14 @@ WINS = (
     "{name} has been {value:.3f} or so for {rounds} rounds: the discriminator always wins, its rewards tell the "
     "generator nothing. Try fewer discriminator steps, more dropout, or more pretraining of the generator"
 )
+NOTHING_TO_WIN = (
+    "{name} is {value:.3f}: the discriminator cannot tell real text that it has not seen from samples, so its rewards "
+    "say nothing about real text. Try a pretrained one that reads text, or more training text"
+)
+MEMORISES = (
+    "The discriminator's AUC is higher by {value:.3f} on training text than on held-out text: it knows its training "
+    "text by heart, and rewards that. Try a pretrained one that reads text, more dropout, or fewer steps"
+)
 
 
 @dataclass
@@ -50,6 +60,10 @@ class CollapseWarnings(TrainerCallback):
         spread_bound: least healthy one; below it all samples get the same reward, and nothing can be learnt.
         accuracy_metric: name of the discriminator's accuracy.
         accuracy_margin: accuracy within this of 0.5 or of 1 is a stuck game.
+        auc_metric, train_auc_metric: names of the discriminator's area under the curve, on held-out and on training
+            sequences.
+        auc_margin: a held-out one within this of 0.5 has nothing to teach.
+        auc_gap: the largest healthy difference of the two.
         patience: rounds in a row before saturated rewards and a stuck accuracy are reported.
     """
 
@@ -61,6 +75,10 @@ class CollapseWarnings(TrainerCallback):
     spread_bound: float = 0.002
     accuracy_metric: str = "discriminator_accuracy"
     accuracy_margin: float = 0.01
+    auc_metric: str = "discriminator_auc_test"
+    train_auc_metric: str = "discriminator_auc_train"
+    auc_margin: float = 0.03
+    auc_gap: float = 0.15
     patience: int = 5
     _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -81,6 +99,8 @@ class CollapseWarnings(TrainerCallback):
         """
         if self.distinct_bound is None and self.distinct_metric in metrics:
             self.distinct_bound = metrics[self.distinct_metric] / 2
+        if {self.auc_metric, self.train_auc_metric} <= metrics.keys():
+            metrics = {**metrics, AUC_GAP: metrics[self.train_auc_metric] - metrics[self.auc_metric]}
         warnings = []
         for key, name, holds, bound, rounds, message in self._conditions():
             if (value := metrics.get(name)) is not None:
@@ -101,6 +121,8 @@ class CollapseWarnings(TrainerCallback):
         yield "distinct", self.distinct_metric, lambda value: value < few, few, 1, FEW_DISTINCT
         yield "self_bleu", self.self_bleu_metric, lambda value: value > alike, alike, 1, ALIKE
         yield "spread", self.spread_metric, lambda value: value < spread, spread, self.patience, SATURATED
-        accuracy, patience = self.accuracy_metric, self.patience
+        accuracy, patience, edge, gap = self.accuracy_metric, self.patience, 0.5 + self.auc_margin, self.auc_gap
         yield "guesses", accuracy, lambda value: abs(value - 0.5) < margin, None, patience, GUESSES
         yield "wins", accuracy, lambda value: value > 1 - margin, None, patience, WINS
+        yield "nothing", self.auc_metric, lambda value: value < edge, None, 1, NOTHING_TO_WIN
+        yield "memorises", AUC_GAP, lambda value: value > gap, None, 1, MEMORISES

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ...data import Corpus
 from ...data.lines import one_line
-from ...data.tokenization import decode_ids, encode_batch
+from ...data.tokenization import blank_token_ids, decode_ids, encode_batch
 from ...evaluation.arguments import EvaluationArguments
 from ...evaluation.loading import LoadedGenerator, conditions, load_oracle_generator
-from ...evaluation.run import evaluate_generator, read_lines, read_references, write_evaluation
+from ...evaluation.run import evaluate_generator, load_judge, read_lines, read_references, write_evaluation
 from ...generation.modes import evaluating
 from ...samples import Samples
 from ..batches import as_samples
@@ -48,8 +48,10 @@ class EvaluateAtEnd(TrainerCallback):
         train: Samples | list[str] | None = self._own("train", "train", notes)
         if train is None and self.settings.train is not None:
             train = read_lines(self.settings.train, "train", notes, self.settings)
+        judge = load_judge(self.settings, str(self.output.parent), generator)
         with evaluating(model):
-            points = evaluate_generator(generator, self.settings, references, train, self._oracle(model), prompts)
+            real = (references, train, self._oracle(model), prompts)
+            points = evaluate_generator(generator, self.settings, *real, judge)
         for point in points:
             point.evaluation.notes[:0] = notes
         write_evaluation(points, self.output, asdict(self.settings))
@@ -67,12 +69,14 @@ class EvaluateAtEnd(TrainerCallback):
 
     def _write(self, name: str, rows: list[list[int]], notes: list[str]) -> None:
         """Write token ids as texts; that some of these are read as other tokens goes to the notes."""
-        tokenizer, end = self.corpus.tokenizer, self.corpus.eos_token_id
+        tokenizer = self.corpus.tokenizer
+        ends = {self.corpus.eos_token_id, *blank_token_ids(tokenizer)[1:]}  # which are not written
         texts = decode_ids(tokenizer, rows)
         lines = "".join(f"{one_line(text)}\n" for text in texts)
         (self.output / f"{name}.txt").write_text(lines, encoding="utf-8")
         read = encode_batch(tokenizer, texts)
-        changed = sum(again != [token for token in row if token != end] for again, row in zip(read, rows, strict=True))
+        kept = [[token for token in row if token not in ends] for row in rows]
+        changed = sum(again != row for again, row in zip(read, kept, strict=True))
         if changed:
             told = (
                 f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as other tokens"

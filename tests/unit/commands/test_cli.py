@@ -7,25 +7,29 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
+from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.data.text import read_texts
 from seqgan_hf.evaluation.loading import load_generator
-from seqgan_hf.evaluation.run import read_lines
+from tests.tools.judges import save_judge
 from tests.tools.small_runs import quickstart, short_run
+from tests.tools.tiny import build_discriminator, build_generator
 
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = ("oracle", "text", "molecules")
+FOLDERS = ("oracle", "text", "molecules", "tunes")
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in FOLDERS)
 
 
@@ -62,8 +66,12 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
     monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe
+    if recipe.parent.name == "tunes":
+        lines.write_text(f"M:2/4 K:D {' | '.join(['d4'] * 8)}\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
+    if recipe.stem == "pretrained_judge":
+        more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert record[0]["phase"] == "pretrain_generator"
@@ -93,8 +101,7 @@ def test_a_run_begins_with_what_its_corpus_holds(tmp_path, lines, caplog):
 def test_no_recipe_is_forgotten():
     """Those of `train` run above; `evaluate`'s are in test_evaluation_suite.py, launchers' in test_processes.py."""
     every = list((ROOT / "recipes").rglob("*.yaml"))
-    assert len(RECIPES) == 25 and len(every) == 34
-    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "evaluation", "accelerate"}
+    assert {path.parent.name for path in every} == {"oracle", "text", "molecules", "tunes", "evaluation", "accelerate"}
 
 
 def commands_of(path: Path) -> list[str]:
@@ -195,6 +202,19 @@ def test_a_run_on_text_without_spaces_is_measured_by_its_characters(tokenization
     assert (last["bleu_2"] > 0) is (tokenization is None)
     found = json.loads((run / "evaluation" / "metrics.json").read_text())
     assert found["settings"]["tokenization"] == "character" and found["results"]["bleu_2"]["value"] > 0
+
+
+def test_an_evaluation_recipe_may_draw_with_the_discriminator_of_the_run(tmp_path, lines, capsys):
+    (tmp_path / "e.yaml").write_text("metrics: [distinct]\nnum_samples: 20\ndiscriminator: own\nproposals: 3\n")
+    run, more = tmp_path / "run", {"evaluation.recipe": tmp_path / "e.yaml"}
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
+    found = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]
+    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc_test" in found
+    more["objective.class_path"] = "seqgan_hf.objectives.MLE"
+    capsys.readouterr()
+    assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "other", lines, **more)) == 1
+    assert "draws with the run's discriminator, and MLE trains none: expected" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_evaluation_recipe_may_name_other_real_text(tmp_path, lines):
@@ -307,7 +327,78 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     drawn = generate_texts(generator, 200, seed=1)
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
-    assert read_lines(str(out), "samples", [], blank=True) == drawn
+    assert read_texts(str(out)) == drawn
+    source = TextData(train_file=str(out), eval_file=str(out), tokenizer=TokenizerConfig("char"))
+    assert source.load().texts("train") == [text for text in drawn if text.strip()]
+
+
+def test_generate_with_the_discriminator_of_a_run(trained, capsys, caplog):
+    folder = trained("\n".join(f"a man{' rides' * (i % 3)} here" for i in range(64)))
+    capsys.readouterr()
+    call = ["generate", str(folder), "--num_samples", "20", "--seed", "1"]
+    caplog.set_level(logging.INFO)
+
+    def written(*more: str) -> list[str]:
+        assert main([*call, *more]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    plain, judged = written(), written("--discriminator")
+    assert len(judged) == 20 and judged != plain
+    assert re.search(r"Kept 1 of 16 proposals for each sample; effective sample size \d+\.\d", caplog.text)
+    for place in (folder, folder / "generator", folder / "discriminator"):
+        assert written("--discriminator", str(place)) == judged
+    call[1] = str(folder / "generator")
+    assert written("--discriminator") == judged
+    assert written("--discriminator", "--proposals", "1", "--exponent", "2") == plain
+    assert written("--discriminator", "--prompt", "a man")[0].startswith("a man")
+    assert len(written("--discriminator", "--method", "reject", "--percentile", "90", "--exponent", "0.5")) == 20
+    assert re.search(r"Accepted \d+% of the proposals \(log-odds up to -?\d\.\d+; [\d.]+% of the", caplog.text)
+
+
+def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, capsys):
+    folder = trained("\n".join(f"a man{' rides' * (i % 3)} here" for i in range(64)))
+    other = tmp_path / "other"
+    shutil.copytree(folder / "discriminator", other)
+    vocabulary = json.loads((other / "tokenizer.json").read_text())
+    words = vocabulary["model"]["vocab"]
+    one, another = list(words)[-2:]
+    words[one], words[another] = words[another], words[one]
+    (other / "tokenizer.json").write_text(json.dumps(vocabulary))
+    judge = build_discriminator("per_token", vocab_size=100)
+    judge.save_pretrained(tmp_path / "per_token")
+    build_discriminator("cnn", vocab_size=5).save_pretrained(tmp_path / "small")
+    build_generator("gpt2", vocab_size=100).save_pretrained(tmp_path / "lm")
+    build_generator("lstm", vocab_size=100).save_pretrained(tmp_path / "mediator")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(vocab_size=100, num_labels=3, **sizes)).save_pretrained(
+        tmp_path / "classes"
+    )
+    (tmp_path / "alone" / "generator").mkdir(parents=True)
+    capsys.readouterr()
+    for options, message in (
+        (["--proposals", "4"], "proposals without a discriminator: expected it with one only. Set --discriminator."),
+        (["--method", "reject"], "method=reject without a discriminator"),
+        (["--discriminator", "--proposals", "0"], "proposals=0: expected at least 1"),
+        (["--discriminator", "--exponent", "-1"], "exponent=-1: expected a number of at least 0"),
+        (["--discriminator", "--percentile", "5"], "percentile with method=resample: expected it with the other"),
+        (["--discriminator", "--method", "reject", "--proposals", "5"], "proposals with method=reject"),
+        (["--discriminator", "--method", "reject", "--percentile", "0"], "percentile=0: expected a number above 0"),
+        (["--discriminator", str(other)], "reads other tokens than"),
+        (["--discriminator", str(tmp_path / "small")], "the discriminator knows 5 token ids, the generator"),
+        (["--discriminator", str(tmp_path / "per_token")], "judges every token: expected a discriminator with one"),
+        (["--discriminator", str(tmp_path / "lm")], "is no classifier: it lacks score.weight"),
+        (
+            ["--discriminator", str(tmp_path / "mediator")],
+            "is no sequence classifier: expected a run",
+        ),
+        (["--discriminator", str(tmp_path / "classes")], "logits of shape (1, 3) from BertForSeq"),
+        (["--discriminator", str(folder / "checkpoints")], "holds no model: expected a run's folder, a saved discrim"),
+        (["--discriminator", str(tmp_path / "alone")], "holds no discriminator"),
+        (["--discriminator", "./nowhere"], "no folder './nowhere': expected a run's folder, a saved discriminator"),
+    ):
+        assert main(["generate", str(folder), "--num_samples", "2", *options]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("seqgan-hf: ") and message in error
 
 
 @pytest.mark.parametrize("objective", ["MLE", "ConstantReward"])

@@ -2,9 +2,10 @@
 
 import datasets
 import pytest
-from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from seqgan_hf.data import IdsData, materialize
+from seqgan_hf.data.text import read_prompts, read_texts
 from seqgan_hf.errors import DataError
 
 
@@ -134,3 +135,23 @@ def test_empty_split():
     empty = Dataset.from_dict({"ids": []}, features=Features({"ids": List(Value("int64"))}))
     with pytest.raises(DataError, match="0 training rows"):
         load(dataset=DatasetDict(train=empty, test=empty))
+
+
+@pytest.mark.parametrize("column", ["notes", None])
+def test_lists_of_ids_are_read_as_a_generator_of_ids_writes_them(column, tmp_path):
+    """References and prompts of `evaluate`, and prompts of `generate`."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"notes": {row}, "n": 1}}\n' for row in [*ROWS, []]))
+    for read in (read_texts, read_prompts):
+        assert read(str(path), column) == ["3 1 2", "0 0", "4", ""]
+    path.write_text('{"notes": [1]}\n{"notes": null}\n')
+    with pytest.raises(DataError, match="no value .* in row 1"):
+        read_texts(str(path), "notes")
+
+
+def test_prompts_may_be_labels_or_integers(tmp_path):
+    features = Features({"label": ClassLabel(names=["neg", "pos"]), "n": Value("int64"), "prompt": Value("string")})
+    rows = Dataset.from_dict({"label": [1, 0], "n": [3, 7], "prompt": ["a", "b"]}, features=features)
+    rows.to_parquet(tmp_path / "a.parquet")
+    read = {column: read_prompts(str(tmp_path / "a.parquet"), column) for column in ("label", "n", None)}
+    assert read == {"label": ["pos", "neg"], "n": ["3", "7"], None: ["a", "b"]}

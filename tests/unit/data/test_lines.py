@@ -1,10 +1,14 @@
 """Files of texts: whatever a text holds, it is one line, and comes back as it was."""
 
+import gzip
+import logging
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqgan_hf.data import from_one_line, one_line
-from seqgan_hf.evaluation.run import read_lines
+from seqgan_hf.data import TextData, TokenizerConfig, from_one_line, one_line
+from seqgan_hf.data.text import read_texts
 
 
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -33,4 +37,37 @@ def test_a_line_is_read_as_what_was_written(text):
 def test_a_file_of_samples_is_read_as_what_was_written(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("samples") / "samples.txt"
     path.write_text("".join(f"{one_line(text)}\n" for text in texts), encoding="utf-8")
-    assert read_lines(str(path), "samples", [], blank=True) == texts
+    assert read_texts(str(path)) == texts
+
+
+POEMS = ["an old pond\n  a frog\r", "water\u2028␊", "␛ and a\u0085b"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["file", "gz", "folder"])
+def test_training_reads_a_file_of_samples_as_what_was_written(kind, streaming, tmp_path, caplog):
+    """Every way to it: a file, a compressed one, a folder."""
+    content = "".join(f"{one_line(text)}\n" for text in POEMS)
+    path = tmp_path / "poems" / ("train.txt.gz" if kind == "gz" else "train.txt")
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(content.encode()) if kind == "gz" else content.encode())
+    where = {"dataset": str(path.parent)} if kind == "folder" else {"train_file": str(path)}
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text("water ␊ water\n")
+    characters = TokenizerConfig("char")
+    with caplog.at_level(logging.INFO, "seqgan_hf"):
+        source = TextData(**where, eval_file=str(held_out), tokenizer=characters, max_length=40, streaming=streaming)
+        corpus = source.load()
+    assert corpus.texts("train") == POEMS and corpus.texts("eval") == ["water \n water"]
+    assert (
+        "train.txt" in caplog.text
+        and "signs of line breaks, such as ␊, are read as what they stand for" in caplog.text
+    )
+
+
+def test_a_file_without_signs_is_read_without_another_step(tmp_path, caplog):
+    path = tmp_path / "lines.txt"
+    path.write_text("a\\n b\nc ␀ d\n")
+    with caplog.at_level(logging.INFO, "seqgan_hf"):
+        corpus = TextData(train_file=str(path), eval_file=str(path), tokenizer=TokenizerConfig("char")).load()
+    assert corpus.texts("train") == ["a\\n b", "c ␀ d"] and not caplog.text

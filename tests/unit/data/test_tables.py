@@ -2,7 +2,9 @@
 
 import gzip
 import logging
-from contextlib import contextmanager
+import re
+import subprocess
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import datasets
@@ -81,6 +83,30 @@ def test_stray_quotes_never_make_one_row_of_many(between, read):
     if between > 20:
         with pytest.raises(DataError, match="quotes make one row of lines"):
             read("a.csv", one_column.replace('a "', '"').replace("d ", ""))
+
+
+@pytest.mark.parametrize("line", ["b,three, four", "b,three, four, five", "b, three", ""])
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_stray_quotes_around_lines_with_more_separators(line, every, read):
+    """Those of a text are fewer than those of the columns, or have white space behind them."""
+    rows = [line if number % every == 0 else "b,three" for number in range(100)]
+    with pytest.raises(DataError, match="quotes make one row of lines 2 to 103"):
+        read("a.csv", "\n".join(["label,text", 'a,"one two', *rows, 'c,four"', "d,five six", ""]))
+
+
+def test_verses_with_commas_are_texts_of_several_lines(read):
+    verses = (
+        "I wandered lonely, as a cloud,\nThat floats, on high, o'er vales,\nAnd hills, when once, I saw,\na crowd."
+    )
+    content = "n,text\n" + "".join(f'{number},"{verses}"\n' for number in range(3))
+    assert read("a.csv", content) == [verses] * 3
+
+
+def test_stray_quotes_are_found_beside_many_texts_of_several_lines(read):
+    poems = "".join(f'{number},"one\ntwo"\n' for number in range(500))
+    swallowed = 'x,"he\n' + "y,said\n" * 200 + 'z,so"\n'
+    with pytest.raises(DataError, match="one row of lines 1002 to 1203"):
+        read("a.csv", f"n,text\n{poems}{swallowed}")
 
 
 def test_stray_quotes_among_texts_of_several_lines(read):
@@ -178,6 +204,8 @@ def test_a_comma_in_a_text_is_no_separator(read):
         ("id;text\n1;hello, you\n2;bye; you\n", {}, "2 fields in line 2 .*set separator"),
         ("a,b;c\n1,2;x\n3,4;y\n", {}, "',' or ';' may separate the fields .*Set separator"),
         ("1;hello\n2;you\n", {"header": False}, "';' may separate the fields .*: expected one separator, ','"),
+        ("text\n1;hello\n2;you\n", {}, "';' in every line of .* but the first: .*Set separator=',' if it belongs"),
+        ("text\n1|hello\n2|you | me\n", {}, "'|' in every line of .* but the first"),
         ("sep=;\nid;text\n1;hello\n", {}, "a line for Excel, 'sep=;'"),
         ("id,text\n1,a\n", {"separator": ", "}, "separator=', ': expected one character"),
         ("id,text\n1,a\n", {"separator": '"'}, "separator='\"': expected one character"),
@@ -186,6 +214,11 @@ def test_a_comma_in_a_text_is_no_separator(read):
 def test_a_separator_that_cannot_be_told_is_asked_for(content, form, message, read):
     with pytest.raises(DataError, match=message):
         read("a.csv", content, **form)
+
+
+def test_a_separator_in_every_text(read):
+    assert read("a.csv", "text\n1;hello\n2;you\n", separator=",") == ["1;hello", "2;you"]
+    assert read("a.csv", "text\n1;hello\nyou\n") == ["1;hello", "you"]
 
 
 def test_a_named_separator(read, tmp_path):
@@ -213,11 +246,29 @@ def test_a_named_separator(read, tmp_path):
         ("NaN,cat\n5,dog\n", "look like data"),
         ("12%,cat\n13,dog\n", "look like data"),
         ('"1,000",cat\n5,dog\n', "look like data"),
+        ("pos,cat\nneg,dog\npos,ant\n", r"\['pos', 'cat'\] .* of which 'pos' stands below it again"),
+        ("label,line\n1,a\nlabel,line\n2,b\n", "of which 'label' stands below it again"),
     ],
 )
 def test_a_header_that_looks_like_data_is_named(content, message, read):
     with pytest.raises(DataError, match=f"{message}.* Set header=false if this is a row"):
         read("a.csv", content)
+
+
+@pytest.mark.parametrize("content", ["pos,cat\n1,dog\n", "emma\n1 2\n3\n", "n,line\n1,x\n2,y\n"])
+def test_a_header_that_nothing_proves_is_said(content, tmp_path, caplog):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    told = f"the first line, {content.splitlines()[0].split(',')}, is taken for names of columns; set header=false if"
+    for more, said in (({}, True), ({"header": True}, False), ({"ids_column": "line"}, "line" not in content)):
+        caplog.clear()
+        with suppress(DataError):  # most of these columns hold no ids
+            IdsData(train_file=str(path), **more).load()
+        assert (told in caplog.text) == said
+    caplog.clear()
+    with suppress(DataError):
+        TextData(train_file=str(path)).load()
+    assert told in caplog.text
 
 
 def test_no_row_is_lost_to_a_header_that_is_none(read):
@@ -335,9 +386,44 @@ def test_fasta_is_recognised(read):
         read("a.fasta.gz", gzip.compress(PEPTIDES.encode()))
 
 
-@pytest.mark.parametrize("content", [">be me\n>go out\nwell", "> yes, I think\nno", "a\n>b\nc", ">a\nyes, I\n>b\nno"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "> 12\nMKVLA\n> 13 human\nMLLA\n",  # a space behind the angle
+        ">\nMKVLA\n>\nMLLA\n",  # no name
+        ">a\nMKVLAGGTAA MKVL\nMLLA\n\n>b\nMLLA\n",  # several lines, blocks, a blank line
+        ";c\n>a\nMKVLA\n",  # a comment
+        ">a\n>b\nMKVLA\n>c\nMLLA\n",  # an empty sequence
+        ">12\nmkvla\n>sp|P1|x\nmllaou\n",  # small letters
+        ">a\nACGTnnacgu\n>b\nacgt\n",
+    ],
+)
+def test_fasta_of_every_form_is_recognised(content, read, tmp_path):
+    with pytest.raises(DataError, match="FASTA in .* headers such as '[>;]") as refusal:
+        read("a.txt", content)
+    command = re.search("(awk '.*') FILE > sequences.txt", str(refusal.value))[1]
+    converted = subprocess.run(f"{command} {tmp_path}/a.txt", shell=True, check=True, capture_output=True, text=True)
+    blocks = re.split(r"^[>;].*\n", content, flags=re.MULTILINE)
+    assert converted.stdout.splitlines() == [sequence for block in blocks if (sequence := "".join(block.split()))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ">be me\n>go out\nwell",
+        "> yes, I think\nno",
+        "a\n>b\nc",
+        ">a\nyes, I\n>b\nno",
+        "> are you there\nyes\n> when\nnow",  # quoted mail
+        "> ARE YOU THERE\nYOU BET\n> WHEN\nNOW\n>\n> GOOD\nOK",
+        "> quoted\n>\n> more of it\n\nAn answer.",  # Markdown
+        ">>12345\nwell\n>>12346\nno",
+        ";)\nOK\n;(\nNO",
+        ">hi\nhello\n>12 of us\nfine",
+    ],
+)
 def test_lines_with_angles_are_text(content, read):
-    assert read("a.txt", content) == content.splitlines()
+    assert [line for line in read("a.txt", content) if line] == [line for line in content.splitlines() if line]
 
 
 @pytest.mark.parametrize(

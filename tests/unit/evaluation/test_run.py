@@ -142,6 +142,8 @@ def test_unreadable_references_are_refused(files, content):
         ({"model": ["a"]}, "nothing real to compare with"),
         ({"samples": "a", "references": "b", "prompts": "c"}, "prompts with samples from a file"),
         ({"model": ["a"], "oracle": "b", "prompts": "c"}, "prompts with an oracle"),
+        ({"samples": "a", "references": "b.csv", "prompt_column": "c"}, "prompts with samples from a file"),
+        ({"model": ["a"], "references": "b.txt", "prompt_column": "c"}, "'prompt_column': 'c'.* only with tables"),
         ({"model": ["a"], "references": "b", "tokenizer": "c"}, "tokenizer with `model`, which has its own"),
         ({"samples": "a", "train": "b"}, "nothing real to compare with"),
         ({"model": ["a"], "references": "b", "temperatures": [0.0]}, r"temperatures=\[0.0\]"),

@@ -143,6 +143,32 @@ def test_one_logit_is_the_log_odds():
 
 
 @pytest.mark.parametrize("prompted", [False, True])
+def test_verdicts_are_columns_of_log_odds_and_which_of_them_count(discriminator, prompted):
+    discriminator.eval()
+    samples = batch(prompted)
+    values, counted = verdicts.verdicts(discriminator, samples)
+    expected = realness(discriminator, samples)
+    if expected.dim() == 2:
+        assert torch.equal(values, expected) and torch.equal(counted, samples.mask)
+        return
+    assert values.shape == counted.shape and len(values) == 3 and counted.all()
+    torch.testing.assert_close(values.mean(dim=1), expected)  # of one, or of all representations
+
+
+def test_representations_are_judged_one_by_one():
+    class Two(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            each = torch.stack([input_ids[:, 0], -2 * input_ids[:, 0]], dim=1).float()
+            outputs = SequenceClassifierOutput(logits=each.mean(dim=1, keepdim=True))
+            outputs.representation_logits = each
+            return outputs
+
+    values, counted = verdicts.verdicts(Two(), batch())
+    assert values.tolist() == [[5.0, -10.0], [8.0, -16.0], [3.0, -6.0]] and counted.shape == (3, 2)
+    assert realness(Two(), batch()).tolist() == [-2.5, -4.0, -1.5]
+
+
+@pytest.mark.parametrize("prompted", [False, True])
 def test_a_classifier_without_a_padding_token_finds_token_0_at_padding(prompted):
     """An id that every vocabulary has; the mask says that it is not to be read."""
     read = []

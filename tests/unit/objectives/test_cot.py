@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import pytest
@@ -58,6 +59,29 @@ def test_full_credit_is_the_gradient_of_the_divergence_and_the_papers_is_not():
     assert (myopic[0] - exact[0]).abs().max() > 1e-3
 
 
+def test_what_is_logged_is_the_divergence_of_whole_sequences_from_the_mixture():
+    """The sum over positions, in the mean over samples, is KL(G || M), which the exact mixture keeps below log 2."""
+    generator, batch = uneven_generator()
+    law = generator.probabilities(SEQUENCES).detach()
+    mixture = (P + law) / 2
+    loss = CoT().generator_loss(Models(generator, TableGenerator(table_of(mixture))), batch, batch)
+    expected = (law * (law / mixture).log()).sum()
+    torch.testing.assert_close(loss.metrics["kl_mediator"], expected)
+    assert 0.01 < float(expected) < math.log(2)
+
+
+def test_a_leave_one_out_baseline_scales_the_score_term_alone():
+    """Each of the 216 sequences is compared with the 215 others: by 216 / 215, the paper's part as it is."""
+    generator, batch = uneven_generator()
+    mediator = TableGenerator(table_of((P + generator.probabilities(SEQUENCES).detach()) / 2))
+    myopic, plain, compared = (
+        gradient(objective, generator, mediator, batch)
+        for objective in (CoT(), CoT("full", baseline="none"), CoT("full", baseline="leave_one_out"))
+    )
+    assert (plain - myopic).abs().max() > 1e-3
+    torch.testing.assert_close(compared - myopic, (plain - myopic) * 216 / 215, rtol=0, atol=1e-6)
+
+
 def test_the_papers_gradient_is_that_of_the_divergences_at_fixed_prefixes():
     generator, batch = uneven_generator()
     mediator = TableGenerator(table_of((P + generator.probabilities(SEQUENCES).detach()) / 2))
@@ -88,15 +112,18 @@ def test_the_mediators_optimum_is_the_mixture():
     real = all_sequences().select(torch.arange(27).repeat_interleave(torch.arange(1, 28)))
     loss = CoT().discriminator_loss(Models(generator, mediator), real, fake).value
     assert torch.autograd.grad(loss, mediator.table)[0].abs().max() < 1e-6
-    off = TableGenerator(table_of(P))
-    loss = CoT().discriminator_loss(Models(generator, off), real, fake).value
-    assert torch.autograd.grad(loss, off.table)[0].abs().max() > 1e-3
+    # not the data, and not the mean of the conditionals: a prefix that G hardly writes has the data's
+    halves = (table_of(P).softmax(-1) + generator.table.detach().softmax(-1)) / 2
+    for off in (TableGenerator(table_of(P)), TableGenerator(halves.log())):
+        loss = CoT().discriminator_loss(Models(generator, off), real, fake).value
+        assert torch.autograd.grad(loss, off.table)[0].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("credit", ["myopic", "full"])
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
-def test_padding_and_the_order_of_rows_change_nothing(kind):
+def test_padding_and_the_order_of_rows_change_nothing(kind, credit):
     generator, mediator = build_generator(kind), build_generator(kind, seed=1)
-    models, objective = Models(generator.eval(), mediator.eval()), CoT()
+    models, objective = Models(generator.eval(), mediator.eval()), CoT(credit)
     torch.manual_seed(0)
     fake = objective.sample(models, Samples(torch.zeros(5, 1).long(), *[torch.zeros(5, 0).long()] * 2), 6)
     wider = Samples(fake.prompt, *(torch.nn.functional.pad(field, (0, 3)) for field in (fake.ids, fake.mask)))

@@ -1,4 +1,4 @@
-"""Means and sums over several processes: each process is played in turn, the others' part of a sum is added."""
+"""Means, sums and softmax over several processes: mostly each is played in turn, with the others' part of a sum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import distributed
 
-from seqgan_hf.objectives.statistics import shared_mean, sum_over_processes
+from seqgan_hf.objectives.statistics import shared_mean, shared_softmax, sum_over_processes
+from tests.tools.two_processes import on_two
 
 
 @pytest.fixture
@@ -51,3 +52,15 @@ def test_the_mean_of_all_processes_shares_is_the_mean_over_all_their_values(besi
 def test_a_process_without_anything_to_count_is_no_error(beside):
     beside(torch.tensor(0))
     assert shared_mean(VALUES, torch.zeros_like(MASK)) == 0
+
+
+def test_the_mean_of_all_processes_shares_is_the_softmax_over_all_their_scores():
+    """Scores whose exponentials are below the smallest float."""
+    scores = torch.tensor([-500.0, -501.0, -502.5, -500.5])
+    assert torch.equal(shared_softmax(scores), scores.softmax(dim=0))
+    shares = on_two(_softmax_of_share, scores)
+    torch.testing.assert_close(torch.cat(shares) / 2, scores.softmax(dim=0))
+
+
+def _softmax_of_share(rank, scores):
+    return shared_softmax(scores.split([3, 1])[rank])

@@ -498,6 +498,14 @@ def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
     assert "samples:40|encoder:encoder|seed:0" in str(card) and "/home/me" not in str(card)
 
 
+def test_a_run_of_before_prompts_were_recorded_is_shared_without_one(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    del summary["data"]["prompt"]
+    copy.write_summary(summary)
+    assert 'generator("", num_return_sequences=3)' in str(model_card(copy, "someone/grammar"))
+
+
 # --- During training, and by transformers' own method ----------------------------------------------------------------
 
 
@@ -826,6 +834,22 @@ def test_a_discriminator_that_is_a_link_is_not_uploaded(run, hub, tmp_path):
         with pytest.raises(RunFolderError, match="is a link or leads out of the run's folder"):
             push_run(copy, "someone/linked", discriminator=place)
     assert not hub.commits
+
+
+@pytest.mark.parametrize("place", ["subfolder", "repository"])
+def test_generate_draws_with_a_discriminator_of_the_hub(place, run, hub, capsys):
+    push_run(run, "someone/grammar", discriminator=place)
+    judge = "someone/grammar" + ("-discriminator" if place == "repository" else "")
+    call = ["generate", "someone/grammar", "--num_samples", "5", "--seed", "1", "--discriminator"]
+    written = {}
+    for source, named in (("hub", judge), ("here", str(run.path))):
+        capsys.readouterr()
+        assert main([*call, named]) == 0
+        written[source] = capsys.readouterr().out
+    assert written["hub"] == written["here"] and len(written["hub"].splitlines()) == 5
+    if place == "subfolder":
+        assert main(call) == 0
+        assert capsys.readouterr().out == written["hub"]
 
 
 def test_private_means_private(run, hub):

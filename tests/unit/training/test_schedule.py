@@ -65,6 +65,26 @@ def test_a_phase_that_there_is_not_is_refused(tmp_path):
         build(small_corpus(), tmp_path / "run", Stated(Turn("pretrain", 1)))
 
 
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        (None, r"Stated.schedule returned None: expected a list of `Turn`"),
+        ([("adversarial", 1)], r"Stated.schedule returned \[\('adversarial', 1\)\]: expected a list of `Turn`"),
+        ([Turn("pretrain_generator", -1)], "Stated schedules units=-1 of pretrain_generator: expected a whole number"),
+        (
+            [Turn("adversarial", 1, 1.5)],
+            "Stated schedules generator_steps=1.5 of adversarial: expected a whole number",
+        ),
+        ([Turn("adversarial", "2")], "Stated schedules units='2' of adversarial: expected a whole number"),
+    ],
+)
+def test_turns_that_no_run_can_take_are_refused(turns, message, tmp_path):
+    objective = Stated()
+    objective.schedule = lambda given: turns
+    with pytest.raises(UserError, match=message):
+        build(small_corpus(), tmp_path / "run", objective)
+
+
 def test_units_are_counted_through_the_run(tmp_path):
     trainer = build(small_corpus(), tmp_path / "run")
     turns = [Turn("adversarial", 2, 1, 1), Turn("pretrain_generator", 1), Turn("adversarial", 3, 2, 1)]
@@ -76,6 +96,8 @@ def test_units_are_counted_through_the_run(tmp_path):
     [
         ({"updates": 0}, r"Stated.updates=0: expected 1 or more"),
         ({"copies": lambda: {"a copy": Copy()}}, r"a copy named 'a copy': expected a name of letters and digits"),
+        ({"copies": lambda: {"old": Copy("x")}}, r"Copy\(decay='x'\) for 'old': expected a share in \[0, 1\)"),
+        ({"copies": lambda: {"old": 0.5}}, r"0.5 for the copy 'old': expected a `Copy`"),
     ],
 )
 def test_settings_that_no_run_could_follow_are_refused(tmp_path, attributes, message):
@@ -84,6 +106,16 @@ def test_settings_that_no_run_could_follow_are_refused(tmp_path, attributes, mes
         setattr(objective, name, value)
     with pytest.raises(UserError, match=message):
         build(small_corpus(), tmp_path / "run", objective)
+
+
+@pytest.mark.parametrize("drawn", ["no row", "None"])
+def test_fakes_that_are_none_are_refused(drawn, tmp_path):
+    class Empty(Stated):
+        def fakes(self, models, prompts, max_new_tokens):
+            return super().fakes(models, prompts, max_new_tokens).select(slice(0, 0)) if drawn == "no row" else None
+
+    with pytest.raises(UserError, match=rf"Empty.fakes gave {drawn}: expected `Samples` of 1 row or more"):
+        build(small_corpus(), tmp_path / "run", Empty()).draw_fakes(0)
 
 
 def test_pairs_need_as_many_rows_as_prompts(tmp_path):

@@ -22,6 +22,8 @@ def test_collapse_is_reported_once_and_again_after_recovery():
         ({"reward_std": 0.0}, 5, "nearly the same reward"),
         ({"discriminator_accuracy": 0.5}, 5, "guesses"),
         ({"discriminator_accuracy": 1.0}, 5, "always wins"),
+        ({"discriminator_auc_test": 0.52}, 1, "cannot tell real text that it has not seen"),
+        ({"discriminator_auc_test": 0.7, "discriminator_auc_train": 0.86}, 1, "by heart"),
     ],
 )
 def test_each_warning_waits_for_its_patience(metrics, rounds, words):
@@ -38,6 +40,8 @@ def test_healthy_rounds_give_no_warning():
         "self_bleu_3": 0.8,
         "reward_std": 0.1,
         "discriminator_accuracy": 0.7,
+        "discriminator_auc_test": 0.7,
+        "discriminator_auc_train": 0.8,
         "nll_test": 3.0,
     }
     assert all(monitor.update(healthy) == [] for _ in range(20))

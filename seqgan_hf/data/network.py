@@ -1,0 +1,47 @@
+"""Names on the Hub where there is no network: an answer at once, not after half a minute of retries for each file."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import get_session
+
+
+NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
+@contextmanager
+def asking_once(name: str) -> Iterator[None]:
+    """Within it, what has this name is looked for in the Hub's cache alone, unless it is here or the Hub answers.
+
+    The Hub's client would try again and again. This is `HF_HUB_OFFLINE=1` for as long as the block lasts.
+    """
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not (Path(name).exists() or _hub_answers())
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _hub_answers() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except HTTPError as error:
+        return not never_connected(error)
+    return True
+
+
+def never_connected(error: BaseException | None) -> bool:
+    """Whether there is no network, no such host, or nobody who answers at its address."""
+    while error is not None:
+        if isinstance(error, (socket.gaierror, ConnectionRefusedError)) or getattr(error, "errno", None) in NO_WAY:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,279 @@
+"""Sequences drawn with a discriminator at hand: by importance resampling, or by rejection.
+
+Both draw from the residual energy-based model P(Y) = G(Y) exp(a s(Y)) / Z, where G is the generator, s the log-odds
+that the discriminator gives a sequence of being real, and a an exponent (Deng et al. 2020,
+https://arxiv.org/abs/2004.11714). With a = 1 and the discriminator that is optimal against G, P is the distribution of
+the data. Of a prompt x, G(Y|x) and Z(x) take their places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+from ..samples import LongTensor, Samples
+from .sampling import sample
+from .verdicts import judge
+from .vocabulary import vocabulary_size
+
+
+# Tokens of the proposals that are held at the same time, if there is more than one for each output.
+PROPOSAL_TOKENS = 2**21
+# Proposals on which the bound of rejection is estimated.
+PILOT = 2_000
+
+
+class Resampled(NamedTuple):
+    """What `resample` drew.
+
+    Attributes:
+        samples: one sequence for each prompt, (B, T).
+        log_weights: a s(Y) of all proposals, in nats, float64, shape (B, K).
+    """
+
+    samples: Samples
+    log_weights: Tensor
+
+
+class Accepted(NamedTuple):
+    """What `reject` drew.
+
+    Attributes:
+        samples: one sequence for each prompt, (B, T).
+        rate: the share of proposals that were accepted.
+        bound: that was taken for the largest log-odds.
+        above: the share of proposals whose log-odds were above it: of these too few were accepted.
+    """
+
+    samples: Samples
+    rate: float
+    bound: float
+    above: float
+
+
+@torch.no_grad()
+def resample(
+    generator: PreTrainedModel,
+    discriminator: PreTrainedModel,
+    prompt: LongTensor,
+    max_new_tokens: int,
+    proposals: int = 16,
+    exponent: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    rng: torch.Generator | None = None,
+    prompt_mask: Tensor | None = None,
+    max_rows: int | None = None,
+) -> Resampled:
+    """Draw K proposals for every prompt, and keep one of them, by chance, with weights exp(a s).
+
+    The law of what is kept is the residual model's up to an error of O(1/K), K being large against the spread of the
+    weights: see `effective_sample_size`. With K = 1, or with a = 0, it is the generator's.
+
+    Args:
+        generator: any causal LM with a cache.
+        discriminator: any sequence classifier that `realness` reads, with one verdict for a sequence.
+        prompt: start token and condition, padded on the left, shape (B, P).
+        max_new_tokens: T, at least 1.
+        proposals: K, for each prompt; those of one prompt compete with each other only.
+        exponent: a, at least 0; below 1 the discriminator is believed less.
+        temperature, top_k, top_p: of the proposals; see `sample`. G is the distribution that they make.
+        rng: source of the random numbers, on the generator's device; torch's global one by default.
+        prompt_mask: true on real prompt tokens, shape (B, P); `None` if no prompt is padded.
+        max_rows: sequences written or judged at the same time; chosen by memory by default. It changes no result.
+
+    Raises:
+        UserError: a value out of range, or a discriminator that has no verdict on these sequences.
+    """
+    if proposals < 1:
+        raise UserError(f"proposals={proposals}", "at least 1 for each sample", "set `proposals`")
+    check_discriminator(generator, discriminator, exponent)
+
+    def draw(prompt: LongTensor, mask: Tensor | None) -> Samples:
+        return sample(generator, prompt, max_new_tokens, temperature, top_k, top_p, rng, mask, max_rows)
+
+    kept: Samples | None = None
+    best = torch.full((len(prompt),), -torch.inf, dtype=torch.float64, device=prompt.device)
+    log_weights = []
+    for count in _passes(proposals, len(prompt) * max_new_tokens):
+        drawn, log_odds = _propose(draw, discriminator, prompt, prompt_mask, count, max_rows)
+        log_weights.append(exponent * log_odds)
+        # the largest of a s + Gumbel noise has the law of a draw with weights exp(a s), in however many passes
+        uniforms = torch.rand(log_odds.shape, dtype=torch.float64, generator=rng, device=prompt.device)
+        keys, index = (log_weights[-1] - (-uniforms.log()).log()).max(dim=1)
+        chosen = drawn.select(torch.arange(len(prompt), device=prompt.device) * count + index)
+        better = keys > best
+        kept = chosen if kept is None else _where(better, chosen, kept)
+        best = torch.where(better, keys, best)
+    assert kept is not None
+    return Resampled(kept._replace(prompt=prompt, prompt_mask=prompt_mask), torch.cat(log_weights, dim=1))
+
+
+@torch.no_grad()
+def reject(
+    generator: PreTrainedModel,
+    discriminator: PreTrainedModel,
+    prompt: LongTensor,
+    max_new_tokens: int,
+    exponent: float = 1.0,
+    bound: float | None = None,
+    percentile: float = 100.0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    rng: torch.Generator | None = None,
+    prompt_mask: Tensor | None = None,
+    max_rows: int | None = None,
+    max_proposals: int = 10_000,
+) -> Accepted:
+    """Draw proposals for every prompt until one is accepted, with probability min(1, exp(a (s - bound))).
+
+    Discriminator rejection sampling, Azadi et al. 2019, https://arxiv.org/abs/1810.06758. What is drawn has weights
+    exp(a min(s, bound)): exactly the residual model if no log-odds s lie above `bound`. An estimated bound is no such
+    promise: `above` says how many proposals were beyond it.
+
+    Args:
+        generator, discriminator, prompt, max_new_tokens, exponent: as in `resample`, and so are temperature, top_k,
+            top_p, rng, prompt_mask and max_rows.
+        bound: on the log-odds s; by default this `percentile` of those of `PILOT` proposals, which continue the
+            prompts in turn.
+        percentile: 100 is the largest; less accepts more, and trusts the highest log-odds less.
+        max_proposals: for each prompt, before this gives up.
+
+    Raises:
+        UserError: as in `resample`, or some prompt had no proposal accepted.
+    """
+    if not 0 < percentile <= 100:
+        raise UserError(f"percentile={percentile:g}", "a number above 0, at most 100", "set `percentile`")
+    check_discriminator(generator, discriminator, exponent)
+
+    def draw(prompt: LongTensor, mask: Tensor | None) -> Samples:
+        return sample(generator, prompt, max_new_tokens, temperature, top_k, top_p, rng, mask, max_rows)
+
+    if bound is None:
+        turn = torch.arange(PILOT, device=prompt.device) % len(prompt)
+        mask = None if prompt_mask is None else prompt_mask[turn]
+        _, pilot = _propose(draw, discriminator, prompt[turn], mask, 1, max_rows)
+        bound = float(torch.quantile(pilot, percentile / 100))
+    pending = torch.arange(len(prompt), device=prompt.device)
+    kept: Samples | None = None
+    count, tried, proposed, accepted, above = 1, 0, 0, 0, 0
+    while len(pending):
+        if tried >= max_proposals:
+            problem = f"{len(pending)} of {len(prompt)} samples had {tried} proposals rejected (bound {bound:.3g})"
+            raise UserError(problem, "one accepted for each", "lower `exponent` or `percentile`, or use `resample`")
+        mask = None if prompt_mask is None else prompt_mask[pending]
+        drawn, log_odds = _propose(draw, discriminator, prompt[pending], mask, count, max_rows)
+        uniforms = torch.rand(log_odds.shape, dtype=torch.float64, generator=rng, device=prompt.device)
+        passed = uniforms < (exponent * (log_odds - bound)).exp()
+        tried, proposed = tried + count, proposed + log_odds.numel()
+        accepted, above = accepted + int(passed.sum()), above + int((log_odds > bound).sum())
+        found, first = passed.any(dim=1), passed.int().argmax(dim=1)  # argmax: the first of those that passed
+        chosen = drawn.select(torch.arange(len(pending), device=prompt.device) * count + first)
+        kept = chosen if kept is None else kept
+        rows = pending[found]
+        kept.ids[rows], kept.mask[rows] = chosen.ids[found], chosen.mask[found]
+        pending = pending[~found]
+        # about as many as one acceptance takes, within memory
+        most = PROPOSAL_TOKENS // max(1, len(pending) * max_new_tokens)
+        count = max(1, min(-(-proposed // max(1, accepted)), most, max_proposals - tried))
+    assert kept is not None
+    samples = kept._replace(prompt=prompt, prompt_mask=prompt_mask)
+    return Accepted(samples, accepted / proposed, bound, above / proposed)
+
+
+def check_discriminator(generator: PreTrainedModel, discriminator: PreTrainedModel, exponent: float = 1.0) -> None:
+    """Raise a UserError for a discriminator that cannot judge the generator's sequences, or a meaningless exponent."""
+    if not 0 <= exponent < math.inf:
+        raise UserError(f"exponent={exponent:g}", "a number of at least 0", "set `exponent`")
+    try:
+        embeddings: Any = discriminator.get_input_embeddings()
+    except NotImplementedError:  # it reads something else than these tokens
+        embeddings = None
+    if getattr(discriminator, "text_reader", None) is not None:  # see `data.reading`
+        embeddings = None
+    if embeddings is not None and (known := len(embeddings.weight)) < (size := vocabulary_size(generator)):
+        problem = f"the discriminator knows {known} token ids, the generator {size}"
+        raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
+    ids = torch.zeros(1, 2, dtype=torch.long, device=discriminator.device)
+    _check_verdicts(discriminator, judge(discriminator, Samples(ids[:, :1], ids, ids == 0)))
+
+
+def _passes(proposals: int, tokens: int) -> Iterator[int]:
+    """How many proposals for each prompt are drawn at once; `tokens` are those of one for each. No setting counts."""
+    most = max(1, PROPOSAL_TOKENS // max(1, tokens))
+    while proposals > 0:
+        yield min(most, proposals)
+        proposals -= most
+
+
+def _propose(
+    draw: Callable[[LongTensor, Tensor | None], Samples],
+    discriminator: PreTrainedModel,
+    prompt: LongTensor,
+    prompt_mask: Tensor | None,
+    count: int,
+    max_rows: int | None,
+) -> tuple[Samples, Tensor]:
+    """`count` sequences for each of B prompts, and their log-odds, float64, (B, count)."""
+    mask = None if prompt_mask is None else prompt_mask.repeat_interleave(count, dim=0)
+    drawn = draw(prompt.repeat_interleave(count, dim=0), mask)
+    log_odds = judge(discriminator, drawn.to(discriminator.device), max_rows=max_rows).to(prompt.device)
+    _check_verdicts(discriminator, log_odds)
+    return drawn, log_odds.double().view(len(prompt), count)
+
+
+def _check_verdicts(discriminator: PreTrainedModel, log_odds: Tensor) -> None:
+    """Raise a UserError where log-odds are not one finite number for each sequence."""
+    name = type(discriminator).__name__
+    if log_odds.dim() != 1:
+        fix = "train one without `per_token`"
+        raise UserError(f"{name} judges every token", "a discriminator with one verdict for a sequence", fix)
+    if not bool(log_odds.isfinite().all()):
+        raise UserError(f"{name} gives log-odds that are not finite", "numbers", "train it again, or on less")
+
+
+def _where(rows: Tensor, one: Samples, other: Samples) -> Samples:
+    """Row by row one of two batches that continue the same prompts."""
+    ids, mask = (torch.where(rows[:, None], a, b) for a, b in ((one.ids, other.ids), (one.mask, other.mask)))
+    return other._replace(ids=ids, mask=mask)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2 of the last axis, between 1 (one proposal has all the weight) and K, shape (...)."""
+    return (2 * log_weights.logsumexp(dim=-1) - (2 * log_weights).logsumexp(dim=-1)).exp()
+
+
+def log_normalizer(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Two estimates of log Z = log E_G[w] from n samples of G on the last axis, n at least 2.
+
+    T_n, the logarithm of the mean weight, is too low in the mean (Jensen), by b/n + O(1/n^2). The second is too high
+    by as much: (2n - 1) T_n - 2 (n - 1) T'_{n-1}, T'_{n-1} being the mean of T over all ways to leave one sample out:
+    twice the jackknife's correction (Deng et al. 2020). The middle of both is the jackknife's own estimate, whose bias
+    is O(1/n^2). How far they are apart says nothing of the noise, which is that of T_n.
+
+    Returns:
+        The lower and the upper estimate, in nats, shape (...).
+
+    Raises:
+        UserError: there is one sample only.
+    """
+    n = log_weights.shape[-1]
+    if n < 2:
+        raise UserError("log Z from 1 proposal", "at least 2", "set `proposals`")
+    total = log_weights.logsumexp(dim=-1, keepdim=True)
+    largest, index = log_weights.max(dim=-1, keepdim=True)
+    # log(S - w): where w is nearly all of S it would cancel, so there the others are summed
+    others = log_weights.scatter(-1, index, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    left_out = total + torch.log1p(-(log_weights - total).exp().clamp(max=0.5))
+    left_out = left_out.scatter(-1, index, others)
+    low = total.squeeze(-1) - math.log(n)
+    without = left_out.mean(dim=-1) - math.log(n - 1)
+    return low, (2 * n - 1) * low - 2 * (n - 1) * without

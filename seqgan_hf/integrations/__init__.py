@@ -1,0 +1,1 @@
+"""Other libraries' engines, driven by what this one has."""

@@ -1,0 +1,280 @@
+"""A reward for TRL's trainers that keeps learning: a discriminator of their completions and real answers."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from ..errors import RunFolderError, UserError
+from ..evaluation.verdicts import auc
+from ..generation.modes import evaluating
+
+
+Kind = Literal["bradley_terry", "cross_entropy"]
+FOLDER = "adversarial_reward"  # in a checkpoint of TRL
+Message = str | list[dict[str, str]]
+
+
+class Pair(NamedTuple):
+    """What a discriminator learns from: a prompt, what the policy answered, and a real answer."""
+
+    prompt: str
+    completion: str
+    answer: str
+
+
+class AdversarialReward(TrainerCallback):
+    """The log-odds that a completion is real, by a discriminator that learns as the policy does.
+
+    Give it to a `GRPOTrainer` or `RLOOTrainer` twice, as `reward_funcs` and among its `callbacks`: as a reward it
+    scores every batch of completions and then learns from them, beside real answers; as a callback it knows when the
+    policy trains (in evaluations it scores only), and saves and loads its state with TRL's checkpoints.
+
+    With answers to the same prompts and `bradley_terry` this is the discriminator of GAD (Ye et al. 2025,
+    https://arxiv.org/abs/2511.10643): -log sigmoid(s(answer) - s(completion)). With `cross_entropy` it is that of
+    SeqGAN, and answers may be any real text.
+
+    Args:
+        discriminator: a sequence classifier with one logit, or two with label 1 = real.
+        tokenizer: its own.
+        answers: the column of the training data with the real answer to each prompt; or real texts, of which some are
+            drawn for every batch.
+        loss: `bradley_terry` or `cross_entropy`.
+        learning_rate: of AdamW on the discriminator.
+        updates: gradient steps on each batch of completions.
+        batch_size: pairs of a gradient step, on each process.
+        warmup: batches of completions on which the discriminator only learns; all rewards are 0 meanwhile, so that the
+            policy stays where it is.
+        replay: as many earlier pairs are kept; half of every gradient step is drawn from them.
+        held_out: real texts, or prompts with answers, that it does not learn from; they say what it knows.
+        limit: rewards are cut off at +- this many log-odds.
+        reads_prompt: whether it reads the prompt before the completion, as a pair of texts.
+        max_grad_norm: of its gradient; 0 does not clip.
+        seed: of what is drawn from `answers`, `replay` and `held_out`.
+
+    Attributes:
+        logged: what went into TRL's log last: `loss`, `margin` (mean of s(answer) - s(completion), before it learnt
+            from them), `pair_accuracy` (share of pairs in the right order), and with `held_out` `auc_held_out` (the
+            chance that it scores held-out real text above a completion) and `drift` (how far the mean score of
+            held-out text has moved since the start, in log-odds).
+    """
+
+    def __init__(
+        self,
+        discriminator: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        answers: str | Sequence[str] = "answer",
+        loss: Kind = "bradley_terry",
+        learning_rate: float = 1e-5,
+        updates: int = 1,
+        batch_size: int = 16,
+        warmup: int = 0,
+        replay: int = 0,
+        held_out: Sequence[str | tuple[str, str]] = (),
+        limit: float = 10.0,
+        reads_prompt: bool = True,
+        max_grad_norm: float = 1.0,
+        seed: int = 0,
+    ):
+        if discriminator.config.num_labels not in (1, 2):
+            problem = f"a discriminator of {discriminator.config.num_labels} labels"
+            raise UserError(problem, "1 (the logit of real) or 2 (fake and real)", "set `num_labels`")
+        if loss not in get_args(Kind):
+            raise UserError(f"loss={loss!r}", f"one of {', '.join(get_args(Kind))}", "choose one")
+        for name, value, least in (("updates", updates, 0), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+            if value < least:
+                raise UserError(f"{name}={value}", f"{least} or more", f"set `{name}` higher")
+        if not answers:
+            raise UserError("no real answers", "a column of the data, or real texts", "set `answers`")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token
+        discriminator.config.pad_token_id = tokenizer.pad_token_id
+        self.discriminator, self.tokenizer, self.answers, self.loss = discriminator, tokenizer, answers, loss
+        self.updates, self.batch_size, self.warmup, self.limit = updates, batch_size, warmup, limit
+        self.reads_prompt, self.max_grad_norm, self.seed = reads_prompt, max_grad_norm, seed
+        if reads_prompt and any(isinstance(text, str) for text in held_out):
+            expected = "(prompt, answer), as the discriminator reads prompts"
+            raise UserError("held-out texts without prompts", expected, "give both, or set reads_prompt=False")
+        self.held_out = [("", text) if isinstance(text, str) else text for text in held_out]
+        self.replay: deque[Pair] = deque(maxlen=replay)
+        parameters = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
+        self.random = random.Random(seed)
+        self.batches = 0  # of completions that it has learnt from
+        self.start: float | None = None  # mean score of held-out text then
+        self.logged: dict[str, float] = {}
+        self._learns = False
+        self.__name__ = FOLDER  # what TRL calls it in its log
+
+    # --- The reward --------------------------------------------------------------------------------------------------
+
+    def __call__(self, prompts: list[Message], completions: list[Message], **columns: Any) -> list[float]:
+        """Score B completions; while the policy trains, then learn from them.
+
+        Raises:
+            UserError: the data have no column of the name `answers`.
+        """
+        given = [(_text(prompt), _text(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
+        scores = self.scores(given)
+        if not self._learns:
+            return scores.clamp(-self.limit, self.limit).tolist()
+        pairs = [Pair(*texts, answer) for texts, answer in zip(given, self._real(len(given), columns), strict=True)]
+        log = columns.get("log_metric") or (lambda name, value: None)
+        for name, value in self._measure(pairs, scores).items():
+            log(f"{FOLDER}/{name}", value)
+        warm = self.batches >= self.warmup
+        self._learn(pairs, log)
+        return scores.clamp(-self.limit, self.limit).tolist() if warm else [0.0] * len(scores)
+
+    def scores(self, texts: Sequence[tuple[str, str]]) -> Tensor:
+        """Log-odds that each (prompt, text) is real, shape (N,), without dropout and autograd."""
+        with torch.no_grad(), evaluating(self.discriminator):
+            parts = [self._logits(texts[i : i + 64]) for i in range(0, len(texts), 64)]
+        return torch.cat(parts).float().cpu()
+
+    def _logits(self, texts: Sequence[tuple[str, str]]) -> Tensor:
+        prompts, written = ([pair[i] for pair in texts] for i in (0, 1))
+        given = (prompts, written) if self.reads_prompt and any(prompts) else (written,)
+        longest = min(self.tokenizer.model_max_length, self.discriminator.config.max_position_embeddings)
+        cut: dict[str, Any] = {"truncation": True, "max_length": longest, "padding": True, "padding_side": "right"}
+        read = self.tokenizer(*given, return_tensors="pt", **cut).to(self.discriminator.device)
+        logits = self.discriminator(**read).logits
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+    def _real(self, size: int, columns: dict[str, Any]) -> list[str]:
+        if not isinstance(self.answers, str):
+            return self.random.choices(self.answers, k=size)
+        if self.answers not in columns:
+            kept = [name for name, value in columns.items() if isinstance(value, list)]
+            expected = f"one of {', '.join(kept)}" if kept else "a column with the real answer to each prompt"
+            raise UserError(f"the training data have no column {self.answers!r}", expected, "set `answers`")
+        return [_text(answer) for answer in columns[self.answers]]
+
+    def _measure(self, pairs: list[Pair], scores: Tensor) -> dict[str, float]:
+        real = self.scores([(pair.prompt, pair.answer) for pair in pairs])
+        self.logged = {
+            "margin": float((real - scores).mean()),
+            "pair_accuracy": float((real > scores).float().mean()),
+        }
+        if self.held_out:
+            drawn = self.random.sample(self.held_out, min(len(self.held_out), 4 * len(pairs)))
+            unseen = self.scores(drawn)
+            self.start = float(unseen.mean()) if self.start is None else self.start
+            self.logged |= {"auc_held_out": auc(unseen, scores).value, "drift": float(unseen.mean()) - self.start}
+        return self.logged
+
+    # --- The discriminator's side ------------------------------------------------------------------------------------
+
+    def _learn(self, pairs: list[Pair], log: Callable[[str, float], Any]) -> None:
+        self.batches += 1
+        self.discriminator.train()
+        for _ in range(self.updates):
+            chosen = self.random.sample(pairs, min(len(pairs), self.batch_size))
+            if old := min(len(self.replay), len(chosen) // 2):
+                chosen[:old] = self.random.sample(list(self.replay), old)
+            loss = self._loss(chosen)
+            loss.backward()
+            self._average_gradients()
+            if self.max_grad_norm:
+                nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.logged["loss"] = loss.item()
+            log(f"{FOLDER}/loss", self.logged["loss"])
+        self.replay.extend(pairs)
+
+    def _loss(self, pairs: list[Pair]) -> Tensor:
+        texts = [(p.prompt, p.answer) for p in pairs] + [(p.prompt, p.completion) for p in pairs]
+        real, fake = self._logits(texts).float().split(len(pairs))
+        if self.loss == "bradley_terry":
+            return F.softplus(fake - real).mean()
+        return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+
+    def _average_gradients(self) -> None:
+        """Over the processes, which learn from completions of their own; one reduction of all gradients."""
+        if (state := PartialState()).num_processes == 1:
+            return
+        gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient) / state.num_processes)
+
+    # --- What TRL's trainer tells ------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go where the policy is; take back the state of a checkpoint where the run is resumed."""
+        self.discriminator.to(args.device)
+        self.random.seed(f"{self.seed} {PartialState().process_index}")
+        if state.global_step:
+            self.load(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FOLDER)
+        elif PartialState().num_processes > 1:
+            for parameter in self.discriminator.state_dict().values():
+                torch.distributed.broadcast(parameter, src=0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._learns = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._learns = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.save(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FOLDER)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the discriminator beside the policy: a plain classifier, usable as a fixed reward model."""
+        if PartialState().is_main_process:
+            self._save_model(Path(args.output_dir) / FOLDER)
+
+    # --- Its state ---------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """The discriminator with its tokenizer, and of each process what it needs to go on as if uninterrupted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if PartialState().is_main_process:
+            self._save_model(folder)
+            torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+        version, words, gauss = self.random.getstate()
+        own: dict[str, Any] = {"random": [version, list(words), gauss], "replay": [list(pair) for pair in self.replay]}
+        own |= {"batches": self.batches, "start": self.start}
+        torch.save(own, folder / f"process-{PartialState().process_index}.pt")
+
+    def _save_model(self, folder: Path) -> None:
+        self.discriminator.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take back what `save` wrote.
+
+        Raises:
+            RunFolderError: there is nothing, or not of as many processes.
+        """
+        own_file = folder / f"process-{PartialState().process_index}.pt"
+        if not own_file.exists():
+            problem = f"no state of the adversarial reward in {str(folder)!r}"
+            fix = "resume from a checkpoint in `output_dir` that was saved with it among the `callbacks`"
+            raise RunFolderError(problem, "that of this process", fix)
+        saved = type(self.discriminator).from_pretrained(folder, use_safetensors=True)
+        self.discriminator.load_state_dict(saved.state_dict())
+        device = self.discriminator.device
+        self.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", device, weights_only=True))
+        own = torch.load(own_file, weights_only=True)
+        version, words, gauss = own["random"]
+        self.random.setstate((version, tuple(words), gauss))
+        self.replay.clear()
+        self.replay.extend(Pair(*texts) for texts in own["replay"])
+        self.batches, self.start = own["batches"], own["start"]
+
+
+def _text(message: Message) -> str:
+    """A text, or what the messages of a conversation say."""
+    return message if isinstance(message, str) else "\n".join(each["content"] for each in message)

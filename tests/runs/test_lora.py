@@ -1,0 +1,142 @@
+"""A pretrained generator that trains an adapter alone, by the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
+
+from seqgan_hf.commands import main
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
+from seqgan_hf.objectives import Copy
+from seqgan_hf.objectives.base import Models
+from tests.tools.small_language import sentences
+from tests.tools.small_runs import options
+
+
+peft = pytest.importorskip("peft", minversion="0.17")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Lines, and a pretrained GPT-2 of their words."""
+    folder = tmp_path_factory.mktemp("lora")
+    lines = sentences(0, 60)
+    (folder / "lines.txt").write_text("\n".join(lines) + "\n")
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [lines])
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "n_positions": 32, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(initializer_range=0.3, **sizes, **tokens)).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    return folder
+
+
+def call(place, folder, *more: str) -> list[str]:
+    (place / "recipe.yaml").write_text("data: {class_path: seqgan_hf.data.TextData}\n")
+    settings = {
+        "data.train_file": place / "lines.txt",
+        "data.eval_size": 10,
+        "data.tokenizer.pretrained": place / "base",
+        "generator.pretrained": place / "base",
+        "generator.lora": "{r: 2, lora_alpha: 4}",
+        "objective": "seqgan_hf.objectives.GRPO",
+        "objective.group_size": 4,
+        "objective.kl": 0.1,
+        "discriminator.config.embedding_size": 4,
+        "training.output_dir": folder,
+        "training.per_device_train_batch_size": 8,
+        "training.pretrain_epochs": 1,
+        "training.pretrain_learning_rate": 1e-2,
+        "training.generator_learning_rate": 1e-2,
+        "training.discriminator_pretrain_steps": 1,
+        "training.discriminator_steps": 1,
+        "training.discriminator_epochs": 1,
+        "training.rounds": 2,
+        "training.num_fakes": 32,
+        "training.eval_samples": 16,
+        "training.save_every": 1,
+        "training.disable_tqdm": "true",
+        "training.use_cpu": "true",
+    }
+    return ["train", str(place / "recipe.yaml"), *options(settings), *more]
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    assert main(call(place, place / "run")) == 0
+    return place / "run"
+
+
+def test_the_run_holds_the_adapter_alone_and_it_is_used_like_any_generator(run, place, capsys):
+    config = json.loads((run / "generator/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(place / "base") and config["r"] == 2
+    assert not (run / "generator/model.safetensors").exists()
+    (pipeline("text-generation", model=str(run / "generator"))("a", max_new_tokens=3))
+    assert main(["generate", str(run), "--num_samples", "3", "--seed", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    (place / "references.txt").write_text("\n".join(sentences(1, 20)))
+    output = place / "evaluation"
+    assert (
+        main(["evaluate", "--model", str(run), "--references", str(place / "references.txt"), "--output", str(output)])
+        == 0
+    )
+
+
+def test_only_the_adapter_moves(run, place):
+    base = load_file(place / "base/model.safetensors")
+    whole = AutoModelForCausalLM.from_pretrained(run / "generator").state_dict()
+    same = {name: value for name, value in whole.items() if "lora" not in name}
+    for name, value in same.items():
+        old = base.get(name.replace(".base_layer", ""))
+        assert old is None or torch.equal(value, old), name
+    assert any(value.abs().max() > 0 for name, value in whole.items() if "lora_B" in name)
+
+
+def test_an_interrupted_run_ends_with_the_same_adapter(run, place):
+    folder = place / "again"
+    assert main(call(place, folder, "--training.rounds", "1")) == 0
+    assert main(call(place, folder, "--training.resume_from_checkpoint", "true")) == 0
+    one, other = (load_file(path / "generator/adapter_model.safetensors") for path in (run, folder))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_copies_share_what_is_not_trained(place, decay):
+    generator = AutoModelForCausalLM.from_pretrained(place / "base")
+    generator.add_adapter(peft.LoraConfig(task_type="CAUSAL_LM", r=2))
+    models = Models(generator, copies={"reference": Copy(decay)})
+    models.begin()
+    reference = models["reference"]
+    own, shared = [], []
+    for name, parameter in generator.named_parameters():
+        (shared if parameter is reference.get_parameter(name) else own).append(name)
+    assert own and all("lora" in name for name in own) and len(shared) > len(own)
+    before = {name: reference.get_parameter(name).clone() for name, _ in generator.named_parameters()}
+    with torch.no_grad():
+        for name in own:
+            generator.get_parameter(name).add_(1.0)
+    models.follow()
+    for name in shared:
+        assert torch.equal(reference.get_parameter(name), before[name]), "no rounding where nothing moves"
+    for name in own:
+        moved = 0.0 if decay is None else 1 - decay
+        torch.testing.assert_close(reference.get_parameter(name), before[name] + moved)
+    assert all(generator.get_parameter(name).requires_grad for name in own)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--generator.pretrained", "null"], "generator.lora without `generator.pretrained`"),
+        (["--generator.lora", "{rank: 2}"], "rank"),
+        (["--generator.lora", "{target_modules: [nothing]}"], "no adapter can be added to GPT2LMHeadModel"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(more, words, place, tmp_path, capsys):
+    assert main(call(place, tmp_path / "run", *more)) == 1
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said

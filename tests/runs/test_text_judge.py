@@ -1,0 +1,137 @@
+"""Runs against a pretrained discriminator that reads text, by the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from seqgan_hf.commands import main
+from tests.tools.judges import save_judge
+from tests.tools.small_language import sentences
+from tests.tools.small_runs import ROOT, short_run
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "lines.txt"
+    path.write_text("\n".join(sentences(0, 60)) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    return save_judge(tmp_path_factory.mktemp("judge"), "encoder")
+
+
+def call(folder, lines, judge, *more: str) -> list[str]:
+    settings = {
+        "discriminator.pretrained": judge,
+        "discriminator.reads": "text",
+        "discriminator.config": "{}",
+        "objective.class_path": "seqgan_hf.objectives.FGAN",
+        "training.save_every": 1,
+        "training.discriminator_pretrain_steps": 2,
+        "training.eval_rounds": 1,
+    }
+    return [*short_run(ROOT / "recipes/text/seqgan.yaml", folder, lines, **settings), *more]
+
+
+@pytest.fixture(scope="module")
+def run(lines, judge, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(call(folder, lines, judge)) == 0
+    return folder
+
+
+def test_it_lies_in_the_run_as_a_plain_model_with_its_own_tokenizer(run, judge):
+    config = json.loads((run / "discriminator" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"] and config["reads"] == "text"
+    assert config["id2label"] == {"0": "FAKE", "1": "REAL"}
+    (verdict,) = pipeline("text-classification", model=str(run / "discriminator"))("a boy sees a kite .")
+    assert verdict["label"] in ("FAKE", "REAL")
+    assert AutoTokenizer.from_pretrained(run / "discriminator").get_vocab() == (
+        AutoTokenizer.from_pretrained(judge).get_vocab()
+    )
+    for checkpoint in (run / "checkpoints").iterdir():
+        assert AutoTokenizer.from_pretrained(checkpoint / "discriminator")("a")["input_ids"]
+        AutoModelForSequenceClassification.from_pretrained(checkpoint / "discriminator")
+
+
+def test_what_it_knows_of_held_out_text_is_logged(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured = [row for row in rows if "discriminator_auc_test" in row]
+    assert [row["phase"] for row in measured] == ["adversarial"] * 2, "before it is trained there is nothing to tell"
+    for row in measured:
+        assert 0 <= row["discriminator_auc_test"] <= 1 and 0 <= row["discriminator_auc_train"] <= 1
+        assert "reads:text" in row["signatures"]["discriminator_auc_test"]
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(run, lines, judge, tmp_path):
+    folder = tmp_path / "run"
+    assert main(call(folder, lines, judge, "--training.rounds", "1")) == 0
+    assert main(call(folder, lines, judge, "--training.resume_from_checkpoint", "true")) == 0
+    for name in ("generator", "discriminator"):
+        one, other = (load_file(path / name / "model.safetensors") for path in (run, folder))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_layers_are_frozen_by_number_and_by_pattern(run, lines, judge, tmp_path):
+    pretrained = load_file(f"{judge}/model.safetensors")
+
+    def moved(folder):
+        now = load_file(folder / "discriminator" / "model.safetensors")
+        return {name for name, old in pretrained.items() if not torch.equal(now[f"bert.{name}"], old)}
+
+    everything = moved(run)
+    assert any("embeddings" in name for name in everything) and any("layer.0" in name for name in everything)
+    assert main(call(tmp_path / "one", lines, judge, "--discriminator.freeze", "1")) == 0
+    left = moved(tmp_path / "one")
+    assert any("layer.1." in name for name in left)
+    assert not any("embeddings" in name or "layer.0." in name for name in left)
+    assert main(call(tmp_path / "two", lines, judge, "--discriminator.freeze", "[bert.*]")) == 0
+    assert not moved(tmp_path / "two")
+
+
+def test_it_draws_with_the_generator_of_its_run(run, capsys):
+    assert (
+        main(["generate", str(run), "--discriminator", "--proposals", "4", "--num_samples", "5", "--seed", "1"]) == 0
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--discriminator.pretrained", "null"], "discriminator.reads=text without `discriminator.pretrained`"),
+        (["--discriminator.freeze", "3"], "discriminator.freeze=3: expected 0 to 2"),
+        (["--discriminator.freeze", "[nothing.*]"], "no parameter of BertForSequenceClassification is called"),
+        (["--training.discriminator_trunk_learning_rate", "0"], "discriminator_trunk_learning_rate=0"),
+        (["--training.generator_lr_scheduler", "steps"], "generator_lr_scheduler"),
+        (["--training.discriminator_share", "1"], "discriminator_share=1"),
+        (
+            ["--objective", "seqgan_hf.objectives.CoT"],
+            "discriminator.reads=text for CoT, whose opponent is a language model",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(options, words, lines, judge, tmp_path, capsys):
+    assert main(call(tmp_path / "run", lines, judge, *options)) == 1
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("fault", ["tokenizer", "labels"])
+def test_a_judge_that_is_none_is_refused(fault, lines, tmp_path, capsys):
+    folder = tmp_path / "judge"
+    save_judge(folder, num_labels=2 if fault == "tokenizer" else 3)
+    if fault == "tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    assert main(call(tmp_path / "run", lines, str(folder))) == 1
+    said = capsys.readouterr().err
+    words = {"tokenizer": "embeddings, and its tokenizer", "labels": "instead of a classifier with other labels"}
+    assert words[fault] in said and "Traceback" not in said

@@ -1,0 +1,258 @@
+"""A reward that learns inside TRL's trainers: what it learns, its state, several processes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
+from seqgan_hf.errors import RunFolderError, UserError
+from seqgan_hf.integrations.trl import FOLDER, AdversarialReward, Pair
+from seqgan_hf.models import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from seqgan_hf.runs.hub import classifier_tokenizer
+from tests.tools.judges import letter_tokenizer, save_judge
+from tests.tools.small_runs import ROOT
+from tests.tools.two_processes import on_two
+
+
+trl = pytest.importorskip("trl")
+PROMPTS = ["a", "b c", "dog", "the", "o", "old"]
+ANSWERS = ["one two", "three", "four", "five six", "seven", "eight"]
+
+
+def reward(folder, kind="bert", num_labels=1, **settings) -> AdversarialReward:
+    judge = save_judge(folder / "judge", kind, num_labels)
+    model = AutoModelForSequenceClassification.from_pretrained(judge)
+    return AdversarialReward(model, letter_tokenizer(kind), **({"learning_rate": 1e-2} | settings))
+
+
+def trainer(folder, learnt, kind="GRPO", **settings):
+    """A policy of letters, 4 answers to each prompt."""
+    torch.manual_seed(0)
+    tokenizer = letter_tokenizer("gpt2")
+    tokenizer.pad_token = "<pad>"
+    tokenizer.padding_side = "left"
+    sizes = {"n_positions": 64, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **special))
+    args = getattr(trl, f"{kind}Config")(
+        output_dir=str(folder),
+        **{
+            "per_device_train_batch_size": 4,
+            "num_generations": 4,
+            "max_completion_length": 5,
+            "max_steps": 4,
+            "logging_steps": 1,
+            "report_to": "none",
+            "use_cpu": True,
+            "bf16": False,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "learning_rate": 1e-3,
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+            "beta": 0.0,
+        }
+        | settings,
+    )
+    data = Dataset.from_dict({"prompt": PROMPTS, "answer": ANSWERS})
+    callbacks = [learnt] if isinstance(learnt, AdversarialReward) else []
+    known = {"args": args, "train_dataset": data, "processing_class": tokenizer, "callbacks": callbacks}
+    return getattr(trl, f"{kind}Trainer")(model, learnt, **known)
+
+
+def test_a_discriminator_of_one_logit_is_a_reward_model_as_it_is(tmp_path):
+    """That of a run: a model of this package with its tokenizer, named by its folder."""
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [ANSWERS])
+    config = CNNDiscriminatorConfig(vocab_size=len(tokenizer), embedding_size=4, num_labels=1)
+    CNNDiscriminatorForSequenceClassification(config).save_pretrained(tmp_path / "judge")
+    classifier_tokenizer(tokenizer, tokenizer.eos_token_id).save_pretrained(tmp_path / "judge")
+    training = trainer(tmp_path / "run", str(tmp_path / "judge"), max_steps=1)
+    training.train()
+    assert "rewards/judge/mean" in training.state.log_history[0]
+
+
+def test_the_script_of_the_docs_runs(tmp_path, monkeypatch):
+    page = (ROOT / "docs/how-to/trl.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    judge, policy = save_judge(tmp_path / "judge"), tmp_path / "policy"
+    training = trainer(tmp_path / "unused", reward(tmp_path))
+    training.model.save_pretrained(policy)
+    training.processing_class.save_pretrained(policy)
+    for named, tiny in (("answerdotai/ModernBERT-base", judge), ("HuggingFaceTB/SmolLM2-135M-Instruct", str(policy))):
+        assert named in script
+        script = script.replace(named, tiny)
+    for long, short in (
+        ("max_completion_length=128", "max_completion_length=4, max_steps=2, use_cpu=True, bf16=False"),
+        ("warmup=20", "warmup=1"),
+    ):
+        assert long in script
+        script = script.replace(long, short)
+    rows = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(PROMPTS * 3, ANSWERS * 3, strict=True)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "adversarial_grpo.py", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "runs/adversarial-grpo" / FOLDER / "model.safetensors").exists()
+
+
+def weights(model) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def same(left, right) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["GRPO", "RLOO"])
+def test_it_learns_while_the_policy_trains_and_is_left_as_a_classifier(kind, tmp_path):
+    learnt = reward(tmp_path, held_out=[("dog", "nine"), ("a", "ten")])
+    start = weights(learnt.discriminator)
+    training = trainer(tmp_path / "run", learnt, kind)
+    training.train()
+    assert learnt.batches == 4 and not same(start, weights(learnt.discriminator))
+    logs = [row for row in training.state.log_history if f"{FOLDER}/loss" in row]
+    assert len(logs) == 4
+    for name in ("margin", "pair_accuracy", "auc_held_out", "drift"):
+        assert all(f"{FOLDER}/{name}" in row for row in logs), name
+    assert logs[0][f"{FOLDER}/drift"] == 0 != logs[-1][f"{FOLDER}/drift"]
+    assert f"rewards/{FOLDER}/mean" in logs[0]
+    left = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / FOLDER)
+    assert same(weights(left), weights(learnt.discriminator))
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(tmp_path):
+    settings = {"warmup": 1, "replay": 6, "held_out": [("dog", "nine")]}
+    whole = reward(tmp_path, **settings)
+    trainer(tmp_path / "whole", whole).train()
+    first = reward(tmp_path, **settings)
+    trainer(tmp_path / "run", first).train()
+    again = reward(tmp_path, **settings)
+    torch.manual_seed(5)
+    resumed = trainer(tmp_path / "run", again)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert again.batches == 4
+    assert same(weights(whole.discriminator), weights(again.discriminator))
+    assert list(whole.replay) == list(again.replay)
+
+
+def test_a_checkpoint_without_its_state_is_refused(tmp_path):
+    learnt = reward(tmp_path)
+    with pytest.raises(RunFolderError, match="no state of the adversarial reward"):
+        learnt.load(tmp_path / "nothing")
+
+
+def scored(learnt, prompts, completions, **columns):
+    learnt.on_step_begin(None, None, None)
+    values = learnt(prompts, completions, **columns)
+    learnt.on_step_end(None, None, None)
+    return values
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "cross_entropy"])
+@pytest.mark.parametrize("num_labels", [1, 2])
+def test_it_learns_to_tell_answers_from_completions(loss, num_labels, tmp_path):
+    learnt = reward(tmp_path, loss=loss, num_labels=num_labels, updates=20)
+    for _ in range(3):
+        before = scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
+    assert learnt.logged["pair_accuracy"] == 1 and learnt.logged["margin"] > 1
+    assert before == pytest.approx(learnt(PROMPTS, ["xx"] * 6), abs=5), "an evaluation only scores"
+    assert learnt.batches == 3
+
+
+def test_the_losses_are_those_of_their_papers(tmp_path):
+    pairs = [Pair("a", "xx", "one"), Pair("b", "yy", "two")]
+    for loss in ("bradley_terry", "cross_entropy"):
+        learnt = reward(tmp_path, loss=loss)
+        learnt.discriminator.eval()
+        real = learnt.scores([("a", "one"), ("b", "two")]).double()
+        fake = learnt.scores([("a", "xx"), ("b", "yy")]).double()
+        expected = {
+            "bradley_terry": -(real - fake).sigmoid().log().mean(),
+            "cross_entropy": -(real.sigmoid().log() + (1 - fake.sigmoid()).log()).mean() / 2,
+        }
+        assert float(learnt._loss(pairs)) == pytest.approx(float(expected[loss]), abs=1e-6)
+
+
+def test_rewards_are_zero_while_it_warms_up_and_cut_off_afterwards(tmp_path):
+    learnt = reward(tmp_path, warmup=2, limit=0.01)
+    for _ in range(2):
+        assert scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS) == [0.0] * 6
+    values = scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
+    assert all(0 < abs(value) <= 0.0101 for value in values)
+
+
+def test_earlier_pairs_come_back(tmp_path, monkeypatch):
+    learnt = reward(tmp_path, replay=3, batch_size=4)
+    seen = []
+    loss = learnt._loss
+    monkeypatch.setattr(learnt, "_loss", lambda pairs: (seen.append([p.completion for p in pairs]), loss(pairs))[1])
+    scored(learnt, PROMPTS, ["x"] * 6, answer=ANSWERS)
+    scored(learnt, PROMPTS, ["y"] * 6, answer=ANSWERS)
+    assert seen == [["x"] * 4, ["x", "x", "y", "y"]] and [p.completion for p in learnt.replay] == ["y"] * 3
+
+
+def test_answers_may_be_any_real_text_and_prompts_conversations(tmp_path):
+    learnt = reward(tmp_path, answers=["real text"], loss="cross_entropy", reads_prompt=False, held_out=["more text"])
+    chat = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]]
+    said = [[{"role": "assistant", "content": "xx"}], [{"role": "assistant", "content": "yy"}]]
+    values = scored(learnt, chat, said)
+    assert len(values) == 2 and "auc_held_out" in learnt.logged
+    assert learnt(chat, said) == pytest.approx(learnt(["a", "other"], ["xx", "yy"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss": "hinge"}, "loss='hinge': expected one of bradley_terry, cross_entropy"),
+        ({"updates": -1}, "updates=-1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"answers": []}, "no real answers"),
+        ({"num_labels": 3}, "a discriminator of 3 labels"),
+        ({"held_out": ["text"]}, "held-out texts without prompts"),
+    ],
+)
+def test_bad_settings_are_refused(settings, words, tmp_path):
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        reward(tmp_path, **settings)
+
+
+def test_a_missing_column_is_named(tmp_path):
+    learnt = reward(tmp_path, answers="reply")
+    with pytest.raises(UserError, match="no column 'reply': expected one of answer"):
+        scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
+
+
+def plain(folder) -> AdversarialReward:
+    """Without dropout, and with an optimizer that does not blow up gradients that are zero but for rounding."""
+    learnt = reward(folder)
+    learnt.optimizer = torch.optim.SGD(learnt.discriminator.parameters(), lr=0.1)
+    for module in learnt.discriminator.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return learnt
+
+
+def _learn_half(rank, folder):
+    state = PartialState(cpu=True)
+    learnt = plain(folder / str(rank))
+    rows = slice(3 * rank, 3 * rank + 3)
+    scored(learnt, PROMPTS[rows], ["xx", "yy", "zz"], answer=ANSWERS[rows])
+    state.wait_for_everyone()
+    return weights(learnt.discriminator)
+
+
+def test_two_processes_follow_one_gradient(tmp_path):
+    for rank in (0, 1):
+        save_judge(tmp_path / str(rank) / "judge", num_labels=1)  # only the first process writes models
+    one, other = on_two(_learn_half, tmp_path)
+    assert same(one, other)
+    whole = plain(tmp_path / "0")
+    scored(whole, PROMPTS, ["xx", "yy", "zz"] * 2, answer=ANSWERS)
+    for mine, theirs in zip(weights(whole.discriminator), one, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
