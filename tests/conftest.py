@@ -29,12 +29,12 @@ def chosen_fast_paths(request):
         yield
 
 
-@pytest.fixture(params=["lstm", "gru", "gpt2", "llama"])
+@pytest.fixture(params=["lstm", "gru", "memory", "gpt2", "llama"])
 def generator(request) -> PreTrainedModel:
     """Every kind of generator, in train mode with dropout where it has any."""
     return build_generator(request.param)
 
 
-@pytest.fixture(params=["cnn", "rnn", "per_token", "bert"])
+@pytest.fixture(params=["cnn", "relgan", "rnn", "per_token", "bert"])
 def discriminator(request) -> PreTrainedModel:
     return build_discriminator(request.param)

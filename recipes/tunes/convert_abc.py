@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from tune_rewards import METRE, TRIPLET, read_valid_tune
+from tune_rewards import METRE, TRIPLET, read_full_tune
 
 from seqgan_hf.errors import DataError, MissingExtraError, UserError
 
@@ -30,7 +30,7 @@ FIRST_ENDING = re.compile(r"(\[|(?<![^|]))1[\d,-]*")
 OTHER_ENDINGS = re.compile(r"(\[|(?<![^|]))[2-9].*")
 SIGN = re.compile(
     r"\(3(?![\d:])|(?P<name>(\^\^?|__?|=)?([A-Ga-g](,+|'+)?|z))"
-    r"(?P<times>\d*)(?P<slashes>/*)(?P<parts>\d*)(?P<tie>-?)(?P<broken>>+|<*)"
+    r"(?P<times>\d*)(?P<slashes>/*)(?P<parts>([1-9]\d*)?)(?P<tie>-?)(?P<broken>>+|<*)"
 )
 METRE_SIGNS = {"C": "4/4", "C|": "2/2"}
 MODES = {"maj": "", "ion": "", "min": "m", "aeo": "m"}  # as `tune_rewards.KEY` has them; others keep three letters
@@ -79,7 +79,7 @@ def _line(fields: dict[str, str], bars: list[str]) -> str | ValueError:
             raise ValueError("an unknown unit")
         words = (" ".join(_words(bar, 8 * Fraction(fields["L"]))) for bar in bars)
         line = f"M:{_metre(fields)} K:{key[1] if key else ''}{MODES.get(mode, mode)} {' | '.join(words)}"
-        read_valid_tune(line)
+        read_full_tune(line)
         return line
     except ValueError as reason:
         return reason
@@ -103,8 +103,8 @@ def _words(bar: str, unit: Fraction) -> Iterator[str]:
 
 
 def to_abc(line: str, number: int, title: str) -> str:
-    """A line as a tune in ABC notation, four bars in a row; raises `ValueError` where it is no valid tune."""
-    tune = read_valid_tune(line)
+    """A line as a tune in ABC notation, four bars in a row; raises `ValueError` as `read_full_tune` does."""
+    tune = read_full_tune(line)
     bars = ["".join(bar) for bar in tune.bars]
     rows = ["|".join(bars[start : start + 4]) for start in range(0, len(bars), 4)]
     metre, key = tune.header
@@ -133,10 +133,10 @@ def convert_to_lines(sources: list[str], target: str) -> str:
 
 
 def convert_to_abc(source: str, target: str, midi: str | None) -> str:
-    """Write the valid tunes among the lines of a file in ABC notation, and each as MIDI; returns what was done.
+    """Write the lines of a file whose bars fill the metre in ABC notation, and each as MIDI; returns what was done.
 
     Raises:
-        DataError: the source cannot be read or holds no valid tune, or a target cannot be written.
+        DataError: the source cannot be read or holds no tune whose bars fill the metre, or a target cannot be written.
         MissingExtraError: MIDI without music21.
     """
     tunes: list[str] = []
@@ -147,7 +147,8 @@ def convert_to_abc(source: str, target: str, midi: str | None) -> str:
         except ValueError as reason:
             left_out[str(reason)] += 1
     if not tunes:
-        raise DataError(f"{source!r} holds no valid tune", "lines as `to_lines` writes them", "check the file")
+        problem = f"{source!r} holds no tune whose bars fill the metre"
+        raise DataError(problem, "lines as `to_lines` writes them", "check the file")
     if midi is not None:
         _write_midi(tunes, midi)
     _write(target, "\n".join(tunes))

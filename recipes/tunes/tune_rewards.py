@@ -95,7 +95,7 @@ def _check_ties(notes: Iterable[re.Match | None]) -> None:
         tied = note["pitch"] if note and note["tie"] else None
 
 
-def read_valid_tune(line: str) -> Tune:
+def read_full_tune(line: str) -> Tune:
     """Read a line all of whose bars fill the metre; raises `ValueError` as `read_tune` does."""
     tune = read_tune(line)
     if not all(tune.filled()):
@@ -106,7 +106,7 @@ def read_valid_tune(line: str) -> Tune:
 def is_whole_tune(line: str) -> bool:
     """Whether a line can be read, has 8 bars or more, and all of them fill the metre."""
     try:
-        return len(read_valid_tune(line).bars) >= WHOLE
+        return len(read_full_tune(line).bars) >= WHOLE
     except ValueError:
         return False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,6 +20,7 @@ from ..generation.verdicts import judge
 from ..samples import BoolTensor, Samples
 from .loading import LoadedGenerator, in_turn
 from .record import Estimate, Result, Z
+from .verdicts import auc
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Residual:
         low, high = log_normalizer(rows)
         self.log_z, self.bounds = (low + high) / 2, (float(low.mean()), float(high.mean()))
         # of a mean of n weights, by the delta method: sqrt(variance / n) / mean
-        excess = float(rows.shape[1] / effective_sample_size(rows[0]) - 1)
+        excess = max(0.0, float(rows.shape[1] / effective_sample_size(rows[0]) - 1))
         self.error = math.sqrt(excess / rows.shape[1]) if self.prompts == 1 else 0.0
 
     @property
@@ -89,19 +89,12 @@ class Residual:
     def results(self, held_out: Samples, signature: str) -> dict[str, Result]:
         """How much there is to win, and how far the proposals reach.
 
-        `discriminator_auc` is the share of pairs in which a held-out sequence looks more real to the discriminator
-        than one of the generator does; its interval is DeLong's (1988). `effective_sample_size` is that of the K
-        proposals of a sample, between 1 and K.
+        `discriminator_auc_test` is the chance that a held-out sequence looks more real to the discriminator than one
+        of the generator does. `effective_sample_size` is that of the K proposals of a sample, between 1 and K.
         """
-        real = np.asarray(self.exponent * self.log_odds(held_out).double().cpu())
-        fake = np.sort(np.asarray(self.log_weights.flatten().cpu()))
-        # of each real one, the share of generated ones below it, equal ones by half; and the other way round
-        wins = (np.searchsorted(fake, real) + np.searchsorted(fake, real, "right")) / 2 / len(fake)
-        ordered = np.sort(real)
-        losses = (np.searchsorted(ordered, fake) + np.searchsorted(ordered, fake, "right")) / 2 / len(real)
-        variance = sum(values.var(ddof=1) / len(values) for values in (wins, losses)) if len(real) > 1 else math.nan
+        real, proposed = self.exponent * self.log_odds(held_out).double(), self.log_weights.flatten()
         found = {
-            "discriminator_auc": Estimate.from_error(float(wins.mean()), math.sqrt(variance)).within(0.0, 1.0),
+            "discriminator_auc_test": auc(real, proposed.to(real)),
             "effective_sample_size": Estimate.of_mean(effective_sample_size(self.log_weights).cpu().numpy()),
         }
         return {key: Result(e.value, e.low, e.high, signature, "higher") for key, e in found.items()}

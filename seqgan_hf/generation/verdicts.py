@@ -153,7 +153,8 @@ def class_logits(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
 def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     """What the discriminator's last linear layer reads of each sequence, differentiable, shape (B, F).
 
-    Of a layer that is applied to every token, what it reads at the last one.
+    Of a layer that is applied to every token, what it reads at the last one; of one that is applied to every
+    representation, the mean.
 
     Raises:
         UserError: the logits are not those of a linear layer.
@@ -164,13 +165,15 @@ def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     heads = [layer for layer in linear if layer.out_features in labels]
     hooks = [head.register_forward_pre_hook(lambda head, inputs: found.append(inputs[0])) for head in heads]
     try:
-        _, mask, _ = _read(discriminator, samples)
+        outputs, mask, _ = _read(discriminator, samples)
     finally:
         for hook in hooks:
             hook.remove()
     if not found:
         problem = f"{type(discriminator).__name__} has no linear layer of {labels[0]} labels"
         raise UserError(problem, "a classifier whose logits are a linear layer", "choose another discriminator")
+    if hasattr(outputs, "representation_logits"):
+        return found[-1].mean(dim=1)
     last = mask.sum(dim=1) - 1
     return found[-1] if found[-1].dim() == 2 else found[-1][torch.arange(len(last), device=last.device), last]
 

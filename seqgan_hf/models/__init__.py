@@ -3,6 +3,13 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from .modeling_cnn_discriminator import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from .modeling_leak_generator import LeakGeneratorConfig, LeakGeneratorForCausalLM, LeakGeneratorModel
+from .modeling_relational_memory import (
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
+    RelationalMemoryModel,
+)
+from .modeling_relgan_discriminator import RelGANDiscriminatorConfig, RelGANDiscriminatorForSequenceClassification
 from .modeling_rnn_discriminator import RNNDiscriminatorConfig, RNNDiscriminatorForSequenceClassification
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM, RNNGeneratorModel
 
@@ -10,17 +17,30 @@ from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM,
 __all__ = [
     "CNNDiscriminatorConfig",
     "CNNDiscriminatorForSequenceClassification",
+    "LeakGeneratorConfig",
+    "LeakGeneratorForCausalLM",
+    "LeakGeneratorModel",
     "RNNDiscriminatorConfig",
     "RNNDiscriminatorForSequenceClassification",
     "RNNGeneratorConfig",
     "RNNGeneratorForCausalLM",
     "RNNGeneratorModel",
+    "RelGANDiscriminatorConfig",
+    "RelGANDiscriminatorForSequenceClassification",
+    "RelationalMemoryConfig",
+    "RelationalMemoryForCausalLM",
+    "RelationalMemoryModel",
 ]
 
 for _config, _auto, _model in (
     (RNNGeneratorConfig, AutoModel, RNNGeneratorModel),
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
+    (LeakGeneratorConfig, AutoModel, LeakGeneratorModel),
+    (LeakGeneratorConfig, AutoModelForCausalLM, LeakGeneratorForCausalLM),
+    (RelationalMemoryConfig, AutoModel, RelationalMemoryModel),
+    (RelationalMemoryConfig, AutoModelForCausalLM, RelationalMemoryForCausalLM),
     (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),
+    (RelGANDiscriminatorConfig, AutoModelForSequenceClassification, RelGANDiscriminatorForSequenceClassification),
     (RNNDiscriminatorConfig, AutoModelForSequenceClassification, RNNDiscriminatorForSequenceClassification),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)

@@ -33,6 +33,7 @@ from seqgan_hf.generation.relaxation import relax, sample_soft
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt, vocabulary_size
+from seqgan_hf.models import RelationalMemoryConfig
 from tests.tools import plain_paths
 from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE
 
@@ -73,6 +74,7 @@ CONFIGS = {
     "opt": lambda: OPTConfig(
         hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16, **TOKENS
     ),
+    "relational_memory": lambda: RelationalMemoryConfig(mem_slots=2, head_size=4, **TOKENS),  # a cache of its own
     "rembert": lambda: RemBertConfig(  # a cache for an encoder, too, which is not there
         is_decoder=True,
         intermediate_size=16,

@@ -13,6 +13,7 @@ from transformers import (
     GPT2LMHeadModel,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -20,7 +21,12 @@ from transformers import (
 )
 
 from seqgan_hf.data import GrammarData
-from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
+from seqgan_hf.models import (
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
+    RNNGeneratorConfig,
+    RNNGeneratorForCausalLM,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +34,17 @@ def tokenizer():
     return GrammarData(num_train=5, num_eval=5).load().tokenizer
 
 
-@pytest.fixture(scope="module")
-def model(tokenizer) -> RNNGeneratorForCausalLM:
+@pytest.fixture(scope="module", params=["lstm", "memory"])
+def model(request, tokenizer) -> PreTrainedModel:
     torch.manual_seed(0)
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    sizes = {"vocab_size": len(tokenizer), "embedding_size": 16, "hidden_size": 16, "num_hidden_layers": 2}
-    model = RNNGeneratorForCausalLM(RNNGeneratorConfig(**sizes, **tokens, initializer_range=0.5)).eval()
+    tokens |= {"vocab_size": len(tokenizer), "embedding_size": 16}
+    if request.param == "memory":
+        model = RelationalMemoryForCausalLM(RelationalMemoryConfig(**tokens, head_size=8)).eval()
+        torch.nn.init.normal_(model.model.embed_tokens.weight)
+    else:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2}
+        model = RNNGeneratorForCausalLM(RNNGeneratorConfig(**sizes, **tokens, initializer_range=0.5)).eval()
     model.generation_config.update(do_sample=True, top_k=0, max_new_tokens=12)
     return model
 
@@ -224,5 +235,7 @@ def test_lora(part, cell_type, tokenizer, tmp_path):
 
 
 def test_a_cache_of_another_kind_is_refused(model, start):
-    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the RNNCache"):
+    with pytest.raises(
+        ValueError, match="past_key_values of type DynamicCache: expected the (RNN|RelationalMemory)Cache"
+    ):
         model.generate(**start, past_key_values=DynamicCache())

@@ -36,7 +36,7 @@ BROKEN = {
         JIG.replace("B d B", "B d2 B"),
         JIG.replace("B d B", "B B"),
         JIG.replace("d3 d2", "d3 d"),
-        JIG.replace("A |", "A7 |"),
+        JIG.replace("A |", "A7 |").replace("d3 d2", "d6"),
         JIG.replace("(3 D", "D"),
     ],
 }
@@ -77,6 +77,7 @@ LEFT_OUT = {
     "e4|(5efefe|e4|e4": "a sign that is not read, such as notes played at once",
     "e4|e4|e4|\nK:G\ne4": "a change of metre, unit or key",
     "e4|e4|[M:3/4]e3|[M:4/4]e4": "a change of metre, unit or key",
+    "e4|e/0e4|e4|e4": "a sign that is not read, such as notes played at once",
     "e4|e4": "fewer than 4 bars",
     "e4|e4|e5|e4": "a bar that does not fill the metre",
     "e4|e4-|f4|e4": "a tie that does not lead to the same note",
@@ -109,15 +110,15 @@ def convert(tunes):
 def test_a_valid_tune_has_eight_bars_and_fills_them(rewards):
     assert rewards.validity([JIG, REEL, JIG.replace("d3 d2", "d6")]) == [1.0, 0.0, 1.0]
     assert rewards.full_bars([JIG, REEL, JIG.replace("d6", "d6 | d6")]) == [1.0, 5 / 8, 1.0]
-    assert rewards.read_valid_tune(REEL).lengths == [1, 8, 8, 8, 7]
-    assert rewards.read_valid_tune(JIG).metre == Fraction(6)
+    assert rewards.read_full_tune(REEL).lengths == [1, 8, 8, 8, 7]
+    assert rewards.read_full_tune(JIG).metre == Fraction(6)
 
 
 @pytest.mark.parametrize(("reason", "line"), [(reason, line) for reason, lines in BROKEN.items() for line in lines])
 def test_what_is_no_valid_tune_earns_nothing_and_says_why(reason, line, rewards):
     assert rewards.validity([line]) == [0.0]
     with pytest.raises(ValueError) as found:
-        rewards.read_valid_tune(line)
+        rewards.read_full_tune(line)
     assert str(found.value) == reason
 
 
@@ -195,6 +196,14 @@ def test_a_line_comes_back_from_abc_notation(convert, full, upbeat):
     assert list(convert.parts_of(convert.to_abc(line, 1, "a | b"))) == [line]
 
 
+@given(st.text(alphabet="ABcdz^_=,'/0123456789|:[]()<>-xMKLP\"!{}%\\ \n"))
+def test_wild_notation_gives_full_tunes_or_reasons(tunes, text):
+    rewards, convert = tunes
+    for part in convert.parts_of(f"X:1\nM:4/4\nK:C\nC8|C8|C8|{text}"):
+        assert isinstance(part, ValueError) or rewards.read_full_tune(part)
+    assert rewards.validity([text, f"M:4/4 K:C {text}"]) == [0.0, 0.0] or text.count("|") > 6
+
+
 def test_lines_become_abc_notation_and_midi_that_music21_reads(convert, tmp_path, capsys):
     from music21 import converter
 
@@ -223,7 +232,10 @@ def test_lines_become_abc_notation_and_midi_that_music21_reads(convert, tmp_path
             "'missing.abc' cannot be read (No such file or directory): expected a file of text",
         ),
         (["to_lines", "lines.txt"], "'lines.txt' holds no tune: expected ABC notation"),
-        (["to_abc", "book.abc"], "'book.abc' holds no valid tune: expected lines as `to_lines` writes them"),
+        (
+            ["to_abc", "book.abc"],
+            "'book.abc' holds no tune whose bars fill the metre: expected lines as `to_lines` writes them",
+        ),
         (["to_lines", "book.abc", "--output", "no/where"], "'no/where' cannot be written (No such file or directory)"),
         (["to_abc", "lines.txt", "--midi", "lines.txt"], "'lines.txt' cannot be written (File exists)"),
     ],

@@ -16,6 +16,12 @@ from transformers import (
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    LeakGeneratorConfig,
+    LeakGeneratorForCausalLM,
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
+    RelGANDiscriminatorConfig,
+    RelGANDiscriminatorForSequenceClassification,
     RNNDiscriminatorConfig,
     RNNDiscriminatorForSequenceClassification,
     RNNGeneratorConfig,
@@ -28,7 +34,7 @@ BOS, EOS, PAD = 0, 1, 2
 
 
 def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny causal LM; `kind` is lstm, gru, gpt2 or llama."""
+    """A tiny causal LM; `kind` is lstm, gru, memory, leak, gpt2 or llama."""
     torch.manual_seed(seed)
     tokens = {"vocab_size": vocab_size, "bos_token_id": BOS, "eos_token_id": eos, "pad_token_id": PAD}
     if kind in ("lstm", "gru"):
@@ -36,6 +42,17 @@ def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SI
             cell_type=kind, embedding_size=6, hidden_size=8, num_hidden_layers=2, initializer_range=0.6, **tokens
         )
         return RNNGeneratorForCausalLM(config)
+    if kind == "memory":
+        config = RelationalMemoryConfig(embedding_size=6, mem_slots=2, head_size=4, **tokens)
+        generator = RelationalMemoryForCausalLM(config)
+        for name, parameter in generator.named_parameters():
+            if "norm" not in name:
+                torch.nn.init.normal_(parameter, std=0.6)
+        return generator
+    if kind == "leak":  # of the features of `build_discriminator("cnn")`
+        features = {"embedding_size": 6, "filter_sizes": [1, 2, 4], "num_filters": [4, 4, 4]}
+        sizes = {"embedding_size": 6, "hidden_size": 8, "goal_size": 3, "goal_steps": 2, "initializer_range": 0.6}
+        return LeakGeneratorForCausalLM(LeakGeneratorConfig(discriminator_config=features, **sizes, **tokens))
     if kind == "gpt2":
         config = GPT2Config(n_positions=32, n_embd=8, n_layer=2, n_head=2, initializer_range=0.5, **tokens)
         return GPT2LMHeadModel(config)
@@ -45,12 +62,22 @@ def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SI
 
 
 def build_discriminator(kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny sequence classifier; `kind` is cnn, rnn, per_token or bert."""
+    """A tiny sequence classifier; `kind` is cnn, relgan, rnn, per_token or bert."""
     torch.manual_seed(seed)
     tokens = {"vocab_size": vocab_size, "pad_token_id": PAD}
     if kind == "cnn":
         config = CNNDiscriminatorConfig(embedding_size=6, filter_sizes=[1, 2, 4], num_filters=[4, 4, 4], **tokens)
         return CNNDiscriminatorForSequenceClassification(config)
+    if kind == "relgan":
+        config = RelGANDiscriminatorConfig(
+            embedding_size=6,
+            num_representations=3,
+            filter_sizes=[1, 2, 4],
+            num_filters=[4] * 3,
+            hidden_size=5,
+            **tokens,
+        )
+        return RelGANDiscriminatorForSequenceClassification(config)
     if kind in ("rnn", "per_token"):
         bidirectional = kind == "rnn"
         config = RNNDiscriminatorConfig(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import generate_texts
@@ -209,7 +209,7 @@ def test_an_evaluation_recipe_may_draw_with_the_discriminator_of_the_run(tmp_pat
     run, more = tmp_path / "run", {"evaluation.recipe": tmp_path / "e.yaml"}
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", run, lines, **more)) == 0
     found = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]
-    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc" in found
+    assert "proposals:3|exponent:1" in found["nll_test"]["signature"] and "discriminator_auc_test" in found
     more["objective.class_path"] = "seqgan_hf.objectives.MLE"
     capsys.readouterr()
     assert main(short_run(ROOT / "recipes/text/seqgan.yaml", tmp_path / "other", lines, **more)) == 1
@@ -352,7 +352,7 @@ def test_generate_with_the_discriminator_of_a_run(trained, capsys, caplog):
     assert written("--discriminator", "--proposals", "1", "--exponent", "2") == plain
     assert written("--discriminator", "--prompt", "a man")[0].startswith("a man")
     assert len(written("--discriminator", "--method", "reject", "--percentile", "90", "--exponent", "0.5")) == 20
-    assert re.search(r"Accepted \d+% of the proposals \(log-odds up to -?\d\.\d+; [\d.]+% of the", caplog.text)
+    assert re.search(r"Accepted [\d.]+% of the proposals \(log-odds up to -?\d\.\d+; [\d.]+% of the", caplog.text)
 
 
 def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, capsys):
@@ -368,12 +368,21 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
     judge.save_pretrained(tmp_path / "per_token")
     build_discriminator("cnn", vocab_size=5).save_pretrained(tmp_path / "small")
     build_generator("gpt2", vocab_size=100).save_pretrained(tmp_path / "lm")
+    build_generator("lstm", vocab_size=100).save_pretrained(tmp_path / "mediator")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(vocab_size=100, num_labels=3, **sizes)).save_pretrained(
+        tmp_path / "classes"
+    )
     (tmp_path / "alone" / "generator").mkdir(parents=True)
     capsys.readouterr()
     for options, message in (
         (["--proposals", "4"], "proposals without a discriminator: expected it with one only. Set --discriminator."),
         (["--method", "reject"], "method=reject without a discriminator"),
         (["--discriminator", "--proposals", "0"], "proposals=0: expected at least 1"),
+        (
+            ["--discriminator", "--temperature", "0"],
+            "temperature=0 with a discriminator, which would choose among equal",
+        ),
         (["--discriminator", "--exponent", "-1"], "exponent=-1: expected a number of at least 0"),
         (["--discriminator", "--percentile", "5"], "percentile with method=resample: expected it with the other"),
         (["--discriminator", "--method", "reject", "--proposals", "5"], "proposals with method=reject"),
@@ -382,6 +391,11 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
         (["--discriminator", str(tmp_path / "small")], "the discriminator knows 5 token ids, the generator"),
         (["--discriminator", str(tmp_path / "per_token")], "judges every token: expected a discriminator with one"),
         (["--discriminator", str(tmp_path / "lm")], "is no classifier: it lacks score.weight"),
+        (
+            ["--discriminator", str(tmp_path / "mediator")],
+            "is no sequence classifier: expected a run",
+        ),
+        (["--discriminator", str(tmp_path / "classes")], "logits of shape (1, 3) from BertForSeq"),
         (["--discriminator", str(folder / "checkpoints")], "holds no model: expected a run's folder, a saved discrim"),
         (["--discriminator", str(tmp_path / "alone")], "holds no discriminator"),
         (["--discriminator", "./nowhere"], "no folder './nowhere': expected a run's folder, a saved discriminator"),

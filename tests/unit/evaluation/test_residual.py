@@ -123,6 +123,15 @@ def test_intervals_hold_what_is_not_known_of_log_z(drawn):
     assert found["other"] == plain["other"]
 
 
+@pytest.mark.parametrize("level", [0.0, 0.1, -7.3])
+def test_a_discriminator_that_says_nothing_changes_nothing(toy, level):
+    generator, _, judge, every = toy
+    for size in (3, 7, 10, 49):  # roundings differ
+        density = Residual(generator.model, judge, 1.0, torch.full((size, 3), level).double())
+        assert density.error == pytest.approx(0, abs=1e-6) and float(density.log_z) == pytest.approx(level)
+        assert density.results(every, "")["effective_sample_size"].value == pytest.approx(3.0)
+
+
 def test_every_prompt_has_a_log_z_of_its_own(toy):
     """Two prompts in turn, three rows each: log Z of a prompt is that of its own rows."""
     generator, _, judge, every = toy
@@ -146,7 +155,7 @@ def test_the_auc_is_the_share_of_pairs(toy, drawn):
     real = EXPONENT * realness(judge, every).double().detach()
     pairs = real[:, None] - drawn[1].log_weights.flatten()
     share = ((pairs > 1e-9).double() + (pairs.abs() <= 1e-9).double() / 2).mean()
-    auc = found["discriminator_auc"]
+    auc = found["discriminator_auc_test"]
     assert auc.value == pytest.approx(float(share), abs=1e-6)
     assert auc.signature == "signature" and 0 < auc.low < auc.value < auc.high < 1
     # DeLong's error, the few real sequences being what is uncertain
@@ -169,7 +178,7 @@ def test_evaluation_with_a_discriminator_at_several_exponents(generator):
     assert alone.model == "tiny" and alone.evaluation.to_dict() == expected.evaluation.to_dict()  # exponent 0
     assert judged.model == "tiny exponent 1"
     results = judged.evaluation.results
-    added = {"discriminator_auc", "effective_sample_size"}
+    added = {"discriminator_auc_test", "effective_sample_size"}
     assert results.keys() == expected.evaluation.results.keys() | added
     drawn = draw_residual(generator, judge, encode_texts(generator, REFERENCES), 60, 8, 1.0, 0, 1.0, 4)
     assert judged.evaluation.texts.texts == tuple(drawn[1]) or list(judged.evaluation.texts.texts) == drawn[1]
@@ -230,7 +239,7 @@ def test_the_discriminator_of_a_run(generator, model_path, files, named):
     assert [point["model"] for point in found["points"]] == ["tiny exponent 0.5", "tiny exponent 1"]
     assert json.loads((files / "out" / "metrics.json").read_text()) == found
     page = (files / "out" / "tiny_exponent_0.5_temperature_1" / "report.md").read_text()
-    assert "| discriminator_auc |" in page and "log Z of the residual model (exponent 0.5)" in page
+    assert "| discriminator_auc_test |" in page and "log Z of the residual model (exponent 0.5)" in page
     assert "tiny exponent 1," in (files / "out" / "sweep.csv").read_text()
 
 

@@ -22,7 +22,7 @@ from seqgan_hf.samples import Samples
 from tests.tools.tiny import BOS, EOS, PAD, build_generator
 
 
-KINDS = ["lstm", "gru", "gpt2", "llama"]
+KINDS = ["lstm", "gru", "memory", "gpt2", "llama"]
 
 
 def seeded(seed: int) -> torch.Generator:

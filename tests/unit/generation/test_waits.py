@@ -123,7 +123,7 @@ def drawn(generator, count: int = 5):
     return sample(generator, start_prompt(generator, count), LENGTH, rng=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("kind", "allowed"), [("lstm", 0), ("gpt2", 1)])
+@pytest.mark.parametrize(("kind", "allowed"), [("lstm", 0), ("memory", 0), ("gpt2", 1)])
 def test_sequences_of_fixed_length_are_drawn_and_learned_without_a_wait(kind, allowed, monkeypatch):
     """Attention models of transformers may look once a pass whether sequences are packed."""
     monkeypatch.setattr(likelihood, "LEAVE_PADDING_OUT", set())  # as on an accelerator
@@ -141,7 +141,7 @@ def test_sequences_that_end_are_waited_for_once_a_token():
     assert set(counts) <= {"nonzero"} and counts["nonzero"] <= LENGTH - 1
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+@pytest.mark.parametrize("kind", ["lstm", "memory", "gpt2"])
 def test_rollouts_wait_once_a_prefix_length_before_they_begin(kind):
     """Whatever their number: the tokens of a completion need no wait."""
     generator = fixed_length(kind)
@@ -150,8 +150,8 @@ def test_rollouts_wait_once_a_prefix_length_before_they_begin(kind):
         assert waits(lambda n=rollouts: list(complete(generator, samples, n))) == {"nonzero": LENGTH - 1}
 
 
-@pytest.mark.parametrize("kind", ["rnn", "per_token"])
-def test_recurrent_discriminators_score_without_a_wait(kind):
+@pytest.mark.parametrize("kind", ["rnn", "per_token", "relgan"])
+def test_these_discriminators_score_without_a_wait(kind):
     discriminator, samples = build_discriminator(kind), drawn(build_generator("lstm"))
     assert waits(lambda: rewards(discriminator, samples)) == {}
 

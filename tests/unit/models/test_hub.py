@@ -23,6 +23,11 @@ from transformers import (
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
+    RelationalMemoryModel,
+    RelGANDiscriminatorConfig,
+    RelGANDiscriminatorForSequenceClassification,
     RNNDiscriminatorConfig,
     RNNDiscriminatorForSequenceClassification,
     RNNGeneratorConfig,
@@ -36,14 +41,26 @@ SIZES = {"vocab_size": len(WORDS), "embedding_size": 8, "pad_token_id": 0}
 GENERATOR = partial(RNNGeneratorConfig, **SIZES, hidden_size=8, bos_token_id=1, eos_token_id=2)
 CNN = partial(CNNDiscriminatorConfig, **SIZES, filter_sizes=[1, 2, 5], num_filters=[3, 4, 5])
 RNN = partial(RNNDiscriminatorConfig, **SIZES, hidden_size=8)
+MEMORY = partial(RelationalMemoryConfig, **SIZES, head_size=4, bos_token_id=1, eos_token_id=2)
+RELGAN = partial(
+    RelGANDiscriminatorConfig, **SIZES, num_representations=4, filter_sizes=[2, 3], num_filters=[3, 4], hidden_size=5
+)
 CAUSAL, CLASSIFIER = AutoModelForCausalLM, AutoModelForSequenceClassification
 
 MODELS = {
     "generator_lstm": (CAUSAL, RNNGeneratorForCausalLM, GENERATOR),
     "generator_gru": (CAUSAL, RNNGeneratorForCausalLM, partial(GENERATOR, cell_type="gru", num_hidden_layers=2)),
     "generator_tied": (CAUSAL, RNNGeneratorForCausalLM, partial(GENERATOR, tie_word_embeddings=True)),
+    "memory": (CAUSAL, RelationalMemoryForCausalLM, MEMORY),
+    "memory_by_row": (
+        CAUSAL,
+        RelationalMemoryForCausalLM,
+        partial(MEMORY, mem_slots=2, num_blocks=2, layer_norm="row"),
+    ),
     "cnn": (CLASSIFIER, CNNDiscriminatorForSequenceClassification, CNN),
     "cnn_one_logit": (CLASSIFIER, CNNDiscriminatorForSequenceClassification, partial(CNN, num_labels=1)),
+    "relgan": (CLASSIFIER, RelGANDiscriminatorForSequenceClassification, RELGAN),
+    "relgan_normed": (CLASSIFIER, RelGANDiscriminatorForSequenceClassification, partial(RELGAN, spectral_norm=True)),
     "rnn": (CLASSIFIER, RNNDiscriminatorForSequenceClassification, RNN),
     "rnn_both_ways": (CLASSIFIER, RNNDiscriminatorForSequenceClassification, partial(RNN, bidirectional=True)),
     "rnn_per_token": (CLASSIFIER, RNNDiscriminatorForSequenceClassification, partial(RNN, per_token=True)),
@@ -90,11 +107,11 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(name, tmp_path):
 @EVERY_MODEL
 def test_a_missing_weight_is_initialized_and_the_others_are_left_alone(name, tmp_path):
     model = make(name)
-    for parameter in model.parameters():
-        parameter.data.fill_(0.5)
+    for value in model.state_dict().values():
+        value.fill_(0.5)
     model.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    missing = next(key for key in state if "weight_hh" in key or "filters.1.weight" in key)
+    missing = next(key for key in state if "weight_hh" in key or "filters.1.weight" in key or "qkv_weight" in key)
     del state[missing]
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     loaded = MODELS[name][0].from_pretrained(tmp_path)
@@ -146,11 +163,12 @@ def test_the_vocabulary_grows_and_shrinks(name):
     torch.testing.assert_close(model(IDS, attention_mask=MASK).logits, before[..., : after.shape[-1]][..., :9])
 
 
-def test_the_trunk_loads_from_the_whole_generator(tmp_path):
-    model = make("generator_gru")
+@pytest.mark.parametrize(("name", "kind"), [("generator_gru", RNNGeneratorModel), ("memory", RelationalMemoryModel)])
+def test_the_trunk_loads_from_the_whole_generator(name, kind, tmp_path):
+    model = make(name)
     model.save_pretrained(tmp_path)
     trunk = AutoModel.from_pretrained(tmp_path)
-    assert type(trunk) is RNNGeneratorModel
+    assert type(trunk) is kind
     assert torch.equal(trunk(IDS).last_hidden_state, model.base_model(IDS).last_hidden_state)
 
 
@@ -163,10 +181,15 @@ def test_gradients_reach_every_parameter(name):
 
 
 def test_labels_are_named(tmp_path):
-    for name, names in (("cnn", ["FAKE", "REAL"]), ("rnn", ["FAKE", "REAL"]), ("cnn_one_logit", ["REAL"])):
+    for name, names in (
+        ("cnn", ["FAKE", "REAL"]),
+        ("relgan", ["FAKE", "REAL"]),
+        ("rnn", ["FAKE", "REAL"]),
+        ("cnn_one_logit", ["REAL"]),
+    ):
         make(name).save_pretrained(tmp_path)
         assert AutoConfig.from_pretrained(tmp_path).id2label == dict(enumerate(names))
-    for config in (CNN(num_labels=1), RNN(num_labels=1)):
+    for config in (CNN(num_labels=1), RELGAN(num_labels=1), RNN(num_labels=1)):
         assert (config.num_labels, config.id2label, config.label2id) == (1, {0: "REAL"}, {"REAL": 0})
     assert RNN(id2label={0: "machine", 1: "human"}).id2label == {0: "machine", 1: "human"}
 
@@ -174,11 +197,16 @@ def test_labels_are_named(tmp_path):
 THREE = {"id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 
 
-@pytest.mark.parametrize("name", ["cnn", "rnn", "rnn_both_ways", "rnn_per_token"])
+@pytest.mark.parametrize("name", ["cnn", "relgan", "rnn", "rnn_both_ways", "rnn_per_token"])
 @pytest.mark.parametrize("options", [{"num_labels": 3}, {"num_labels": 0}, THREE])
-def test_a_discriminator_tells_real_from_fake_and_nothing_else(name, options, tmp_path):
+def test_a_discriminator_tells_real_from_fake_unless_its_labels_are_named(name, options, tmp_path):
     auto, model_class, config = MODELS[name]
     message = "num_labels=[03]: expected 2 .0 = fake, 1 = real., or 1 .*. Leave num_labels and id2label out"
+    if options is THREE and name != "rnn_per_token":
+        model_class(config(**options)).save_pretrained(tmp_path)
+        loaded = auto.from_pretrained(tmp_path)
+        assert loaded(IDS, attention_mask=MASK).logits.shape == (2, 3) and loaded.config.id2label == THREE["id2label"]
+        return
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         config(**options)
     model_class(config()).save_pretrained(tmp_path)
@@ -187,8 +215,9 @@ def test_a_discriminator_tells_real_from_fake_and_nothing_else(name, options, tm
             load.from_pretrained(tmp_path, **options, ignore_mismatched_sizes=True)
 
 
-def test_text_generation_pipeline(tokenizer):
-    model = make("generator_lstm")
+@pytest.mark.parametrize("name", ["generator_lstm", "memory"])
+def test_text_generation_pipeline(name, tokenizer):
+    model = make(name)
     write = pipeline("text-generation", model=model, tokenizer=tokenizer)
     options = {"max_new_tokens": 5, "do_sample": False, "return_full_text": False, "suppress_tokens": [0, 1, 2]}
     prompts = ["a man", "the", "two man rides"]
@@ -198,7 +227,7 @@ def test_text_generation_pipeline(tokenizer):
     assert len(write("", num_return_sequences=3, max_new_tokens=5, do_sample=True)) == 3
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn_one_logit", "rnn", "rnn_both_ways"])
+@pytest.mark.parametrize("name", ["cnn", "cnn_one_logit", "relgan", "rnn", "rnn_both_ways"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_text_classification_pipeline(name, side, tokenizer):
     model = make(name)
@@ -232,7 +261,7 @@ print(json.dumps(answers))
 
 def test_saved_with_its_code_a_model_loads_without_the_package(tmp_path):
     folders, expected = {}, {}
-    for name in ("generator_lstm", "cnn", "rnn_both_ways"):
+    for name in ("generator_lstm", "memory", "cnn", "relgan_normed", "rnn_both_ways"):
         auto, model = MODELS[name][0], make(name)
         model.save_pretrained(tmp_path / name)
         folders[str(tmp_path / name)] = auto.__name__
