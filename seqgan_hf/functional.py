@@ -90,6 +90,26 @@ def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
     return torch.searchsorted(totals, target, right=True)
 
 
+def posterior_gumbel(logits: Tensor, ids: LongTensor, uniforms: Tensor) -> Tensor:
+    """log p + g, with Gumbel noise g drawn given that the largest entry is at `ids`; without gradient.
+
+    Where `ids` are drawn from p, g is plain independent Gumbel noise. In terms of exponential noise e = exp(-g),
+    exp(-(log p + g)) is e_y at y = `ids`, and e_y + e_i / p_i elsewhere.
+
+    Args:
+        logits: of p, `-inf` allowed, shape (N, V).
+        ids: shape (N,).
+        uniforms: numbers in [0, 1), shape (N, V).
+
+    Returns:
+        Shape (N, V).
+    """
+    target = ids[:, None]
+    own = uniforms.gather(1, target).clamp_(min=2**-25).log_().neg_()  # zero, too, is drawn
+    rates = torch.addcdiv(own, uniforms.log(), logits.softmax(dim=-1), value=-1)
+    return rates.scatter_(1, target, own).log_().neg_()
+
+
 def block_rows(vocab_size: int, device: torch.device) -> int:
     """Rows whose logits are computed together: on a CPU as many as stay in the cache, elsewhere about 256 MiB."""
     logits = 2**20 if device.type == "cpu" else 2**26

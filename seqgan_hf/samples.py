@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ class Samples(NamedTuple):
         ids: tokens after the prompt, EOS included where there is one, padding after it, shape (B, T).
         mask: true from the first token through EOS, shape (B, T).
         prompt_mask: true on real prompt tokens, shape (B, P); `None` means that no prompt is padded.
-        soft: a differentiable relaxation of `ids`, shape (B, T, V), for pathwise objectives only.
+        soft: a differentiable relaxation of `ids`, shape (B, T, V), for pathwise objectives only: a tensor, or
+            `SoftTokens`, which compute it where it is used.
         logprobs: of each token under the policy that it was drawn from, in nats, shape (B, T).
         advantages: what each token is credited with in a policy gradient, shape (B, T).
     """
@@ -38,7 +39,7 @@ class Samples(NamedTuple):
     ids: LongTensor
     mask: BoolTensor
     prompt_mask: BoolTensor | None = None
-    soft: FloatTensor | None = None
+    soft: Any = None
     logprobs: FloatTensor | None = None
     advantages: FloatTensor | None = None
 
@@ -67,7 +68,7 @@ class Samples(NamedTuple):
         """The same sequences without `logprobs` and `advantages`."""
         return self._replace(logprobs=None, advantages=None)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
+    def map(self, function: Callable[[Any], Any]) -> Samples:
         """A function applied to every field that is there."""
         return Samples(*(None if field is None else function(field) for field in self))
 

@@ -110,14 +110,17 @@ class Decoder:
         self.selected: tuple[int, LongTensor | None, LongTensor] | None = None  # what the cache has yet to follow
         self.features = self._forward(samples.prompt)
 
-    def _forward(self, ids: LongTensor) -> Tensor:
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Features after tokens (N, K), or after embeddings (N, K, E) in their place."""
         start = 0 if self.cache is None else self.length
         self.length = start + ids.shape[1]
-        arguments = position_arguments(ids, self.mask, start) if self.accepts_positions else {}
+        like = ids if ids.dim() == 2 else ids[:, :, 0]
+        arguments = position_arguments(like, self.mask, start) if self.accepts_positions else {}
         # a state space model reads a mask of the new tokens only, which are all real
         if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
             arguments["attention_mask"] = self.mask
-        output = self.model(input_ids=ids, use_cache=True, **{self.cache_name: self.cache}, **arguments)
+        arguments["input_ids" if ids.dim() == 2 else "inputs_embeds"] = ids
+        output = self.model(use_cache=True, **{self.cache_name: self.cache}, **arguments)
         cache = getattr(output, self.cache_name, None)
         # a decoder that could attend to an encoder, but has none
         self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
@@ -131,8 +134,8 @@ class Decoder:
         """Make room for so many rows of so many tokens, where that spares copies (`reserved_cache`)."""
         reserve(self.cache, rows, length)
 
-    def feed(self, tokens: LongTensor) -> None:
-        """Append one token to every row, shape (N,)."""
+    def feed(self, tokens: Tensor) -> None:
+        """Append one token to every row, as its id, shape (N,), or as its embedding, (N, E)."""
         if self.selected is not None:
             select_rows(self.cache, *self.selected)
             self.selected = None

@@ -25,7 +25,7 @@ from .modes import evaluating
 from .vocabulary import NEVER, suppression, vocabulary_size
 
 
-def _predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor) -> tuple[Tensor, nn.Module]:
+def predictions(generator: PreTrainedModel, samples: Samples, read: LongTensor) -> tuple[Tensor, nn.Module]:
     """Features at the positions that predict `samples.ids`, shape (B, T, H), and the head that makes them logits.
 
     The generator reads `read` (B, T) after the prompt, which usually are the same tokens.
@@ -51,7 +51,7 @@ def token_logprobs(
     Args:
         temperature, top_p: of the policy (see `filter_logits`); a token that it never draws has -inf.
     """
-    features, head = _predictions(generator, samples, samples.ids)
+    features, head = predictions(generator, samples, samples.ids)
     flat, targets, added = features.flatten(0, 1), samples.ids.flatten(), suppression(generator, NEVER)
 
     def block_logprobs(features: Tensor, targets: LongTensor) -> Tensor:
@@ -81,7 +81,7 @@ def weighted_nll(
     Returns:
         The loss, a differentiable scalar, and the log-probabilities (B, T), without gradient, zero at padding.
     """
-    features, head = _predictions(generator, samples, samples.ids if read is None else read)
+    features, head = predictions(generator, samples, samples.ids if read is None else read)
     weights = weights.detach().masked_fill(~samples.mask, 0.0)
     added = suppression(generator, NEVER)
     if is_plain_product(head):
@@ -114,9 +114,9 @@ def full_kl(
     Returns:
         The loss, a differentiable scalar in nats, and the divergences (B, T), without gradient, zero at padding.
     """
-    features, head = _predictions(generator, samples, samples.ids)
+    features, head = predictions(generator, samples, samples.ids)
     with torch.no_grad(), evaluating(other):
-        other_features, other_head = _predictions(other, samples, samples.ids)
+        other_features, other_head = predictions(other, samples, samples.ids)
     weights, flat = weights.detach().masked_fill(~samples.mask, 0.0).flatten(), features.flatten(0, 1)
     other_flat = other_features.flatten(0, 1)
     added, other_added = suppression(generator, NEVER), suppression(other, NEVER)

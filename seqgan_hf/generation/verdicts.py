@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..samples import BoolTensor, LongTensor, Samples
 from .memory import in_parts
 from .modes import evaluating
+from .vocabulary import token_embeddings
 
 
 # Tokens that are rewarded in one forward pass when the caller sets no limit: 4,096 sequences of the paper's length.
@@ -31,17 +32,22 @@ def judged_tokens(samples: Samples, pad_token_id: int) -> tuple[LongTensor, Bool
         Token ids (B, P-1+T), a mask of the real ones, and the number of condition tokens of each row, at which its
         continuation begins, (B,).
     """
-    if samples.prompt.shape[1] == 1:
-        none = torch.zeros(samples.batch_size, dtype=torch.long, device=samples.ids.device)
-        return samples.ids.masked_fill(~samples.mask, pad_token_id), samples.mask, none
-    mask = samples.attention_mask
-    condition = mask[:, : samples.prompt.shape[1]]
-    start = condition & (condition.cumsum(dim=1) == 1)
-    mask = torch.cat([condition & ~start, samples.mask], dim=1)
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
-    width = mask.shape[1] - 1
-    ids = samples.sequences.masked_fill(~mask, pad_token_id).gather(1, order)[:, :width]
-    return ids, mask.gather(1, order)[:, :width], condition.sum(dim=1) - 1
+    mask, order = _reading_order(samples)
+    ids = samples.sequences.gather(1, order)
+    begin = samples.attention_mask[:, : samples.prompt.shape[1]].sum(dim=1) - 1
+    return ids.masked_fill(~mask, pad_token_id), mask, begin
+
+
+def _reading_order(samples: Samples) -> tuple[BoolTensor, LongTensor]:
+    """What is read of each row of `sequences`: where there is something (B, P-1+T), and from which place."""
+    mask, width = samples.attention_mask, samples.prompt.shape[1]
+    start = mask & (mask.cumsum(dim=1) == 1)
+    mask = mask & ~start
+    if width == 1:
+        places = torch.arange(1, mask.shape[1], device=mask.device)
+        return mask[:, 1:], places.expand_as(mask[:, 1:])
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :-1]
+    return mask.gather(1, order), order
 
 
 def realness(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
@@ -114,10 +120,11 @@ def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTe
 
 
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
-    if samples.prompt.shape[1] != 1:
-        raise UserError(f"soft samples with prompts of {samples.prompt.shape[1]} tokens", "the start token only")
-    embeddings: Any = discriminator.get_input_embeddings()
-    return samples.soft @ embeddings.weight
+    """Embeddings of the condition and mixtures of them for the soft tokens, in the order of `judged_tokens`."""
+    mask, order = _reading_order(samples)
+    weight = token_embeddings(discriminator, padded=not bool(mask.all()))
+    embedded = torch.cat([weight[samples.prompt], samples.soft @ weight], dim=1)
+    return embedded.gather(1, order[..., None].expand(-1, -1, embedded.shape[2]))
 
 
 def class_logits(discriminator: PreTrainedModel, samples: Samples) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -11,11 +13,15 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..samples import LongTensor
+from .modes import evaluating
 
 
 # Added to logits of suppressed tokens where likelihoods are computed: their probability is exactly zero in float32,
 # while its logarithm stays a number, as 0 * inf is none. It fits into float16.
 NEVER = -3e4
+
+# For each model, whether it reads embeddings as it reads tokens: at real ones, and with padding after them.
+_LOOKUPS: WeakKeyDictionary[PreTrainedModel, tuple[bool, bool]] = WeakKeyDictionary()
 
 
 def special_tokens(generator: PreTrainedModel) -> tuple[list[int], int]:
@@ -69,3 +75,43 @@ def suppression(generator: PreTrainedModel, value: float) -> Tensor | None:
         return None
     added = torch.zeros(vocabulary_size(generator), dtype=generator.dtype, device=generator.device)
     return added.index_fill_(0, torch.tensor(token_ids, device=generator.device), value)
+
+
+def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
+    """The embeddings of a model's tokens, (V, E), of which soft tokens are mixtures (`inputs_embeds`).
+
+    Some models scale or transform what they look up. So it is tried on two tokens, once a model, instead of assumed.
+
+    Args:
+        padded: whether the model is to read padding on the right, too.
+
+    Raises:
+        UserError: the model reads embeddings otherwise than tokens.
+    """
+    name, expected = type(model).__name__, "a model that reads `inputs_embeds`, a plain row for each token"
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    if model not in _LOOKUPS:
+        plain = isinstance(weight, Tensor) and not weight.is_meta
+        plain = plain and "inputs_embeds" in inspect.signature(model.forward).parameters
+        _LOOKUPS[model] = plain and _reads_rows(model, weight, 1), plain and _reads_rows(model, weight, 0)
+    plain, finds_end = _LOOKUPS[model]
+    if not plain:
+        raise UserError(
+            f"{name} cannot read soft tokens: its embeddings are no plain lookup", expected, "choose another"
+        )
+    if padded and not finds_end:
+        problem = f"{name} cannot read soft tokens with padding: it finds a sequence's end by its ids"
+        raise UserError(problem, "a model that goes by the mask", "choose another, or sequences of one length")
+    return weight
+
+
+@torch.no_grad()
+def _reads_rows(model: PreTrainedModel, weight: Tensor, last: int) -> bool:
+    """Whether two tokens and their embeddings give the same; `last`: whether the second one is no padding."""
+    pad = getattr(model.config, "pad_token_id", None) or 0
+    ids = torch.tensor([[len(weight) - 1, 0 if last else pad]], device=model.device)
+    mask = torch.tensor([[1, last]], device=model.device)
+    with evaluating(model):
+        plain = model(input_ids=ids, attention_mask=mask).logits
+        mixed = model(inputs_embeds=weight[ids], attention_mask=mask).logits
+    return torch.allclose(plain.float(), mixed.float(), rtol=1e-3, atol=1e-4)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.likelihood import token_logprobs
 from ..generation.verdicts import class_logits, judge
-from ..samples import LongTensor, Samples
+from ..samples import Samples
 from .base import Loss, Models, penalty
+from .classes import Classes, check_classes, check_names, class_of
 from .seqgan import SeqGAN
 from .statistics import shared_mean
 
@@ -48,7 +46,7 @@ class SentiGAN(SeqGAN):
 
     def __init__(
         self,
-        classes: list[str] | list[int] | None = None,
+        classes: Classes = None,
         rollouts: int = 16,
         rollout_lag: float = 0.0,
         max_rows: int | None = None,
@@ -56,8 +54,7 @@ class SentiGAN(SeqGAN):
         kl: float = 0.0,
     ):
         super().__init__(rollouts, rollout_lag, max_rows, likelihood_weight=likelihood_weight, kl=kl)
-        if classes is not None and len(set(classes)) < max(2, len(classes)):
-            raise UserError(f"classes={classes}", "two or more different tokens", "leave it out for one kind of text")
+        check_names(classes)
         self.classes = classes
         if classes:
             self.labels = ("FAKE", *map(str, classes))
@@ -65,18 +62,14 @@ class SentiGAN(SeqGAN):
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         """Refuse class names that are no tokens, and prompts that cannot name one."""
         super().check(models, batch_size, conditional)
-        if self.classes and not conditional:
-            problem = f"classes={self.classes} for sequences without prompts"
-            raise UserError(problem, "a prompt that names the class", "name its column as `data.prompt_column`")
-        for name in self.classes or ():
-            self._token_id(models, name)
+        check_classes(self.classes, models, conditional)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """-(1 - D_k), D_k the probability of being real, and of the class that the prompt names, shape (K,)."""
         if not self.classes:
             return super().reward(models, samples, real) - 1
         verdicts = judge(models.discriminator, samples, class_logits).softmax(dim=1)
-        return verdicts.gather(1, 1 + self.class_of(models, samples)[:, None]).squeeze(1) - 1
+        return verdicts.gather(1, 1 + class_of(self.classes, models, samples)[:, None]).squeeze(1) - 1
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """-V_t G(y_t | Y_1:t-1), whose product with grad log G is the gradient of the penalised probability."""
@@ -87,7 +80,7 @@ class SentiGAN(SeqGAN):
         if not self.classes:
             return super().discriminator_loss(models, real, fake)
         both = Samples.concatenate([real.uncredited, fake.uncredited])
-        labels = 1 + self.class_of(models, both)
+        labels = 1 + class_of(self.classes, models, both)
         labels[real.batch_size :] = 0
         logits = class_logits(models.discriminator, both).float()
         losses = F.cross_entropy(logits, labels, reduction="none")
@@ -98,23 +91,3 @@ class SentiGAN(SeqGAN):
             accuracy = torch.stack([masked_mean(correct, labels == label) for label in labels.unique()]).mean()
             metrics = {"discriminator_accuracy": accuracy, "discriminator_loss": loss.detach()}
         return Loss(loss + penalty(models.discriminator), metrics)
-
-    def class_of(self, models: Models, samples: Samples) -> LongTensor:
-        """The index of the class that each prompt names, shape (K,)."""
-        token_ids = [self._token_id(models, name) for name in self.classes or ()]
-        known = torch.tensor(token_ids, device=samples.prompt.device)
-        named = (samples.prompt[:, :, None] == known).any(dim=1)  # (K, classes)
-        if not (named.sum(dim=1) == 1).all():
-            row = int((named.sum(dim=1) != 1).nonzero()[0])
-            problem = f"a prompt with {int(named[row].sum())} of the class tokens {self.classes}"
-            raise UserError(problem, "one in every prompt", "name its column as `data.prompt_column`")
-        return named.int().argmax(dim=1)
-
-    def _token_id(self, models: Models, name: Any) -> int:
-        if isinstance(name, int):
-            return name
-        tokenizer = models.tokenizer
-        token_id: Any = None if tokenizer is None else tokenizer.convert_tokens_to_ids(name)
-        if token_id is None or token_id == tokenizer.unk_token_id:
-            raise UserError(f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it")
-        return token_id

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce
 
 from ..samples import BoolTensor
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, on each of them; of one process, the tensor itself. No gradient."""
+def sum_over_processes(values: Tensor, differentiable: bool = False) -> Tensor:
+    """The sum of a tensor over all processes, on each of them; of one process, the tensor itself.
+
+    Args:
+        differentiable: whether gradient goes back to all processes; all of them must then ask for it.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
+    if differentiable:
+        return all_reduce(values)
     total = values.detach().clone()
     distributed.all_reduce(total)
     return total

@@ -41,7 +41,11 @@ class PlainDiscriminator(nn.Module):
 
     def forward(self, ids: LongTensor) -> Tensor:
         """Logits (B, 2) of sequences (B, T)."""
-        embedded = self.embedding(ids).transpose(1, 2)
+        return self.judge(self.embedding(ids))
+
+    def judge(self, embedded: Tensor) -> Tensor:
+        """Logits (B, 2) of embeddings (B, T, E)."""
+        embedded = embedded.transpose(1, 2)
         pooled = [F.relu(convolution(embedded)).amax(dim=2) for convolution in self.convolutions]
         features = torch.cat(pooled, dim=1)
         gate = torch.sigmoid(self.gate(features))
@@ -100,6 +104,16 @@ def continued(generator: PreTrainedModel, ids: LongTensor, length: int) -> LongT
         if ids.shape[1] == length:
             return ids
         output = generator(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+
+
+def relaxed(generator: PreTrainedModel, rows: int, length: int, beta: float) -> Tensor:
+    """Soft tokens (B, T, V) of sequences that are written with Gumbel noise, hard tokens fed back, under autograd."""
+    token, cache, softs = torch.zeros(rows, 1, dtype=torch.long), None, []
+    for _ in range(length):
+        output = generator(input_ids=token, past_key_values=cache, use_cache=True)
+        softs.append(F.gumbel_softmax(output.logits[:, -1], tau=1 / beta))
+        token, cache = softs[-1].argmax(dim=1, keepdim=True), output.past_key_values
+    return torch.stack(softs, dim=1)
 
 
 @torch.no_grad()

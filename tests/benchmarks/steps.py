@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from seqgan_hf.evaluation.likelihood import nll
 from seqgan_hf.evaluation.metrics.bleu import bleu
 from seqgan_hf.evaluation.metrics.self_bleu import self_bleu
+from seqgan_hf.generation.relaxation import relax
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
@@ -26,7 +27,8 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from seqgan_hf.objectives import MLE, ConstantReward, Models, Reinforce, SeqGAN
+from seqgan_hf.objectives import MLE, ConstantReward, Models, Reinforce, RelGAN, SeqGAN
+from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.trainer import AdversarialTrainer
@@ -277,6 +279,80 @@ def mle_epoch(size: Size) -> Case:
     )
 
 
+# --- Soft samples ----------------------------------------------------------------------------------------------------
+
+
+def relaxed_samples(size: Size, beta: float = 1.0) -> Case:
+    """A batch is drawn and read softly by embeddings (V, 64), and a gradient goes back to the generator."""
+    generator, rows = size.generator(), size.batch_size
+    start, weight = start_prompt(generator, rows), torch.randn(size.vocab_size, 64)
+
+    def ours() -> torch.Tensor:
+        soft = relax(generator, sample(generator, start, size.length), beta).soft
+        (soft @ weight).square().mean().backward()
+        return soft
+
+    def reference() -> torch.Tensor:
+        soft = plain.relaxed(generator, rows, size.length, beta)
+        (soft @ weight).square().mean().backward()
+        return soft
+
+    def check() -> None:
+        """The mean soft token at each position, within chance."""
+        found, expected = ours().dense().detach(), reference().detach()
+        error = (found.var(dim=0) + expected.var(dim=0)).div(rows).sqrt()
+        assert ((found.mean(dim=0) - expected.mean(dim=0)).abs() < 6 * error + 1e-3).all(), "soft tokens differ"
+
+    whole, tokens = BATCH / rows, BATCH * size.length
+    product = Work(3 * 2 * tokens * size.vocab_size * 64, tokens * size.vocab_size)  # and the exp of soft tokens
+    forward = size.generator_work(tokens)
+    return Case(
+        ours=[Part(ours, whole)],
+        plain=[Part(reference, whole)],
+        work=forward + training_work(forward, generator, steps=0) + product,
+        check=check,
+    )
+
+
+def relgan_step(size: Size, beta: float = 1.0) -> Case:
+    """A generator step, and a discriminator step on fresh samples."""
+    models, rows = Models(size.generator(), size.judge()), size.batch_size
+    generator, judge = size.generator(), plain.PlainDiscriminator(size.judge()).train()
+    start, real, objective = start_prompt(generator, rows), size.sequences(rows), RelGAN(beta_max=beta, adapt="no")
+    optimizers = [adam(model, fused=True) for model in (models.generator, models.discriminator)]
+    plain_optimizers = adam(generator), adam(judge)
+
+    def ours() -> None:
+        for loss, opponent, optimizer in zip(
+            (objective.generator_loss, objective.discriminator_loss),
+            (models.discriminator, models.generator),
+            optimizers,
+            strict=True,
+        ):
+            fake = sample(models.generator, start, size.length)
+            with frozen(opponent):
+                plain.descend(loss(models, real, fake).value, optimizer)
+
+    def score(embedded: torch.Tensor) -> torch.Tensor:
+        logits = judge.judge(embedded)
+        return logits[:, 1] - logits[:, 0]
+
+    def reference() -> None:
+        for sign, optimizer in zip((1, -1), plain_optimizers, strict=True):
+            with torch.set_grad_enabled(sign == 1):
+                soft = plain.relaxed(generator, rows, size.length, beta)
+            margin = score(judge.embedding(real.ids)) - score(soft @ judge.embedding.weight)
+            plain.descend(torch.nn.functional.softplus(sign * margin).mean(), optimizer)
+
+    samples, whole = relaxed_samples(size, beta), BATCH / rows
+    return Case(
+        ours=[Part(ours, whole)],
+        plain=[Part(reference, whole)],
+        work=samples.work * 2 + training_work(size.judge_work(4 * BATCH), models.discriminator, steps=1),
+        check=samples.check,
+    )
+
+
 # --- The discriminator, and a whole round ----------------------------------------------------------------------------
 
 
@@ -395,6 +471,8 @@ OPERATIONS: dict[str, Callable[[Size], Case]] = {
     "D epoch": discriminator_epoch,
     "D epoch, bfloat16": lambda size: discriminator_epoch(size, bfloat16=True),
     "adversarial round": adversarial_round,
+    "relaxed samples": relaxed_samples,
+    "RelGAN step": relgan_step,
     "oracle NLL of 10,000": oracle_nll,
     "BLEU and Self-BLEU of 10,000": metrics,
 }

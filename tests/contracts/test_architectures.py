@@ -10,6 +10,9 @@ from transformers import (
     AutoModelForCausalLM,
     BambaConfig,
     BloomConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     JambaConfig,
     Lfm2Config,
     Mamba2Config,
@@ -22,9 +25,11 @@ from transformers import (
     RemBertConfig,
 )
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.generation import decoder as decoder_module
-from seqgan_hf.generation import rollouts
+from seqgan_hf.generation import relaxation, rollouts
 from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.relaxation import relax, sample_soft
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt, vocabulary_size
@@ -123,6 +128,36 @@ def test_padding_before_a_prompt_changes_nothing(generator):
     mask = torch.arange(5).expand(4, 5) >= 2
     plain = sample(generator, ids, LENGTH, top_k=1, rng=rng())
     assert sample(generator, padded, LENGTH, top_k=1, rng=rng(), prompt_mask=mask).ids.equal(plain.ids)
+
+
+IN_PLACE = {"bamba", "jamba", "mamba", "mamba2"}  # states that are written in place
+
+
+def test_soft_tokens_are_fed_back_through_the_cache_or_refused(generator, request, monkeypatch):
+    """Values and gradients are those of a loop that reads all embeddings anew."""
+    cached = request.config.getoption("--fast-paths") != "off"
+    if cached and generator.config.model_type in IN_PLACE:
+        with pytest.raises(UserError, match="the cache of .* passes no gradient, so that soft tokens cannot be fed"):
+            sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5)
+        return
+    found = []
+    for kind in (decoder_module.Decoder, plain_paths.Decoder):
+        monkeypatch.setattr(relaxation, "Decoder", kind)
+        soft = sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5, rng=rng()).soft
+        (slope,) = torch.autograd.grad(soft[:, -2:].square().sum(), generator.get_input_embeddings().weight)
+        found.append((soft, slope))
+    for ours, anew in zip(*found, strict=True):
+        scale = max(1.0, float(anew.detach().abs().max()))
+        torch.testing.assert_close(ours / scale, anew / scale, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("config", [GemmaConfig, Gemma2Config, Gemma3TextConfig])
+def test_models_that_scale_their_embeddings_can_be_relaxed_but_not_fed_back(config):
+    generator = AutoModelForCausalLM.from_config(config(head_dim=4, **HEADS, **TOKENS)).eval()
+    relaxed = relax(generator, sample(generator, start_prompt(generator, 2), LENGTH), 1.0)
+    (relaxed.soft @ torch.ones(VOCAB_SIZE, 2)).sum().backward()
+    with pytest.raises(UserError, match=f"{type(generator).__name__} cannot read soft tokens"):
+        sample_soft(generator, start_prompt(generator, 2), LENGTH, 1.0)
 
 
 def tensors_of(holder) -> list[torch.Tensor]:

@@ -59,6 +59,9 @@ OBJECTIVES: dict[str, Row] = {
     "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
     "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
     "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, {"baseline": "none"}),
+    "RelGAN": Row(CLASSIFIERS, {"loss": "wgan-gp", "beta_steps": 4}),
+    "GSGAN": Row(CLASSIFIERS, {"tau_steps": 4}),
+    "CatGAN": Row(CLASSIFIERS, {"pooled": True, "straight_through": True}),
 }
 
 

@@ -70,7 +70,9 @@ class Decoder(decoder.Decoder):
         self.ids = samples.prompt
         super().__init__(generator, samples)
 
-    def feed(self, tokens: LongTensor) -> None:
+    def feed(self, tokens: Tensor) -> None:
+        if tokens.dim() == 2 and self.ids.dim() == 2:  # embeddings from here on
+            self.ids = self.model.get_input_embeddings()(self.ids)
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         if self.mask is not None:
             self.mask = F.pad(self.mask, (0, 1), value=1)

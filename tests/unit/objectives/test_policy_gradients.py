@@ -33,6 +33,7 @@ from seqgan_hf.objectives import (
     StepGAN,
     TextGAIL,
 )
+from seqgan_hf.objectives.classes import class_of
 from seqgan_hf.objectives.fgan import REWARDS
 from seqgan_hf.objectives.ratios import clipped
 from seqgan_hf.samples import Samples
@@ -452,7 +453,7 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
 )
 def test_sentigan_names_what_is_wrong_with_classes(classes, prompts, message):
     with pytest.raises(ValueError, match=message):
-        SentiGAN(classes).class_of(Models(None), conditional(prompts))
+        class_of(classes, Models(None), conditional(prompts))
 
 
 def test_sentigan_refuses_data_and_classes_that_do_not_fit_before_the_run():

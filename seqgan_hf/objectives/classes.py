@@ -1,0 +1,56 @@
+"""Classes of text that a token of the prompt names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..samples import LongTensor, Samples
+from .base import Models
+
+
+Classes = list[str] | list[int] | None
+
+
+def check_names(classes: Classes) -> None:
+    """Raise a UserError for class names that name no classes."""
+    if classes is not None and len(set(classes)) < max(2, len(classes)):
+        raise UserError(f"classes={classes}", "two or more different tokens", "leave it out for one kind of text")
+
+
+def check_classes(classes: Classes, models: Models, conditional: bool) -> None:
+    """Refuse class names that are no tokens, and prompts that cannot name one."""
+    if classes and not conditional:
+        problem = f"classes={classes} for sequences without prompts"
+        raise UserError(problem, "a prompt that names the class", "name its column as `data.prompt_column`")
+    for name in classes or ():
+        _token_id(models, name)
+
+
+def class_of(classes: Classes, models: Models, samples: Samples) -> LongTensor:
+    """The index of the class that each prompt names, shape (K,); 0 without classes.
+
+    Raises:
+        UserError: a prompt that holds none of them, or several.
+    """
+    if not classes:
+        return torch.zeros_like(samples.prompt[:, 0])
+    known = torch.tensor([_token_id(models, name) for name in classes], device=samples.prompt.device)
+    named = (samples.prompt[:, :, None] == known).any(dim=1)  # (K, classes)
+    if not (named.sum(dim=1) == 1).all():
+        row = int((named.sum(dim=1) != 1).nonzero()[0])
+        problem = f"a prompt with {int(named[row].sum())} of the class tokens {classes}"
+        raise UserError(problem, "one in every prompt", "name its column as `data.prompt_column`")
+    return named.int().argmax(dim=1)
+
+
+def _token_id(models: Models, name: Any) -> int:
+    if isinstance(name, int):
+        return name
+    tokenizer = models.tokenizer
+    token_id: Any = None if tokenizer is None else tokenizer.convert_tokens_to_ids(name)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise UserError(f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it")
+    return token_id
