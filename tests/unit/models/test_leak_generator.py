@@ -248,7 +248,7 @@ def test_another_vocabulary_another_cache_and_assistance_are_refused():
         generator.resize_token_embeddings(30)
     with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the LeakCache"):
         generator(ids, past_key_values=DynamicCache())
-    with pytest.raises(ValueError, match="a leak generator in assisted decoding: expected"):
+    with pytest.raises(ValueError, match="a recurrent generator in assisted decoding: expected"):
         generator(ids, use_cache=True).past_key_values.crop(1)
 
 
