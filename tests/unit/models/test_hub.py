@@ -164,8 +164,6 @@ def test_weights_can_stay_on_disk_until_they_are_needed(name, tmp_path):
 
 # the features of a discriminator know no other tokens
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "leak"])
-    "name", [name for name in MODELS if name != "leak"]
-)  # whose discriminator's features know no other tokens
 def test_the_vocabulary_grows_and_shrinks(name):
     model = make(name)
     before = model(IDS, attention_mask=MASK).logits
