@@ -252,17 +252,17 @@ def freeze(model: PreTrainedModel, what: int | list[str]) -> None:
 
 def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:
     """Names of the labels: in the settings, or else the objective's, or REAL alone where one is asked or saved."""
-    if "id2label" in settings.config:
-        return {"label2id": {name: index for index, name in settings.config["id2label"].items()}}
+    given = settings.config.get("id2label")
     saved = None if settings.pretrained is None else _saved_config(settings.pretrained, "discriminator").num_labels
     labels = list(objective.labels)
-    number = settings.config.get("num_labels", 1 if saved == 1 and len(labels) == 2 else len(labels))
+    usual = 1 if saved == 1 and len(labels) == 2 else len(labels)
+    number = settings.config.get("num_labels", usual) if given is None else len(given)
     if number not in ([1, 2] if len(labels) == 2 else [len(labels)]):
         problem = f"discriminator.config.num_labels={number}"
         expected = "2 (fake and real) or 1 (the logit of real)" if len(labels) == 2 else f"{len(labels)}: {labels}"
         raise RecipeError(problem, expected, "set that, or leave it out")
-    names = labels[-number:]
-    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    names = given or dict(enumerate(labels[-number:]))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
 def _build(settings: ModelSettings, known: dict, auto_class: Any, corpus: Corpus, section: str) -> PreTrainedModel:

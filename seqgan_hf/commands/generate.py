@@ -161,6 +161,9 @@ def generate_texts(
     start = encode_prompts(generator, texts)
     rng = None if seed is None else torch.Generator(device=model.device).manual_seed(seed)
     if temperature == 0:
+        if discriminator is not None:
+            problem = "temperature=0 with a discriminator, which would choose among equal texts"
+            raise UserError(problem, "a number above 0", "set --temperature")
         temperature, top_k = 1.0, 1
     judging = {"proposals": proposals, "exponent": exponent, "percentile": percentile}
     judging = {name: value for name, value in judging.items() if value is not None}
@@ -199,7 +202,7 @@ def _draw(
         return sample(model, prompt, length, **options)
     if method == "reject":
         accepted = reject(model, discriminator, prompt, length, **given, **options)
-        line = "Accepted %.2g%% of the proposals (log-odds up to %.2f; %.2g%% of the proposals are above that)"
+        line = "Accepted %.3g%% of the proposals (log-odds up to %.2f; %.3g%% of the proposals are above that)"
         logger.info(line, 100 * accepted.rate, accepted.bound, 100 * accepted.above)
         return accepted.samples
     drawn = resample(model, discriminator, prompt, length, **given, **options)

@@ -89,13 +89,12 @@ class Residual:
     def results(self, held_out: Samples, signature: str) -> dict[str, Result]:
         """How much there is to win, and how far the proposals reach.
 
-        `discriminator_auc_test` is the chance that a held-out sequence looks more real to the discriminator than one of
-        the generator does. `effective_sample_size` is that of the K proposals of a sample, between 1 and K.
+        `discriminator_auc_test` is the chance that a held-out sequence looks more real to the discriminator than one
+        of the generator does. `effective_sample_size` is that of the K proposals of a sample, between 1 and K.
         """
+        real, proposed = self.exponent * self.log_odds(held_out).double(), self.log_weights.flatten()
         found = {
-            "discriminator_auc_test": auc(
-                self.exponent * self.log_odds(held_out).double(), self.log_weights.flatten()
-            ),
+            "discriminator_auc_test": auc(real, proposed.to(real)),
             "effective_sample_size": Estimate.of_mean(effective_sample_size(self.log_weights).cpu().numpy()),
         }
         return {key: Result(e.value, e.low, e.high, signature, "higher") for key, e in found.items()}

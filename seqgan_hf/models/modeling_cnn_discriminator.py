@@ -38,8 +38,8 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
             truncated at twice of it.
         initial_bias: initial bias of the filters and of the output layer.
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
-            `num_labels=1` the single logit is that of "real".
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, of which
+            the first is that of generated text. With `num_labels=1` the single logit is that of "real".
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.
@@ -73,9 +73,10 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
     def validate_labels(self) -> None:
-        if self.num_labels not in (1, 2):
+        named = not any(name.startswith("LABEL_") for name in self.id2label.values())
+        if self.num_labels not in (1, 2) and not (named and self.num_labels):
             expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, or set num_labels=1."
+            fix = "Leave num_labels and id2label out, set num_labels=1, or name all labels in id2label."
             raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
 
     def validate_special_tokens(self) -> None:

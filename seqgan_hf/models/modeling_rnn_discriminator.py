@@ -35,8 +35,8 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
         initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
             U(-1/sqrt(H), 1/sqrt(H)).
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
-            `num_labels=1` the single logit is that of "real", as it always is with `per_token`.
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, of which
+            the first is that of generated text. With `num_labels=1` the single logit is that of "real", as it always is with `per_token`.
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.
@@ -68,9 +68,11 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
     def validate_labels(self) -> None:
-        if self.num_labels not in (1, 2):
+        named = not any(name.startswith("LABEL_") for name in self.id2label.values())
+        if self.num_labels not in (1, 2) and not (named and self.num_labels and not self.per_token):
             expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, or set num_labels=1."
+            fix = "Leave num_labels and id2label out, set num_labels=1, or name all labels in id2label"
+            fix += ", which per_token does not take." if self.per_token else "."
             raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
 
     def validate_special_tokens(self) -> None:

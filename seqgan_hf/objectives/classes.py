@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..data.tokenization import encode_batch, unknown_token_id
 from ..errors import UserError
 from ..samples import LongTensor, Samples
 from .base import Models
@@ -50,7 +51,8 @@ def _token_id(models: Models, name: Any) -> int:
     if isinstance(name, int):
         return name
     tokenizer = models.tokenizer
-    token_id: Any = None if tokenizer is None else tokenizer.convert_tokens_to_ids(name)
-    if token_id is None or token_id == tokenizer.unk_token_id:
-        raise UserError(f"class {name!r} is no token of the vocabulary", "a token of the prompts", "check it")
-    return token_id
+    token_ids = [] if tokenizer is None else encode_batch(tokenizer, [name])[0]
+    if len(token_ids) != 1 or token_ids[0] == unknown_token_id(tokenizer):
+        problem, expected = f"class {name!r} is no token of the vocabulary", "a word of the prompts that is one token"
+        raise UserError(problem, expected, "check `objective.classes` and the column `data.prompt_column`")
+    return token_ids[0]

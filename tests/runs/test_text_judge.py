@@ -135,3 +135,16 @@ def test_a_judge_that_is_none_is_refused(fault, lines, tmp_path, capsys):
     said = capsys.readouterr().err
     words = {"tokenizer": "embeddings, and its tokenizer", "labels": "instead of a classifier with other labels"}
     assert words[fault] in said and "Traceback" not in said
+
+
+def test_samples_are_drawn_and_measured_with_it_when_the_run_has_ended(run, lines, tmp_path, capsys):
+    capsys.readouterr()
+    call = ["generate", str(run), "--num_samples", "20", "--seed", "1"]
+    assert main(call) == 0
+    plain = capsys.readouterr().out
+    assert main([*call, "--discriminator", "--exponent", "50"]) == 0
+    assert capsys.readouterr().out != plain
+    settings = ["--references", str(lines), "--num_samples", "20", "--metrics", "distinct", "--output", str(tmp_path)]
+    assert main(["evaluate", "--model", str(run), "--discriminator", *settings]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())["results"]
+    assert {"nll_test", "discriminator_auc_test", "effective_sample_size"} <= found.keys()

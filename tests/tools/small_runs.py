@@ -210,7 +210,7 @@ def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
         settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
     if source == "TextData":
         settings |= {"data.train_file": lines, "data.eval_size": 10}
-    if source == "GrammarData":
+    if source.endswith("GrammarData"):
         settings |= {"data.num_train": 64, "data.num_eval": 32}
     return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
 

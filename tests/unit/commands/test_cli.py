@@ -352,7 +352,7 @@ def test_generate_with_the_discriminator_of_a_run(trained, capsys, caplog):
     assert written("--discriminator", "--proposals", "1", "--exponent", "2") == plain
     assert written("--discriminator", "--prompt", "a man")[0].startswith("a man")
     assert len(written("--discriminator", "--method", "reject", "--percentile", "90", "--exponent", "0.5")) == 20
-    assert re.search(r"Accepted \d+% of the proposals \(log-odds up to -?\d\.\d+; [\d.]+% of the", caplog.text)
+    assert re.search(r"Accepted [\d.]+% of the proposals \(log-odds up to -?\d\.\d+; [\d.]+% of the", caplog.text)
 
 
 def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, capsys):
@@ -379,6 +379,10 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
         (["--proposals", "4"], "proposals without a discriminator: expected it with one only. Set --discriminator."),
         (["--method", "reject"], "method=reject without a discriminator"),
         (["--discriminator", "--proposals", "0"], "proposals=0: expected at least 1"),
+        (
+            ["--discriminator", "--temperature", "0"],
+            "temperature=0 with a discriminator, which would choose among equal",
+        ),
         (["--discriminator", "--exponent", "-1"], "exponent=-1: expected a number of at least 0"),
         (["--discriminator", "--percentile", "5"], "percentile with method=resample: expected it with the other"),
         (["--discriminator", "--method", "reject", "--proposals", "5"], "proposals with method=reject"),

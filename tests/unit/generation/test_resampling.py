@@ -159,7 +159,7 @@ def test_the_temperature_is_that_of_the_proposals():
 # --- What changes nothing --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["cnn", "rnn", "bert"])
+@pytest.mark.parametrize("kind", ["cnn", "rnn", "bert", "relgan"])
 def test_one_proposal_is_a_sample_bit_for_bit(kind):
     generator, judge = build_generator("lstm").eval(), build_discriminator(kind)
     prompt = torch.tensor([[PAD, BOS, 5], [BOS, 6, 7]]).repeat(5, 1)
@@ -182,7 +182,7 @@ def test_a_constant_added_to_the_log_odds_changes_nothing():
     assert torch.equal(one.samples.ids, other.samples.ids) and other.bound == pytest.approx(one.bound + 3.0)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+@pytest.mark.parametrize("kind", ["lstm", "gpt2", "memory"])
 def test_memory_budgets_change_nothing(kind):
     generator, judge = build_generator(kind).eval(), build_discriminator("cnn")
     prompt = torch.tensor([[PAD, BOS, 5], [BOS, 6, 7]]).repeat(4, 1)

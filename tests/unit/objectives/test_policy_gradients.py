@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, encode_batch
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import class_logits, features
@@ -448,12 +449,23 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
     ("classes", "prompts", "message"),
     [
         ([7, 8], [7, 9], r"a prompt with 0 of the class tokens \[7, 8\]: expected one in every prompt"),
-        (["positive", "negative"], [7, 8], "class 'positive' is no token of the vocabulary"),
+        (["positive", "negative"], [7, 8], "class 'positive' is no token of the vocabulary: expected a word of the"),
+        (["good", "not good"], [7, 8], "class 'not good' is no token of the vocabulary"),
     ],
 )
 def test_sentigan_names_what_is_wrong_with_classes(classes, prompts, message):
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad", "not good"]])
     with pytest.raises(ValueError, match=message):
-        class_of(classes, Models(None), conditional(prompts))
+        class_of(classes, Models(None, tokenizer=tokenizer), conditional(prompts))
+
+
+@pytest.mark.parametrize("level", ["word", "bpe"])
+def test_classes_are_words_as_they_stand_in_the_prompts(level):
+    """A word's token has the space before it; a user does not write that."""
+    tokenizer = build_tokenizer(TokenizerConfig(level=level), lambda: [["good", "bad"] * 9])
+    prompts = [token for (token,) in encode_batch(tokenizer, ["bad", "good", "bad"])]
+    found = class_of(["good", "bad"], Models(None, tokenizer=tokenizer), conditional(prompts))
+    assert found.tolist() == [1, 0, 1]
 
 
 def test_sentigan_refuses_data_and_classes_that_do_not_fit_before_the_run():
