@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 
 NO_ROLLBACK = (
-    "a leak generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
+    "a recurrent generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
     "which a recurrent state cannot. Leave out `assistant_model` and `prompt_lookup_num_tokens`."
 )
 # Of the discriminator's config: what its feature layers are made of. The defaults are those of `cnn_discriminator`.
