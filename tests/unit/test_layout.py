@@ -80,6 +80,17 @@ def test_imports_go_down_only(path):
         assert other in (own, None) or below, f"imports {other}, which is above {own} or beside it"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(module_of(path)) or "__init__")
+def test_nothing_but_the_version_is_taken_from_above(path):
+    """The package itself names what is in all rooms, so that whoever imports from it could import anything."""
+    if room(module_of(path)) is None:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        root = isinstance(node, ast.ImportFrom) and not node.module and node.level == len(module_of(path))
+        if root or (isinstance(node, ast.ImportFrom) and node.module == "seqgan_hf" and not node.level):
+            assert {alias.name for alias in node.names} <= {"__version__", *FLOOR_OF}
+
+
 def circles(graph: dict) -> list[list]:
     """Groups of modules that reach each other (Tarjan's strongly connected components of more than one module)."""
     index, low, stack, found = {}, {}, [], []
