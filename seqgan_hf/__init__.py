@@ -18,6 +18,8 @@ _HOMES = {
     "models": [
         "CNNDiscriminatorConfig",
         "CNNDiscriminatorForSequenceClassification",
+        "LeakGeneratorConfig",
+        "LeakGeneratorForCausalLM",
         "RNNDiscriminatorConfig",
         "RNNDiscriminatorForSequenceClassification",
         "RNNGeneratorConfig",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr_
     from .models import (
         CNNDiscriminatorConfig,
         CNNDiscriminatorForSequenceClassification,
+        LeakGeneratorConfig,
+        LeakGeneratorForCausalLM,
         RNNDiscriminatorConfig,
         RNNDiscriminatorForSequenceClassification,
         RNNGeneratorConfig,

@@ -206,7 +206,8 @@ def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus:
         settings, _labels(settings, objective), AutoModelForSequenceClassification, "discriminator"
     )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with asking_once(name):
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded"
         raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another") from error

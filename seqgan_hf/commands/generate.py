@@ -36,6 +36,8 @@ Method = Literal["resample", "reject"]
 
 logger = logging.getLogger(__name__)
 
+MOST_NAMED = 20  # words of prompts that the generator does not know
+
 
 def run(arguments: list[str]) -> None:
     """`MODEL [--output FILE]`, and the arguments of `generate_texts`."""
@@ -99,6 +101,11 @@ def _opened(output: str | None) -> Iterator[TextIO]:
         raise
 
 
+def _listed(words: list[str]) -> str:
+    more = f" and {len(words) - MOST_NAMED:,} more" if len(words) > MOST_NAMED else ""
+    return ", ".join(map(repr, words[:MOST_NAMED])) + more
+
+
 def generate_texts(
     generator: LoadedGenerator,
     num_samples: int | None = None,
@@ -156,7 +163,7 @@ def generate_texts(
         raise UserError(f"seed={seed}", "a number from 0 to 2**63 - 1", "set --seed")
     given = [prompt or ""] if prompts is None else prompts
     if unknown := sorted({part for text in given for part in unknown_parts(tokenizer, text)}):
-        logger.warning("Not known to the generator, which reads each as unknown: %s", ", ".join(map(repr, unknown)))
+        logger.warning("Not known to the generator, which reads each as unknown: %s", _listed(unknown))
     texts = list(islice(cycle(given), num_samples))
     start = encode_prompts(generator, texts)
     rng = None if seed is None else torch.Generator(device=model.device).manual_seed(seed)

@@ -150,7 +150,9 @@ def _find_separator(path: str, lines: list[str], usual: str, quoting: bool, head
             del widths[-1]  # a row that may go on
         if len(set(widths)) == 1 and widths[0] > 1:
             cutting.append(separator)
-        if len(widths) > 1 and widths[0] == 1 < min(widths[1:]):
+        # commas and semicolons of a text have white space behind them
+        tight = separator in "\t|" or all(re.search(rf"{separator}\S", line) for line in lines[1:] if line.strip())
+        if len(widths) > 1 and widths[0] == 1 < min(widths[1:]) and tight:
             below.append(separator)
     if not cutting and header is not False and usual not in lines[0] and (extra := set(below) - {usual}):
         problem = f"{' or '.join(map(repr, sorted(extra)))} in every line of {path!r} but the first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,21 +90,27 @@ def id_rows(rows: Dataset, ids_column: str | None, prompt_column: str | None) ->
         preferred = [name for name in ("input_ids", "ids", *(usable if len(usable) == 1 else ())) if name in usable]
         if not preferred:
             shown = {name: str(types[name]) for name in usable or types}
-            raise DataError(f"no ids_column, and columns {shown}", "one column of lists of integers", "name it")
+            fix = "name it" if usable else _instead_of_ids(types.values())
+            raise DataError(f"no ids_column, and columns {shown}", "one column of lists of integers", fix)
         ids_column = preferred[0]
     rows = keep_columns(rows, {ids_column: "ids"}, prompt_column)
     for column in filter(None, (ids_column, prompt_column)):
         if not _holds_ids(types[column]):
             expected = "lists of integers, or text with integers separated by white space"
-            words = pa.types.is_nested(types[column]) and "string" in str(types[column])
-            fix = "join each list into one text, or write ids for its words" if words else "name another column"
-            raise DataError(f"column {column!r} of type {types[column]}", expected, fix)
+            raise DataError(f"column {column!r} of type {types[column]}", expected, _instead_of_ids([types[column]]))
     for column in rows.column_names:
         if not pa.types.is_nested(rows.features.arrow_schema.field(column).type):
             features = Features(rows.features | {column: List(Value("int64"))})
             arguments = {"fn_kwargs": {"column": column}, "features": features, "desc": "Reading ids"}
             rows = rows.map(_parse, batched=True, with_indices=True, **arguments)
     return rows
+
+
+def _instead_of_ids(types: Iterable[pa.DataType]) -> str:
+    """What to do with columns that hold no ids."""
+    if any(pa.types.is_nested(type_) and "string" in str(type_) for type_ in types):
+        return "write ids for the words of each list, or join them into one text for TextData"
+    return "name another column"
 
 
 def _holds_ids(type_: pa.DataType) -> bool:

@@ -50,6 +50,9 @@ CITATIONS = {
   author={Caccia, Massimo and Caccia, Lucas and Fedus, William and Larochelle, Hugo and Pineau, Joelle and
     Charlin, Laurent},
   booktitle={ICLR}, year={2020}}""",
+    "calibration": """@inproceedings{guo2017calibration,
+  title={On calibration of modern neural networks},
+  author={Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.}, booktitle={ICML}, year={2017}}""",
     "nll_gen": RELGAN,
     "nll_div": RELGAN,
     "nll_oracle": SEQGAN,

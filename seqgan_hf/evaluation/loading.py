@@ -73,6 +73,11 @@ def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel
     Raises:
         UserError: there is no trained classifier, or it was trained on other tokens.
     """
+    with asking_once(path):
+        return _load_discriminator(path, generator)
+
+
+def _load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel:
     source, place = _discriminator_source(path)
     model, found = _load(AutoModelForSequenceClassification, source, output_loading_info=True, **place)
     if found["missing_keys"]:

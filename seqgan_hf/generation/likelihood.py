@@ -142,7 +142,9 @@ SCORE_ROWS = 512
 
 
 @torch.no_grad()
-def sequence_logprobs(model: PreTrainedModel, samples: Samples, counted: BoolTensor | None = None) -> Tensor:
+def sequence_logprobs(
+    model: PreTrainedModel, samples: Samples, counted: BoolTensor | None = None, temperature: float = 1.0
+) -> Tensor:
     """log p(Y) of whole sequences in float64, natural logarithm, shape (N,); `counted` (N, T) leaves tokens out."""
     kept = samples.mask if counted is None else counted
     with evaluating(model):
@@ -152,7 +154,7 @@ def sequence_logprobs(model: PreTrainedModel, samples: Samples, counted: BoolTen
             samples.batch_size,
             SCORE_ROWS,
             lambda rows: (
-                token_logprobs(model, samples.select(rows).to(model.device))
+                token_logprobs(model, samples.select(rows).to(model.device), temperature)
                 .masked_fill(~kept[rows].to(model.device), 0.0)
                 .double()
                 .sum(dim=1)

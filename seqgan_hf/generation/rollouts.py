@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import torch
@@ -39,6 +39,7 @@ def complete(
     top_p: float = 1.0,
     rng: torch.Generator | None = None,
     max_rows: int | None = None,
+    prefix_lengths: Collection[int] | None = None,
 ) -> Iterator[Completions]:
     """Complete every proper prefix of every sequence `rollouts` times (Monte Carlo search, SeqGAN, section 3.1).
 
@@ -56,6 +57,7 @@ def complete(
         max_rows: rows that walk together (but never fewer than one rollout of one prefix length, up to B rows);
             chosen by the size of the cache by default. When a GPU runs out of memory it is halved, with a warning,
             and stays so. It bounds memory and changes no result.
+        prefix_lengths: only prefixes of so many tokens; all from 1 to T-1 by default.
 
     Yields:
         Parts of the R x (T-1) x B completions, ordered by prefix length.
@@ -69,7 +71,7 @@ def complete(
         if max_rows is None:
             max_rows = rows_that_fit(generator, samples, samples.ids.shape[1])
         max_rows = fitting_rows(generator, "rollouts", max_rows)
-        queue = _Units(samples, rollouts, rng)
+        queue = _Units(samples, rollouts, rng, prefix_lengths)
         while units := queue.take(max_rows):
             rows = sum(len(unit.rows) for unit in units)
             completions = None
@@ -98,11 +100,14 @@ def rollouts_done() -> int:
 class _Units:
     """All the rollouts to do, in order of prefix length. Random numbers are drawn in that order, whatever the cut."""
 
-    def __init__(self, samples: Samples, rollouts: int, rng: torch.Generator | None):
+    def __init__(
+        self, samples: Samples, rollouts: int, rng: torch.Generator | None, prefix_lengths: Collection[int] | None
+    ):
         self.length, self.rng, self.device = samples.ids.shape[1], rng, samples.ids.device
         lengths = samples.lengths
         # EOS is the last counted token: the prefix that contains it is the whole sequence, so it needs no completion
-        rows = [(t, (lengths > t).nonzero().squeeze(1)) for t in range(1, self.length)]
+        chosen = [t for t in range(1, self.length) if prefix_lengths is None or t in prefix_lengths]
+        rows = [(t, (lengths > t).nonzero().squeeze(1)) for t in chosen]
         self.todo = deque((t, unfinished) for t, unfinished in rows if len(unfinished) for _ in range(rollouts))
         self.returned: deque[_Unit] = deque()
 
@@ -156,8 +161,10 @@ def _walk(
             kept = None if all_stay else torch.cat([still_main, len(main) + going])
             decoder.select(kept, completions.row[new])
             active, main = torch.cat([active[going], new]), still_main
-        if len(active) == 0 and position >= last:
-            break
+        if len(active) == 0:
+            if position >= last:
+                break
+            continue  # all have ended, and the next ones join later
         drawn = decoder.draw(slice(len(main), None), uniforms[active, position], temperature, top_k, top_p)
         ids[active, position] = drawn
         mask[active, position] = True

@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from .modeling_cnn_discriminator import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from .modeling_leak_generator import LeakGeneratorConfig, LeakGeneratorForCausalLM, LeakGeneratorModel
 from .modeling_relational_memory import (
     RelationalMemoryConfig,
     RelationalMemoryForCausalLM,
@@ -16,6 +17,9 @@ from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM,
 __all__ = [
     "CNNDiscriminatorConfig",
     "CNNDiscriminatorForSequenceClassification",
+    "LeakGeneratorConfig",
+    "LeakGeneratorForCausalLM",
+    "LeakGeneratorModel",
     "RNNDiscriminatorConfig",
     "RNNDiscriminatorForSequenceClassification",
     "RNNGeneratorConfig",
@@ -31,6 +35,8 @@ __all__ = [
 for _config, _auto, _model in (
     (RNNGeneratorConfig, AutoModel, RNNGeneratorModel),
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
+    (LeakGeneratorConfig, AutoModel, LeakGeneratorModel),
+    (LeakGeneratorConfig, AutoModelForCausalLM, LeakGeneratorForCausalLM),
     (RelationalMemoryConfig, AutoModel, RelationalMemoryModel),
     (RelationalMemoryConfig, AutoModelForCausalLM, RelationalMemoryForCausalLM),
     (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),

@@ -190,12 +190,41 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
         features = _MaxOverTime.apply(embedded.to(dtype), lengths, self.config.filter_sizes, *weights)
-        features = F.relu(features + torch.cat(biases))
-        gate = torch.sigmoid(self.highway_gate(features))
-        features = torch.lerp(features, F.relu(self.highway_transform(features)), gate)
+        features = self._highway(features + torch.cat(biases))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else _classification_loss(logits, labels) + self.regularization()
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _highway(self, activations: Tensor) -> Tensor:
+        """From the convolutions' maxima, biases included, to what the dropout before the score reads, (..., F)."""
+        flat = F.relu(activations).flatten(0, -2)
+        gate = torch.sigmoid(self.highway_gate(flat))
+        return torch.lerp(flat, F.relu(self.highway_transform(flat)), gate).view_as(activations)
+
+    def prefix_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What the dropout before the score reads of every prefix, as `forward` would of each alone; differentiable.
+
+        Every window is multiplied once; a running maximum over the windows that end by then does for each prefix.
+
+        Args:
+            input_ids: token ids (B, T).
+            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
+
+        Returns:
+            Features (B, T+1, F) of the first 0 to T real tokens; beyond a row's end those of the whole row.
+        """
+        embedded, lengths = self.embed_tokens(input_ids), None
+        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
+            embedded, lengths = _compact(embedded, mask)
+        embedded, columns = embedded.to(_compute_dtype(embedded)), []
+        for size, filters in zip(self.config.filter_sizes, self.filters, strict=True):
+            weight, bias = filters()
+            columns.append(_prefix_maxima(embedded, weight.to(embedded.dtype), size) + bias)
+        features = self._highway(torch.cat(columns, dim=2))
+        row_ends = features.shape[1] - 1 if lengths is None else lengths[:, None]
+        read = torch.arange(input_ids.shape[1] + 1, device=input_ids.device).expand(len(input_ids), -1)
+        read = torch.minimum(read, torch.as_tensor(row_ends, device=read.device))
+        return features.gather(1, read[..., None].expand(-1, -1, features.shape[2]))
 
 
 def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -343,6 +372,21 @@ def _windows(inputs: Tensor, size: int) -> Tensor:
     batch, length, width = inputs.shape
     size = min(size, length)
     return inputs.unfold(1, size, 1).transpose(2, 3).reshape(-1, size * width)
+
+
+def _prefix_maxima(inputs: Tensor, weight: Tensor, size: int) -> Tensor:
+    """The maximum over the windows that end by token i, for i = 0 to T: (B, T, E) -> (B, T+1, C), without a bias.
+
+    A prefix shorter than the window has one, at its start, with zero vectors after its end.
+    """
+    batch, length, width = inputs.shape
+    short = inputs[:, : size - 1]
+    parts = torch.einsum("bte,cte->btc", short, weight.view(-1, size, width)[:, : short.shape[1]])
+    maxima = F.pad(parts.cumsum(dim=1), (0, 0, 1, 0))  # of the prefixes of 0 to size - 1 tokens
+    if length < size:
+        return maxima
+    activations = _Product.apply(_windows(inputs, size), weight).view(batch, -1, len(weight))
+    return torch.cat([maxima, activations.cummax(dim=1).values], dim=1)
 
 
 def _max_over_time(activations: Tensor) -> tuple[Tensor, Tensor]:

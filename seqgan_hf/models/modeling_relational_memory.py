@@ -167,6 +167,18 @@ class _Norm(NamedTuple):
         return F.layer_norm(values, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+class _Block(NamedTuple):
+    """The weights of one attention and the network after it, taken out of the parameters once for all steps: in every
+    step anew, each would send back a gradient of the parameter's whole size."""
+
+    qkv_weight: Tensor
+    mlp_weights: tuple[Tensor, ...]
+    mlp_biases: tuple[Tensor, ...]
+    qkv_norm: _Norm
+    attention_norm: _Norm
+    mlp_norm: _Norm
+
+
 class RelationalMemoryCore(nn.Module):
     """The recurrence. One step, from a memory of N rows and an input x, all rows D wide:
 
@@ -216,45 +228,48 @@ class RelationalMemoryCore(nn.Module):
         qkv, gates = both.split([self.qkv_weight.shape[1], len(self.input_gate_weight)], dim=-1)
         input_gate, forget_gate = gates.chunk(2, dim=-1)
         gates = torch.cat([input_gate + self.config.input_bias, forget_gate + self.config.forget_bias], dim=-1)
-        norms = self._norms()
+        blocks = self._blocks()
         memory = memory.view(len(embedded), self.config.mem_slots, self.config.memory_size)
         memories = []
         steps = [values.split(1, dim=1) for values in (inputs, qkv, gates)]
         for position, (step_inputs, step_qkv, step_gates) in enumerate(zip(*steps, strict=True)):
-            new = self._step(memory, step_inputs, step_qkv, step_gates, norms)
+            new = self._step(memory, step_inputs, step_qkv, step_gates, blocks)
             memory = new if mask is None else torch.where(mask[:, position, None, None], new, memory)
             memories.append(memory.flatten(1))
         return torch.stack(memories, dim=1)
 
-    def _norms(self) -> list[list[_Norm]]:
-        """The three normalizations of every block."""
+    def _blocks(self) -> list[_Block]:
         joint = self.config.layer_norm == "joint"
         rows, eps = self.config.mem_slots + 1, 1e-12 if joint else 1e-5
-        weights = (self.qkv_norm_weight, self.attention_norm_weight, self.mlp_norm_weight)
-        biases = (self.qkv_norm_bias, self.attention_norm_bias, self.mlp_norm_bias)
 
-        def wide(parameter: Tensor) -> Tensor:
-            return parameter.expand(rows, -1).contiguous() if joint else parameter
+        def norms(weights: Tensor, biases: Tensor) -> list[_Norm]:
+            if joint:
+                weights, biases = (each[:, None].expand(-1, rows, -1).contiguous() for each in (weights, biases))
+            return [_Norm(weight, bias, eps) for weight, bias in zip(weights.unbind(), biases.unbind(), strict=True)]
 
-        return [
-            [_Norm(wide(weight[block]), wide(bias[block]), eps) for weight, bias in zip(weights, biases, strict=True)]
-            for block in range(self.config.num_blocks)
-        ]
+        parts = (
+            self.qkv_weight.unbind(),
+            [weights.unbind() for weights in self.mlp_weight.unbind()],
+            [biases.unbind() for biases in self.mlp_bias.unbind()],
+            norms(self.qkv_norm_weight, self.qkv_norm_bias),
+            norms(self.attention_norm_weight, self.attention_norm_bias),
+            norms(self.mlp_norm_weight, self.mlp_norm_bias),
+        )
+        return [_Block(*values) for values in zip(*parts, strict=True)]
 
-    def _step(self, memory: Tensor, inputs: Tensor, qkv: Tensor, gates: Tensor, norms: list[list[_Norm]]) -> Tensor:
+    def _step(self, memory: Tensor, inputs: Tensor, qkv: Tensor, gates: Tensor, blocks: list[_Block]) -> Tensor:
         """The memory (B, N, D) after an input (B, 1, D), its queries, keys and values, and its share of the gates."""
         rows, slots = torch.cat([memory, inputs], dim=1), memory.shape[1]
-        for block, (qkv_norm, attention_norm, mlp_norm) in enumerate(norms):
-            weight = self.qkv_weight[block]
-            all_qkv = torch.cat([F.linear(memory, weight), qkv], dim=1) if block == 0 else F.linear(rows, weight)
-            attended = self._attend(qkv_norm(all_qkv))
-            if self.config.layer_norm == "row" and block == len(norms) - 1:
+        for index, block in enumerate(blocks):
+            new_qkv = F.linear(memory if index == 0 else rows, block.qkv_weight)
+            attended = self._attend(block.qkv_norm(torch.cat([new_qkv, qkv], dim=1) if index == 0 else new_qkv))
+            if self.config.layer_norm == "row" and index == len(blocks) - 1:
                 rows, attended = rows[:, :slots], attended[:, :slots]  # nothing hangs on the input's row any more
-            rows = attention_norm(rows + attended)
+            rows = block.attention_norm(rows + attended)
             hidden = rows
-            for layer, (weight, bias) in enumerate(zip(self.mlp_weight[block], self.mlp_bias[block], strict=True)):
+            for layer, (weight, bias) in enumerate(zip(block.mlp_weights, block.mlp_biases, strict=True)):
                 hidden = F.linear(F.relu(hidden) if layer > 0 else hidden, weight, bias)
-            rows = mlp_norm(rows + hidden)
+            rows = block.mlp_norm(rows + hidden)
         both = torch.sigmoid(F.linear(torch.tanh(memory), self.memory_gate_weight) + gates)
         input_gate, forget_gate = both.chunk(2, dim=-1)
         return input_gate * torch.tanh(rows[:, :slots]) + forget_gate * memory

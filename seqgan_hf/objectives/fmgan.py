@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..functional import transport_plan
 from ..generation.relaxation import relax
 from ..generation.verdicts import features
-from ..generation.vocabulary import token_embeddings
+from ..generation.vocabulary import special_tokens, token_embeddings
 from ..samples import Samples
 from .base import Loss, Models, Objective, penalty
 
@@ -50,9 +50,9 @@ class FMGAN(Objective):
         self.ipot_beta, self.outer, self.inner, self.beta = ipot_beta, outer, inner, beta
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse a discriminator that cannot read soft tokens."""
+        """Refuse a discriminator that cannot read the soft tokens."""
         super().check(models, batch_size, conditional)
-        token_embeddings(models.discriminator)
+        token_embeddings(models.discriminator, padded=bool(special_tokens(models.generator)[0]))
 
     def _distance(self, models: Models, real: Samples, fake: Samples) -> Tensor:
         """<T, C>, a scalar in [0, 2]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..generation.memory import in_parts
 from ..generation.rollouts import complete
-from ..samples import Samples
+from ..samples import Completions, Samples
 from .base import Copy, Models
 from .reinforce import Reinforce, last_of
 
@@ -75,10 +76,14 @@ class SeqGAN(Reinforce):
         )
         return torch.cat(parts)
 
-    def _values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+    def completions(self, models: Models, samples: Samples) -> Iterator[Completions]:
+        """The rollouts: `rollouts` completions of every prefix under the rollout policy."""
         policy = models["rollout_policy"] if self.rollout_lag else models.generator
+        return complete(policy, samples, self.rollouts, max_rows=self.max_rows)
+
+    def _values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         totals = torch.zeros_like(samples.ids, dtype=torch.float32)
-        for completions in complete(policy, samples, self.rollouts, max_rows=self.max_rows):
+        for completions in self.completions(models, samples):
             rewards = last_of(self.reward(models, completions.samples, real), completions.samples)
             # the completions of Y_1:t value the action y_t, which stands in column t - 1
             totals.index_put_((completions.row, completions.prefix_length - 1), rewards, accumulate=True)

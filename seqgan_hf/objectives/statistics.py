@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_reduce
 
@@ -21,6 +22,15 @@ def sum_over_processes(values: Tensor, differentiable: bool = False) -> Tensor:
     total = values.detach().clone()
     distributed.all_reduce(total)
     return total
+
+
+def rows_of_processes(values: Tensor) -> Tensor:
+    """The rows of all processes, one after another, on each of them; equally many on each. No gradient."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, values.detach().contiguous())
+    return torch.cat(parts)
 
 
 def shared_softmax(scores: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..functional import squared_mmd
 from ..generation.relaxation import relax
 from ..generation.verdicts import features
-from ..generation.vocabulary import token_embeddings
+from ..generation.vocabulary import special_tokens, token_embeddings
 from ..samples import Samples
 from .base import Loss, Models, Objective
 
@@ -60,9 +60,9 @@ class TextGAN(Objective):
         self.beta, self.unbiased = beta, unbiased
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse a discriminator that cannot read soft tokens, and batches without pairs."""
+        """Refuse a discriminator that cannot read the soft tokens, and batches without pairs."""
         super().check(models, batch_size, conditional)
-        token_embeddings(models.discriminator)
+        token_embeddings(models.discriminator, padded=bool(special_tokens(models.generator)[0]))
         if self.unbiased and batch_size < 2:
             raise UserError("unbiased=True with batches of 1", "pairs", "set `training.per_device_train_batch_size`")
 

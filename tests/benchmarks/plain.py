@@ -53,6 +53,46 @@ class PlainDiscriminator(nn.Module):
         return self.score(self.dropout(features))
 
 
+class PlainMemory(nn.Module):
+    """RelGAN's relational memory (one slot, one block, joint moments) with all of a step in the step, over the weights
+    of ours."""
+
+    def __init__(self, ours: nn.Module):
+        super().__init__()
+        self.config, self.scale = ours.config, (3 * ours.config.head_size) ** -0.5
+        self.w = nn.ParameterDict({name: value.detach().clone() for name, value in ours.named_parameters()})
+
+    def norm(self, name: str, rows: Tensor) -> Tensor:
+        mean = rows.mean(dim=(1, 2), keepdim=True)
+        variance = rows.var(dim=(1, 2), correction=0, keepdim=True)
+        scale, shift = self.w[f"{name}_norm_weight"][0], self.w[f"{name}_norm_bias"][0]
+        return (rows - mean) / torch.sqrt(variance + 1e-12) * scale + shift
+
+    def step(self, memory: Tensor, embedded: Tensor) -> Tensor:
+        """The memory (B, 1, D) after embeddings (B, E)."""
+        w = self.w
+        x = F.linear(embedded, w["input_weight"], w["input_bias"])[:, None]
+        rows = torch.cat([memory, x], dim=1)
+        qkv = self.norm("qkv", F.linear(rows, w["qkv_weight"][0]))
+        query, key, value = qkv.unflatten(2, (self.config.num_heads, -1)).transpose(1, 2).chunk(3, dim=-1)
+        attended = torch.softmax(self.scale * query @ key.transpose(2, 3), dim=-1) @ value
+        rows = self.norm("attention", rows + attended.transpose(1, 2).flatten(2))
+        hidden = F.relu(F.linear(rows, w["mlp_weight"][0, 0], w["mlp_bias"][0, 0]))
+        rows = self.norm("mlp", rows + F.linear(hidden, w["mlp_weight"][0, 1], w["mlp_bias"][0, 1]))
+        gates = F.linear(torch.tanh(memory), w["memory_gate_weight"]) + F.linear(x, w["input_gate_weight"])
+        i, f = gates.chunk(2, dim=-1)
+        return torch.sigmoid(i) * torch.tanh(rows[:, :1]) + torch.sigmoid(f + 1.0) * memory
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """Memories (B, T, D) after each of the embeddings (B, T, E)."""
+        memory = torch.eye(1, self.config.memory_size).expand(len(embedded), 1, -1)
+        memories = []
+        for position in range(embedded.shape[1]):
+            memory = self.step(memory, embedded[:, position])
+            memories.append(memory[:, 0])
+        return torch.stack(memories, dim=1)
+
+
 @torch.no_grad()
 def continued(generator: PreTrainedModel, ids: LongTensor, length: int) -> LongTensor:
     """Sequences (B, t) continued to (B, T), one token after another, by softmax and `torch.multinomial`."""

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from tests.benchmarks.plain import PlainDiscriminator
+from tests.benchmarks.plain import PlainDiscriminator, PlainMemory
 
 
 VOCAB, LENGTH, BATCH = 5000, 20, 64
@@ -45,14 +47,14 @@ def matrix_product():
     return lambda: torch.mm(a, a)
 
 
-def in_turns(functions: dict, rounds: int) -> dict:
-    """Best wall-clock milliseconds of each function, called one after the other, again and again."""
+def in_turns(functions: dict, rounds: int, clock=time.perf_counter) -> dict:
+    """Best milliseconds of each function by a clock, called one after the other, again and again."""
     best = dict.fromkeys(functions, float("inf"))
     for _ in range(rounds):
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = clock()
             function()
-            best[name] = min(best[name], 1e3 * (time.perf_counter() - started))
+            best[name] = min(best[name], 1e3 * (clock() - started))
     return best
 
 
@@ -178,3 +180,42 @@ def test_generator_cached_step(benchmark):
     best = in_turns(functions, rounds=20)
     report(benchmark, "a cached step of 10,000 rows", best, rows * 2 * 4 * 32 * 64)
     benchmark.pedantic(trunk, rounds=5)
+
+
+@pytest.mark.parametrize("head_size", [64, 256])
+@pytest.mark.parametrize("training", [False, True], ids=["scoring", "training"])
+def test_relational_memory(benchmark, training, head_size):
+    """All memories of 64 sequences, with and without a backward pass, beside a loop over single steps.
+
+    On one thread and by processor time, since small products on two threads mostly wait for each other.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ours = RelationalMemoryForCausalLM(RelationalMemoryConfig(vocab_size=100, head_size=head_size)).model.memory
+    plain, embedded = PlainMemory(ours), torch.randn(BATCH, LENGTH, ours.config.embedding_size)
+    towards = torch.randn(BATCH, LENGTH, ours.config.memory_size)
+
+    def run(model, function):
+        def call():
+            model.zero_grad(set_to_none=True)
+            with torch.set_grad_enabled(training):
+                states = function()
+            if training:
+                (states * towards).sum().backward()
+            return states.detach()
+
+        return call
+
+    functions = {
+        "mm": matrix_product(),
+        "plain": run(plain, lambda: plain(embedded)),
+        "ours": run(ours, lambda: ours(embedded, ours.start(embedded), None)),
+    }
+    torch.testing.assert_close(functions["ours"](), functions["plain"](), atol=1e-4, rtol=1e-4)
+    best = in_turns(functions, 12, time.process_time)
+    width, tokens = ours.config.memory_size, BATCH * LENGTH
+    step = (3 + 2 + 4) * width**2  # queries, keys and values; gates; the network over both rows
+    beside = 5 * width * ours.config.embedding_size  # what hangs on the input alone, through the embeddings
+    name = f"{'training' if training else 'scoring'}, width {width}"
+    report(benchmark, name, best, (3 if training else 1) * 2 * tokens * (step + beside))
+    benchmark.pedantic(functions["ours"], rounds=3)

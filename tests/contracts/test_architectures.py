@@ -33,7 +33,7 @@ from seqgan_hf.generation.relaxation import relax, sample_soft
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt, vocabulary_size
-from seqgan_hf.models import RelationalMemoryConfig
+from seqgan_hf.models import LeakGeneratorConfig, RelationalMemoryConfig
 from tests.tools import plain_paths
 from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE
 
@@ -60,6 +60,14 @@ CONFIGS = {
         **TOKENS,
     ),
     "lfm2": lambda: Lfm2Config(layer_types=["conv", "full_attention"], **HEADS, **TOKENS),  # convolutions
+    "leak": lambda: LeakGeneratorConfig(  # tokens among its states
+        embedding_size=6,
+        hidden_size=6,
+        goal_size=3,
+        goal_steps=3,
+        discriminator_config={"embedding_size": 4, "filter_sizes": [1, 3], "num_filters": [4, 4]},
+        **TOKENS,
+    ),
     "mamba": lambda: MambaConfig(state_size=4, time_step_rank=4, **SIZES, **TOKENS),
     "mamba2": lambda: Mamba2Config(num_heads=4, head_dim=8, n_groups=1, state_size=4, **SIZES, **TOKENS),
     "minimax": lambda: MiniMaxConfig(  # a cache that keeps linear attention beside its layers
@@ -126,6 +134,10 @@ def test_padding_before_a_prompt_changes_nothing(generator):
     ids = torch.randint(3, VOCAB_SIZE, (4, 3), generator=rng())
     padded = torch.cat([torch.full((4, 2), PAD), ids], dim=1)
     mask = torch.arange(5).expand(4, 5) >= 2
+    if generator.config.model_type == "leak_generator":
+        with pytest.raises(ValueError, match="padding before a real token: expected prompts of one length"):
+            sample(generator, padded, LENGTH, prompt_mask=mask)
+        return
     plain = sample(generator, ids, LENGTH, top_k=1, rng=rng())
     assert sample(generator, padded, LENGTH, top_k=1, rng=rng(), prompt_mask=mask).ids.equal(plain.ids)
 
@@ -138,6 +150,10 @@ def test_soft_tokens_are_fed_back_through_the_cache_or_refused(generator, reques
     cached = request.config.getoption("--fast-paths") != "off"
     if cached and generator.config.model_type in IN_PLACE:
         with pytest.raises(UserError, match="the cache of .* passes no gradient, so that soft tokens cannot be fed"):
+            sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5)
+        return
+    if generator.config.model_type == "leak_generator":  # whose discriminator's features are of tokens
+        with pytest.raises(UserError, match="LeakGeneratorForCausalLM cannot read soft tokens"):
             sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5)
         return
     found = []

@@ -22,6 +22,8 @@ from transformers import (
 
 from seqgan_hf.data import GrammarData
 from seqgan_hf.models import (
+    LeakGeneratorConfig,
+    LeakGeneratorForCausalLM,
     RelationalMemoryConfig,
     RelationalMemoryForCausalLM,
     RNNGeneratorConfig,
@@ -34,7 +36,7 @@ def tokenizer():
     return GrammarData(num_train=5, num_eval=5).load().tokenizer
 
 
-@pytest.fixture(scope="module", params=["lstm", "memory"])
+@pytest.fixture(scope="module", params=["lstm", "memory", "leak"])
 def model(request, tokenizer) -> PreTrainedModel:
     torch.manual_seed(0)
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -42,6 +44,10 @@ def model(request, tokenizer) -> PreTrainedModel:
     if request.param == "memory":
         model = RelationalMemoryForCausalLM(RelationalMemoryConfig(**tokens, head_size=8)).eval()
         torch.nn.init.normal_(model.model.embed_tokens.weight)
+    elif request.param == "leak":
+        features = {"embedding_size": 8, "filter_sizes": [1, 2, 3], "num_filters": [4, 4, 4]}
+        sizes = {"hidden_size": 16, "goal_size": 4, "initializer_range": 0.5, "discriminator_config": features}
+        model = LeakGeneratorForCausalLM(LeakGeneratorConfig(**sizes, **tokens)).eval()
     else:
         sizes = {"hidden_size": 16, "num_hidden_layers": 2}
         model = RNNGeneratorForCausalLM(RNNGeneratorConfig(**sizes, **tokens, initializer_range=0.5)).eval()
@@ -154,6 +160,10 @@ def test_the_text_generation_pipeline(model, tokenizer):
     assert continued["generated_text"].startswith("the dog")
     options = {"do_sample": False, "max_new_tokens": 6}
     prompts = ["the", "a small dog", ""]
+    if model.config.model_type == "leak_generator":
+        with pytest.raises(ValueError, match="padding before a real token: expected prompts of one length"):
+            write(prompts, batch_size=3, **options)
+        prompts = ["the dog", "a cat", "every dog"]
     together = [texts[0]["generated_text"] for texts in write(prompts, batch_size=3, **options)]
     assert together == [write(prompt, **options)[0]["generated_text"] for prompt in prompts]
 
@@ -236,6 +246,6 @@ def test_lora(part, cell_type, tokenizer, tmp_path):
 
 def test_a_cache_of_another_kind_is_refused(model, start):
     with pytest.raises(
-        ValueError, match="past_key_values of type DynamicCache: expected the (RNN|RelationalMemory)Cache"
+        ValueError, match="past_key_values of type DynamicCache: expected the (RNN|RelationalMemory|Leak)Cache"
     ):
         model.generate(**start, past_key_values=DynamicCache())

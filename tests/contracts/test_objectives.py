@@ -35,10 +35,11 @@ def test_every_objective_of_the_package_has_a_row():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [(name, kind) for name, row in OBJECTIVES.items() for kind in row.opponents]
+    ("written_by", "name", "kind"),
+    [(one, name, kind) for name, row in OBJECTIVES.items() for one in row.generators for kind in row.opponents],
 )
-def test_every_objective_trains_every_generator_against_every_opponent(generator, name, kind):
-    objective = build_objective(name)
+def test_every_objective_trains_every_generator_against_every_opponent(written_by, name, kind):
+    objective, generator = build_objective(name), build_generator(written_by)
     models = Models(generator, build_opponent(kind), objective.copies())
     assert (models.discriminator is None) == (objective.adversary is None)
     models.begin()
@@ -65,7 +66,7 @@ def test_every_objective_trains_every_generator_against_every_opponent(generator
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_takes_back_its_state(name):
     objective, other = build_objective(name), build_objective(name)
-    generator = build_generator("lstm")
+    generator = build_generator(OBJECTIVES[name].generators[0])
     models = Models(generator, build_opponent(OBJECTIVES[name].opponents[0]), objective.copies())
     models.begin()
     torch.manual_seed(0)

@@ -36,7 +36,7 @@ BROKEN = {
         JIG.replace("B d B", "B d2 B"),
         JIG.replace("B d B", "B B"),
         JIG.replace("d3 d2", "d3 d"),
-        JIG.replace("A |", "A7 |"),
+        JIG.replace("A |", "A7 |").replace("d3 d2", "d6"),
         JIG.replace("(3 D", "D"),
     ],
 }
@@ -77,6 +77,7 @@ LEFT_OUT = {
     "e4|(5efefe|e4|e4": "a sign that is not read, such as notes played at once",
     "e4|e4|e4|\nK:G\ne4": "a change of metre, unit or key",
     "e4|e4|[M:3/4]e3|[M:4/4]e4": "a change of metre, unit or key",
+    "e4|e/0e4|e4|e4": "a sign that is not read, such as notes played at once",
     "e4|e4": "fewer than 4 bars",
     "e4|e4|e5|e4": "a bar that does not fill the metre",
     "e4|e4-|f4|e4": "a tie that does not lead to the same note",

@@ -32,13 +32,14 @@ def corpus():
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_resumes_bit_for_bit_from_inside_a_round(corpus, tmp_path, name):
-    kind = OBJECTIVES[name].opponents[0]
+    kind, written_by = OBJECTIVES[name].opponents[0], OBJECTIVES[name].generators[0]
 
     def make(folder, **more) -> AdversarialTrainer:
         objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
         opponent = build_generator(kind, eos=None, seed=1) if objective.adversary == "language_model" else None
         opponent = opponent or build_discriminator("cnn" if kind == "none" else kind)
-        return build(corpus, tmp_path / folder, objective, discriminator=opponent, **(BRIEF | {"rounds": 3} | more))
+        players = {"generator": build_generator(written_by, eos=None), "discriminator": opponent}
+        return build(corpus, tmp_path / folder, objective, **players, **(BRIEF | {"rounds": 3} | more))
 
     whole = make("whole")
     whole.train()

@@ -26,10 +26,10 @@ BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "eval_epochs":
 BRIEF |= {"rounds": 2, "generator_steps": 1, "discriminator_steps": 1, "save_every": 0}
 
 
-def build(folder, objective, opponent, data=None, callbacks=None, **settings) -> AdversarialTrainer:
+def build(folder, objective, opponent, data=None, callbacks=None, kind="lstm", **settings) -> AdversarialTrainer:
     args = AdversarialTrainingArguments(output_dir=str(folder), **(HALVES | BRIEF | settings))
     data = text(48) if data is None else data
-    return AdversarialTrainer(build_generator("lstm"), opponent, objective, args, data, callbacks=callbacks)
+    return AdversarialTrainer(build_generator(kind), opponent, objective, args, data, callbacks=callbacks)
 
 
 # --- The same gradients ----------------------------------------------------------------------------------------------
@@ -108,7 +108,8 @@ def _every_objective(rank, folder):
     reader = read_as_text(build_discriminator("bert", len(letters)), letters, integer_tokenizer(13, BOS))
     games["a judge that reads text"] = FGAN(), reader
     for name, (objective, opponent) in games.items():
-        trainer = build(folder / name, objective, opponent, rounds=1)
+        kind = OBJECTIVES[name].generators[0] if name in OBJECTIVES else "lstm"
+        trainer = build(folder / name, objective, opponent, kind=kind, rounds=1)
         players = trainer.models.players().values()
         start = [parameter.detach().clone() for model in players for parameter in model.parameters()]
         trainer.train()

@@ -17,6 +17,9 @@ LOG_ODDS = (0.322865, -0.076831, -0.246034)  # of the reward log D / (1 - D)
 ZERO = (0.0, 0.0, 0.0)
 
 
+GENERATORS = ("lstm", "gru", "memory", "gpt2", "llama")
+
+
 class Row(NamedTuple):
     """An objective in the tests.
 
@@ -26,12 +29,14 @@ class Row(NamedTuple):
         gradient: by the logits of the first token, exactly, at the uniform generator with `TableJudge`; `None` where
             another test enumerates it.
         exact: settings under which that gradient holds.
+        generators: kinds of tiny models that it can train.
     """
 
     opponents: tuple[str, ...]
     settings: dict = {}
     gradient: tuple[float, float, float] | None = None
     exact: dict = {}
+    generators: tuple[str, ...] = GENERATORS
 
 
 LAST_ID = "tests.tools.tables.last_ids"
@@ -50,6 +55,8 @@ OBJECTIVES: dict[str, Row] = {
     "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
     "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
+    "LeakGAN": Row(("cnn",), {"rollouts": 2, "pretrain_cycles": 1, "likelihood_weight": 0.5}, generators=("leak",)),
+    "LeakPretraining": Row(NONE, generators=("leak",)),
     "PGBLEU": Row(NONE, {"references": 2}),
     "FunctionReward": Row(NONE, {"functions": LAST_ID, "reads": "ids", "baseline": "none"}),
     "ORGAN": Row(CLASSIFIERS, {"functions": LAST_ID, "reads": "ids", "rollouts": 2}),

@@ -16,6 +16,8 @@ from transformers import (
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    LeakGeneratorConfig,
+    LeakGeneratorForCausalLM,
     RelationalMemoryConfig,
     RelationalMemoryForCausalLM,
     RelGANDiscriminatorConfig,
@@ -32,7 +34,7 @@ BOS, EOS, PAD = 0, 1, 2
 
 
 def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny causal LM; `kind` is lstm, gru, memory, gpt2 or llama."""
+    """A tiny causal LM; `kind` is lstm, gru, memory, leak, gpt2 or llama."""
     torch.manual_seed(seed)
     tokens = {"vocab_size": vocab_size, "bos_token_id": BOS, "eos_token_id": eos, "pad_token_id": PAD}
     if kind in ("lstm", "gru"):
@@ -47,6 +49,10 @@ def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SI
             if "norm" not in name:
                 torch.nn.init.normal_(parameter, std=0.6)
         return generator
+    if kind == "leak":  # of the features of `build_discriminator("cnn")`
+        features = {"embedding_size": 6, "filter_sizes": [1, 2, 4], "num_filters": [4, 4, 4]}
+        sizes = {"embedding_size": 6, "hidden_size": 8, "goal_size": 3, "goal_steps": 2, "initializer_range": 0.6}
+        return LeakGeneratorForCausalLM(LeakGeneratorConfig(discriminator_config=features, **sizes, **tokens))
     if kind == "gpt2":
         config = GPT2Config(n_positions=32, n_embd=8, n_layer=2, n_head=2, initializer_range=0.5, **tokens)
         return GPT2LMHeadModel(config)

@@ -74,6 +74,13 @@ def test_settings_of_prompts_that_nothing_has(options, message, answering, capsy
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_many_unknown_words_are_counted(answering, caplog):
+    prompts = answering.parent / "prompts.txt"
+    prompts.write_text(" ".join(f"x{number:02}" for number in range(25)) + "\n")
+    assert main(["generate", str(answering), "--prompts", str(prompts)]) == 0
+    assert "reads each as unknown: 'x00', " in caplog.text and "'x19' and 5 more" in caplog.text
+
+
 def test_a_file_stays_as_it_is_until_all_is_written(tmp_path, capsys, monkeypatch):
     run, out = str(tmp_path / "run"), tmp_path / "out.txt"
     (tmp_path / "lines.txt").write_text("a man\nb\n" * 32)

@@ -441,7 +441,7 @@ def two_gib():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("kind", ["lines", "labels", "rows of a generator"])
+@pytest.mark.parametrize("kind", ["lines", "lines with signs", "labels", "rows of a generator"])
 def test_memory_of_a_stream_does_not_grow_with_the_keys_of_its_rows(kind, write, two_gib):
     lines = [f"w{i % 50} x{i % 7} y" for i in range(4000)]
     labels = [i % 2 for i in range(4000)]
@@ -449,6 +449,7 @@ def test_memory_of_a_stream_does_not_grow_with_the_keys_of_its_rows(kind, write,
     rows = Dataset.from_dict({"text": lines, "label": labels}, features=features)
     arguments = {
         "lines": {"train_file": write("a.txt", "\n".join(lines))},
+        "lines with signs": {"train_file": write("b.txt", "\n".join([*lines[1:], "an end␊"]))},
         "labels": {"dataset": rows, "prompt_column": "label"},
         "rows of a generator": {"dataset": IterableDataset.from_generator(lambda: ({"text": line} for line in lines))},
     }[kind]

@@ -16,7 +16,7 @@ from seqgan_hf.data.network import asking_once
 from seqgan_hf.data.tokenization import load_tokenizer
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.encoders import load_encoder
-from seqgan_hf.evaluation.loading import check_generator, load_generator, load_writer
+from seqgan_hf.evaluation.loading import check_generator, load_discriminator, load_generator, load_writer
 from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig
 
 
@@ -47,6 +47,7 @@ def train(name: str) -> None:
     "load",
     [
         lambda name: load_generator(name, "cpu"),
+        lambda name: load_discriminator(name, None),
         check_generator,
         load_writer,
         load_encoder,
@@ -54,7 +55,7 @@ def train(name: str) -> None:
         train,
         lambda name: TextData(dataset=name).load(),
     ],
-    ids=["generator", "check", "writer", "encoder", "tokenizer", "train", "dataset"],
+    ids=["generator", "discriminator", "check", "writer", "encoder", "tokenizer", "train", "dataset"],
 )
 def test_a_mistyped_folder_is_refused_at_once(load):
     with pytest.raises(UserError, match="runs/seqgn"):

@@ -219,6 +219,8 @@ def test_a_separator_that_cannot_be_told_is_asked_for(content, form, message, re
 def test_a_separator_in_every_text(read):
     assert read("a.csv", "text\n1;hello\n2;you\n", separator=",") == ["1;hello", "2;you"]
     assert read("a.csv", "text\n1;hello\nyou\n") == ["1;hello", "you"]
+    assert read("a.csv", "text\nI came; I saw\nso; no\n") == ["I came; I saw", "so; no"]
+    assert read("a.tsv", "text\nI came, I saw\nso, no\n") == ["I came, I saw", "so, no"]
 
 
 def test_a_named_separator(read, tmp_path):

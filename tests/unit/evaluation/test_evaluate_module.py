@@ -19,7 +19,7 @@ from seqgan_hf.data.tokenization import build_tokenizer, decode
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation import MODULE
 from seqgan_hf.evaluation.catalog import METRICS
-from seqgan_hf.evaluation.likelihood import LIKELIHOODS, divergences, nll
+from seqgan_hf.evaluation.likelihood import LIKELIHOODS, calibration, divergences, nll
 from seqgan_hf.evaluation.loading import LoadedGenerator, encode_texts
 from seqgan_hf.evaluation.record import Estimate
 from seqgan_hf.evaluation.tokenization import tokenize
@@ -33,6 +33,7 @@ REFERENCES = ["a man rides a horse .", "a cat sleeps .", "two dogs run fast", "a
 TRAIN = ["a man rides a wave .", "the cat sits"]
 NEEDS = {
     "nll_test": {"references", "model"},
+    "calibration": {"references", "model"},
     "nll_gen": {"train", "model"},
     "nll_div": {"predictions", "model"},
     "nll_oracle": {"predictions", "oracle"},
@@ -132,6 +133,7 @@ def test_likelihood_module_equals_the_plain_function(name, synthetic):
     _, oracle, generator, samples, _ = synthetic
     expected = {
         "nll_test": lambda: nll(generator, samples["real"], "test"),
+        "calibration": lambda: calibration(generator, samples["real"]),
         "nll_gen": lambda: nll(generator, samples["learnt"], "gen"),
         "nll_div": lambda: nll(generator, samples["fake"], "div"),
         "nll_oracle": lambda: nll(oracle, samples["fake"], "oracle"),

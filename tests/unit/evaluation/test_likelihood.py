@@ -1,5 +1,6 @@
 """Likelihood evaluators: what they return, and under which settings."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from seqgan_hf.data.oracle import build_oracle, draw
 from seqgan_hf.evaluation.likelihood import LIKELIHOODS, HeldOutNLL, OracleNLL, divergences, measure_likelihoods, nll
-from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.likelihood import sequence_logprobs, token_logprobs
 from seqgan_hf.generation.vocabulary import suppressing
 
 
@@ -76,3 +77,23 @@ def test_the_interval_of_a_ratio_is_that_of_repeated_draws(synthetic):
     draws = torch.randint(400, (2000, 400), generator=rng)
     error = (sums[draws].sum(1) / lengths[draws].sum(1)).std()
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * float(error), rel=0.1)
+
+
+def test_the_temperature_is_found_at_which_held_out_text_is_likeliest():
+    """A generator that is sharper than the one that wrote the text, by a factor that is known."""
+    writer = build_oracle(vocab_size=7, embedding_size=4, hidden_size=4, seed=1)
+    held_out, sharper = draw(writer, 3000, 8, seed=3), copy.deepcopy(writer)
+    with torch.no_grad():
+        for parameter in sharper.get_output_embeddings().parameters():
+            parameter.mul_(1.5)
+    found = measure_likelihoods(("calibration", "nll_test"), 0, generator=sharper, samples=held_out, held_out=held_out)
+    assert found["calibration_temperature"].value == pytest.approx(1.5, abs=0.08)
+    gain = found["calibration_gain"]
+    fitted = -sequence_logprobs(sharper, held_out, temperature=found["calibration_temperature"].value).sum()
+    assert gain.value == pytest.approx(found["nll_test"].value - float(fitted) / int(held_out.mask.sum()), abs=1e-6)
+    assert 0 < gain.low < gain.value < gain.high
+    own = measure_likelihoods(("calibration",), 0, generator=writer, samples=held_out, held_out=held_out)
+    assert own["calibration_temperature"].value == pytest.approx(1.0, abs=0.06)
+    assert not measure_likelihoods(
+        ("calibration",), 0, temperature=0.5, generator=writer, samples=held_out, held_out=held_out
+    ), "of the generator as it is only"

@@ -186,6 +186,27 @@ def test_completions_follow_the_models_distribution(kind, padded):
         assert stats.chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3, (row, t)
 
 
+def test_only_prefixes_of_chosen_lengths_are_completed(generator):
+    samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))
+    whole, rows, lengths = rollouts_of(generator, samples, 3, rng=seeded(1), prefix_lengths=[5, 2, 9])
+    wanted = sorted((row, t) for row in range(6) for t in (2, 5) if t < samples.lengths[row] for _ in range(3))
+    assert sorted(zip(rows.tolist(), lengths.tolist(), strict=True)) == wanted
+    chosen, *_ = rollouts_of(generator, samples, 3, rng=seeded(1), prefix_lengths=range(1, 7))
+    every, *_ = rollouts_of(generator, samples, 3, rng=seeded(1))
+    assert torch.equal(chosen.ids, every.ids)
+
+
+def test_all_completions_may_end_before_the_next_prefixes_join():
+    generator = build_generator("lstm").eval()
+    with torch.no_grad():
+        generator.lm_head.bias[EOS] = 50.0
+    ids = torch.full((3, 8), 4)
+    samples = Samples(start_prompt(generator, 3), ids, torch.ones_like(ids, dtype=torch.bool))
+    whole, _, lengths = rollouts_of(generator, samples, 2, prefix_lengths=[1, 6])
+    assert lengths.tolist() == [1] * 6 + [6] * 6
+    assert torch.equal(whole.mask.sum(dim=1), lengths + 1), "EOS at once"
+
+
 @pytest.mark.parametrize("max_rows", [1, 7, 30])
 def test_the_row_budget_changes_no_rollout(generator, max_rows):
     samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.functional import squared_mmd, transport_plan
@@ -14,7 +15,7 @@ from seqgan_hf.objectives import FMGAN, Models, TextGAN
 from seqgan_hf.objectives.base import frozen, penalty
 from seqgan_hf.samples import Samples
 from tests.tools.small_runs import text
-from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.tiny import PAD, VOCAB_SIZE, build_discriminator, build_generator
 
 
 KINDS = ["cnn", "rnn", "per_token", "bert"]
@@ -161,3 +162,13 @@ def test_a_discriminator_that_reads_no_soft_tokens_is_refused_before_training(na
     monkeypatch.setattr(type(models.discriminator), "get_input_embeddings", lambda self: None)
     with pytest.raises(UserError, match="cannot read soft tokens: its embeddings are no plain lookup"):
         FEATURE_MATCHING[name].check(Models(models.generator, build_discriminator("cnn")), 4, False)
+
+
+@pytest.mark.parametrize("name", FEATURE_MATCHING)
+def test_one_that_finds_the_end_by_its_ids_is_refused_where_sequences_end_early(name):
+    models, _, _ = players()
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": VOCAB_SIZE, "pad_token_id": PAD, "num_labels": 2}
+    discriminator = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("gpt2", **sizes))
+    FEATURE_MATCHING[name].check(Models(build_generator("lstm", eos=None), discriminator), 4, False)
+    with pytest.raises(UserError, match="finds a sequence's end by its ids"):
+        FEATURE_MATCHING[name].check(Models(models.generator, discriminator), 4, False)

@@ -1,0 +1,436 @@
+"""The generator of LeakGAN (Guo et al., AAAI 2018, https://arxiv.org/abs/1709.08624): a Manager reads what the
+discriminator makes of the text so far and sets goals in its feature space; a Worker writes towards them.
+
+The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+"""
+
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import ModelOutput, can_return_tuple
+
+
+NO_ROLLBACK = (
+    "a recurrent generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
+    "which a recurrent state cannot. Leave out `assistant_model` and `prompt_lookup_num_tokens`."
+)
+# Of the discriminator's config: what its feature layers are made of. The defaults are those of `cnn_discriminator`.
+FEATURES: dict[str, Any] = {
+    "embedding_size": 64,
+    "filter_sizes": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20],
+    "num_filters": [100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160],
+}
+
+
+@strict
+class LeakGeneratorConfig(PreTrainedConfig):
+    """Configuration of `LeakGeneratorForCausalLM`. The defaults are those of the published code for T = 20.
+
+    Attributes:
+        vocab_size: V, number of token ids, of the discriminator as well.
+        embedding_size: width of the Worker's token embeddings.
+        hidden_size: H, width of the recurrent states of Manager and Worker.
+        goal_size: k, what a goal is projected to for the Worker.
+        goal_steps: c, tokens that are written towards one goal.
+        discriminator_config: `embedding_size`, `filter_sizes` and `num_filters` of the CNN discriminator whose
+            features leak; its defaults where it is left out. F, the width of features and goals, is
+            `sum(num_filters)`.
+        initializer_range: every parameter is drawn from N(0, initializer_range^2), but for the second bias of a gate,
+            which starts at zero.
+        use_cache: return the state, to go on from it, unless the model is in training mode.
+        bos_token_id: the start token, which the discriminator does not read.
+        eos_token_id: ends a sequence; `None` for sequences of fixed length.
+        pad_token_id: fills up batches of sequences of unequal length, behind these.
+
+    Raises:
+        StrictDataclassFieldValidationError: a value has the wrong type.
+        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
+    """
+
+    model_type = "leak_generator"
+
+    vocab_size: int = 5000
+    embedding_size: int = 32
+    hidden_size: int = 32
+    goal_size: int = 16
+    goal_steps: int = 4
+    discriminator_config: dict[str, int | list[int]] | None = None
+    initializer_range: float | int = 0.1
+    use_cache: bool = True
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.discriminator_config = FEATURES if self.discriminator_config is None else self.discriminator_config
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        for name in ("vocab_size", "embedding_size", "hidden_size", "goal_size", "goal_steps"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
+
+    def validate_discriminator(self) -> None:
+        given: Any = self.discriminator_config
+        fix = "Copy them from the discriminator's config."
+        if given.keys() != FEATURES.keys():
+            raise ValueError(f"discriminator_config with {sorted(given)}: expected {sorted(FEATURES)}. {fix}")
+        sizes, numbers = given["filter_sizes"], given["num_filters"]
+        lists = isinstance(sizes, list) and isinstance(numbers, list) and len(sizes) == len(numbers) > 0
+        if not lists or min(given["embedding_size"], *sizes, *numbers) < 1:
+            expected = "an integer of at least 1, and two lists of equally many of them"
+            raise ValueError(f"discriminator_config={given}: expected {expected}. {fix}")
+
+    def validate_ranges(self) -> None:
+        if not self.initializer_range > 0:
+            raise ValueError(f"initializer_range={self.initializer_range}: expected a number greater than 0.")
+
+    def validate_special_tokens(self) -> None:
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self, name)
+            for token in value if isinstance(value, list) else [value]:
+                if token is not None and not 0 <= token < self.vocab_size:
+                    problem = f"{name}={value} with vocab_size={self.vocab_size}"
+                    fix = f"Change {name} or raise vocab_size."
+                    raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
+
+
+class LeakCacheLayer(CacheLayerMixin):
+    """Two tensors of a row each, `keys` and `values`, of which `LeakCache` says what they are.
+
+    They are assigned, never written in place, so that gradients pass through the cache.
+    """
+
+    is_compileable = False
+    is_croppable = False
+    supports_early_init = False
+
+    def __init__(self):
+        super().__init__()
+        self.cumulative_length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, seq_length: int = 1) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        self.cumulative_length += seq_length
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return self.cumulative_length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cumulative_length + query_length, 0
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        """Always a ValueError: the states before the last one are gone."""
+        raise ValueError(NO_ROLLBACK)
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized, self.cumulative_length = False, 0
+
+
+class LeakCache(Cache):
+    """The state of the generator in four layers.
+
+    The Worker's h and c (B, H); the Manager's h and c (B, H); the goal in force and the sum of the goals since it was
+    set (B, F); the maxima over windows so far (B, F) and the last tokens that a window can still reach (B, m).
+
+    `reorder_cache(rows)` selects, drops or repeats rows: `rows` (K,) may be longer or shorter than the batch.
+    """
+
+    def __init__(self, config: LeakGeneratorConfig | None = None):
+        super().__init__(layers=[LeakCacheLayer() for _ in range(4)])
+
+    def read(self, index: int) -> tuple[Tensor, Tensor] | None:
+        layer: Any = self.layers[index]
+        return (layer.keys, layer.values) if layer.is_initialized else None
+
+    def write(self, index: int, states: tuple[Tensor, Tensor], seq_length: int) -> None:
+        layer: Any = self.layers[index]
+        layer.update(*states, seq_length)
+
+
+class Constants(nn.Module):
+    """A matrix and, if asked for, a bias that are saved and moved with the model, but never trained."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, *shape: int, bias: bool = True):
+        super().__init__()
+        self.register_buffer("weight", torch.empty(shape))
+        if bias:
+            self.register_buffer("bias", torch.empty(shape[0]))
+
+
+class Leak(nn.Module):
+    """A copy of the CNN discriminator's layers below its score, with their names: the features of every prefix."""
+
+    def __init__(self, config: LeakGeneratorConfig):
+        super().__init__()
+        given: Any = config.discriminator_config
+        self.sizes, width = given["filter_sizes"], given["embedding_size"]
+        self.width = sum(given["num_filters"])  # F
+        self.embed_tokens = Constants(config.vocab_size, width, bias=False)
+        self.filters = nn.ModuleList(
+            Constants(number, size * width) for size, number in zip(self.sizes, given["num_filters"], strict=True)
+        )
+        self.highway_transform = Constants(self.width, self.width)
+        self.highway_gate = Constants(self.width, self.width)
+
+    @torch.no_grad()
+    def forward(self, input_ids: Tensor, past: int = 0, state: tuple[Tensor, Tensor] | None = None):
+        """Features at n further positions; at position p, p tokens behind the start token have been read.
+
+        Args:
+            input_ids: token ids (B, n) at the positions `past` to `past + n - 1`.
+            past: positions before.
+            state: maxima and tokens after these; `None` if there are none.
+
+        Returns:
+            Features (B, n, F), and the new state.
+        """
+        read = input_ids if state is not None else input_ids[:, 1:]
+        tokens = read if state is None else torch.cat([state[1], read], dim=1)
+        embedded, end = F.embedding(tokens, self.embed_tokens.weight), past + input_ids.shape[1]
+        first = end - 1 - tokens.shape[1]  # tokens that are out of reach
+        columns, column = [], 0
+        for size, filters in zip(self.sizes, self.filters, strict=True):
+            columns.append(self._maxima(embedded, filters.weight, size, range(past, end), first))  # type: ignore
+            number = columns[-1].shape[2]
+            if past > size and state is not None:  # a whole window has been read before
+                columns[-1] = torch.maximum(columns[-1], state[0][:, None, column : column + number])
+            column += number
+        maxima = torch.cat(columns, dim=2)
+        features = F.relu(maxima + torch.cat([filters.bias for filters in self.filters]))  # type: ignore
+        gate = torch.sigmoid(F.linear(features, self.highway_gate.weight, self.highway_gate.bias))
+        transformed = F.relu(F.linear(features, self.highway_transform.weight, self.highway_transform.bias))
+        kept = tokens[:, max(tokens.shape[1] - max(self.sizes) + 1, 0) :]
+        return torch.lerp(features, transformed, gate), (maxima[:, -1], kept)
+
+    @staticmethod
+    def _maxima(embedded: Tensor, weight: Tensor, size: int, positions: range, first: int) -> Tensor:
+        """Maxima over the windows of one width that end at these positions or between them, (B, n, C).
+
+        Before the first whole window there is one at the beginning, with zero vectors after the last token.
+        """
+        short = min(max(size - positions.start, 0), len(positions))  # positions without a whole window
+        columns = []
+        if short:
+            reach = positions.start + short - 1
+            kernel = weight.view(len(weight), size, -1)[:, :reach]
+            parts = torch.einsum("bte,cte->btc", embedded[:, :reach], kernel).cumsum(dim=1)
+            columns.append(F.pad(parts, (0, 0, 1, 0))[:, positions.start :])
+        if short < len(positions):
+            windows = embedded[:, positions.start + short - size - first :].unfold(1, size, 1).transpose(2, 3)
+            columns.append(F.linear(windows.flatten(2), weight).cummax(dim=1).values)
+        return torch.cat(columns, dim=1)
+
+
+class LeakGeneratorPreTrainedModel(PreTrainedModel):
+    config_class = LeakGeneratorConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["LSTM"]
+    _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # forward makes a LeakCache
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if name.startswith("bias_hh"):
+                init.zeros_(tensor)
+            else:
+                init.normal_(tensor, mean=0.0, std=self.config.initializer_range)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
+
+
+class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
+    """Manager and Worker: everything up to the output layer.
+
+    At position p the Manager reads f_p, what the discriminator makes of the first p tokens behind the start token, and
+    sets the goal g_p of length 1. Block n are the positions from nc to (n+1)c - 1, c = `goal_steps`; the goal in force
+    there, Gamma_n, is the sum of the goals of the block before (Gamma_0 is learnt). The logits of the paper, O_p w_p
+    with the Worker's O_p = affine(h_p) (V, k) and w_p = psi Gamma_n / |psi Gamma_n| (k,), are a linear layer without
+    bias on [w_p x h_p, w_p], which is the last hidden state here.
+    """
+
+    def __init__(self, config: LeakGeneratorConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.worker = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True)
+        self.leak = Leak(config)
+        self.manager = nn.LSTM(self.leak.width, config.hidden_size, batch_first=True)
+        self.goal = nn.Linear(config.hidden_size, self.leak.width)
+        self.first_goal = nn.Parameter(torch.empty(self.leak.width))
+        self.projection = nn.Linear(self.leak.width, config.goal_size, bias=False)
+        self.post_init()
+
+    def goals(self, input_ids: Tensor, past_key_values: LeakCache | None = None) -> tuple[Tensor, Tensor]:
+        """What the discriminator makes of every prefix, and the goals in force; gradients reach the Manager only.
+
+        Args:
+            input_ids: token ids (B, T), the first of which is the start token.
+            past_key_values: the state to go on from, whose Manager is brought up to date.
+
+        Returns:
+            f (B, T, F), without gradient, and Gamma (B, T, F) at every position.
+        """
+        cache = LeakCache() if past_key_values is None else past_key_values
+        past, length, steps = cache.get_seq_length(1), input_ids.shape[1], self.config.goal_steps
+        features, leaked = self.leak(input_ids, past, cache.read(3))
+        outputs, state = self.manager(features, None if (known := cache.read(1)) is None else _batched(known))
+        goals = F.normalize(self.goal(outputs), dim=2)
+        in_force, pending = cache.read(2) or (self.first_goal.expand(len(goals), -1), torch.zeros_like(goals[:, 0]))
+        blocks = torch.arange(past, past + length, device=goals.device) // steps - past // steps
+        sums = goals.new_zeros(len(goals), (past + length - 1) // steps - past // steps + 1, goals.shape[2])
+        sums = sums.index_add(1, blocks, goals) + F.pad(pending[:, None], (0, 0, 0, sums.shape[1] - 1))
+        of_blocks = torch.cat([in_force[:, None], sums[:, :-1]], dim=1)
+        whole = (past + length) % steps == 0  # the next position begins a block
+        ahead = (sums[:, -1], torch.zeros_like(pending)) if whole else (of_blocks[:, -1], sums[:, -1])
+        for index, new in ((1, (state[0][0], state[1][0])), (2, ahead), (3, leaked)):
+            cache.write(index, new, length)
+        return features, of_blocks.index_select(1, blocks)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: LeakCache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run Manager and Worker; the Manager without gradient, so that a loss on the logits trains the Worker only.
+
+        Args:
+            input_ids: token ids (B, T); the first of a sequence is the start token.
+            attention_mask: 1 on real tokens, 0 on padding behind them (B, T), or (B, past + T).
+            past_key_values: the state to go on from; it is changed to the state after the last token.
+            use_cache: return the state; by default `config.use_cache` in eval mode and no in training mode.
+
+        Returns:
+            `last_hidden_state` (B, T, k(H+1)), without meaning at padding, and `past_key_values`.
+
+        Raises:
+            ValueError: padding before a real token; a cache of another kind.
+        """
+        if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+            problem = "padding before a real token: expected prompts of one length, as goals change in fixed steps"
+            raise ValueError(f"{problem}. Give prompts of unequal length one by one.")
+        if not isinstance(past_key_values, LeakCache | None):
+            kind = type(past_key_values).__name__
+            raise ValueError(f"past_key_values of type {kind}: expected the LeakCache that an earlier call returned.")
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        cache = LeakCache() if past_key_values is None else past_key_values
+        known = cache.read(0)
+        with torch.no_grad():
+            _, goals = self.goals(input_ids, cache)
+        hidden, state = self.worker(self.embed_tokens(input_ids), None if known is None else _batched(known))
+        cache.write(0, (state[0][0], state[1][0]), input_ids.shape[1])
+        weights = F.normalize(self.projection(goals), dim=2)
+        products = (weights[..., None] * hidden[..., None, :]).flatten(2)
+        return BaseModelOutputWithPast(
+            last_hidden_state=torch.cat([products, weights], dim=2), past_key_values=cache if use_cache else None
+        )
+
+
+def _batched(state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A state of rows as that of a `torch.nn.LSTM` of one layer."""
+    return state[0][None].contiguous(), state[1][None].contiguous()
+
+
+class LeakGeneratorForCausalLM(LeakGeneratorPreTrainedModel, GenerationMixin):
+    """Manager and Worker with their output layer. It writes without its discriminator, whose features it holds."""
+
+    def __init__(self, config: LeakGeneratorConfig):
+        config.validate()  # values that `from_pretrained` was given were set after the last check
+        super().__init__(config)
+        self.model = LeakGeneratorModel(config)
+        self.lm_head = nn.Linear(config.goal_size * (config.hidden_size + 1), config.vocab_size, bias=False)
+        self.post_init()
+
+    @torch.no_grad()
+    def take_features(self, discriminator: PreTrainedModel) -> None:
+        """Copy the layers below the score of a CNN discriminator.
+
+        Raises:
+            ValueError: it has others than `config.discriminator_config` says.
+        """
+        given = discriminator.state_dict()
+        for name, tensor in self.model.leak.state_dict().items():
+            if name not in given or given[name].shape != tensor.shape:
+                found = f"of shape {tuple(given[name].shape)}" if name in given else "missing"
+                problem = f"{name} of the discriminator {type(discriminator).__name__} is {found}"
+                fix = "Give it the sizes of the generator's discriminator_config, and the same vocabulary."
+                raise ValueError(f"{problem}: expected a tensor of shape {tuple(tensor.shape)}. {fix}")
+            tensor.copy_(given[name])
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Always a ValueError: the discriminator's features know no other tokens."""
+        problem = "another vocabulary for a leak generator: expected that of the discriminator whose features it holds"
+        raise ValueError(f"{problem}. Build both anew with another vocab_size.")
+
+    def generate(  # type: ignore[override]
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Tensor | ModelOutput:
+        """As `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: in assisted decoding, as the model that is assisted or as the one that assists; padded prompts.
+        """
+        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
+            raise ValueError(NO_ROLLBACK)
+        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: LeakCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Next-token logits.
+
+        Args:
+            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
+            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
+
+        The other arguments are those of `LeakGeneratorModel`.
+
+        Returns:
+            `logits` (B, T, V), `loss` with `labels`, which trains the Worker only, and `past_key_values`.
+        """
+        outputs = self.model(input_ids, attention_mask, past_key_values, use_cache)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
