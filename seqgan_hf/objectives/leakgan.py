@@ -15,6 +15,7 @@ from ..functional import masked_mean
 from ..generation.likelihood import weighted_nll
 from ..generation.rollouts import complete
 from ..generation.sampling import check_sampling, sample
+from ..generation.vocabulary import vocabulary_size
 from ..samples import BoolTensor, Completions, LongTensor, Samples
 from .base import Loss, Models, Objective, Turn
 from .seqgan import SeqGAN
@@ -98,13 +99,25 @@ class LeakGAN(SeqGAN):
         """Refuse models without a Manager or without features of prefixes; give the generator the discriminator's."""
         super().check(models, batch_size, conditional)
         check_leak_generator(self, models)
-        if not hasattr(models.discriminator, "prefix_features"):
-            problem = f"LeakGAN with the discriminator {type(models.discriminator).__name__}"
-            raise UserError(problem, "one with features of prefixes", "use `cnn_discriminator`")
+        generator: Any = models.generator
+        discriminator: Any = models.discriminator
+        wrong = UserError(
+            f"LeakGAN with the discriminator {type(discriminator).__name__}",
+            "one with features of prefixes, which the generator can compute",
+            "use `cnn_discriminator`",
+        )
+        if not hasattr(discriminator, "prefix_features"):
+            raise wrong
         try:
             self.after_step("discriminator", models)
         except ValueError as error:
             raise UserError(str(error)) from error
+        tried = torch.arange(8, device=generator.device)[None] % vocabulary_size(generator)
+        with torch.no_grad():
+            own, _ = generator.base_model.goals(F.pad(tried, (1, 0)))
+            theirs = discriminator.prefix_features(tried)
+        if own.shape != theirs.shape or not torch.allclose(own.float(), theirs.float(), rtol=1e-2, atol=1e-2):
+            raise wrong
 
     def schedule(self, turns: list[Turn]) -> list[Turn]:
         """Both pretrainings in turns, the discriminator's first."""

@@ -74,7 +74,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
         more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert record[0]["phase"] == "pretrain_generator"
+    assert "pretrain_generator" in {line["phase"] for line in record[:2]}
     header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
     assert any("seqgan-hf train recipes/" in line for line in header)
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())

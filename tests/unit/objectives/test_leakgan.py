@@ -241,6 +241,10 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
         build(corpus, tmp_path / "a", LeakGAN())
     with pytest.raises(UserError, match="LeakGAN with the discriminator BertForSeq.*: expected one with features of"):
         build(corpus, tmp_path / "b", LeakGAN(), generator=leak, discriminator=build_discriminator("bert"))
+    other = build_discriminator("cnn")
+    other.prefix_features = lambda ids: 2 * type(other).prefix_features(other, ids)
+    with pytest.raises(UserError, match="expected one with features of prefixes, which the generator can compute"):
+        build(corpus, tmp_path / "d", LeakGAN(), generator=leak, discriminator=other)
     wider = build_discriminator("cnn", vocab_size=20)
     with pytest.raises(
         UserError, match=r"embed_tokens.weight of the discriminator .* \(20, 6\): expected .* \(13, 6\)"
