@@ -193,7 +193,7 @@ def measure_likelihoods(
         if residual is not None and "generator" in metric.inputs:
             values = residual.widened(values)
         for key, found in values.items():
-            per = "token" if key.startswith("nll_") and not key.endswith("_sequence") else "sequence"
+            per = "token" if key.startswith(("nll_", "calibration_")) and not key.endswith("_sequence") else "sequence"
             signature = f"per:{per}|{drawn}|version:{metric.version}{longest}"
             results[key] = Result(found.value, found.low, found.high, signature, metric.better)
     return results

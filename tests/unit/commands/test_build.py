@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seqgan_hf.commands.build import build_discriminator, build_generator
-from seqgan_hf.commands.recipe import ModelSettings
+from seqgan_hf.commands.recipe import DiscriminatorSettings, GeneratorSettings
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.errors import RecipeError
 from seqgan_hf.models import CNNDiscriminatorForSequenceClassification, RNNGeneratorForCausalLM
@@ -27,11 +27,11 @@ def corpus():
 
 
 def test_an_objective_without_an_adversary_gets_none(corpus):
-    assert build_discriminator(ModelSettings(pretrained="no/such"), MLE(), corpus) is None
+    assert build_discriminator(DiscriminatorSettings(pretrained="no/such"), MLE(), corpus) is None
 
 
 def test_a_classifier_knows_the_vocabulary_and_its_labels(corpus):
-    model = build_discriminator(ModelSettings("cnn_discriminator"), SeqGAN(), corpus)
+    model = build_discriminator(DiscriminatorSettings("cnn_discriminator"), SeqGAN(), corpus)
     assert isinstance(model, CNNDiscriminatorForSequenceClassification)
     assert model.config.vocab_size == 20 and model.config.pad_token_id == corpus.pad_token_id
     assert model.config.id2label == {0: "FAKE", 1: "REAL"}
@@ -39,8 +39,8 @@ def test_a_classifier_knows_the_vocabulary_and_its_labels(corpus):
 
 def test_an_opponent_that_is_a_language_model_knows_what_the_generator_knows(corpus):
     config = {"hidden_size": 8}
-    generator = build_generator(ModelSettings(config=config), corpus)
-    model = build_discriminator(ModelSettings("rnn_generator", config), Cooperative(), corpus)
+    generator = build_generator(GeneratorSettings(config=config), corpus)
+    model = build_discriminator(DiscriminatorSettings("rnn_generator", config), Cooperative(), corpus)
     assert type(model) is type(generator) is RNNGeneratorForCausalLM
     assert [getattr(model.config, name) for name in TOKENS] == [getattr(generator.config, name) for name in TOKENS]
     assert [getattr(model.config, name) for name in TOKENS] == [getattr(corpus, name) for name in TOKENS]
@@ -48,4 +48,4 @@ def test_an_opponent_that_is_a_language_model_knows_what_the_generator_knows(cor
 
 def test_a_classifier_is_no_language_model(corpus):
     with pytest.raises(RecipeError, match="discriminator.model_type='cnn_discriminator' .*AutoModelForCausalLM"):
-        build_discriminator(ModelSettings("cnn_discriminator"), Cooperative(), corpus)
+        build_discriminator(DiscriminatorSettings("cnn_discriminator"), Cooperative(), corpus)
