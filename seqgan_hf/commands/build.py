@@ -71,7 +71,9 @@ def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrai
         nodes.training.max_new_tokens = corpus.max_length
     set_seed(nodes.training.seed)  # the same weights on all processes
     generator = build_generator(nodes.generator, corpus)
-    generator.config.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
+    kept: Any
+    for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
+        kept.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
     discriminator = build_discriminator(nodes.discriminator, nodes.objective, corpus)
     held_out = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
     known = (nodes.objective, nodes.training, corpus.train, held_out, corpus.tokenizer)

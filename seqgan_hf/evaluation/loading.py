@@ -192,7 +192,8 @@ def _load_model(source: str) -> Any:
             # else these would be those of the model that was adapted
             # what is its own is left out of a configuration that was made from a model's
             model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
-            model.config.conditional = getattr(model.generation_config, "conditional", False)
+            for name in ("conditional", "max_prompt_length"):
+                setattr(model.config, name, getattr(model.generation_config, name, None))
     return model
 
 

@@ -69,9 +69,13 @@ def test_a_reloaded_adapter_is_the_policy_that_was_trained(tmp_path):
 
 
 def test_a_reloaded_adapter_knows_that_it_continues_prompts(tmp_path):
-    run(tmp_path / "run", prompts=True)
+    trainer = run(tmp_path / "run", prompts=True)
+    trainer.models.generator.generation_config.max_prompt_length = 2  # as a recipe's corpus has it
+    trainer.models.generator.save_pretrained(tmp_path / "run/generator")
+    loaded = load_generator(str(tmp_path / "run"), "cpu")
+    assert loaded.model.config.max_prompt_length == 2
     with pytest.raises(UserError, match="without prompts, which it was trained to continue"):
-        check_prompts(load_generator(str(tmp_path / "run"), "cpu"), False)
+        check_prompts(loaded, False)
 
 
 def test_a_run_of_an_adapter_resumes(tmp_path):
