@@ -117,6 +117,9 @@ class SentiGAN(SeqGAN):
         tokenizer = models.tokenizer
         token_ids = [] if tokenizer is None else encode_batch(tokenizer, [name])[0]
         if len(token_ids) != 1 or token_ids[0] == unknown_token_id(tokenizer):
-            problem, expected = f"class {name!r} is no token of the vocabulary", "a word of the prompts that is one token"
+            problem, expected = (
+                f"class {name!r} is no token of the vocabulary",
+                "a word of the prompts that is one token",
+            )
             raise UserError(problem, expected, "check `objective.classes` and the column `data.prompt_column`")
         return token_ids[0]
