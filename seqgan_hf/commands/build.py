@@ -131,6 +131,10 @@ def build_discriminator(settings: ModelSettings, objective: Objective, corpus: C
     if objective.adversary is None:
         return None
     if objective.adversary == "language_model":
+        if settings == ModelSettings(model_type="cnn_discriminator"):  # nobody has written the section
+            problem = f"{type(objective).__name__} without a section `discriminator`"
+            fix = "set `discriminator.model_type` to rnn_generator, for example, and `discriminator.config`"
+            raise RecipeError(problem, "a language model as the opponent", fix)
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
