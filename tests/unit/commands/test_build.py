@@ -53,6 +53,6 @@ def test_a_classifier_is_no_language_model(corpus):
 
 def test_a_language_model_is_asked_for_where_no_discriminator_is_named(corpus):
     settings = recipe_parser().parse_args(["--data", "OracleData", "--objective", "CoT"]).discriminator
-    message = "Cooperative without a section `discriminator`: expected a language model.*model_type. to rnn_generator"
+    message = "for Cooperative, .* nothing is named: expected a language model as the opponent, such as rnn_generator"
     with pytest.raises(RecipeError, match=message):
         build_discriminator(ModelSettings(**vars(settings)), Cooperative(), corpus)
