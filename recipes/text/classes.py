@@ -1,7 +1,7 @@
 """Sentences of two classes, `singular` and `plural`, and what tells whether a sentence has the class that was asked.
 
-The label of a sentence of the built-in grammar is the number of its (first) subject, on which the verb depends that may
-come much later: "the dog near two houses sleeps ." is singular.
+The label of a sentence of the built-in grammar is the number of its (first) subject, on which the verb depends that
+may come much later: "the dog near two houses sleeps ." is singular.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A reward that knows the truth: whether the built-in grammar accepts a sentence. See docs/methods/functionreward.md."""
+"""A reward that knows the truth: is it a sentence of the built-in grammar? See docs/methods/functionreward.md."""
 
 from __future__ import annotations
 

@@ -190,6 +190,13 @@ def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpu
     if settings.reads == "text":
         return _build_reader(settings, objective, corpus)
     if objective.adversary == "language_model":
+        if settings == ModelSettings(model_type="cnn_discriminator"):  # nobody has written the section
+            problem = f"discriminator.model_type='cnn_discriminator' for {type(objective).__name__}"
+            problem += ", which is what stands there where nothing is named"
+            fix = (
+                "set `discriminator.model_type` and, where it is to differ from the generator, `discriminator.config`"
+            )
+            raise RecipeError(problem, "a language model as the opponent, such as rnn_generator or gpt2", fix)
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
     return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")

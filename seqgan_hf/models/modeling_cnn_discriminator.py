@@ -38,8 +38,8 @@ class CNNDiscriminatorConfig(PreTrainedConfig):
             truncated at twice of it.
         initial_bias: initial bias of the filters and of the output layer.
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, of which
-            the first is that of generated text. With `num_labels=1` the single logit is that of "real".
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
+            first that of generated text. With `num_labels=1` the single logit is that of "real".
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.

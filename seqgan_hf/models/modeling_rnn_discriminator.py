@@ -35,8 +35,9 @@ class RNNDiscriminatorConfig(PreTrainedConfig):
         initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
             U(-1/sqrt(H), 1/sqrt(H)).
         pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, of which
-            the first is that of generated text. With `num_labels=1` the single logit is that of "real", as it always is with `per_token`.
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
+            first that of generated text. With `num_labels=1` the single logit is that of "real",
+            as it always is with `per_token`.
 
     Raises:
         StrictDataclassFieldValidationError: a value has the wrong type.

@@ -120,12 +120,22 @@ class Models:
         return self.generator if name in self._declared.keys() - self._copies.keys() else self._copies[name]
 
     def begin(self) -> None:
-        """Make the copies that are not there yet, without dropout."""
+        """Make the copies that are not there yet, without dropout.
+
+        Raises:
+            UserError: the generator cannot be copied.
+        """
         for name in self._declared:
             if name not in self._copies:
                 # what is never trained is shared: of a generator with an adapter, the adapter alone is there twice
                 fixed = {id(p): p for p in self.generator.parameters() if not p.requires_grad}
-                self._copies[name] = copy.deepcopy(self.generator, fixed).requires_grad_(False)
+                try:
+                    copied = copy.deepcopy(self.generator, fixed)
+                except Exception as error:  # a model of one's own may hold anything
+                    problem = f"the generator cannot be copied as {name!r} ({type(error).__name__}: {error})"
+                    fix = "keep what cannot be copied out of it, or choose an objective without copies"
+                    raise UserError(problem, "a model that `copy.deepcopy` takes", fix) from error
+                self._copies[name] = copied.requires_grad_(False)
                 train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..samples import Samples
 from .base import Models
 from .reinforce import Baseline, Reinforce
+from .seqgan import SeqGAN
 
 
 class PGBLEU(Reinforce):
@@ -29,6 +30,7 @@ class PGBLEU(Reinforce):
     """
 
     adversary = None
+    citation = SeqGAN.citation
 
     def __init__(self, max_n: int = 3, references: int = 20, baseline: Baseline = "leave_one_out", **shared: Any):
         super().__init__(baseline, **shared)

@@ -6,6 +6,7 @@ A new objective adds one row to `OBJECTIVES` in `tests/tools/objectives.py`.
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -78,6 +79,21 @@ def test_an_objective_takes_back_its_state(name):
     first = step(objective, models, real)
     torch.manual_seed(1)
     assert torch.equal(first, step(other, models, real))
+
+
+WITHOUT_A_PAPER = {"MLE", "FunctionReward"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_cites_its_paper(name):
+    """As BibTeX that any tool reads: one entry with balanced braces, whose every field has a value."""
+    citation = getattr(objectives, name).citation
+    if name in WITHOUT_A_PAPER:
+        assert citation == ""
+        return
+    assert re.fullmatch(r"@(inproceedings|article)\{[a-z]+\d{4}[a-z]+,\n(  [a-z]+ = \{.+\},?\n)+\}", citation)
+    assert citation.count("{") == citation.count("}")
+    assert {"title", "author", "year"} <= set(re.findall(r"^  ([a-z]+) = ", citation, re.MULTILINE))
 
 
 # --- Expected gradients, exactly ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from seqgan_hf.commands.build import build_discriminator, build_generator
-from seqgan_hf.commands.recipe import DiscriminatorSettings, GeneratorSettings
+from seqgan_hf.commands.recipe import DiscriminatorSettings, GeneratorSettings, recipe_parser
 from seqgan_hf.data.oracle import OracleData
 from seqgan_hf.errors import RecipeError
 from seqgan_hf.models import CNNDiscriminatorForSequenceClassification, RNNGeneratorForCausalLM
@@ -48,4 +48,11 @@ def test_an_opponent_that_is_a_language_model_knows_what_the_generator_knows(cor
 
 def test_a_classifier_is_no_language_model(corpus):
     with pytest.raises(RecipeError, match="discriminator.model_type='cnn_discriminator' .*AutoModelForCausalLM"):
-        build_discriminator(DiscriminatorSettings("cnn_discriminator"), Cooperative(), corpus)
+        build_discriminator(DiscriminatorSettings("cnn_discriminator", {"dropout": 0.1}), Cooperative(), corpus)
+
+
+def test_a_language_model_is_asked_for_where_no_discriminator_is_named(corpus):
+    settings = recipe_parser().parse_args(["--data", "OracleData", "--objective", "CoT"]).discriminator
+    message = "for Cooperative, .* nothing is named: expected a language model as the opponent, such as rnn_generator"
+    with pytest.raises(RecipeError, match=message):
+        build_discriminator(DiscriminatorSettings(**vars(settings)), Cooperative(), corpus)

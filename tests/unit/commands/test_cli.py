@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -447,6 +448,20 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
     assert 0 < json.loads(record[-1])["reward"] < 0.25
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["objective"] == {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/contributing.md"])
+def test_the_objective_that_the_documents_show_trains(page, tmp_path, monkeypatch):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    code = text[text.index("from seqgan_hf import Reinforce\n") :]
+    code = textwrap.dedent("    " * (page != "README.md") + code[: code.index("** self.power") + len("** self.power")])
+    (tmp_path / "my_ideas.py").write_text(code + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_ideas", raising=False)
+    assert main(quickstart(tmp_path / "run", "--objective", "my_ideas.Sharper", "--objective.power", "3")) == 0
+    monkeypatch.delitem(sys.modules, "my_ideas")
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert resolved["objective"] == {"class_path": "my_ideas.Sharper", "init_args": {"power": 3.0}}
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,13 @@ def test_declarations_that_mean_nothing_are_refused(name, value):
     objective = type("Mine", (Reinforce,), {name: value})()
     with pytest.raises(UserError, match=f"Mine.{name}={value!r}: expected"):
         objective.check(Models(build_generator("lstm"), build_discriminator("cnn")), 4, conditional=False)
+
+
+def test_a_generator_that_cannot_be_copied_is_named():
+    generator = build_generator("lstm")
+    generator.held = (number for number in range(3))
+    models = Models(generator, copies={"reference": Copy()})
+    with pytest.raises(
+        UserError, match="cannot be copied as 'reference' .TypeError: cannot pickle 'generator' object"
+    ):
+        models.begin()

@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from seqgan_hf import objectives
 from seqgan_hf.commands import main
 from seqgan_hf.commands.recipe import load_recipe
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
@@ -41,6 +42,7 @@ from seqgan_hf.runs.record import read_lines
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.sharing import PushToHub
 from tests.tools.fake_hub import TOKEN, serve
+from tests.tools.objectives import OBJECTIVES
 from tests.tools.tiny import build_generator
 
 
@@ -443,6 +445,16 @@ def test_only_a_dataset_of_the_hub_is_linked(dataset, tagged, run, tmp_path):
     card = model_card(copy, "someone/grammar")
     assert card.data.datasets == tagged
     assert card.data.eval_results[0].dataset_name == (dataset if tagged else "TextData")
+
+
+def test_the_citation_of_every_objective_is_in_its_card(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    summary = copy.read_summary()
+    for name in OBJECTIVES:
+        citation = getattr(objectives, name).citation
+        copy.write_summary(summary | {"objective": summary["objective"] | {"name": name, "citation": citation}})
+        text = model_card(copy).text
+        assert f"```bibtex\n{citation}\n```" in text if citation else "```bibtex" not in text
 
 
 def test_a_discriminator_that_is_a_language_model_is_used_as_one(run, hub, tmp_path, capsys):

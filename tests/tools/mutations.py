@@ -1,0 +1,292 @@
+"""One wrong formula for every objective, and the test that notices it: `python -m tests.tools.mutations` shows all.
+
+A mutation is made in memory: the functions of a file are given the code of its changed text while a test runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from _pytest.monkeypatch import MonkeyPatch
+from _pytest.outcomes import Failed
+
+
+CONTRACT, UNIT = "tests.contracts.test_objectives.", "tests.unit.objectives."
+EXACT = CONTRACT + "test_the_expected_gradient_is_the_papers"
+POLICY, BASE = UNIT + "test_policy_gradients.", UNIT + "test_objectives."
+
+
+class Mutation(NamedTuple):
+    """A change to a formula.
+
+    Attributes:
+        objective: its name in `seqgan_hf.objectives`.
+        what: the mistake, in words.
+        file: of `seqgan_hf`, without its ending.
+        old, new: a part of the file's text, which stands there once, and what takes its place.
+        test: dotted path of a test that passes, and fails with the mutation.
+        arguments: of the test.
+    """
+
+    objective: str
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str
+    arguments: tuple[Any, ...] = ()
+
+
+MUTATIONS = [
+    Mutation(
+        "MLE",
+        "a mean over sequences, not tokens",
+        "objectives/mle",
+        "tokens = real.mask.sum()",
+        "tokens = real.mask.any(dim=1).sum()",
+        CONTRACT + "test_maximum_likelihood_at_the_uniform_generator",
+    ),
+    Mutation(
+        "Reinforce",
+        "the sign of the baseline",
+        "objectives/reinforce",
+        "return values - self._baseline(values, samples)",
+        "return values + self._baseline(values, samples)",
+        BASE + "test_policy_gradient_is_that_of_the_formula",
+        ("batch",),
+    ),
+    Mutation(
+        "SeqGAN",
+        "completions value the token after theirs",
+        "objectives/seqgan",
+        "completions.prefix_length - 1)",
+        "completions.prefix_length % totals.shape[1])",
+        BASE + "test_action_values_are_the_expected_reward_of_all_completions",
+        ("lstm",),
+    ),
+    Mutation(
+        "ConstantReward",
+        "a reward that grows along the batch",
+        "objectives/controls",
+        "torch.full_like(samples.ids, self.constant, dtype=torch.float32)",
+        "torch.arange(samples.batch_size)[:, None].expand_as(samples.ids) / 9",
+        EXACT,
+        ("ConstantReward",),
+    ),
+    Mutation(
+        "RandomReward",
+        "a number for each token, not each sequence",
+        "objectives/controls",
+        "samples.batch_size, 1, device",
+        "*samples.ids.shape, device",
+        BASE + "test_controls_know_nothing_of_the_discriminator",
+    ),
+    Mutation(
+        "ScratchGAN",
+        "D in place of 2 D - 1",
+        "objectives/scratchgan",
+        "(2 * rewards(models.discriminator, samples) - 1)",
+        "(rewards(models.discriminator, samples))",
+        EXACT,
+        ("ScratchGAN",),
+    ),
+    Mutation(
+        "CoT",
+        "a token is credited with its own divergence, too",
+        "objectives/cot",
+        ".flip(1).cumsum(dim=1).flip(1) - divergences",
+        ".flip(1).cumsum(dim=1).flip(1)",
+        UNIT + "test_cot.test_a_last_token_is_credited_with_nothing_but_its_own_divergence",
+    ),
+    Mutation(
+        "MaliGAN",
+        "D in place of the ratio D / (1 - D)",
+        "objectives/maligan",
+        ".clamp(max=self.max_log_odds).exp()",
+        ".clamp(max=self.max_log_odds).sigmoid()",
+        EXACT,
+        ("MaliGAN",),
+    ),
+    Mutation(
+        "RankGAN",
+        "one softmax over summed references",
+        "objectives/rankgan",
+        "F.logsigmoid(own - rest).logsumexp(dim=1) - torch.tensor(float(len(references))).log()",
+        "F.logsigmoid(own.sum(dim=1) - rest.sum())",
+        POLICY + "test_rankgan_takes_the_mean_of_the_shares",
+    ),
+    Mutation(
+        "PGBLEU",
+        "matches are not clipped",
+        "objectives/pgbleu",
+        "sum(min(count, highest[ngram])",
+        "sum(count * (highest[ngram] > 0)",
+        POLICY + "test_pgbleu_is_nltks_sentence_bleu",
+    ),
+    Mutation(
+        "FunctionReward",
+        "weights are left out",
+        "objectives/functions",
+        "total += weight * _numbers",
+        "total += _numbers",
+        POLICY + "test_functions_are_weighed_and_given_texts_or_ids",
+    ),
+    Mutation(
+        "ORGAN",
+        "lambda weighs the function",
+        "objectives/organ",
+        "1 - self.discriminator_weight)",
+        "self.discriminator_weight)",
+        POLICY + "test_organ_mixes_the_verdict_with_the_function",
+    ),
+    Mutation(
+        "StepGAN",
+        "padding is averaged",
+        "objectives/stepgan",
+        "logs.masked_fill(~mask, -torch.inf).logsumexp",
+        "logs.logsumexp",
+        POLICY + "test_stepgan_leaves_out_padding_and_counts_down",
+    ),
+    Mutation(
+        "MaskGAN",
+        "D in place of log D",
+        "objectives/maskgan",
+        "torch.log(verdicts + 1e-7)",
+        "verdicts",
+        EXACT,
+        ("MaskGAN",),
+    ),
+    Mutation(
+        "SentiGAN",
+        "the log-probability in place of the probability",
+        "objectives/sentigan",
+        "values * token_logprobs(models.generator, samples).exp()",
+        "values",
+        POLICY + "test_sentigan_penalises_the_probability_even_by_a_constant",
+    ),
+    Mutation(
+        "DPGAN",
+        "the sign of the surprise",
+        "objectives/dpgan",
+        "return -token_logprobs(models.discriminator",
+        "return token_logprobs(models.discriminator",
+        POLICY + "test_dpgan_with_itself_as_the_opponent_climbs_its_entropy",
+    ),
+    Mutation(
+        "ColdGAN",
+        "no importance weights",
+        "objectives/coldgan",
+        "return ratios.exp().clamp(max=self.max_weight) * advantages",
+        "return advantages",
+        POLICY + "test_coldgans_weights_give_the_generators_own_gradient",
+    ),
+    Mutation(
+        "TextGAIL",
+        "compared with no real row",
+        "objectives/textgail",
+        "return (of_fake - of_real).sigmoid()",
+        "return of_fake.sigmoid()",
+        POLICY + "test_textgail_rewards_a_row_by_its_own_real_row",
+    ),
+    Mutation(
+        "GRPO",
+        "the other direction of the divergence",
+        "objectives/grpo",
+        'torch.expm1(token_logprobs(models["reference"], samples) - logprobs)',
+        '(logprobs - token_logprobs(models["reference"], samples))',
+        POLICY + "test_the_two_places_of_the_kl_follow_two_divergences",
+        ("loss", (-1 / 6, 1 / 30, 2 / 15)),
+    ),
+    Mutation(
+        "RLOO",
+        "compared with a mean that holds the sample",
+        "objectives/rloo",
+        "(size / max(1, size - 1))",
+        "(size / size)",
+        EXACT,
+        ("RLOO",),
+    ),
+    Mutation(
+        "GAD",
+        "the verdict in place of the score",
+        "objectives/gad",
+        "judge(models.discriminator, samples), samples)",
+        "judge(models.discriminator, samples).sigmoid(), samples)",
+        EXACT,
+        ("GAD",),
+    ),
+    Mutation(
+        "FGAN",
+        "log-odds are cut off at one end only",
+        "objectives/fgan",
+        ".clamp(-self.clip, self.clip)",
+        ".clamp(max=self.clip)",
+        POLICY + "test_fgan_cuts_log_odds_off_at_both_ends",
+    ),
+]
+
+
+@contextmanager
+def mutated(mutation: Mutation) -> Iterator[None]:
+    """Within it the functions of the file have the changed code; closures and classes stay what they are."""
+    module = importlib.import_module(f"seqgan_hf.{mutation.file.replace('/', '.')}")
+    path = Path(module.__file__)
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.old!r} stands {text.count(mutation.old)} times in {path.name}")
+    codes = dict(_codes(compile(text.replace(mutation.old, mutation.new), str(path), "exec", dont_inherit=True)))
+    before = [(function, function.__code__) for function in _functions(module)]
+    try:
+        for function, code in before:
+            function.__code__ = codes[code.co_qualname]
+        yield
+    finally:
+        for function, code in before:
+            function.__code__ = code
+
+
+def _codes(code: CodeType) -> Iterator[tuple[str, CodeType]]:
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield inner.co_qualname, inner
+            yield from _codes(inner)
+
+
+def _functions(module: ModuleType) -> Iterator[FunctionType]:
+    """Functions and methods that are written in a module."""
+    for holder in (module, *(value for value in vars(module).values() if isinstance(value, type))):
+        for value in vars(holder).values():
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                yield value
+
+
+def run(mutation: Mutation) -> None:
+    """Call the test, with what `monkeypatch` is where it takes one."""
+    path, _, name = mutation.test.rpartition(".")
+    test = getattr(importlib.import_module(path), name)
+    with MonkeyPatch.context() as monkeypatch:
+        more = {"monkeypatch": monkeypatch} if "monkeypatch" in test.__code__.co_varnames else {}
+        test(*mutation.arguments, **more)
+
+
+def is_noticed(mutation: Mutation) -> bool:
+    """Whether the test fails, by an assertion and nothing else."""
+    with mutated(mutation):
+        try:
+            run(mutation)
+        except (AssertionError, Failed):
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    print("| objective | mutation | noticed by | |\n|---|---|---|---|")
+    for each in MUTATIONS:
+        run(each)
+        outcome = "fails" if is_noticed(each) else "PASSES"
+        print(f"| `{each.objective}` | {each.what} | `{each.test.rpartition('.')[2]}` | {outcome} |")
