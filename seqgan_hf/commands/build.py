@@ -190,7 +190,7 @@ def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpu
     if settings.reads == "text":
         return _build_reader(settings, objective, corpus)
     if objective.adversary == "language_model":
-        if settings == ModelSettings(model_type="cnn_discriminator"):  # nobody has written the section
+        if settings == DiscriminatorSettings():  # nobody has written the section
             problem = f"discriminator.model_type='cnn_discriminator' for {type(objective).__name__}"
             problem += ", which is what stands there where nothing is named"
             fix = (

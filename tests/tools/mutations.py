@@ -6,6 +6,7 @@ A mutation is made in memory: the functions of a file are given the code of its 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,6 +229,81 @@ MUTATIONS = [
         ".clamp(max=self.clip)",
         POLICY + "test_fgan_cuts_log_odds_off_at_both_ends",
     ),
+    Mutation(
+        "RelGAN",
+        "the generator minimises the discriminator's loss of pairs",
+        "objectives/relgan",
+        "return shared_mean(F.softplus(margins), counted)",
+        "return shared_mean(F.softplus(-margins), counted)",
+        UNIT + "test_relgan.test_pairs_know_differences_only_and_both_players_play_the_same_game",
+    ),
+    Mutation(
+        "GSGAN",
+        "the temperature rises",
+        "objectives/gsgan",
+        "gone * (self.tau_end - self.tau_start)",
+        "gone * (self.tau_start - self.tau_end)",
+        UNIT + "test_relgan.test_the_temperature_of_soft_feedback_falls_in_a_straight_line",
+    ),
+    Mutation(
+        "CatGAN",
+        "real scores are compared with their own mean",
+        "objectives/catgan",
+        "real - mean_fake[real_labels]",
+        "real - mean_real[real_labels]",
+        UNIT + "test_relgan.test_one_class_is_the_relativistic_average_game",
+    ),
+    Mutation(
+        "DGSAN",
+        "ratios of tokens, not of sequences",
+        "objectives/dgsan",
+        "- old).sum(dim=1)",
+        "- old).mean(dim=1)",
+        UNIT + "test_dgsan.test_a_real_sequence_then_counts_by_the_doubt_of_the_discriminator",
+    ),
+    Mutation(
+        "JSDGAN",
+        "the number of training sequences with the wrong sign",
+        "objectives/jsdgan",
+        "-math.log(self.num_sequences)",
+        "math.log(self.num_sequences)",
+        UNIT + "test_jsdgan.test_the_gradient_is_that_of_the_divergence_from_the_training_set",
+    ),
+    Mutation(
+        "TextGAN",
+        "the discriminator brings the features together",
+        "objectives/textgan",
+        "loss.value - self.weight_mmd",
+        "loss.value + self.weight_mmd",
+        UNIT + "test_feature_matching.test_the_discriminator_of_textgan_tells_apart_and_keeps_features_apart",
+        ("cnn",),
+    ),
+    Mutation(
+        "FMGAN",
+        "the transport plan without its transpose",
+        "functional",
+        "(plan + of_rows[:, None]).logsumexp(dim=0)",
+        "(plan + of_rows).logsumexp(dim=1)",
+        "tests.unit.test_distances.test_the_plan_of_six_is_the_best_assignment",
+        (0,),
+    ),
+    Mutation(
+        "LeakGAN",
+        "the verdict does not reach the manager",
+        "objectives/leakgan",
+        "manager = -(fake.advantages * cosines)",
+        "manager = -cosines",
+        UNIT + "test_leakgan.test_losses_of_manager_and_worker_are_the_papers",
+    ),
+    Mutation(
+        "LeakPretraining",
+        "the manager flees where real text goes",
+        "objectives/leakgan",
+        "manager = -cosines.masked_fill(~ends, 0.0).sum() / tokens",
+        "manager = cosines.masked_fill(~ends, 0.0).sum() / tokens",
+        UNIT + "test_leakgan.test_each_parameter_has_a_gradient_from_its_own_loss_only",
+        (True,),
+    ),
 ]
 
 
@@ -258,11 +334,12 @@ def _codes(code: CodeType) -> Iterator[tuple[str, CodeType]]:
 
 
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
-    """Functions and methods that are written in a module."""
+    """Functions, methods and properties that are written in a module, without their decorators."""
     for holder in (module, *(value for value in vars(module).values() if isinstance(value, type))):
         for value in vars(holder).values():
-            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
-                yield value
+            function = inspect.unwrap(value.fget if isinstance(value, property) else value)
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                yield function
 
 
 def run(mutation: Mutation) -> None:
