@@ -141,6 +141,9 @@ def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedMo
     """A causal LM over the corpus's vocabulary, whole or with an adapter, which alone is then trained."""
     model = _build_language_model(settings, corpus, "generator")
     if settings.lora is not None:
+        if blank_token_ids(corpus.tokenizer):
+            problem, expected = "generator.lora with data.blanks", "embeddings of the two new tokens that are trained"
+            raise RecipeError(problem, expected, "set `generator.lora` to null, which trains all of the generator")
         _adapt(model, settings)
     return model
 

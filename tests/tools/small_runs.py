@@ -208,6 +208,8 @@ def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
     settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
     if "pretrained" in content["generator"]:
         settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
+    if content["generator"].get("model_type") == "relational_memory":
+        settings |= {"generator.config.head_size": settings.pop("generator.config.hidden_size")}
     if source == "TextData":
         settings |= {"data.train_file": lines, "data.eval_size": 10}
     if source.endswith("GrammarData"):

@@ -120,7 +120,10 @@ COMMANDS = [
     ("data ids.jsonl", "no column of text among {'ids': 'list of int64'}.*IdsData"),
     ("data lists.jsonl --data.text_column words", "'words' of type list of string: expected text. Join the"),
     ("data lists.jsonl --data.text_column number", "'number' of type int64: expected text. Name a column"),
-    ("data lists.jsonl --data IdsData --data.ids_column words", "'words' .*Join each list into one text"),
+    (
+        "data lists.jsonl --data IdsData --data.ids_column words",
+        "'words' .*Write ids for the words of each list, or join them",
+    ),
     ("data R --data.dataset lines.txt", "dataset='lines.txt', which is a file.*Name it as train_file"),
     ("data R --data.dataset folder", "the folder dataset='folder' holds no data"),
     # no runs, no models

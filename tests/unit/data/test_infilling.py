@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.build import build_generator
-from seqgan_hf.commands.recipe import ModelSettings
+from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data import Blanks, GrammarData, TextData, TokenizerConfig, decode_ids
 from seqgan_hf.data.infilling import add_blanks, fill_in
 from seqgan_hf.data.tokenization import as_prompts, blank_token_ids, build_tokenizer, encode_batch, special_token_ids
@@ -211,7 +211,7 @@ def test_a_pipeline_reads_the_end_of_the_prompt(run):
     assert write(prompt, do_sample=False)[0]["generated_text"].startswith(prompt)
 
 
-def test_a_pretrained_model_gets_rows_for_the_new_tokens_and_no_others(tmp_path):
+def test_a_pretrained_model_gets_rows_for_the_new_tokens_and_no_others(tmp_path, capsys):
     tokenizer = build_tokenizer(TokenizerConfig(), lambda: [LINES])
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = GPT2Config(n_positions=64, n_embd=8, n_layer=1, n_head=2, vocab_size=len(tokenizer), **tokens)
@@ -221,11 +221,14 @@ def test_a_pretrained_model_gets_rows_for_the_new_tokens_and_no_others(tmp_path)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     named = dict.fromkeys(places, tmp_path / "lm") | {"data.blanks.share": 0.5}
     recipe = ROOT / "recipes/text/language_model.yaml"
-    assert main(short_run(recipe, tmp_path / "run", tmp_path / "lines.txt", **named)) == 0
+    call = short_run(recipe, tmp_path / "run", tmp_path / "lines.txt", **named)
+    assert main(call) == 1
+    assert "generator.lora with data.blanks" in capsys.readouterr().err
+    assert main([*call, "--generator.lora", "null"]) == 0
     for folder, kind in (("generator", GPT2LMHeadModel), ("discriminator", GPT2ForSequenceClassification)):
         embeddings = kind.from_pretrained(tmp_path / "run" / folder).get_input_embeddings()
         assert len(embeddings.weight) == len(tokenizer) + 2
     other = source("word", [*LINES, *["three unknown words"] * 9], blanks=Blanks()).load()
     assert other.vocab_size > len(tokenizer) + 2
     with pytest.raises(RecipeError, match=f"a generator with a vocabulary of {len(tokenizer)}: expected at least"):
-        build_generator(ModelSettings(pretrained=str(tmp_path / "lm")), other)
+        build_generator(GeneratorSettings(pretrained=str(tmp_path / "lm")), other)

@@ -435,10 +435,10 @@ def test_out_of_memory_while_likelihoods_are_computed_changes_nothing(monkeypatc
     samples = sample(generator, start_prompt(generator, 5), 4, rng=seeded(0))
     expected, logprobs = sequence_logprobs(generator, samples), likelihood.token_logprobs
 
-    def fails_on_large_batches(generator, samples):
+    def fails_on_large_batches(generator, samples, temperature):
         if samples.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return logprobs(generator, samples)
+        return logprobs(generator, samples, temperature)
 
     monkeypatch.setattr(likelihood, "token_logprobs", fails_on_large_batches)
     torch.testing.assert_close(sequence_logprobs(generator, samples), expected)
