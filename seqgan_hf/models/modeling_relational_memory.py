@@ -1,5 +1,5 @@
 """A language model with a relational memory (Santoro et al., NeurIPS 2018, https://arxiv.org/abs/1806.01822), the
-generator of RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm, section 2.1).
+generator of RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm).
 
 The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """

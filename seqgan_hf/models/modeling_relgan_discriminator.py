@@ -1,5 +1,5 @@
 """A convolutional sequence classifier that reads every sequence in several representations, the discriminator of
-RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm, section 2.3 and appendix).
+RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm).
 
 The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """

@@ -67,7 +67,7 @@ def plain_attention(queries_keys_values, config):
 
 
 def plain_step(core, memory, embedded):
-    """One step of one sequence, as section 2.1 of the paper has it: memory (N, D) and embedding (E,) to (N, D)."""
+    """One step of one sequence, as the paper has it: memory (N, D) and embedding (E,) to (N, D)."""
     config, x = core.config, core.input_weight @ embedded + core.input_bias
     rows = [*memory, x]
     for block in range(config.num_blocks):
