@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,6 +57,9 @@ from .recipe import (
     load_evaluation,
     recipe_parser,
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 def build_trainer(recipe: Namespace, text: str | None = None) -> AdversarialTrainer:
@@ -202,7 +206,28 @@ def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpu
             raise RecipeError(problem, "a language model as the opponent, such as rnn_generator or gpt2", fix)
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
-    return _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+    model = _build(settings, known, AutoModelForSequenceClassification, corpus, "discriminator")
+    if settings.pretrained is not None:
+        _compare_tokens(settings.pretrained, corpus)
+    return model
+
+
+def _compare_tokens(pretrained: str, corpus: Corpus) -> None:
+    """Warn where a discriminator's own tokenizer, if it has one, gives tokens of the data other ids."""
+    try:
+        with asking_once(pretrained):
+            own = AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False).get_vocab()
+    except Exception:  # whatever keeps a tokenizer from being loaded: there is none to compare with
+        return
+    known = corpus.tokenizer.get_vocab()
+    if other := [token for token, token_id in known.items() if own.get(token, token_id) != token_id]:
+        example = f"{len(other)} of {len(known)}, such as {other[0].strip()!r}"
+        logger.warning(
+            "discriminator.pretrained=%r was trained on other ids of the data's tokens (%s): set discriminator.reads "
+            "to text, or name its tokenizer in data.tokenizer.pretrained",
+            pretrained,
+            example,
+        )
 
 
 def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus: Corpus) -> PreTrainedModel:

@@ -125,7 +125,7 @@ def read_files(
         rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
     except DataError:
         raise
-    except (DatasetGenerationError, *DAMAGED, ValueError, LookupError) as error:
+    except (DatasetGenerationError, *DAMAGED, ValueError, LookupError, RecursionError) as error:
         check_encoding(files, form.encoding)
         if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
             raise DataError(f"no line in {_listed(files)}", "at least one", "name another file") from error

@@ -208,9 +208,7 @@ def _sequences(
     )
     longer = 0 if longest is None else int((sequences.lengths > longest).sum())
     if longer:
-        notes.append(
-            f"{longer} of {len(texts)} {what} have more than {longest} tokens and are cut there, as in training"
-        )
+        notes.append(f"{longer} of {len(texts)} {what} have more than {longest} tokens and are cut there")
     return sequences._replace(ids=sequences.ids[:, :longest], mask=sequences.mask[:, :longest])
 
 

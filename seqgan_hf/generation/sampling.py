@@ -70,7 +70,12 @@ def sample(
 def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
     for name, value, holds, expected in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1 token"),
-        ("temperature", temperature, temperature > 0, "a positive number; top_k=1 is greedy"),
+        (
+            "temperature",
+            temperature,
+            temperature > 0,
+            "a positive number; top_k=1 is greedy, as is temperature 0 of `generate`",
+        ),
         ("top_k", top_k, top_k >= 0, "0 (keep all) or a positive number of tokens"),
         ("top_p", top_p, 0 < top_p <= 1, "a probability in (0, 1]"),
     ):

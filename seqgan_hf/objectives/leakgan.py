@@ -22,6 +22,15 @@ from .seqgan import SeqGAN
 from .statistics import rows_of_processes
 
 
+CITATION = """@inproceedings{guo2018leakgan,
+  title = {Long Text Generation via Adversarial Training with Leaked Information},
+  author = {Guo, Jiaxian and Lu, Sidi and Cai, Han and Zhang, Weinan and Yu, Yong and Wang, Jun},
+  booktitle = {Proceedings of the Thirty-Second AAAI Conference on Artificial Intelligence},
+  pages = {5141--5148},
+  year = {2018}
+}"""
+
+
 class LeakPretraining(Objective):
     """Maximum likelihood for the Worker; the Manager sets goals where the features of real text go.
 
@@ -29,6 +38,7 @@ class LeakPretraining(Objective):
     same number of tokens. The features f carry no gradient. See `LeakGAN`, whose `pretraining` this is.
     """
 
+    citation = CITATION
     adversary = None
     draws = False
 
@@ -69,13 +79,7 @@ class LeakGAN(SeqGAN):
         https://arxiv.org/abs/1709.08624.
     """
 
-    citation = """@inproceedings{guo2018leakgan,
-  title = {Long Text Generation via Adversarial Training with Leaked Information},
-  author = {Guo, Jiaxian and Lu, Sidi and Cai, Han and Zhang, Weinan and Yu, Yong and Wang, Jun},
-  booktitle = {Proceedings of the Thirty-Second AAAI Conference on Artificial Intelligence},
-  pages = {5141--5148},
-  year = {2018}
-}"""
+    citation = CITATION
 
     def __init__(
         self,

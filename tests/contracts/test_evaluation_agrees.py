@@ -86,7 +86,7 @@ def test_a_run_logs_the_likelihoods_that_its_own_evaluation_finds(level, more, t
     for name in ("bleu_2", *names):
         assert found[name]["signature"] == own["results"][name]["signature"]
         assert ("|unknown:" in found[name]["signature"]) == (level != "bpe")
-    assert any("tokens and are cut there, as in training" in note for note in by_hand["notes"])
+    assert any("tokens and are cut there" in note for note in by_hand["notes"])
     assert any("of the references' tokens are unknown to run" in note for note in by_hand["notes"]) == (level != "bpe")
 
 

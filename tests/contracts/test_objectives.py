@@ -91,7 +91,9 @@ def test_an_objective_cites_its_paper(name):
     if name in WITHOUT_A_PAPER:
         assert citation == ""
         return
-    assert re.fullmatch(r"@(inproceedings|article)\{[a-z]+\d{4}[a-z]+,\n(  [a-z]+ = \{.+\},?\n)+\}", citation)
+    assert re.fullmatch(
+        r"@(inproceedings|article)\{[a-z]+\d{4}[a-z]+,\n(  [a-z]+ = \{.+(\n {4,}.+)*\},?\n)+\}", citation
+    )
     assert citation.count("{") == citation.count("}")
     assert {"title", "author", "year"} <= set(re.findall(r"^  ([a-z]+) = ", citation, re.MULTILINE))
 

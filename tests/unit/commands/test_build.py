@@ -6,7 +6,9 @@ import pytest
 
 from seqgan_hf.commands.build import build_discriminator, build_generator
 from seqgan_hf.commands.recipe import DiscriminatorSettings, GeneratorSettings, recipe_parser
+from seqgan_hf.data import TextData
 from seqgan_hf.data.oracle import OracleData
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import RecipeError
 from seqgan_hf.models import CNNDiscriminatorForSequenceClassification, RNNGeneratorForCausalLM
 from seqgan_hf.objectives import MLE, SeqGAN
@@ -56,3 +58,18 @@ def test_a_language_model_is_asked_for_where_no_discriminator_is_named(corpus):
     message = "for Cooperative, .* nothing is named: expected a language model as the opponent, such as rnn_generator"
     with pytest.raises(RecipeError, match=message):
         build_discriminator(DiscriminatorSettings(**vars(settings)), Cooperative(), corpus)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_discriminator_of_other_ids_is_named_even_where_its_vocabulary_is_as_large(same, tmp_path, caplog):
+    words = ["a cat sits", "a dog runs"]
+    (tmp_path / "lines.txt").write_text("\n".join(words * 9))
+    corpus = TextData(train_file=str(tmp_path / "lines.txt"), eval_size=2, tokenizer=TokenizerConfig()).load()
+    model = build_discriminator(DiscriminatorSettings("cnn_discriminator"), SeqGAN(), corpus)
+    model.save_pretrained(tmp_path / "judge")
+    rarer = [["dog dog dog a", "cat runs sits"]]  # the same words in another order
+    other = corpus.tokenizer if same else build_tokenizer(TokenizerConfig(), lambda: rarer)
+    other.save_pretrained(tmp_path / "judge")
+    assert len(other) == len(corpus.tokenizer)
+    build_discriminator(DiscriminatorSettings(pretrained=str(tmp_path / "judge")), SeqGAN(), corpus)
+    assert bool([each for each in caplog.messages if "other ids of the data's tokens" in each]) != same
