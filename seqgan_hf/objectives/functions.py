@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,8 +40,10 @@ class RewardFunctions:
         if isinstance(functions, Mapping):
             weights = dict(functions)
         else:
-            named = list(functions) if isinstance(functions, list | tuple) else [functions]
-            weights = {function: 1 / len(named) for function in named}
+            named: list[Any] = list(functions) if isinstance(functions, list | tuple) else [functions]
+            weights = {function: named.count(function) / len(named) for function in named}
+        if bad := [weight for weight in weights.values() if not math.isfinite(weight)]:
+            raise UserError(f"a reward function with the weight {bad[0]}", "a finite number", "set `functions`")
         if not weights:
             raise UserError("no reward function", "the dotted path of at least one", "set `functions`")
         self.reads = reads

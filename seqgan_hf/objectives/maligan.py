@@ -62,6 +62,9 @@ class MaliGAN(Reinforce):
         if (likelihood_prefix or 0) < 0 or likelihood_prefix_decay < 0:
             problem = f"likelihood_prefix={likelihood_prefix}, likelihood_prefix_decay={likelihood_prefix_decay}"
             raise UserError(problem, "numbers of tokens", "leave both out for samples of the generator alone")
+        if likelihood_prefix and self.kl:
+            problem = f"kl={self.kl} with likelihood_prefix={likelihood_prefix}"
+            raise UserError(problem, "one of them: real tokens pay no price", "leave one of them out")
         if completions < 2:
             raise UserError(f"completions={completions}", "at least 2, which are weighed against each other")
         self.baseline_weight, self.max_log_odds = baseline_weight, max_log_odds

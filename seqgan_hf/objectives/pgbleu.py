@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..generation.vocabulary import special_tokens
 from ..samples import Samples
 from .base import Models
 from .reinforce import Baseline, Reinforce
@@ -39,20 +40,23 @@ class PGBLEU(Reinforce):
         self.max_n, self.references = max_n, references
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
-        """BLEU of each continuation, shape (K,)."""
-        references = _tokens(real.select(slice(0, self.references)))
+        """BLEU of each continuation without its end token, shape (K,)."""
+        ends = set(special_tokens(models.generator)[0])
+        references = _tokens(real.select(slice(0, self.references)), ends)
         lengths = [len(reference) for reference in references]
         most: list[Counter] = []
         for n in range(1, self.max_n + 1):
             most.append(Counter())
             for reference in references:
                 most[-1] |= _ngrams(reference, n)
-        found = [_bleu(tokens, most, lengths) for tokens in _tokens(samples)]
+        found = [_bleu(tokens, most, lengths) for tokens in _tokens(samples, ends)]
         return torch.tensor(found, device=samples.ids.device)
 
 
-def _tokens(samples: Samples) -> list[list[int]]:
-    return [ids[:length] for ids, length in zip(samples.ids.tolist(), samples.lengths.tolist(), strict=True)]
+def _tokens(samples: Samples, ends: set[int]) -> list[list[int]]:
+    """The tokens of each continuation; an end token is no word, and every text would match it."""
+    rows = [ids[:length] for ids, length in zip(samples.ids.tolist(), samples.lengths.tolist(), strict=True)]
+    return [row[:-1] if row and row[-1] in ends else row for row in rows]
 
 
 def _ngrams(tokens: list[int], n: int) -> Counter:

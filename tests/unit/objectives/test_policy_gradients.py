@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, encode_batch
+from seqgan_hf.errors import UserError
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import class_logits, features
@@ -39,7 +40,7 @@ from seqgan_hf.objectives.fgan import REWARDS
 from seqgan_hf.objectives.ratios import clipped
 from seqgan_hf.samples import Samples
 from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences, last_ids
-from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
 
 DATA = torch.arange(1, 28) / 378  # p, for which `TableJudge` is optimal against the uniform generator
@@ -253,7 +254,7 @@ def test_pgbleu_is_nltks_sentence_bleu():
     ids, lengths = torch.randint(0, 5, (60, 8)), torch.randint(1, 9, (60,))
     rows = Samples(torch.zeros(60, 1, dtype=torch.long), ids, torch.arange(8) < lengths[:, None])
     real, fake = rows.select(slice(0, 10)), rows.select(slice(10, None))
-    found = PGBLEU(max_n=3, references=10).reward(None, fake, real)
+    found = PGBLEU(max_n=3, references=10).reward(Models(build_generator("lstm", eos=None)), fake, real)
     texts = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
     smoothing = SmoothingFunction().method1
     expected = [sentence_bleu(texts[:10], text, (1 / 3,) * 3, smoothing_function=smoothing) for text in texts[10:]]
@@ -262,7 +263,7 @@ def test_pgbleu_is_nltks_sentence_bleu():
 
 def test_pgbleu_of_a_reference_is_one_and_counts_the_first_rows_only():
     batch = all_sequences()
-    found = PGBLEU(references=9).reward(None, batch, batch)
+    found = PGBLEU(references=9).reward(Models(build_generator("lstm", eos=None)), batch, batch)
     assert (found[:9] == 1).all() and (found[9:] < 1).all()
 
 
@@ -824,3 +825,25 @@ def test_fgan_cuts_log_odds_off_at_both_ends():
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_end_token_is_no_word_of_bleu():
+    """Every text that ends would match it."""
+    models = Models(build_generator("lstm"))
+    ids = torch.tensor([[9, EOS, PAD], [5, 6, EOS]])
+    mask = ids != PAD
+    rows = Samples(torch.full((2, 1), BOS), ids, mask)
+    references = Samples(torch.full((1, 1), BOS), torch.tensor([[5, 6, EOS]]), torch.ones(1, 3, dtype=torch.bool))
+    assert PGBLEU(max_n=2).reward(models, rows, references).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_real_prefixes_pay_no_price():
+    with pytest.raises(UserError, match="kl=0.1 with likelihood_prefix=2: expected one of them"):
+        MaliGAN(likelihood_prefix=2, kl=0.1)
+
+
+def test_a_function_named_twice_counts_twice_and_a_weight_is_a_number():
+    twice = FunctionReward(["tests.tools.tables.last_ids"] * 2, reads="ids").functions
+    assert [weight for _, weight in twice.weights] == [1.0]
+    with pytest.raises(UserError, match="a reward function with the weight nan"):
+        FunctionReward({"tests.tools.tables.last_ids": float("nan")}, reads="ids")
