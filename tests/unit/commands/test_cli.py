@@ -66,7 +66,9 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
-    monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe
+    monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe; others have modules of the same name
+    for module in recipe.parent.glob("*.py"):
+        monkeypatch.delitem(sys.modules, module.stem, raising=False)
     if recipe.parent.name == "tunes":
         lines.write_text(f"M:2/4 K:D {' | '.join(['d4'] * 8)}\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
