@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
@@ -149,6 +150,9 @@ def build_generator(settings: GeneratorSettings, corpus: Corpus) -> PreTrainedMo
             problem, expected = "generator.lora with data.blanks", "embeddings of the two new tokens that are trained"
             raise RecipeError(problem, expected, "set `generator.lora` to null, which trains all of the generator")
         _adapt(model, settings)
+    elif settings.dtype != "float32":
+        problem, expected = f"generator.dtype={settings.dtype} without `generator.lora`", "float32 for trained weights"
+        raise RecipeError(problem, expected, "set `training.bf16` for mixed precision, or train an adapter")
     return model
 
 
@@ -172,6 +176,9 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
         problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
         expected = "settings of peft.LoraConfig that fit it"
         raise RecipeError(problem, expected, "name its layers in `generator.lora.target_modules`") from error
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.to(getattr(torch, settings.dtype))
 
 
 def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
@@ -339,11 +346,12 @@ def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, sec
         if key not in config.to_dict().keys() | {"num_labels"}:
             raise unknown_key(key, sorted(config.to_dict()), f"{section}.config")
     changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
-    safely = {"trust_remote_code": False, "use_safetensors": True}
+    # small steps would be lost in a saved model's bfloat16 or float16
+    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
         with _loading(settings.pretrained, section):
             config.update(changes)
-            return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
+            return auto_class.from_pretrained(settings.pretrained, config=config, **options)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
