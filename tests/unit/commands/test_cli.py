@@ -18,7 +18,7 @@ import yaml
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.generate import generate_texts
+from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
@@ -327,7 +327,7 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     out = tmp_path / "samples.txt"
     assert main(["generate", str(tmp_path / "run"), "--num_samples", "200", "--seed", "1", "--output", str(out)]) == 0
     generator = load_generator(str(tmp_path / "run"), "cpu")
-    drawn = generate_texts(generator, 200, seed=1)
+    drawn = generate_texts(generator, 200, drawing=Drawing(seed=1))
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
     assert read_texts(str(out)) == drawn
