@@ -47,9 +47,9 @@ class Commands(SphinxDirective):
         for name in COMMANDS:
             with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
                 main([name, "--help"])
-            title = f"seqgan-hf {name}"
+            title, text = f"seqgan-hf {name}", said.getvalue()
             section = nodes.section(ids=[name], names=[name])
-            section += [nodes.title(title, title), nodes.literal_block(said.getvalue(), said.getvalue(), language="none")]
+            section += [nodes.title(title, title), nodes.literal_block(text, text, language="none")]
             found.append(section)
         return found
 
