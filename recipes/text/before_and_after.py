@@ -1,6 +1,6 @@
 """What a run on the built-in grammar wrote before and after, its numbers, and what to do next.
 
-    python recipes/text/before_and_after.py runs/demo
+python recipes/text/before_and_after.py runs/demo
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from seqgan_hf.runs.record import Run, is_number, read_run, unit
 
 SHOWN = 6  # sentences of each evaluation
 NUMBERS = {
-    "grammar_acceptance": "the share of 1,000 new sentences that the grammar accepts. 1 would be perfect.",
-    "nll_test_sequence": "how surprised the generator is by a sentence that it has not seen, in nats. No generator can "
-    "be below {entropy:.2f}, the entropy of the grammar; lower is better.",
-    "distinct_2": "the share of pairs of words that differ. A falling share means that sentences repeat each other: "
-    "the price of a reward.",
+    "grammar_acceptance": "the share of 1,000 new sentences that the grammar accepts; 1 would be perfect.",
+    "nll_test_sequence": "how surprised the generator is by a real sentence that it has not seen, in nats; lower is\n"
+    "      better, and none can be below {entropy:.2f}, the entropy of the grammar.",
+    "distinct_2": "different pairs of neighbouring words, as a share of all pairs; low where sentences repeat each other.",
 }
 NEXT = """What next
-  seqgan-hf generate {folder} --num_samples 20           more sentences
-  seqgan-hf curves {folder} --axis epochs --metrics grammar_acceptance nll_test --output curves.png
-  seqgan-hf train recipes/text/demo.yaml --objective seqgan_hf.objectives.ConstantReward --training.output_dir runs/constant
-                                                        the control: how much of this is the discriminator's work?
-  seqgan-hf train recipes/text/seqgan.yaml --data.train_file my_lines.txt      your own text, one sample a line
+  More sentences:
+    seqgan-hf generate {folder} --num_samples 20
+  How it went, as a picture:
+    seqgan-hf curves {folder} --axis epochs --metrics grammar_acceptance nll_test --output curves.png
+  The control: how much of this is the discriminator's work?
+    seqgan-hf train {recipe} --objective seqgan_hf.objectives.ConstantReward --training.output_dir runs/constant
+  Your own text, one sample a line:
+    seqgan-hf train recipes/text/seqgan.yaml --data.train_file my_lines.txt
   docs/learn/first-hour.md goes on from here."""
 
 
@@ -57,7 +59,7 @@ def story(folder: str) -> str:
     for name, meaning in NUMBERS.items():
         values = " -> ".join(f"{line[name]:.3g}" for line in found.values())
         numbers.append(f"  {name}  {values}\n      {meaning.format(entropy=english_grammar().entropy())}")
-    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder)])
+    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder, recipe="recipes/text/demo.yaml")])
 
 
 if __name__ == "__main__":

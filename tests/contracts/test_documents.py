@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.util
 import re
 import runpy
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jsonargparse
 import pytest
 
 from seqgan_hf.commands import COMMANDS, main
 from seqgan_hf.commands.recipe import load_evaluation, load_recipe, load_source
-from tests.tools.documents import PROGRAMS, ROOT, Command, Snippet, commands, snippets
+from tests.tools.documents import ROOT, Command, Snippet, commands, snippets
 
 
 # --- Commands --------------------------------------------------------------------------------------------------------
 
 # What is no program of ours: not looked at any further.
-FOREIGN = {"cat", "head", "hf", "pytest", "wc"}
+FOREIGN = {"head", "hf", "pytest", "wc"}
 
 
 class Understood(BaseException):
@@ -128,7 +126,7 @@ def check_python(arguments: list[str], monkeypatch) -> None:
 
 
 def check_extras(arguments: list[str]) -> None:
-    known = re.findall(r'^(\w+) = \[', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     for argument in arguments:
         if ours := re.fullmatch(r"(?:seqgan-hf|\.|dist/\S+\.whl)\[([\w,]+)\]", argument):
             assert set(ours[1].split(",")) <= set(known), argument
@@ -155,7 +153,6 @@ def test_no_command_is_overlooked():
         for line in snippet.text.splitlines():
             if re.match(r"(\$ )?seqgan-hf [a-z]+", line):
                 assert (str(snippet), line.removeprefix("$ ").split()[1]) in seen, f"{snippet}: {line}"
-    assert PROGRAMS >= FOREIGN - {"cat"}
 
 
 @pytest.mark.parametrize(
@@ -176,3 +173,95 @@ def test_a_wrong_command_is_noticed(line, workplace, monkeypatch, capsys):
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------
+
+# Pages whose Python another test runs, since it needs more than a tiny run.
+ELSEWHERE = {
+    "docs/how-to/hub.md": "unit/runs/test_hub.py::test_the_snippets_of_the_documentation_run",
+    "docs/how-to/model_card_example/README.md": "unit/runs/test_hub.py::"
+    "test_in_an_environment_without_the_package_all_of_it_works",
+    "docs/how-to/models.md": "unit/commands/test_cli.py::test_a_discriminator_rewards_as_the_documentation_says",
+    "docs/how-to/trl.md": "runs/test_trl.py::test_the_script_of_the_docs_runs",
+}
+PAGES = sorted({snippet.page for snippet in snippets() if snippet.language == "python"})
+# In place of hours: what is written in the page, and what is run.
+SHORTER = {
+    "pretrain_epochs=20, rounds=50": "use_cpu=True, disable_tqdm=True, num_fakes=32, eval_samples=20, eval_epochs=0,"
+    "pretrain_epochs=1, rounds=1, discriminator_pretrain_steps=1, discriminator_steps=1, discriminator_epochs=1",
+    "rollouts=8": "rollouts=2",
+}
+
+
+def python_of(page: str) -> list[Snippet]:
+    return [snippet for snippet in snippets() if snippet.page == page and snippet.language == "python"]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    """A folder with `runs/demo`, the recipe of `make demo` in a second."""
+    folder = tmp_path_factory.mktemp("finished")
+    options = {
+        "data.num_train": 200,
+        "data.num_eval": 60,
+        "generator.config": "{embedding_size: 8, hidden_size: 16}",
+        "objective.rollouts": 1,
+        "training.discriminator_pretrain_steps": 1,
+        "training.num_fakes": 60,
+        "training.rounds": 2,
+        "training.generator_steps": 1,
+        "training.eval_samples": 60,
+        "training.disable_tqdm": "true",
+        "training.use_cpu": "true",
+        "training.output_dir": folder / "runs/demo",
+    }
+    call = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert main(["train", str(ROOT / "recipes/text/demo.yaml"), *call]) == 0
+    return folder
+
+
+@pytest.fixture
+def names(workplace, finished_run) -> dict:
+    """What a reader has at hand where a page begins."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    from seqgan_hf import GrammarData
+
+    run = finished_run / "runs/demo"
+    (workplace / "runs").mkdir()
+    for name in ("coco", "answers"):
+        (workplace / "runs" / name).symlink_to(run)
+    corpus = GrammarData(num_train=100, num_eval=40).load()
+    texts = corpus.tokenizer.batch_decode(corpus.rows("eval"), skip_special_tokens=True)
+    (workplace / "my_lines.txt").write_text("\n".join(texts * 3) + "\n")
+    (workplace / "my_package").mkdir()
+    (workplace / "my_package/my_module.py").write_text("def rhyme(sample_texts):\n    return {'rhyme': 1.0}\n")
+    (workplace / "samples.abc").write_text("X:10\nM:4/4\nL:1/4\nK:C\nC D E F | G A B c |]\n")
+    return {
+        "corpus": corpus,
+        "model": AutoModelForCausalLM.from_pretrained(run / "generator"),
+        "generator": AutoModelForCausalLM.from_pretrained(run / "generator"),
+        "discriminator": AutoModelForSequenceClassification.from_pretrained(run / "discriminator"),
+        "tokenizer": AutoTokenizer.from_pretrained(run / "generator"),
+        "samples": texts[:20],
+        "references": texts[20:],
+        "train": texts,
+        "real_texts": texts[20:],
+        "answers": texts[:20],
+        "questions": ["the"] * 20,
+        "rhymes": str.islower,
+    }
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
+def test_python_of_the_documents_runs(page, names, workplace):
+    """The blocks of a page one after the other, as a reader would."""
+    for snippet in python_of(page):
+        code = snippet.text
+        for long, short in SHORTER.items():
+            code = code.replace(long, short)
+        exec(compile(code, str(snippet), "exec"), names)
+
+
+def test_what_is_not_run_here_is_run_elsewhere():
+    assert set(PAGES) > ELSEWHERE.keys()
+    for file, name in (place.split("::") for place in ELSEWHERE.values()):
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), name

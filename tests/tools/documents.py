@@ -14,7 +14,20 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[2]
 SHELL = {"bash", "console", "sh", "shell"}
 # What a line of a shell begins with; other indented blocks show text.
-PROGRAMS = {"seqgan-hf", "python", "python3", "pip", "make", "pytest", "torchrun", "accelerate", "hf", "cat", "head", "wc"}
+PROGRAMS = {
+    "seqgan-hf",
+    "python",
+    "python3",
+    "pip",
+    "make",
+    "pytest",
+    "torchrun",
+    "accelerate",
+    "hf",
+    "cat",
+    "head",
+    "wc",
+}
 
 
 class Snippet(NamedTuple):
