@@ -3,19 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-fast-paths lint format benchmark clean
+.PHONY: help install demo test test-fast-paths lint format site docs benchmark clean
 
 help:
 	@echo "make demo       install into $(VENV), then SeqGAN on the built-in synthetic task (about 3 minutes)"
 	@echo "make test       install into $(VENV), then the whole test suite"
 	@echo "make test-fast-paths   the suite with every fast path forced on, then with plain code in their place"
 	@echo "make lint       ruff: rules and formatting; mypy: types"
+	@echo "make docs       build the site of docs/ into build/site and serve it on http://localhost:8000"
 	@echo "make benchmark  speed, beside its references and its floor"
 
 # Installed again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
 	touch $@
 
 install: $(VENV)/installed
@@ -38,6 +39,13 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A warning (a dead link, a page that no menu shows, a docstring that cannot be read) is an error.
+site: install
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
+docs: site
+	$(BIN)/python -m http.server --directory build/site --bind localhost 8000
 
 benchmark: install
 	$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/benchmarks --benchmark-only --benchmark-json=benchmark.json

@@ -113,7 +113,7 @@ def commands_of(path: Path) -> list[str]:
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
 
-DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
+DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/how-to/data.md") if "my_module" not in c]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" no
     DATA_COMMANDS
     + commands_of(ROOT / "recipes/text/grammar.yaml")
     + commands_of(ROOT / "recipes/text/language_model.yaml")
-    + commands_of(ROOT / "docs/models.md"),
+    + commands_of(ROOT / "docs/how-to/models.md"),
 )
 def test_commands_of_the_documents_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -561,7 +561,9 @@ def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_mod
 def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
     run = tmp_path / "runs" / "language-model"
     assert main(language_model_run(run, lines, language_model, language_model)) == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
