@@ -20,9 +20,9 @@ from ..samples import Samples
 from . import loading
 from .arguments import OWN, EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
-from .envelope import Component
 from .flags import find_flags
-from .likelihood import LIKELIHOODS, logprobs, measure_likelihoods, nll_oracle, prompts_setting, unwritable
+from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
+from .mixtures import Drawn, measure_mixtures
 from .record import Result
 from .report import write_json, write_report
 from .residual import Residual, draw_residual
@@ -82,7 +82,7 @@ def evaluate_generator(
     given: dict[str, Any] = {"held_out": held_out, "train": learnt, "oracle": oracle}
     real = Measurement.of([], *texts, settings=settings, written=written)
     real_rows: dict = {}
-    points = []
+    points, coins = [], []
     exponents = [0.0] if discriminator is None else settings.exponents
     for exponent, temperature in product(exponents, settings.temperatures):
         judging = (discriminator, exponent) if exponent else None
@@ -91,15 +91,16 @@ def evaluate_generator(
         drawn = f"temperature:{temperature:g}{'' if residual is None else residual.setting}"
         drawn += f"|max_new_tokens:{length}{prompts_setting(held_out)}"
         found, told = _likelihoods(generator, density, samples, given, (settings.seed, temperature, length))
-        mixed = settings.sweeps and oracle is not None
-        component = _component(generator, density, temperature, found, held_out) if mixed else None
         measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
         evaluation = evaluate_measurement(measurement, metrics, real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
         evaluation.notes = notes + told + evaluation.notes
         name = f"{generator.name} exponent {exponent:g}" if exponent else generator.name
-        points.append(Point(name, temperature, evaluation, component))
+        points.append(Point(name, temperature, evaluation))
+        if settings.mixtures and exponent == exponents[0]:
+            coins.append(Drawn(temperature, density, samples, measurement, evaluation.results))
+    points[0].mixtures = measure_mixtures(coins, generator.model, held_out, oracle, settings.seed)
     return points
 
 
@@ -148,21 +149,6 @@ def _likelihoods(
         own = nll_oracle(oracle, held_out)["nll_oracle"]
         found["nll_oracle"] = replace(found["nll_oracle"], real=own)
     return found, notes
-
-
-def _component(
-    generator: loading.LoadedGenerator,
-    density: PreTrainedModel | Residual,
-    temperature: float,
-    found: dict[str, Result],
-    held_out: Samples,
-) -> Component:
-    """What a mixture of temperatures needs to know of this one."""
-    counted = held_out.mask & ~unwritable(density, held_out)
-    with loading.tempered(generator.model, temperature):
-        logs = logprobs(density, held_out, counted).cpu().numpy()
-    nats, per_token = found["nll_oracle_sequence"].value, found["nll_oracle"].value
-    return Component(temperature, logs, float(counted.sum(dim=1).double().mean()), nats, nats / per_token)
 
 
 def _held_out(
@@ -263,10 +249,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     for path in arguments.model:
         loading.check_generator(path)
     oracle = loading.load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
-    points = []
+    points: list[Point] = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
         arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
+        arguments = replace(arguments, mixtures=arguments.mixtures and not points)  # those of the first, likewise
         judge = load_judge(arguments, path, generator)
         points += evaluate_generator(generator, arguments, references, train, oracle, prompts, judge)
     for point in points:
