@@ -20,9 +20,9 @@ from ..samples import Samples
 from . import loading
 from .arguments import OWN, EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
-from .envelope import Component
 from .flags import find_flags
-from .likelihood import LIKELIHOODS, logprobs, measure_likelihoods, nll_oracle, prompts_setting, unwritable
+from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
+from .mixtures import Drawn, measure_mixtures
 from .record import Result
 from .report import write_json, write_report
 from .residual import Residual, draw_residual
@@ -77,7 +77,10 @@ def evaluate_generator(
         notes.append("not measured: nll_gen, which needs the prompts of the training texts")
     subject = _Subject(generator, settings, held_out, learnt, oracle, discriminator, real, notes)
     exponents = [0.0] if discriminator is None else settings.exponents
-    return [subject.point(*each) for each in product(exponents, settings.temperatures)]
+    points = [subject.point(*each) for each in product(exponents, settings.temperatures)]
+    coins = [subject.coins[temperature] for temperature in settings.temperatures] if settings.mixtures else []
+    points[0].mixtures = measure_mixtures(coins, generator.model, held_out, oracle, settings.seed)
+    return points
 
 
 @dataclass
@@ -93,6 +96,7 @@ class _Subject:
     real: Measurement  # the real texts, without samples
     notes: list[str]
     real_rows: dict = field(default_factory=dict)  # of the report, measured once
+    coins: dict[float, Drawn] = field(default_factory=dict)  # by temperature, at the first exponent
 
     def __post_init__(self) -> None:
         settings, held_out = self.settings, self.held_out
@@ -110,15 +114,15 @@ class _Subject:
         residual = density.setting if isinstance(density, Residual) else ""
         drawn = f"temperature:{temperature:g}{residual}|max_new_tokens:{self.length}{prompts_setting(self.held_out)}"
         found, told = self._likelihoods(density, samples, temperature)
-        mixed = self.settings.sweeps and self.oracle is not None
-        component = self._component(density, temperature, found) if mixed else None
         seen = Texts(texts, self.settings, self.real.samples.written)
-        evaluation = evaluate_measurement(replace(self.real, samples=seen, drawn=drawn), self.metrics, self.real_rows)
+        measurement = replace(self.real, samples=seen, drawn=drawn)
+        evaluation = evaluate_measurement(measurement, self.metrics, self.real_rows)
         evaluation.results = found | evaluation.results
         evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
         evaluation.notes = self.notes + told + evaluation.notes
         name = f"{self.generator.name} exponent {exponent:g}" if exponent else self.generator.name
-        return Point(name, temperature, evaluation, component)
+        self.coins.setdefault(temperature, Drawn(temperature, density, samples, measurement, evaluation.results))
+        return Point(name, temperature, evaluation)
 
     def _draw(self, exponent: float, temperature: float) -> tuple[Samples, list[str], PreTrainedModel | Residual]:
         """Samples as ids and as texts, and what has their density."""
@@ -154,15 +158,6 @@ class _Subject:
             found["nll_oracle"] = replace(found["nll_oracle"], real=own)
         return found, notes
 
-    def _component(
-        self, density: PreTrainedModel | Residual, temperature: float, found: dict[str, Result]
-    ) -> Component:
-        """What a mixture of temperatures needs to know of this one."""
-        counted = self.held_out.mask & ~unwritable(density, self.held_out)
-        with loading.tempered(self.generator.model, temperature):
-            logs = logprobs(density, self.held_out, counted).cpu().numpy()
-        nats, per_token = found["nll_oracle_sequence"].value, found["nll_oracle"].value
-        return Component(temperature, logs, float(counted.sum(dim=1).double().mean()), nats, nats / per_token)
 
 
 def _held_out(
@@ -263,10 +258,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     for path in arguments.model:
         loading.check_generator(path)
     oracle = loading.load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
-    points = []
+    points: list[Point] = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
         arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
+        arguments = replace(arguments, mixtures=arguments.mixtures and not points)  # those of the first, likewise
         judge = load_judge(arguments, path, generator)
         points += evaluate_generator(generator, arguments, references, train, oracle, prompts, judge)
     for point in points:

@@ -52,6 +52,9 @@ class AdversarialTrainingArguments(TrainingArguments):
         pretrain_epochs: passes over the data that pretrain the generator by maximum likelihood.
         discriminator_pretrain_steps: discriminator steps before adversarial training.
         rounds: rounds of adversarial training: generator steps, then discriminator steps.
+        max_seconds: end adversarial training after so many seconds of work, the discriminator's pretraining included;
+            the generator's pretraining, evaluations and checkpoints do not count. Learning rates that fall reach 0
+            then, if not before. By default `rounds` alone decide.
         generator_steps: g-steps of a round; each makes the `updates` of the objective from one batch of samples.
         discriminator_steps: d-steps of a round; one is fresh samples, and `discriminator_epochs` passes over them.
         discriminator_epochs: passes over real and generated sequences in a d-step.
@@ -111,6 +114,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     pretrain_epochs: int = 120
     discriminator_pretrain_steps: int = 50
     rounds: int = 200
+    max_seconds: float | None = None
     generator_steps: int = 1
     discriminator_steps: int = 5
     discriminator_epochs: int = 3
@@ -205,7 +209,11 @@ class AdversarialTrainingArguments(TrainingArguments):
                 "at least 1, or nothing",
             ),
             ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
-            ("discriminator_trunk_learning_rate", lambda value: value is None or value > 0, "a positive number"),
+            (
+                "discriminator_trunk_learning_rate max_seconds",
+                lambda value: value is None or value > 0,
+                "a positive number",
+            ),
             ("discriminator_share", lambda value: 0 <= value < 1, "a share, from 0 to below 1"),
             ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
             ("seed", lambda value: 0 <= value < 2**32, "a number from 0 to 2**32 - 1"),
