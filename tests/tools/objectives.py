@@ -48,7 +48,7 @@ class Row(NamedTuple):
 LAST_ID, PLACE = "tests.tools.tables.last_ids", "tests.tools.tables.places"
 EVERY = {"rollouts": 9, "baseline": "none"}  # see `every_completion`
 PER_TOKEN = partial(TableJudge, per_token=True)
-NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
+NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert", "relgan"), ("lstm", "gpt2")
 OBJECTIVES: dict[str, Row] = {
     "MLE": Row(NONE),
     "Reinforce": Row(CLASSIFIERS, {"baseline": "leave_one_out"}, REINFORCE),
@@ -116,9 +116,9 @@ OBJECTIVES: dict[str, Row] = {
     "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
     "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
     "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, EVERY),
-    "RelGAN": Row(CLASSIFIERS, {"loss": "wgan-gp", "beta_steps": 4}),
-    "GSGAN": Row(CLASSIFIERS, {"tau_steps": 4}),
-    "CatGAN": Row(CLASSIFIERS, {"pooled": True, "straight_through": True}),
+    "RelGAN": Row(CLASSIFIERS[::-1], {"loss": "wgan-gp", "beta_steps": 4}),
+    "GSGAN": Row(CLASSIFIERS[::-1], {"tau_steps": 4}),
+    "CatGAN": Row(CLASSIFIERS[::-1], {"pooled": True, "straight_through": True}),
 }
 
 

@@ -242,6 +242,10 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="LeakGAN with the discriminator BertForSeq.*: expected one with features of"):
         build(corpus, tmp_path / "b", LeakGAN(), generator=leak, discriminator=build_discriminator("bert"))
     other = build_discriminator("cnn")
+    other.text_reader = object()  # other token ids than the generator's
+    with pytest.raises(UserError, match="LeakGAN with the discriminator CNNDisc.*: expected one with features of"):
+        build(corpus, tmp_path / "e", LeakGAN(), generator=leak, discriminator=other)
+    del other.text_reader
     other.prefix_features = lambda ids: 2 * type(other).prefix_features(other, ids)
     with pytest.raises(UserError, match="expected one with features of prefixes, which the generator can compute"):
         build(corpus, tmp_path / "d", LeakGAN(), generator=leak, discriminator=other)
