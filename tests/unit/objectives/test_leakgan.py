@@ -50,6 +50,11 @@ def test_rewards_are_rescaled_ranks():
     assert ranks([0.1, 0.9, 0.3, 0.5]) == pytest.approx([0.0025, 0.9526, 0.0474, 0.5], abs=1e-4)
 
 
+def test_a_sequence_alone_is_the_last_of_one():
+    found = rescaled_ranks(torch.tensor([[0.7]]), torch.tensor([[True]]), 12.0)
+    torch.testing.assert_close(found, torch.tensor([[-6.0]]).sigmoid())
+
+
 def test_any_increasing_function_of_the_verdicts_gives_the_same_ranks():
     values = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(values, dtype=torch.bool)

@@ -23,6 +23,7 @@ from seqgan_hf.objectives import (
     ORGAN,
     PGBLEU,
     RLOO,
+    CatGAN,
     ColdGAN,
     FunctionReward,
     MaliGAN,
@@ -179,9 +180,34 @@ def test_maligan_continues_real_prefixes_in_groups():
     assert 0 < ended.sum() < 10
     assert torch.equal(fake.mask.view(10, 4, 6)[ended], real.mask[:10][ended][:, None].expand(-1, 4, -1))
     assert (fake_rows[~ended][:, 1:] != fake_rows[~ended][:, :1]).any()
+    through = ((fake.ids == EOS) & fake.mask).cumsum(dim=1) - (fake.ids == EOS).long()
+    assert torch.equal(fake.mask, through == 0), "up to the end token, or to the last place"
     advantages = credited(objective, models, fake).advantages.view(10, 4, 6)
     assert (advantages[:, :, :2] == 1).all()
     assert_close(advantages[:, :, 2:].mean(dim=1), torch.zeros(10, 4))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_maligan_draws_what_is_behind_its_prefix(padded, monkeypatch):
+    """One token where one is left; padding of the prompt stays padding."""
+    generator, given = build_generator("lstm", eos=None), []
+
+    def noted(generator, prompt, max_new_tokens, prompt_mask=None):
+        given.append((prompt, max_new_tokens, prompt_mask))
+        return sample(generator, prompt, max_new_tokens, prompt_mask=prompt_mask)
+
+    monkeypatch.setattr("seqgan_hf.objectives.maligan.sample", noted)
+    prompt = torch.tensor([[PAD, BOS, 5], [BOS, 6, 7]]) if padded else torch.tensor([[BOS, 5, 6], [BOS, 6, 7]])
+    mask = prompt != PAD if padded else None
+    real = sample(generator, prompt, 4, prompt_mask=mask)
+    fake = MaliGAN(likelihood_prefix=3, completions=2).sample(Models(generator), real, 4)
+    (read, length, read_mask), rows = given[0], torch.tensor([0])
+    assert length == 1 and fake.mask.all() and torch.equal(read[:, :3], prompt[rows.expand(2)])
+    assert torch.equal(read[:, 3:], real.ids[rows.expand(2), :3])
+    if padded:
+        assert read_mask.tolist() == [[False, True, True, True, True, True]] * 2
+    else:
+        assert read_mask is None
 
 
 def test_maligan_gives_the_prefix_up_step_by_step():
@@ -190,7 +216,9 @@ def test_maligan_gives_the_prefix_up_step_by_step():
     for _ in range(10):
         prefixes.append(objective.prefix)
         objective.after_step("generator", None)
-        objective.after_step("discriminator", None)
+        for _ in range(3):
+            objective.after_step("discriminator", None)
+    assert MaliGAN().prefix == 0
     assert prefixes == [4, 4, 3, 2, 2, 2, 1, 0, 0, 0]
 
 
@@ -281,6 +309,9 @@ def test_functions_are_weighed_and_given_texts_or_ids():
     seen = []
     FunctionReward(lambda texts: seen.extend(texts) or [0.0] * len(texts)).reward(models, batch, batch)
     assert seen[5] == "0 1 2"  # ids, where no tokenizer writes text
+    models.tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    FunctionReward(lambda texts: seen.extend(texts) or [0] * len(texts)).reward(models, batch, batch)
+    assert set(seen[27:]) == {""}  # of which these ids are special tokens
 
 
 def len_of_all(rows):
@@ -296,6 +327,10 @@ def test_functions_that_read_ids_see_no_end_token():
     ended = (fake.ids == generator.config.eos_token_id).any(dim=1)
     assert 0 < ended.sum() < 8
     assert [len(row) for row in seen] == (fake.lengths - ended.long()).tolist()
+    generator.config.eos_token_id = [EOS, 3]  # a chat model has several
+    seen.clear()
+    objective.reward(Models(generator), fake, fake)
+    assert not {EOS, 3} & {token for row in seen for token in row}
 
 
 @pytest.mark.parametrize(
@@ -358,6 +393,9 @@ def test_stepgan_averages_probabilities_inside_the_logarithm():
     loss = StepGAN().discriminator_loss(models, *two_rows(2))
     assert float(loss.value) == pytest.approx(-math.log(0.4) - math.log(0.2), abs=1e-6)
     assert float(loss.metrics["discriminator_accuracy"]) == 0.0
+    models = Models(None, TokenJudge([[0.9, 0.6], [0.9, 0.7]]))
+    metrics = StepGAN().discriminator_loss(models, *two_rows(2)).metrics
+    assert float(metrics["discriminator_accuracy"]) == 0.5, "the real row is called real, and so is the other"
 
 
 def test_stepgan_of_one_token_is_the_usual_discriminator():
@@ -385,8 +423,15 @@ def test_maskgan_discounts_log_verdicts_and_cuts_advantages_off():
     assert_close(own[:, :2], torch.full((27, 2), math.log(0.5 + 1e-7)))
     whole = MaskGAN(discount=0.5).action_values(models, batch, batch)
     assert_close(whole[:, 0], own[:, 0] + 0.5 * own[:, 1] + 0.25 * own[:, 2])
-    cut = MaskGAN(max_advantage=0.3, baseline="none").advantages(None, own, batch)
-    assert float(cut.min()) == pytest.approx(-0.3) and cut.isfinite().all()
+    values = torch.tensor([[-0.9, 0.2, 0.9]])
+    cut = MaskGAN(max_advantage=0.3, baseline="none").advantages(None, values, batch.select(slice(0, 1)))
+    assert_close(cut, torch.tensor([[-0.3, 0.2, 0.3]]))
+
+
+def test_maskgan_rewards_what_is_certainly_wrong_with_a_finite_number_and_padding_with_nothing():
+    rows = Samples(*(torch.zeros(1, n).long() for n in (1, 3)), torch.tensor([[True, True, False]]))
+    found = MaskGAN().reward(Models(None, TokenJudge([[0.0, 0.5, 0.5]])), rows, None)
+    assert_close(found, torch.tensor([[math.log(1e-7), math.log(0.5 + 1e-7), 0.0]]))
 
 
 @pytest.mark.parametrize("objective", [StepGAN(), MaskGAN(), ScratchGAN()])
@@ -423,7 +468,7 @@ def test_sentigan_without_the_probability_is_seqgan(monkeypatch):
 class Classes(torch.nn.Module):
     """Logits (K + 1) that depend on the first token of the condition only."""
 
-    logits = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [0.5, 0.25, 0.0]])
+    logits = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, -1.0], [0.5, 0.25, 0.0], [0.1, 0.2, 0.4]])
 
     def forward(self, input_ids, attention_mask):
         return type("Output", (), {"logits": self.logits[: len(input_ids)]})
@@ -441,11 +486,22 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
     probabilities = Classes.logits.softmax(dim=1)
     rewards = objective.reward(models, conditional([8, 7]), None)
     assert_close(rewards, torch.stack([probabilities[0, 2], probabilities[1, 1]]) - 1)
-    real, fake = conditional([8, 7]), conditional([7])
+    real, fake = conditional([8, 7, 8]), conditional([7])
     loss = objective.discriminator_loss(models, real, fake)
-    expected = -(probabilities[0, 2].log() + probabilities[1, 1].log() + probabilities[2, 0].log()) / 3
-    assert_close(loss.value, expected)
-    assert float(loss.metrics["discriminator_accuracy"]) == pytest.approx(2 / 3)  # the second row is called fake
+    of_eights = (probabilities[0, 2].log() + probabilities[2, 2].log()) / 2
+    assert_close(loss.value, -(of_eights + probabilities[1, 1].log() + probabilities[3, 0].log()) / 3)
+    # of the eights the second is called fake, the seven, too; the generated row is called an eight
+    assert float(loss.metrics["discriminator_accuracy"]) == pytest.approx((1 / 2 + 0 + 0) / 3)
+
+
+def test_sentigan_reads_the_class_as_a_word():
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    good, bad = (token for (token,) in encode_batch(tokenizer, ["good", "bad"]))
+    words, ids = SentiGAN(classes=["good", "bad"], rollouts=0), SentiGAN(classes=[good, bad], rollouts=0)
+    models, rows = Models(None, Classes(), tokenizer=tokenizer), conditional([bad, good])
+    assert_close(words.reward(models, rows, None), ids.reward(models, rows, None))
+    losses = [each.discriminator_loss(models, rows, conditional([good])).value for each in (words, ids)]
+    assert_close(*losses)
 
 
 @pytest.mark.parametrize(
@@ -471,13 +527,14 @@ def test_classes_are_words_as_they_stand_in_the_prompts(level):
     assert found.tolist() == [1, 0, 1]
 
 
-def test_sentigan_refuses_data_and_classes_that_do_not_fit_before_the_run():
+@pytest.mark.parametrize("kind", [SentiGAN, CatGAN])
+def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     with pytest.raises(ValueError, match="for sequences without prompts: expected a prompt that names the class"):
-        SentiGAN([7, 8]).check(models, 4, conditional=False)
+        kind([7, 8]).check(models, 4, conditional=False)
     with pytest.raises(ValueError, match="class 'good' is no token"):
-        SentiGAN(["good", "bad"]).check(models, 4, conditional=True)
-    SentiGAN([7, 8]).check(models, 4, conditional=True)
+        kind(["good", "bad"]).check(models, 4, conditional=True)
+    kind([7, 8]).check(models, 4, conditional=True)
 
 
 @pytest.mark.parametrize("classes", [[7], [7, 7]])
@@ -538,6 +595,12 @@ def test_coldgans_weights_give_the_generators_own_gradient():
     found = gradient(objective, models, credited(objective, models, batch))
     rewards = judge.log_odds.sigmoid()
     assert_close(found, exact(generator, lambda p: -(p * rewards).sum()))
+
+
+def test_coldgan_counts_no_padding():
+    rows = all_sequences().select(slice(0, 2))._replace(mask=torch.tensor([[True, False, False], [True, True, True]]))
+    found = ColdGAN().behaviour(Models(random_table()), rows)
+    assert (found[0, 1:] == 0).all() and (found[1] != 0).all()
 
 
 def test_coldgan_at_the_generators_own_temperature_is_reinforce():
@@ -738,7 +801,8 @@ def test_textgail_normalises_by_running_moments():
         found = objective.advantages(None, torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None].expand(4, 3), batch)
     expected = torch.tensor([-0.3, -0.1, 0.1, 0.3]) / math.sqrt(0.05)
     assert_close(found[:, 0], expected)
-    assert float(objective.advantages(None, torch.full((4, 3), 99.0), batch).max()) <= 2.0
+    far = torch.tensor([99.0, -99.0, 0.5, 0.5])[:, None].expand(4, 3)
+    assert objective.advantages(None, far, batch)[:2, 0].tolist() == [2.0, -2.0]
 
 
 def test_textgail_with_nothing_but_human_text_is_maximum_likelihood():
@@ -747,6 +811,30 @@ def test_textgail_with_nothing_but_human_text_is_maximum_likelihood():
     fake = credited(objective, models)
     assert torch.equal(fake.ids, batch.ids)
     assert_close(gradient(objective, models, fake), 2 * T * gradient(MLE(), models, batch))
+
+
+def test_textgails_human_text_takes_the_place_of_the_last_rows():
+    models, batch = Models(random_table(), TableJudge()), all_sequences()
+    real = batch.select(torch.arange(26, -1, -1))
+    with torch.no_grad():
+        fake, metrics = TextGAIL(demonstrations=0.5, demonstration_advantage=1.5).credit(models, real, batch)
+    assert torch.equal(fake.ids[:13], batch.ids[:13]) and torch.equal(fake.ids[13:], real.ids[:14])
+    assert (fake.advantages[13:] == 1.5).all() and "reward" in metrics
+    assert_close(fake.logprobs, token_logprobs(models.generator, fake).detach())
+    assert "reward" in TextGAIL(demonstrations=0.0).credit(models, real, batch).metrics
+
+
+@pytest.mark.parametrize("kind", [GRPO, TextGAIL])
+def test_ratios_are_clipped_as_the_settings_say(kind):
+    samples = all_sequences().select(slice(0, 2))._replace(logprobs=torch.zeros(2, 3))
+    logprobs, ones = torch.tensor([[1.5, 0.5, 1.0], [1.2, 1.2, 1.0]]).log(), torch.ones(2, 3)
+    for settings, expected in (
+        ({"level": "token"}, [[0.0, 0.5, 1.0], [1.2, 1.2, 1.0]]),
+        ({"level": "token", "clip_high": 0.6}, [[1.5, 0.5, 1.0], [1.2, 1.2, 1.0]]),
+        ({"level": "sequence", "clip": 0.3}, [[0.75] * 3, [0.0] * 3]),
+    ):
+        objective = kind(**{"clip": 0.3, **settings})
+        assert_close(objective.token_weights(None, ones, logprobs, samples), torch.tensor(expected))
 
 
 def test_textgails_demonstrations_fade_out():
