@@ -94,12 +94,16 @@ SHARED = {
     "clip": 0.3,
     "clip_high": 0.4,
     "level": "token",
+    "beta_max": 7.0,
+    "adapt": "lin",
+    "beta_steps": 9,
+    "straight_through": True,
 }
 POLICY_GRADIENTS = [name for name in OBJECTIVES if issubclass(getattr(objectives, name), Reinforce)]
 
 
 @pytest.mark.parametrize("setting", SHARED)
-@pytest.mark.parametrize("name", POLICY_GRADIENTS)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "CoT"])  # whose baseline is another's
 def test_a_setting_of_several_objectives_arrives(name, setting):
     try:
         objective = getattr(objectives, name)(**NEEDED.get(name, {}), **{setting: SHARED[setting]})
