@@ -153,7 +153,9 @@ def test_every_objective_ends_with_the_same_weights_on_both_processes(tmp_path):
     for name in one:
         (start, end), (_, others) = one[name], other[name]
         assert same(end, others), name
-        assert not any(torch.equal(old, new) for old, new in zip(start, end, strict=False)), f"{name}: untrained"
+        untrained = sum(torch.equal(old, new) for old, new in zip(start, end, strict=False))
+        # the loss of RelGAN's row knows differences of scores only, and nothing of the biases of the last two layers
+        assert untrained == (2 if name == "RelGAN" else 0), f"{name}: untrained"
 
 
 def _cooperate(rank, folder):
