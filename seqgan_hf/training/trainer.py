@@ -112,7 +112,7 @@ class AdversarialTrainer:
                 held_out += [HeldOutVerdicts(self.models, objective, rows, seen)]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
-        self.parts = Parts(session, self.models, objectives, self.data, *known)
+        self.parts = Parts(session, self.models, objectives, self.data, self.turns, *known)
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
 
