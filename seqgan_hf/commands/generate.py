@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import Any, Literal, TextIO
 
 import torch
 from jsonargparse import ArgumentParser
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.delimited import FileFormat
 from ..data.infilling import fill_in
@@ -54,9 +55,13 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
+    parser.add_argument("--json", action="store_true", help="write a JSON list of objects with `text` and `prompt`")
+    parser.add_argument("--jsonl", action="store_true", help="write such an object a line")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parse(parser, arguments))
-    output, model = options.pop("output"), options.pop("model")
+    output, model, as_list, as_lines = (options.pop(name) for name in ("output", "model", "json", "jsonl"))
+    if as_list and as_lines:
+        raise UserError("both --json and --jsonl", "one of them", "drop one")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     form = FileFormat(**{each.name: options.pop(each.name) for each in dataclasses.fields(FileFormat)})
     column = options.pop("prompt_column")
@@ -68,7 +73,16 @@ def run(arguments: list[str]) -> None:
         generator = load_generator(model, device)
         if (judge := options["discriminator"]) is not None:
             options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
-        print("\n".join(map(one_line, generate_texts(generator, **options))), file=file)
+        texts = generate_texts(generator, **options)
+        given = [options["prompt"]] if options["prompts"] is None else options["prompts"]
+        rows = [{"prompt": prompt, "text": text} for prompt, text in zip(cycle(given), texts, strict=False)]
+        if as_list:
+            lines = [json.dumps(rows, ensure_ascii=False, indent=1)]
+        elif as_lines:
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        else:
+            lines = [one_line(text) for text in texts]
+        print("\n".join(lines), file=file)
 
 
 @contextmanager
@@ -116,6 +130,7 @@ def generate_texts(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int | None = None,
+    batch_size: int = 1000,
     no_unknown: bool = False,
     discriminator: PreTrainedModel | None = None,
     method: Method = "resample",
@@ -135,7 +150,8 @@ def generate_texts(
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
-        seed: the same seed writes the same samples.
+        seed: the same seed writes the same samples, with the same `batch_size`.
+        batch_size: how many are drawn at once; fewer take less memory.
         no_unknown: never write the token of unknown words.
         discriminator: draw from the generator's distribution times exp(exponent x its log-odds).
         method: with a discriminator: keep one of some proposals (`resample`), or draw until one passes (`reject`).
@@ -159,6 +175,8 @@ def generate_texts(
     length = model.generation_config.max_new_tokens if max_new_tokens is None else max_new_tokens
     if length is None:
         raise UserError("a generator saved without the length of its texts", "a length", "set --max_new_tokens")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}", "at least 1", "set --batch_size")
     if seed is not None and not 0 <= seed < 2**63:
         raise UserError(f"seed={seed}", "a number from 0 to 2**63 - 1", "set --seed")
     given = [prompt or ""] if prompts is None else prompts
@@ -176,13 +194,22 @@ def generate_texts(
     judging = {name: value for name, value in judging.items() if value is not None}
     _check_method(discriminator, method, judging)
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
+    written: list[str] = []
     with suppressing(model, never):
-        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
-        options["prompt_mask"] = start.prompt_mask
-        samples = _draw(model, start.prompt, length, options, discriminator, method, judging)
-    if blank_token_ids(tokenizer):
-        return fill_in(tokenizer, texts, samples)
-    return decode_continuations(tokenizer, texts, samples) if prompted else decode(samples, tokenizer)
+        for first in range(0, num_samples, batch_size):
+            rows = slice(first, first + batch_size)
+            options["prompt_mask"] = None if start.prompt_mask is None else start.prompt_mask[rows]
+            samples = _draw(model, start.prompt[rows], length, options, discriminator, method, judging)
+            written += _write(tokenizer, texts[rows] if prompted else None, samples)
+    return written
+
+
+def _write(tokenizer: PreTrainedTokenizerBase, prompts: list[str] | None, samples: Samples) -> list[str]:
+    """Samples as texts, with their prompts, if any: before them, or around what was filled in."""
+    if prompts is None:
+        return decode(samples, tokenizer)
+    return (fill_in if blank_token_ids(tokenizer) else decode_continuations)(tokenizer, prompts, samples)
 
 
 def _check_method(discriminator: PreTrainedModel | None, method: Method, given: dict[str, Any]) -> None:
