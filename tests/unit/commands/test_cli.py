@@ -108,7 +108,7 @@ def test_no_recipe_is_forgotten():
 
 
 def commands_of(path: Path) -> list[str]:
-    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "recipes/text/seqgan.yaml")
+    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "text/seqgan")
     lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
