@@ -619,7 +619,7 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         ([], 2, ""),
         (["--help"], 0, ""),
         (["trian"], 2, "seqgan-hf: unknown command 'trian': expected one of train"),
-        (["train"], 1, "no recipe: expected the path of one"),
+        (["train"], 1, "no recipe: expected the name or path of one"),
         (
             ["train", "no/such.yaml"],
             1,
