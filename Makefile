@@ -4,7 +4,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-fast-paths test-wheel test-lowest lint format benchmark clean
+.PHONY: help install demo test test-fast-paths test-wheel test-lowest lint format site docs benchmark clean
 
 help:
 	@echo "make demo       install into $(VENV), then SeqGAN on the built-in synthetic task (about 3 minutes)"
@@ -13,12 +13,13 @@ help:
 	@echo "make test-wheel        wheel and sdist, and a first hour with the wheel where there is no checkout"
 	@echo "make test-lowest       the suite on the lowest versions that pyproject.toml allows; TESTS=tests/unit for a part"
 	@echo "make lint       ruff: rules and formatting; mypy: types; deptry: dependencies"
+	@echo "make docs       build the site of docs/ into build/site and serve it on http://localhost:8000"
 	@echo "make benchmark  speed, beside its references and its floor"
 
 # Installed again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,docs]"
 	touch $@
 
 install: $(VENV)/installed
@@ -60,6 +61,13 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A warning (a dead link, a page that no menu shows, a docstring that cannot be read) is an error.
+site: install
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
+docs: site
+	$(BIN)/python -m http.server --directory build/site --bind localhost 8000
 
 benchmark: install
 	$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/benchmarks --benchmark-only --benchmark-json=benchmark.json

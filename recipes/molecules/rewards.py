@@ -1,7 +1,7 @@
 """Rewards and metrics of molecules, written as SMILES, by RDKit (`pip install "seqgan-hf[molecules]"`).
 
 A reward takes a list of SMILES and gives a number for each, in [0, 1]; a metric takes lists by the names of
-docs/evaluation.md and gives shares by name.
+docs/how-to/evaluation.md and gives shares by name.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A line is one part of a tune (a strain, mostly of 8 bars) in words of ABC notati
     M:6/8 K:D A | d2 d f e d | B d B A F D | (3 D F A B2 A c | d3 d2
 
 A reward takes a list of lines and gives a number for each, in [0, 1]; a metric takes lists by the names of
-docs/evaluation.md and gives estimates by name.
+docs/how-to/evaluation.md and gives estimates by name.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
     "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
     "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL ...]",
+    "benchmark": "many recipes under one budget: seqgan-hf benchmark RECIPE ... --budget 600s --output FOLDER ...",
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
     "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -55,6 +56,9 @@ def build_generator(corpus: Corpus, settings: GeneratorSettings | None = None) -
             problem, expected = "generator.lora with data.blanks", "embeddings of the two new tokens that are trained"
             raise RecipeError(problem, expected, "set `generator.lora` to null, which trains all of the generator")
         _adapt(model, settings)
+    elif settings.dtype != "float32":
+        problem, expected = f"generator.dtype={settings.dtype} without `generator.lora`", "float32 for trained weights"
+        raise RecipeError(problem, expected, "set `training.bf16` for mixed precision, or train an adapter")
     kept: Any
     for kept in (model.config, model.generation_config):  # adapters are saved with the second alone
         kept.max_prompt_length = corpus.max_prompt_length  # for prompts that it is given later
@@ -81,6 +85,9 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
         problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
         expected = "settings of peft.LoraConfig that fit it"
         raise RecipeError(problem, expected, "name its layers in `generator.lora.target_modules`") from error
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.to(getattr(torch, settings.dtype))
 
 
 def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
@@ -257,11 +264,12 @@ def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, sec
         if key not in config.to_dict().keys() | {"num_labels"}:
             raise unknown_key(key, sorted(config.to_dict()), f"{section}.config")
     changes = {key: value for key, value in known.items() if key != "vocab_size"} | settings.config
-    safely = {"trust_remote_code": False, "use_safetensors": True}
+    # small steps would be lost in a saved model's bfloat16 or float16
+    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
         with _loading(settings.pretrained, section):
             config.update(changes)
-            return auto_class.from_pretrained(settings.pretrained, config=config, **safely)
+            return auto_class.from_pretrained(settings.pretrained, config=config, **options)
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise

@@ -47,9 +47,12 @@ class GeneratorSettings(ModelSettings):
     Args:
         lora: train an adapter of `pretrained` alone, by these settings of `peft.LoraConfig` (`r`, `lora_alpha`,
             `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to.
+        dtype: in which the weights below an adapter are held. What is trained is float32 always, whatever type the
+            model was saved in.
     """
 
     lora: dict[str, Any] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass

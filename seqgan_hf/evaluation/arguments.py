@@ -54,6 +54,7 @@ class SuiteSettings(TextSettings):
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
         exponents: with a discriminator: how much it is believed; 0 is the generator alone. With several, likewise.
         proposals: with a discriminator: of how many each sample is one, at least 2.
+        mixtures: with several temperatures: measure what a coin between two of them gives, for the (first) generator.
         device: where generators and encoders run; the accelerator by default, if there is one.
     """
 
@@ -66,6 +67,7 @@ class SuiteSettings(TextSettings):
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     exponents: list[float] = field(default_factory=lambda: [1.0])
     proposals: int = 16
+    mixtures: bool = True
 
     def __post_init__(self):
         self.metrics = split_names(self.metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
@@ -13,6 +14,7 @@ from .batches import TrainingData
 from .best import Best
 from .callbacks import Announcements, CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
 from .checkpoint import Checkpoints, Part
+from .checks import checkpoint_activations
 from .console import watched
 from .evaluation import Evaluation
 from .player import Player
@@ -55,6 +57,8 @@ class Parts:
         self.evaluation = Evaluation(
             session, models, data, self.units, self.best, evaluators, tokenizer, max_new_tokens
         )
+        if args.activation_checkpointing:
+            checkpoint_activations(models)
         own = (session, self.progress)
         self.players = {
             "pretrained": Player(
@@ -95,8 +99,11 @@ class Parts:
         epochs, rounds, steps = (totals[name] for name in ("pretrain_generator", "adversarial", "discriminator_steps"))
         if phase == "pretrain_generator":
             self.players["pretrained"].anneal(args.pretrain_lr_scheduler, done[phase] / epochs)
-        elif phase == "adversarial":
-            self.players["generator"].anneal(args.generator_lr_scheduler, done[phase] / rounds)
-        if "discriminator" in self.players and phase != "pretrain_generator":
-            part = self.units.discriminator_steps / max(1, steps)
+            return
+        # the same on all processes, whose clocks differ
+        used = min(1.0, max(gather_object([self.units.time_used]))) if args.max_seconds else 0.0
+        if phase == "adversarial":
+            self.players["generator"].anneal(args.generator_lr_scheduler, max(used, done[phase] / rounds))
+        if "discriminator" in self.players:
+            part = max(used, self.units.discriminator_steps / max(1, steps))
             self.players["discriminator"].anneal(args.discriminator_lr_scheduler, part)

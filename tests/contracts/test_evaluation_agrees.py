@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.build_models import build_generator
-from seqgan_hf.commands.generate import generate_texts
+from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.errors import DataError, UserError
@@ -279,5 +279,5 @@ def test_an_unconditional_generator_needs_no_prompts_and_says_so(texts):
     assert main(short_run(RECIPE, texts / "run", texts / "lines.txt")) == 0
     generator = load_generator(str(texts / "run"), "cpu")
     assert generator.model.config.conditional is False
-    assert len(generate_texts(generator, seed=0)) == 10
+    assert len(generate_texts(generator, drawing=Drawing(seed=0))) == 10
     assert AutoTokenizer.from_pretrained(texts / "run" / "generator").bos_token == "<bos>"

@@ -18,7 +18,7 @@ import yaml
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.generate import generate_texts
+from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
@@ -113,7 +113,7 @@ def commands_of(path: Path) -> list[str]:
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
 
-DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
+DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/how-to/data.md") if "my_module" not in c]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" no
     DATA_COMMANDS
     + commands_of(ROOT / "recipes/text/grammar.yaml")
     + commands_of(ROOT / "recipes/text/language_model.yaml")
-    + commands_of(ROOT / "docs/models.md"),
+    + commands_of(ROOT / "docs/how-to/models.md"),
 )
 def test_commands_of_the_documents_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -327,7 +327,7 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     out = tmp_path / "samples.txt"
     assert main(["generate", str(tmp_path / "run"), "--num_samples", "200", "--seed", "1", "--output", str(out)]) == 0
     generator = load_generator(str(tmp_path / "run"), "cpu")
-    drawn = generate_texts(generator, 200, seed=1)
+    drawn = generate_texts(generator, 200, drawing=Drawing(seed=1))
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
     assert read_texts(str(out)) == drawn
@@ -561,7 +561,9 @@ def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_mod
 def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
     run = tmp_path / "runs" / "language-model"
     assert main(language_model_run(run, lines, language_model, language_model)) == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
