@@ -122,12 +122,12 @@ class _WhenAutoClassesAreThere(MetaPathFinder):
                 self.depth -= 1
             if self.depth == 0 and _AUTO in sys.modules and self in sys.meta_path:
                 sys.meta_path.remove(self)
-                importlib.import_module(".models", __name__)
+                importlib.import_module(f"{__name__}.models")
 
         loader.exec_module = exec_module
 
 
 if _AUTO in sys.modules:
-    importlib.import_module(".models", __name__)
+    importlib.import_module(f"{__name__}.models")
 else:
     sys.meta_path.insert(0, _WhenAutoClassesAreThere())

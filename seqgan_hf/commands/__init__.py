@@ -25,6 +25,7 @@ COMMANDS = {
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
     "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
     "recipes": "what comes with the package: seqgan-hf recipes [copy NAME [DEST]]",
+    "completion": "completion of commands, options and recipes for a shell: seqgan-hf completion (bash | zsh)",
     "env": "versions and devices, for a bug report",
 }
 

@@ -159,7 +159,6 @@ class _Subject:
         return found, notes
 
 
-
 def _held_out(
     generator: loading.LoadedGenerator,
     settings: SuiteSettings,

@@ -97,7 +97,7 @@ class AdversarialTrainingArguments(TrainingArguments):
         optim: the optimizer's name, as in transformers; for `adamw_*` and no weight decay it is plain Adam.
         weight_decay: decoupled weight decay.
         gradient_accumulation_steps: batches whose gradients make one step, of either model.
-        disable_tqdm: no progress bars.
+        disable_tqdm: no progress bars, as where standard error is no terminal.
         push_to_hub: upload the generator and its card when training ends.
         hub_model_id: the repository to upload to, `user/name`; by default named after `output_dir`.
         hub_private_repo: make that repository private.

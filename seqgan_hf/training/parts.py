@@ -8,13 +8,14 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
-from ..objectives import Models, Objective
+from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase
 from .batches import TrainingData
 from .best import Best
-from .callbacks import CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
+from .callbacks import Announcements, CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
 from .checkpoint import Checkpoints, Part
 from .checks import checkpoint_activations
+from .console import watched
 from .evaluation import Evaluation
 from .player import Player
 from .processes import check_same_data
@@ -43,6 +44,7 @@ class Parts:
         models: Models,
         objectives: dict[str, Objective],
         data: TrainingData,
+        turns: list[Turn],
         evaluators: list[Evaluator],
         tokenizer: PreTrainedTokenizerBase | None,
         max_new_tokens: int,
@@ -81,9 +83,10 @@ class Parts:
         self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizer)
         self.units.checkpoints = self.checkpoints
         self.push = PushToHub(session, discriminator is not None)
-        self.bar: ProgressBar | LogLines = LogLines() if args.disable_tqdm else ProgressBar()
+        self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]
         watching += [self.push] if args.push_to_hub else []
+        watching.append(Announcements(session, objectives["objective"], models, data, max_new_tokens, turns))
         session.watch(watching, generator, tokenizer, self.players["generator"].optimizer)
 
     def anneal(self, phase: Phase, totals: dict[str, int]) -> None:

@@ -105,7 +105,7 @@ class AdversarialTrainer:
             evaluators = [*held_out_evaluators(rows, self.models, objective, self.real, args), *evaluators]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
         known = (list(evaluators), processing_class, self.max_new_tokens, callbacks or [])
-        self.parts = Parts(session, self.models, objectives, self.data, *known)
+        self.parts = Parts(session, self.models, objectives, self.data, self.turns, *known)
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
 

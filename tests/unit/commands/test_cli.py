@@ -108,7 +108,7 @@ def test_no_recipe_is_forgotten():
 
 
 def commands_of(path: Path) -> list[str]:
-    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "recipes/text/seqgan.yaml")
+    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "text/seqgan")
     lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
@@ -621,7 +621,7 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         ([], 2, ""),
         (["--help"], 0, ""),
         (["trian"], 2, "seqgan-hf: unknown command 'trian': expected one of train"),
-        (["train"], 1, "no recipe: expected the path of one"),
+        (["train"], 1, "no recipe: expected the name or path of one"),
         (
             ["train", "no/such.yaml"],
             1,

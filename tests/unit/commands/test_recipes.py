@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from seqgan_hf.commands import main
+from seqgan_hf.commands import completion, main
 from seqgan_hf.commands.recipe import load_evaluation, load_recipe, load_source
 from seqgan_hf.commands.recipe_names import RECIPES, find_recipe, recipe_names
 
@@ -106,3 +108,23 @@ def test_the_version_is_that_of_the_package(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"seqgan-hf {seqgan_hf.__version__}\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_shell_completes_commands_options_and_recipes(monkeypatch):
+    monkeypatch.setattr(completion, "COMMANDS", ("evaluate", "recipes", "env"))
+    expected = {
+        "ev": "evaluate",
+        "evaluate evaluation/b": "evaluation/bleu",
+        "evaluate mine evaluation/b": "",
+        "evaluate evaluation/bleu --temp": "--temperatures",
+        "recipes copy tun": "tunes/organ",
+        "env --": "--help",
+        "--v": "--version",
+        "unknown x": "",
+    }
+    script = completion.script()
+    for line, words in expected.items():
+        ask = f"COMP_WORDS=(seqgan-hf {line}); COMP_CWORD={len(line.split())}; _seqgan_hf; echo ${{COMPREPLY[*]}}"
+        done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == words, line

@@ -896,7 +896,7 @@ def test_the_snippets_of_the_documentation_run(run, hub, tmp_path, monkeypatch):
     assert [command[0] for command in commands] == ["train", "push", "train"]
     for command in commands:
         if command[0] == "train":  # read, and not done: it takes minutes
-            load_recipe([str(ROOT / command[1]), *command[2:]])
+            load_recipe(command[1:])
         else:
             assert main(command) == 0
     code = snippets("python")
