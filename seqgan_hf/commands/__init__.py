@@ -21,7 +21,8 @@ COMMANDS = {
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
     "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
-    "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
+    "demo": "a page in the browser that writes and judges samples: seqgan-hf demo RUN [RUN] [--port N]",
+    "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN [REPO_ID] [--space SPACE_ID] [--private] ...",
     "env": "versions and devices, for a bug report",
 }
 
