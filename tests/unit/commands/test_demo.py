@@ -17,7 +17,7 @@ from seqgan_hf.commands.demo_texts import END, colour, load_players, show, write
 from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, integer_tokenizer
 from seqgan_hf.errors import UserError
-from seqgan_hf.evaluation.loading import load_generator
+from seqgan_hf.evaluation.loading import encode_prompts, load_generator
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
@@ -73,7 +73,9 @@ def test_the_demo_writes_what_generate_writes(kind, prompted, tmp_path):
     assert written.values is None and written.notes == []
     page = unescape(re.sub(r"<[^>]*>", "", re.sub(r"</li>", "\n", show([""], [written], "none", 1))))
     assert [line.removesuffix(END) for line in page.splitlines()] == texts
-    ended = [END in row for row in written.pieces]
+    generator = load_generator(run, "cpu")
+    samples = drawing.draw(generator.model, encode_prompts(generator, [prompt] * 30), None)
+    ended = (samples.ids == generator.model.config.eos_token_id).any(dim=1).tolist() if kind != "ids" else [False] * 30
     assert [line.endswith(END) for line in page.splitlines()] == ended and any(ended) == (kind != "ids")
 
 
@@ -117,9 +119,12 @@ def test_what_a_discriminator_cannot_say_is_said_instead(tmp_path):
 def test_texts_and_names_are_no_html(tmp_path):
     written = write(save(tmp_path, "word"), "<i>a</i>", 8, Drawing(seed=0), "none", 1)
     assert written.notes == ["Not known to the generator, which reads each as unknown: '<i>a</i>'"]
-    page = show(["<u>", "b"], [written, UserError("<s>")], "none", 1)
-    assert set(re.findall(r"</?(\w+)", page)) == {"div", "section", "h3", "ol", "li", "span", "p"}
-    assert "&lt;s&gt;" in page and "&lt;b&gt;the&lt;/b&gt;" in page
+    coloured = write(str(tmp_path), "", 8, Drawing(seed=0), "verdicts on prefixes", 1)
+    page = show(["<u>", "b", "c"], [written, UserError("<s>"), coloured], "verdicts on prefixes", 1)
+    assert set(re.findall(r"</?(\w+)", page)) == {"div", "section", "h3", "ol", "li", "span", "p", "mark"}
+    assert (
+        "&lt;s&gt;" in page and page.count("&lt;b&gt;the&lt;/b&gt;") > page.count("&lt;b&gt;the&lt;/b&gt;</mark>") > 0
+    )
 
 
 def test_mistakes_in_a_prompt_are_those_of_generate(tmp_path):
@@ -146,6 +151,7 @@ def test_mistakes_are_one_line_on_the_terminal(tmp_path, capsys):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "metrics.jsonl").write_text("{}\n")
     run = save(tmp_path / "run", "ids")
+    capsys.readouterr()  # what saving it wrote
     for runs, message in (
         (["nowhere/at/all"], "no folder 'nowhere/at/all': expected a run's folder"),
         ([run, str(tmp_path / "empty")], "holds no model: expected a run's folder"),

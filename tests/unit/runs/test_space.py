@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,7 +20,7 @@ from seqgan_hf.commands import main
 from seqgan_hf.errors import MissingExtraError
 from seqgan_hf.runs import space
 from seqgan_hf.runs.folder import RunFolder
-from tests.tools.small_runs import quickstart
+from tests.tools.small_runs import ROOT, quickstart
 
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -91,24 +91,25 @@ def test_mistakes(run, hub, monkeypatch, capsys):
 
 
 @pytest.fixture
-def served(run, tmp_path):
-    """The address of a Space that runs from its files alone, in a process that knows nothing of this checkout."""
-    for name, content in space.space_files(run).items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else Path(content).read_bytes())
+def served(run, tmp_path, monkeypatch):
+    """The address of a Space that runs from its files alone, which the code in the documentation has written."""
+    shutil.copytree(run.path, tmp_path / "runs" / "grammar")
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/demo.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    space, log = tmp_path / "grammar-demo", tmp_path / "log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    with open(tmp_path / "log", "w") as log:
+    with log.open("w") as output:
         call = [sys.executable, "app.py"]
-        process = subprocess.Popen(call, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(call, cwd=space, env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 200
-        while "until you press" not in (tmp_path / "log").read_text():
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+        while "until you press" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -122,4 +123,4 @@ def test_a_space_runs_from_its_files_alone(served):
     assert page.count('<span class="prompt">1 2</span>') == 3 and len(re.findall("<mark", page)) == 18
     metrics, _, _, values, facts, _ = client.predict(api_name="/describe")
     assert "nll_oracle" in metrics["value"] and "nll_oracle" in values
-    assert facts.startswith("# digits\n") and "- training sequences: 64\n" in facts
+    assert facts.startswith("# grammar\n") and "- training sequences: 64\n" in facts
