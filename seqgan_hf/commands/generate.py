@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO, TypeVar
 
 import torch
 from jsonargparse import ArgumentParser
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.delimited import FileFormat
 from ..data.infilling import fill_in
@@ -216,9 +216,14 @@ def _opened(output: str | None) -> Iterator[TextIO]:
         raise
 
 
-def _listed(words: list[str]) -> str:
+def unknown_words(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) -> str | None:
+    """A sentence on what the generator does not know of prompts; `None` if it knows all."""
+    words = sorted({part for text in prompts for part in unknown_parts(tokenizer, text)})
+    if not words:
+        return None
     more = f" and {len(words) - MOST_NAMED:,} more" if len(words) > MOST_NAMED else ""
-    return ", ".join(map(repr, words[:MOST_NAMED])) + more
+    listed = ", ".join(map(repr, words[:MOST_NAMED]))
+    return f"Not known to the generator, which reads each as unknown: {listed}{more}"
 
 
 def generate_texts(
@@ -257,8 +262,8 @@ def generate_texts(
         raise UserError(f"num_samples={num_samples}", "at least 1", "set --num_samples")
     drawing.check(discriminator)
     given = [prompt or ""] if prompts is None else prompts
-    if unknown := sorted({part for text in given for part in unknown_parts(tokenizer, text)}):
-        logger.warning("Not known to the generator, which reads each as unknown: %s", _listed(unknown))
+    if note := unknown_words(tokenizer, given):
+        logger.warning("%s", note)
     texts = list(islice(cycle(given), num_samples))
     start = encode_prompts(generator, texts)
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()

@@ -83,6 +83,9 @@ def _load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedMode
     if found["missing_keys"]:
         problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
         raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
+    if (labels := model.config.num_labels) > 2:
+        fix = "name one that was trained without classes"
+        raise UserError(f"the discriminator in {source!r} tells {labels} classes apart", "real from generated", fix)
     model = model.to(generator.model.device).eval()
     if getattr(model.config, "reads", "ids") == "text":
         return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)

@@ -122,7 +122,7 @@ def model_card(
     name = (model_id or folder.path.resolve().name).rpartition("/")[2]
     parts = [
         f"# {name}",
-        _introduction(summary),
+        f"{_introduction(summary)} This card was written by the training run.",
         _usage(folder, summary, model_id, discriminator_id),
         _objective(summary),
         _data(summary, recipe),
@@ -133,6 +133,17 @@ def model_card(
         "## Versions\n\n" + "\n".join(f"- {name}: {version}" for name, version in summary["versions"].items()),
     ]
     return _card(_metadata(name, summary, recipe, license), parts)
+
+
+def run_facts(folder: RunFolder) -> str:
+    """What a run was trained on and how, as Markdown: these parts of its card.
+
+    Raises:
+        RunFolderError: the run did not end.
+    """
+    summary = folder.read_summary()
+    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
+    return "\n\n".join([_introduction(summary), _data(summary, recipe), _objective(summary), _training(summary)])
 
 
 def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, license: str | None = None) -> ModelCard:
@@ -234,7 +245,7 @@ def _introduction(summary: dict) -> str:
     against = f" against a discriminator ({_size(discriminator)})" if discriminator else ""
     return (
         f"A text generator ({_size(generator)}),{begun} trained{against} with the objective "
-        f"{summary['objective']['name']} of seqgan_hf. This card was written by the training run."
+        f"{summary['objective']['name']} of seqgan_hf."
     )
 
 

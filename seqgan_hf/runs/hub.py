@@ -82,22 +82,38 @@ def open_repositories(
     """
     names = [repo_id, f"{repo_id}-discriminator"] if discriminator == "repository" else [repo_id]
     for name in names:
-        try:
-            validate_repo_id(name or "/")  # which takes an empty name
-        except HFValidationError as error:
-            expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
-            raise HubError(f"the repository name {name!r}", expected) from error
+        _check_name(name)
+    return [open_repository(name, private, token) for name in names]
+
+
+def open_repository(repo_id: str, private: bool | None = None, token: str | None = None, **kind: str) -> str:
+    """Make one repository likewise; `kind` holds arguments of `HfApi.create_repo` for one that is of no model."""
+    _check_name(repo_id)
     if (token or get_token()) is None:
         expected = "one with write access (https://huggingface.co/settings/tokens)"
         fix = "log in with `hf auth login`, or set the environment variable HF_TOKEN"
         raise HubError("no token for the Hub", expected, fix)
     api = HfApi(token=token)
-    made = [_retrying(name, api.create_repo, first=True, private=private, exist_ok=True).repo_id for name in names]
-    for name in made if private else ():
-        if not _retrying(name, api.repo_info).private:
-            fix = "make it private in its settings on the Hub, choose a new name, or leave the option out"
-            raise HubError(f"{name!r} exists already and is public, but private=true", fix=fix)
-    return made
+    name = _retrying(repo_id, api.create_repo, first=True, private=private, exist_ok=True, **kind).repo_id
+    if private and not _retrying(name, api.repo_info, repo_type=kind.get("repo_type")).private:
+        fix = "make it private in its settings on the Hub, choose a new name, or leave the option out"
+        raise HubError(f"{name!r} exists already and is public, but private=true", fix=fix)
+    return name
+
+
+def _check_name(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id or "/")  # which takes an empty name
+    except HFValidationError as error:
+        expected = "`owner/name` or `name`, of at most 96 letters, digits, '-', '_' and '.'"
+        raise HubError(f"the repository name {repo_id!r}", expected) from error
+
+
+def check_license(license: str | None) -> None:
+    """Raise a `HubError` for what is no identifier of a licence on the Hub."""
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
+        expected = "an identifier such as apache-2.0, mit or cc-by-4.0"
+        raise HubError(f"license={license!r}", expected, "see https://huggingface.co/docs/hub/repositories-licenses")
 
 
 def push_run(
@@ -135,18 +151,16 @@ def push_run(
     """
     if discriminator not in get_args(DiscriminatorPlace):
         raise HubError(f"discriminator={discriminator!r}", f"one of {', '.join(get_args(DiscriminatorPlace))}")
-    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
-        expected = "an identifier such as apache-2.0, mit or cc-by-4.0"
-        raise HubError(f"license={license!r}", expected, "see https://huggingface.co/docs/hub/repositories-licenses")
+    check_license(license)
     place = discriminator if folder.read_summary()["discriminator"] else "none"
     files = generator_files(folder, with_discriminator=place == "subfolder")
-    judge_files = _files(folder.own(folder.discriminator)) if place == "repository" else {}
+    judge_files = files_of(folder.own(folder.discriminator)) if place == "repository" else {}
     repo_id, *judge_ids = open_repositories(repo_id, place, private, token)
     for judge_id in judge_ids:
         card = discriminator_card(folder, judge_id, repo_id, license)
-        _commit(judge_id, judge_files | {"README.md": str(card).encode()}, token, commit_message)
+        commit(judge_id, judge_files | {"README.md": str(card).encode()}, token, commit_message, _ours)
     card = model_card(folder, repo_id, {"subfolder": None, "none": ""}.get(place, *judge_ids), license)
-    return _commit(repo_id, files | {"README.md": str(card).encode()}, token, commit_message)
+    return commit(repo_id, files | {"README.md": str(card).encode()}, token, commit_message, _ours)
 
 
 def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Path | bytes]:
@@ -155,7 +169,7 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     Raises:
         HubError: a pickle, or a link, which could lead out of the folder.
     """
-    files: dict[str, Path | bytes] = {**_files(folder.own(folder.generator))}
+    files: dict[str, Path | bytes] = {**files_of(folder.own(folder.generator))}
     summary = folder.read_summary()
     if summary["recipe"]:
         files["recipe.yaml"] = summary["recipe"].encode()
@@ -163,14 +177,15 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     if samples := samples_file(folder, summary):
         files["samples.txt"] = samples
     if with_discriminator:
-        for name, path in _files(folder.own(folder.discriminator)).items():
+        for name, path in files_of(folder.own(folder.discriminator)).items():
             files[f"discriminator/{name}"] = path
             if path.suffix == ".py":  # transformers looks for it at the root, though the model is in a subfolder
                 files[name] = path
     return files
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a model's folder that may be uploaded, by path in it; raises as `generator_files`."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -183,27 +198,41 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _commit(repo_id: str, files: dict[str, Path | bytes], token: str | None, message: str) -> str:
+def commit(
+    repo_id: str,
+    files: dict[str, Path | bytes],
+    token: str | None,
+    message: str,
+    ours: Callable[[Collection[str]], list[str]],
+    repo_type: str | None = None,
+) -> str:
+    """Upload files, and delete what an earlier push left and this one does not write; returns the address.
+
+    Args:
+        ours: which of the paths that the repository holds can be those of a push.
+    """
     api = HfApi(token=token)
 
-    def commit(repo_id: str) -> str:
+    def attempt(repo_id: str) -> str:
+        old = set(ours(api.list_repo_files(repo_id, repo_type=repo_type))) - files.keys()
         operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-        operations += [CommitOperationDelete(name) for name in _outdated(api.list_repo_files(repo_id), files)]
-        return str(api.create_commit(repo_id, operations, commit_message=message).repo_url)
+        operations += [CommitOperationDelete(name) for name in sorted(old)]
+        done = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
+        return str(done.repo_url)
 
-    return _retrying(repo_id, commit)
+    return _retrying(repo_id, attempt)
 
 
-def _outdated(held: list[str], files: Collection[str]) -> list[str]:
-    """Those of the `held` paths of a repository that an earlier push left, and that are none of this one's `files`."""
+def _ours(held: Collection[str]) -> list[str]:
+    """Those of the paths that a model's repository holds which a push writes, where the run has that file."""
     code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
     ours = {"recipe.yaml", "samples.txt", PICTURE, *code, *(name.removeprefix("discriminator/") for name in code)}
     written = re.compile(
         r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
         r"|discriminator/(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json"
     )
-    return [name for name in held if name not in files and (name in ours or written.fullmatch(name))]
+    return [name for name in held if name in ours or written.fullmatch(name)]
 
 
 def _retrying(repo_id: str, request: Callable[..., Answer], first: bool = False, **options: Any) -> Answer:

@@ -20,6 +20,8 @@ from urllib.parse import unquote
 
 TOKEN = "hf_fake"
 OWNER = "someone"
+REPOSITORY = r"((?:spaces/)?[^/]+/[^/]+)"
+API = f"/api/(?:models/|(?=spaces/)){REPOSITORY}"
 
 
 class FakeHub:
@@ -150,22 +152,23 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(401, {"error": "Invalid username or password."})
         elif path == "/api/repos/create":
             self.create(json.loads(content))
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+        elif match := re.fullmatch(rf"{API}/preupload/main", path):
             files = json.loads(content)["files"]
             answer = [
                 {"path": file["path"], "uploadMode": self.upload_mode(file["path"]), "shouldIgnore": False}
                 for file in files
             ]
             self.reply(200, {"files": answer})
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        elif match := re.fullmatch(rf"/{REPOSITORY}\.git/info/lfs/objects/batch", path):
             self.reply(200, {"transfer": "basic", "objects": list(map(self.place, json.loads(content)["objects"]))})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+        elif match := re.fullmatch(rf"{API}/commit/main", path):
             self.commit(match[1], [json.loads(line) for line in content.splitlines()])
         else:
             self.reply(404, {"error": f"no such route: {path}"})
 
     def create(self, request: dict) -> None:
-        repo_id = f"{request.get('organization') or OWNER}/{request['name']}"
+        space = "spaces/" if request.get("type") == "space" else ""
+        repo_id = f"{space}{request.get('organization') or OWNER}/{request['name']}"
         known = repo_id in self.hub.commits
         if not known:
             self.hub.commits[repo_id] = [{}]
@@ -201,11 +204,11 @@ class Handler(BaseHTTPRequestHandler):
         path, failure = self.begin()
         if isinstance(failure, int) or (failure == "cut" and self.command == "HEAD"):
             self.cut() if failure == "cut" else self.reply(failure, {"error": "the server fails as it was told"})
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        elif match := re.fullmatch(rf"/{REPOSITORY}/resolve/[^/]+/(.+)", path):
             self.download(*match.groups(), cut=failure == "cut")
         elif path.startswith("/store/"):
             self.send(self.hub.stored[path.removeprefix("/store/")], cut=failure == "cut")
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+|/tree/[^/]+(?:/.*)?)?", path):
+        elif match := re.fullmatch(rf"{API}(?:/revision/[^/]+|/tree/[^/]+(?:/.*)?)?", path):
             self.cut() if failure == "cut" else self.describe(match[1], tree="/tree/" in path)
         else:
             self.reply(404, {"error": "no such page"}, X_Error_Code="EntryNotFound")

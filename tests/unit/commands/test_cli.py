@@ -398,7 +398,7 @@ def test_generate_refuses_what_does_not_fit_a_discriminator(trained, tmp_path, c
             ["--discriminator", str(tmp_path / "mediator")],
             "is no sequence classifier: expected a run",
         ),
-        (["--discriminator", str(tmp_path / "classes")], "logits of shape (1, 3) from BertForSeq"),
+        (["--discriminator", str(tmp_path / "classes")], "tells 3 classes apart: expected real from generated"),
         (["--discriminator", str(folder / "checkpoints")], "holds no model: expected a run's folder, a saved discrim"),
         (["--discriminator", str(tmp_path / "alone")], "holds no discriminator"),
         (["--discriminator", "./nowhere"], "no folder './nowhere': expected a run's folder, a saved discriminator"),

@@ -41,7 +41,7 @@ from seqgan_hf.runs.hub import classifier_tokenizer, push_run
 from seqgan_hf.runs.record import read_lines
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.sharing import PushToHub
-from tests.tools.fake_hub import TOKEN, serve
+from tests.tools.fake_hub import TOKEN
 from tests.tools.objectives import OBJECTIVES
 from tests.tools.tiny import build_generator
 
@@ -78,21 +78,6 @@ def run(tmp_path_factory) -> RunFolder:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     assert main(["train", str(folder / "recipe.yaml"), "--training.output_dir", str(folder / "grammar")]) == 0
     return RunFolder(folder / "grammar")
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A Hub of its own, to which the client of this process is logged in."""
-    with serve() as server:
-        constants = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
-        constants["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in constants.items():
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        # transformers keeps the client that its first call made, with the address of that time
-        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
-        monkeypatch.setattr(hub_module, "WAITS", (0.0, 0.0))
-        yield server
 
 
 def card_of(server, repo_id: str) -> ModelCard:

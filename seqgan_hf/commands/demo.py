@@ -1,0 +1,53 @@
+"""`seqgan-hf demo`: a page that writes samples of one run or two, and shows what their discriminators make of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ..errors import MissingExtraError, UserError
+from .demo_texts import load_players
+
+
+def run(arguments: list[str]) -> None:
+    """`RUN [RUN] [--port N]`."""
+    description = "Open a page that writes samples of a run, or of two side by side."
+    parser = argparse.ArgumentParser(prog="seqgan-hf demo", description=description)
+    parser.add_argument("run", help="a run's folder, a saved generator, or an id on the Hub")
+    parser.add_argument("other", nargs="?", help="another one, to compare it with")
+    parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
+    options = parser.parse_args(arguments)
+    launch([options.run, *([options.other] if options.other else [])], options.port)
+
+
+def launch(runs: Sequence[str], port: int | None = None, fixed: bool = False) -> None:
+    """Serve the page on this machine until it is interrupted.
+
+    Args:
+        runs: one or two runs.
+        port: where; by default the first free one from 7860 on.
+        fixed: whether these runs alone can be shown, as it has to be where others reach the page. Else the page has
+            boxes for other ones.
+
+    Raises:
+        MissingExtraError: gradio is not installed.
+        UserError: a run without a generator, or a port that is taken.
+    """
+    if find_spec("gradio") is None:
+        raise MissingExtraError("the demo needs gradio", None, 'run `pip install "seqgan-hf[demo]"`')
+    for name in runs:
+        load_players(name)
+    from .demo_page import LOOK, build_page
+
+    page = build_page(runs, fixed)
+    try:
+        _, url, _ = page.launch(server_port=port, quiet=True, prevent_thread_lock=True, show_error=True, **LOOK)
+    except OSError as error:
+        if port is None:
+            raise
+        raise UserError(
+            f"port {port} is taken", "a free one", "set --port, or leave it out to have one found"
+        ) from error
+    print(f"The demo is at {url} until you press Ctrl-C.", flush=True)
+    page.block_thread()
