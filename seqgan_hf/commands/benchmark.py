@@ -285,10 +285,10 @@ def _evaluation(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str
     if metrics is None and issubclass(source, OracleData):
         metrics = ["distinct"]
     elif metrics is None:
-        needs = {"fed": "encoder", "grammar": "accepts"}
-        metrics = [*SWEEP_METRICS, *(name for name, setting in needs.items() if given.get(setting))]
+        needs = {"fed": "encoder", "judge_lm": "judge_lm", "grammar": "accepts"}
+        metrics = [*SWEEP_METRICS, "emb_sim", *(name for name, setting in needs.items() if given.get(setting))]
     settings = {"temperatures": options.temperatures, "num_samples": options.num_samples, "metrics": metrics}
-    texts = ("tokenization", "lowercase", "encoder", "accepts")
+    texts = ("tokenization", "lowercase", "encoder", "judge_lm", "accepts")
     settings |= {name: given[name] for name in texts if given.get(name)}
     EvaluationArguments(model=["-"], references="-", **settings)  # refuses what cannot be used, before any training
     return settings
