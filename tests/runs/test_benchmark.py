@@ -53,7 +53,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     monkeypatch.chdir(tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "seqgan_hf", *shlex.split(command)], stdout=subprocess.PIPE)
     begun = tmp_path / "bench/runs/pg/seed-1/metrics.jsonl"
-    give_up = time.monotonic() + 300
+    give_up = time.monotonic() + 600
     while not (begun.exists() and "adversarial" in begun.read_text()):
         assert process.poll() is None and time.monotonic() < give_up
         time.sleep(0.05)
