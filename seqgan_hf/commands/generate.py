@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..evaluation.arguments import OWN
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
 from ..generation.resampling import effective_sample_size, reject, resample
-from ..generation.sampling import sample
+from ..generation.sampling import sample, sample_mixture
 from ..generation.vocabulary import suppressing
 from ..samples import LongTensor, Samples
 from .mistakes import parse
@@ -113,6 +113,8 @@ def generate_texts(
     prompts: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
     temperature: float = 1.0,
+    other_temperature: float | None = None,
+    other_share: float = 0.5,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int | None = None,
@@ -133,6 +135,8 @@ def generate_texts(
         prompts: likewise, one text for each sample in turn, and from the first again once all are used up.
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
+        other_temperature: flip a coin for each sample, and draw it at this temperature or at `temperature`.
+        other_share: the probability of that other temperature.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
         seed: the same seed writes the same samples.
@@ -167,6 +171,9 @@ def generate_texts(
     texts = list(islice(cycle(given), num_samples))
     start = encode_prompts(generator, texts)
     rng = None if seed is None else torch.Generator(device=model.device).manual_seed(seed)
+    if other_temperature is not None and (discriminator is not None or 0 in (temperature, other_temperature)):
+        problem = "other_temperature with a discriminator or a temperature of 0"
+        raise UserError(problem, "it with the generator alone and temperatures above 0", "drop --other_temperature")
     if temperature == 0:
         if discriminator is not None:
             problem = "temperature=0 with a discriminator, which would choose among equal texts"
@@ -179,6 +186,8 @@ def generate_texts(
     with suppressing(model, never):
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
         options["prompt_mask"] = start.prompt_mask
+        if other_temperature is not None:
+            options |= {"temperatures": (options.pop("temperature"), other_temperature), "share": other_share}
         samples = _draw(model, start.prompt, length, options, discriminator, method, judging)
     if blank_token_ids(tokenizer):
         return fill_in(tokenizer, texts, samples)
@@ -206,7 +215,7 @@ def _draw(
 ) -> Samples:
     """Samples of the generator, or of it and a discriminator, with a line in the log on what that cost."""
     if discriminator is None:
-        return sample(model, prompt, length, **options)
+        return (sample_mixture if "temperatures" in options else sample)(model, prompt, length, **options)
     if method == "reject":
         accepted = reject(model, discriminator, prompt, length, **given, **options)
         line = "Accepted %.3g%% of the proposals (log-odds up to %.2f; %.3g%% of the proposals are above that)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from transformers import PreTrainedModel
@@ -39,6 +40,8 @@ class Row(NamedTuple):
     generators: tuple[str, ...] = GENERATORS
 
 
+TEACHER = TemporaryDirectory()  # a saved generator
+build_generator("lstm", seed=7).save_pretrained(TEACHER.name)
 LAST_ID = "tests.tools.tables.last_ids"
 NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
 OBJECTIVES: dict[str, Row] = {
@@ -49,6 +52,7 @@ OBJECTIVES: dict[str, Row] = {
     "RandomReward": Row(NONE),
     "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "Distillation": Row(NONE, {"teacher": TEACHER.name}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
     "JSDGAN": Row(NONE, {"num_sequences": 48}),
     "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
