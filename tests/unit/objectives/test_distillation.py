@@ -11,6 +11,7 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import EnsembleGeneratorForCausalLM
 from seqgan_hf.objectives import Distillation, Models
+from tests.tools.tables import TableGenerator, all_sequences
 from tests.tools.tiny import VOCAB_SIZE, build_generator
 
 
@@ -40,6 +41,18 @@ def test_the_loss_is_the_divergence_of_whole_sequences(folders):
     by_token = (m.exp() * (m - g)).sum(dim=-1).masked_fill(~fake.mask, 0.0)
     assert loss.value.item() == pytest.approx(by_token.sum(dim=1).mean().item(), rel=1e-4)
     assert loss.metrics["kl_teacher"] == pytest.approx(loss.value.item())
+
+
+def test_the_student_covers_what_its_teacher_writes():
+    """At the uniform generator the gradient of KL(M || G) by the logits of the first token is G - M."""
+    teacher = TableGenerator()
+    with torch.no_grad():
+        teacher.table[0] = torch.tensor([0.7, 0.2, 0.1]).log()
+    objective, generator, batch = Distillation("a teacher"), TableGenerator(), all_sequences()
+    objective.teacher_of = lambda models: teacher
+    objective.generator_loss(Models(generator), batch, batch).value.backward()
+    expected = 1 / 3 - torch.tensor([0.7, 0.2, 0.1])
+    torch.testing.assert_close(generator.table.grad[0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_generator_that_is_its_teacher_has_nothing_to_learn(folders):
