@@ -21,6 +21,7 @@ from ..runs.jobs import Job, Queue
 from ..runs.leaderboard import collect
 from ..runs.planes import write_leaderboard
 from ..runs.record import read_lines
+from . import main
 from .recipe import load_recipe
 
 
@@ -200,7 +201,7 @@ def run(arguments: list[str]) -> None:
         evaluation = _evaluation(options, next(iter(recipes.values())))
         plan = Plan(recipes, options.seeds, Budget.parse(options.budget), output, evaluation)
         try:
-            Queue(plan.jobs, options.jobs).run()
+            Queue(plan.jobs, options.jobs, main).run()
         finally:  # what is done by then can be read
             collect(plan.jobs, output, options.budget)
     print(write_leaderboard(output))
@@ -227,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs",
         type=int,
         default=1,
-        help="runs at a time, each on a GPU of its own if there are several (default: 1)",
+        help="runs at a time, each on its own GPU if there are several (default: 1)",
     )
     return parser
 
@@ -285,10 +286,10 @@ def _evaluation(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str
     if metrics is None and issubclass(source, OracleData):
         metrics = ["distinct"]
     elif metrics is None:
-        needs = {"fed": "encoder", "grammar": "accepts"}
-        metrics = [*SWEEP_METRICS, *(name for name, setting in needs.items() if given.get(setting))]
+        needs = {"fed": "encoder", "judge_lm": "judge_lm", "grammar": "accepts"}
+        metrics = [*SWEEP_METRICS, "emb_sim", *(name for name, setting in needs.items() if given.get(setting))]
     settings = {"temperatures": options.temperatures, "num_samples": options.num_samples, "metrics": metrics}
-    texts = ("tokenization", "lowercase", "encoder", "accepts")
+    texts = ("tokenization", "lowercase", "encoder", "judge_lm", "accepts")
     settings |= {name: given[name] for name in texts if given.get(name)}
     EvaluationArguments(model=["-"], references="-", **settings)  # refuses what cannot be used, before any training
     return settings

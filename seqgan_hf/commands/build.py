@@ -86,6 +86,7 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
     """
     output = folder / "evaluation"
     here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
+    here["judge_lm"] = settings.judge_lm
     if corpus.oracle is not None:
         here["oracle"] = str(folder / "oracle")
     else:

@@ -27,7 +27,7 @@ from ..errors import UserError
 from ..evaluation.arguments import OWN
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
 from ..generation.resampling import effective_sample_size, reject, resample
-from ..generation.sampling import sample
+from ..generation.sampling import sample, sample_mixture
 from ..generation.vocabulary import suppressing
 from ..samples import Samples
 from .mistakes import parse
@@ -47,6 +47,8 @@ class Drawing:
     Args:
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
+        other_temperature: flip a coin for each sample, and draw it at this temperature or at `temperature`.
+        other_share: the probability of that other temperature.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
         seed: the same seed writes the same samples, with the same `batch_size`.
@@ -62,6 +64,8 @@ class Drawing:
 
     max_new_tokens: int | None = None
     temperature: float = 1.0
+    other_temperature: float | None = None
+    other_share: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
@@ -86,6 +90,12 @@ class Drawing:
         if foreign in self._judging:
             raise UserError(
                 f"{foreign} with method={self.method}", "it with the other method only", f"drop --{foreign}"
+            )
+        other = self.other_temperature
+        if other is not None and (discriminator is not None or 0 in (self.temperature, other)):
+            problem = "other_temperature with a discriminator or a temperature of 0"
+            raise UserError(
+                problem, "it with the generator alone and temperatures above 0", "drop --other_temperature"
             )
         if discriminator is not None and self.temperature == 0:
             problem = "temperature=0 with a discriminator, which would choose among equal texts"
@@ -115,6 +125,12 @@ class Drawing:
         options: dict[str, Any],
     ) -> Samples:
         options = options | self._judging
+        if self.other_temperature is not None:
+            options |= {
+                "temperatures": (options.pop("temperature"), self.other_temperature),
+                "share": self.other_share,
+            }
+            return sample_mixture(model, start.prompt, length, **options)
         if discriminator is None:
             return sample(model, start.prompt, length, **options)
         if self.method == "reject":

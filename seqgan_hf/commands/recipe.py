@@ -82,13 +82,15 @@ class EvaluationSettings(TextSettings):
             where the tokens of the data are characters, else `white_space`.
         lowercase: fold case first.
         encoder: sentence encoder for the metrics `fed` and `mauve`, an id or a path.
+        judge_lm: independent language model for the metric `judge_lm`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
         recipe: an evaluation recipe (`evaluation/full`, or a path) for the finished generator; the report lies in
             `evaluation/` of the run's folder. It is given the data's held-out and training text, or the oracle, and
-            `encoder` and `accepts` of this section, unless it names others.
+            `encoder`, `judge_lm` and `accepts` of this section, unless it names others.
     """
 
     encoder: str | None = None
+    judge_lm: str | None = None
     accepts: str | None = None
     metrics: list[str] | str = field(default_factory=list)
     recipe: str | None = None

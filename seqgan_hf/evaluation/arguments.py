@@ -33,10 +33,11 @@ def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
         tokenize([], settings.tokenization)
     if isinstance(settings.accepts, str):
         import_by_path(settings.accepts, "accepts")
-    encoder = settings.encoder
-    if isinstance(encoder, str) and encoder.startswith(("/", "./", "../")) and not Path(encoder).exists():
-        expected = "a folder with a model, or an id on the Hub"
-        raise UserError(f"encoder={encoder!r} does not exist", expected, "check the path")
+    for what in ("encoder", "judge_lm"):
+        path = getattr(settings, what)
+        if isinstance(path, str) and path.startswith(("/", "./", "../")) and not Path(path).exists():
+            expected = "a folder with a model, or an id on the Hub"
+            raise UserError(f"{what}={path!r} does not exist", expected, "check the path")
 
 
 @dataclass
@@ -47,6 +48,7 @@ class SuiteSettings(TextSettings):
         metrics: names or dotted paths of functions, as a list or with commas between them; by default all that can be
             computed from what is given (in a sweep BLEU, Self-BLEU, distinct-n and both LM scores).
         encoder: sentence encoder for `fed` and `mauve`, an id or a path.
+        judge_lm: independent language model for `judge_lm`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
         max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
@@ -59,6 +61,7 @@ class SuiteSettings(TextSettings):
     """
 
     encoder: str | None = None
+    judge_lm: str | None = None
     accepts: str | None = None
     device: str | None = None
     metrics: list[str] | str | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -83,12 +83,37 @@ class Job:
         self.beside(".failed").write_text(reason + "\n", encoding="utf-8")
 
 
-class Queue:
-    """Does jobs, `parallel` of them at a time, each on an accelerator of its own where there are several."""
+# A process that has imported everything, and of which each run is a fork, where the system has forks.
+PROCESSES: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+PROCESSES.set_forkserver_preload(["seqgan_hf.commands.build"])
+INTERRUPTED = 130  # the exit status of a run that has saved a checkpoint
 
-    def __init__(self, jobs: Sequence[Job], parallel: int):
-        self.jobs, self.parallel = jobs, parallel
-        self.running: set[subprocess.Popen] = set()
+
+def _alone(main: Callable[[list[str]], int], command: list[str], log: str, gpu: int | None, threads: int) -> None:
+    """A command in a process of its own, of whose output a log is made."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C in a terminal reaches it through `Queue.stop` alone, once
+    with open(log, "a", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    torch.set_num_threads(threads)
+    sys.exit(main(command))
+
+
+class Queue:
+    """Does jobs, `parallel` of them at a time, each on an accelerator of its own where there are several.
+
+    Args:
+        jobs: those that others need stand before these.
+        parallel: how many at a time.
+        main: the command line, by which a process trains.
+    """
+
+    def __init__(self, jobs: Sequence[Job], parallel: int, main: Callable[[list[str]], int]):
+        self.jobs, self.parallel, self.main = jobs, parallel, main
+        self.running: list[Any] = []
         self.lock, self.stopping = threading.Lock(), False
         self.slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(parallel):
@@ -134,34 +159,32 @@ class Queue:
             status = self._train(job, slot)
         finally:
             self.slots.put(slot)
-        if self.stopping or status == 130:
+        if self.stopping or status == INTERRUPTED:
             raise Interrupted("Interrupted; run the same command again to go on.")
         if status or not job.done:
             job.fail(reason_of_failure(job.beside(".log"), status))
         self._tell(job, time.monotonic() - began)
 
     def _train(self, job: Job, slot: int) -> int:
-        command = [sys.executable, "-m", "seqgan_hf", "train", str(job.beside(".yaml"))]
+        """The exit status of the run; below 0 where a signal ended it."""
+        command = ["train", str(job.beside(".yaml"))]
         if any(job.folder.checkpoints.glob("checkpoint-*/complete.json")):
             command += ["--training.resume_from_checkpoint", "true"]
         elif job.folder.metrics.exists():
             command += ["--training.overwrite_run", "true"]
-        environment = dict(os.environ)
-        if self.parallel > 1:
-            if torch.cuda.device_count() > 1:
-                environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.parallel)))
-        with job.beside(".log").open("a", encoding="utf-8") as log:
-            with self.lock:
-                if self.stopping:
-                    return 130
-                # signals reach it through `stop` alone, once, also when they come from a terminal
-                process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-                self.running.add(process)
-            status = process.wait()
-            with self.lock:
-                self.running.discard(process)
-        return status
+        gpus = torch.cuda.device_count() if self.parallel > 1 else 0
+        threads = max(1, torch.get_num_threads() // self.parallel)
+        given = (self.main, command, str(job.beside(".log")), slot % gpus if gpus > 1 else None, threads)
+        with self.lock:
+            if self.stopping:
+                return INTERRUPTED
+            process = PROCESSES.Process(target=_alone, args=given)
+            process.start()
+            self.running.append(process)
+        process.join()
+        with self.lock:
+            self.running.remove(process)
+        return process.exitcode or 0
 
     def _tell(self, job: Job, seconds: float) -> None:
         with self.lock:
@@ -177,7 +200,7 @@ class Queue:
         with self.lock:
             self.stopping = True
             for process in self.running:
-                process.send_signal(signal.SIGINT)
+                os.kill(process.pid, signal.SIGINT)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
     columns = max(1, min(COLUMNS, len(methods)))
     rows = max(1, math.ceil(len(methods) / columns))
     figure = Figure(figsize=(3.6 * columns + 0.8, 3.3 * rows + 0.9), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, method in zip(panels, [*methods, *[None] * (len(panels) - len(methods))], strict=True):
         if method is None and methods:
             axes.set_axis_off()
@@ -54,7 +54,7 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     kept = {label: handle for handle, label in zip(handles, labels, strict=True)}
     kept = {("the method" if methods and label == methods[0].name else label): h for label, h in kept.items()}
-    figure.legend(kept.values(), kept.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(kept.values(), kept.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel(f"{plane.x_label} (coverage; left is better)", fontsize=10)
     figure.supylabel(f"{plane.y_label} (quality; lower is better)", fontsize=10)
     return figure
@@ -101,4 +101,4 @@ def _band(axes: Axes, xy: np.ndarray, errors: np.ndarray, color: str, between: i
         np.stack([np.interp(steps, range(len(xy)), each[:, axis]) for axis in (0, 1)], 1) for each in (xy, errors)
     ]
     for place, error in zip(*dense, strict=True):
-        axes.add_patch(Ellipse(tuple(place), *(2 * error), facecolor=color, edgecolor="none", alpha=0.12))
+        axes.add_patch(Ellipse(tuple(place), *(2 * error), facecolor=color, edgecolor="none", alpha=0.04))

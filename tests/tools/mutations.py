@@ -105,6 +105,14 @@ MUTATIONS = [
         UNIT + "test_cot.test_a_last_token_is_credited_with_nothing_but_its_own_divergence",
     ),
     Mutation(
+        "Distillation",
+        "KL(G || M) in place of KL(M || G)",
+        "objectives/distillation",
+        "fake, weights, forward=True)",
+        "fake, weights, forward=False)",
+        UNIT + "test_distillation.test_the_student_covers_what_its_teacher_writes",
+    ),
+    Mutation(
         "MaliGAN",
         "D in place of the ratio D / (1 - D)",
         "objectives/maligan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,8 @@ class Row(NamedTuple):
     judge: Callable[[], torch.nn.Module] = TableJudge
 
 
+TEACHER = TemporaryDirectory()  # a saved generator
+build_generator("lstm", seed=7).save_pretrained(TEACHER.name)
 LAST_ID, PLACE = "tests.tools.tables.last_ids", "tests.tools.tables.places"
 EVERY = {"rollouts": 9, "baseline": "none"}  # see `every_completion`
 PER_TOKEN = partial(TableJudge, per_token=True)
@@ -63,6 +66,7 @@ OBJECTIVES: dict[str, Row] = {
         judge=PER_TOKEN,
     ),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "Distillation": Row(NONE, {"teacher": TEACHER.name}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
     "JSDGAN": Row(NONE, {"num_sequences": 48}),
     "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),

@@ -125,9 +125,10 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_modeling_files_are_complete_in_themselves():
-    """They are copied alone to the Hub: nothing of the package may be imported."""
+    """They are copied to the Hub with the modeling files that they import: nothing else of the package may be."""
     for path in (PACKAGE / "models").glob("modeling_*.py"):
-        assert not imported(path), path.name
+        others = {module for module in imported(path) if not module[-1].startswith("modeling_")}
+        assert not others, path.name
 
 
 def length(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:

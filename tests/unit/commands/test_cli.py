@@ -75,6 +75,9 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
     if recipe.stem == "pretrained_judge":
         more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
+    if recipe.stem == "distillation":
+        build_generator("lstm", eos=None, vocab_size=20).save_pretrained(tmp_path / "teacher")
+        more = {"objective.teacher": tmp_path / "teacher"}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "pretrain_generator" in {line["phase"] for line in record[:2]}

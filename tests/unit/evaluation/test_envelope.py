@@ -29,7 +29,7 @@ from seqgan_hf.generation.vocabulary import start_prompt
 
 
 KLS, LIKELIHOODS, ACCEPTED, *_ = PLANES
-P, Q, O = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.1, 0.8]), np.array([0.3, 0.5, 0.2])
+P, Q, R = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.1, 0.8]), np.array([0.3, 0.5, 0.2])
 
 
 def outcomes(distribution: np.ndarray) -> np.ndarray:
@@ -39,27 +39,27 @@ def outcomes(distribution: np.ndarray) -> np.ndarray:
 
 def components() -> list[Component]:
     """P and Q as generators of one-token sequences; every set of samples has exactly the shares that it should."""
-    held_out, samples = outcomes(O), [outcomes(P), outcomes(Q)]
+    held_out, samples = outcomes(R), [outcomes(P), outcomes(Q)]
     return [
-        Component(t, np.log(g)[held_out], 1.0, [np.log(g)[y] for y in samples], np.log(O)[samples[i]], 1.0)
+        Component(t, np.log(g)[held_out], 1.0, [np.log(g)[y] for y in samples], np.log(R)[samples[i]], 1.0)
         for i, (t, g) in enumerate([(0.5, P), (1.0, Q)])
     ]
 
 
 @pytest.mark.parametrize("w", [0.01, 0.3, 0.5, 0.99])
 def test_likelihoods_of_a_mixture_are_those_of_its_distribution(w):
-    found = mixed_likelihoods(w, components(), 0, 1, np.log(O)[outcomes(O)])
+    found = mixed_likelihoods(w, components(), 0, 1, np.log(R)[outcomes(R)])
     mixture = w * P + (1 - w) * Q
-    assert found["nll_test"] == found["nll_test_sequence"] == pytest.approx(-(O @ np.log(mixture)))
-    assert found["nll_oracle"] == found["nll_oracle_sequence"] == pytest.approx(-(mixture @ np.log(O)))
-    assert found["kl_generator_oracle"] == pytest.approx(mixture @ np.log(mixture / O))
-    assert found["kl_oracle_generator"] == pytest.approx(O @ np.log(O / mixture))
+    assert found["nll_test"] == found["nll_test_sequence"] == pytest.approx(-(R @ np.log(mixture)))
+    assert found["nll_oracle"] == found["nll_oracle_sequence"] == pytest.approx(-(mixture @ np.log(R)))
+    assert found["kl_generator_oracle"] == pytest.approx(mixture @ np.log(mixture / R))
+    assert found["kl_oracle_generator"] == pytest.approx(R @ np.log(R / mixture))
 
 
 def test_nll_of_unequal_lengths_is_a_ratio_of_sums():
     one, other = components()
     parts = [one._replace(held_out_tokens=4.0, sample_tokens=4.0), other._replace(sample_tokens=10.0)]
-    found = mixed_likelihoods(0.5, parts, 0, 1, np.log(O)[outcomes(O)])
+    found = mixed_likelihoods(0.5, parts, 0, 1, np.log(R)[outcomes(R)])
     assert found["nll_oracle"] == pytest.approx(found["nll_oracle_sequence"] / 7)
     assert found["nll_test"] == pytest.approx(found["nll_test_sequence"] / 4)
 
