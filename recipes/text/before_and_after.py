@@ -17,7 +17,7 @@ NUMBERS = {
     "grammar_acceptance": "the share of 1,000 new sentences that the grammar accepts; 1 would be perfect.",
     "nll_test_sequence": "how surprised the generator is by a real sentence that it has not seen, in nats; lower is\n"
     "      better, and none can be below {entropy:.2f}, the entropy of the grammar.",
-    "distinct_2": "different pairs of neighbouring words, as a share of all pairs; low where sentences repeat each other.",
+    "distinct_2": "different pairs of neighbouring words, a share of all; low where sentences repeat each other.",
 }
 NEXT = """What next
   More sentences:
