@@ -51,4 +51,4 @@ benchmark: install
 	$(BIN)/python -m pytest -o addopts="--import-mode=importlib" tests/benchmarks --benchmark-only --benchmark-json=benchmark.json
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .benchmarks build *.egg-info
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .benchmarks build dist *.egg-info

@@ -139,7 +139,7 @@ def tunes(sample_texts: list[str], train: list[list[str]]) -> dict[str, Estimate
     """
     known = {" ".join(words) for words in train}
     if not any(map(is_whole_tune, known)):
-        problem, expected = "no training line is a tune", "lines as recipes/tunes/convert_abc.py writes them"
+        problem, expected = "no training line is a tune", "lines as convert_abc.py writes them"
         raise UserError(problem, expected, "convert files in ABC notation with its `to_lines`")
     lines = [" ".join(line.split()) for line in sample_texts]
     valid = [line for line in lines if is_whole_tune(line)]

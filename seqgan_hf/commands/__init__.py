@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from typing import TextIO
 
+from .. import __version__
 from ..errors import Interrupted, UserError
 
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
     "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN REPO_ID [--private] [--license ID] ...",
+    "recipes": "what comes with the package: seqgan-hf recipes [copy NAME [DEST]]",
     "env": "versions and devices, for a bug report",
 }
 
@@ -65,9 +67,12 @@ def _main(arguments: list[str]) -> int:
         print("usage: seqgan-hf COMMAND ...\n")
         for name, text in COMMANDS.items():
             print(f"  {name:{max(map(len, COMMANDS))}}  {text}")
-        print("\nseqgan-hf COMMAND --help says more about a command.")
+        print("\nseqgan-hf COMMAND --help says more about a command, seqgan-hf --version which version this is.")
         return 0 if arguments else 2
     command, *rest = arguments
+    if command == "--version":
+        print(f"seqgan-hf {__version__}")
+        return 0
     if command not in COMMANDS:
         return _complain(f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}.", 2)
     return _run(command, rest)

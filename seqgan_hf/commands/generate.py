@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import torch
 from jsonargparse import ArgumentParser
@@ -28,24 +28,105 @@ from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts,
 from ..generation.resampling import effective_sample_size, reject, resample
 from ..generation.sampling import sample
 from ..generation.vocabulary import suppressing
-from ..samples import LongTensor, Samples
+from ..samples import Samples
 from .mistakes import parse
 
 
-Method = Literal["resample", "reject"]
+Kind = TypeVar("Kind", FileFormat, "Drawing")
 
 logger = logging.getLogger(__name__)
 
 MOST_NAMED = 20  # words of prompts that the generator does not know
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """How texts are drawn from a generator, and from a discriminator where one is given.
+
+    Args:
+        max_new_tokens: longest sample, in tokens; by default as in training.
+        temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
+        top_k: draw from the k most probable tokens; 0 from all.
+        top_p: draw from the most probable tokens that have this probability together.
+        seed: the same seed writes the same samples.
+        method: with a discriminator: keep one of some proposals (`resample`), or draw until one passes (`reject`).
+        proposals: of `resample`, for each sample; 16 by default.
+        exponent: how much the discriminator is believed; 1 by default, and 0 not at all.
+        percentile: of `reject`: of the log-odds, taken for the largest; 100 by default, and less rejects less.
+
+    Raises:
+        UserError: a seed that is out of range.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    method: Literal["resample", "reject"] = "resample"
+    proposals: int | None = None
+    exponent: float | None = None
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}", "a number from 0 to 2**63 - 1", "set --seed")
+
+    def check(self, discriminator: PreTrainedModel | None) -> None:
+        """Raise a UserError for settings that would do nothing."""
+        if discriminator is None and (self._judging or self.method != "resample"):
+            problem = f"{', '.join(self._judging) or f'method={self.method}'} without a discriminator"
+            raise UserError(problem, "it with one only", "set --discriminator")
+        foreign = "proposals" if self.method == "reject" else "percentile"
+        if foreign in self._judging:
+            raise UserError(
+                f"{foreign} with method={self.method}", "it with the other method only", f"drop --{foreign}"
+            )
+        if discriminator is not None and self.temperature == 0:
+            problem = "temperature=0 with a discriminator, which would choose among equal texts"
+            raise UserError(problem, "a number above 0", "set --temperature")
+
+    def draw(self, model: PreTrainedModel, start: Samples, discriminator: PreTrainedModel | None) -> Samples:
+        """Continuations of prompts, with a line in the log on what a discriminator cost.
+
+        Raises:
+            UserError: a value is out of range, or nothing says how long a sample is.
+        """
+        length = model.generation_config.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        if length is None:
+            raise UserError("a generator saved without the length of its texts", "a length", "set --max_new_tokens")
+        rng = None if self.seed is None else torch.Generator(device=model.device).manual_seed(self.seed)
+        temperature, top_k = (1.0, 1) if self.temperature == 0 else (self.temperature, self.top_k)
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": self.top_p, "rng": rng}
+        options |= {"prompt_mask": start.prompt_mask} | self._judging
+        if discriminator is None:
+            return sample(model, start.prompt, length, **options)
+        if self.method == "reject":
+            accepted = reject(model, discriminator, start.prompt, length, **options)
+            line = "Accepted %.3g%% of the proposals (log-odds up to %.2f; %.3g%% of the proposals are above that)"
+            logger.info(line, 100 * accepted.rate, accepted.bound, 100 * accepted.above)
+            return accepted.samples
+        drawn = resample(model, discriminator, start.prompt, length, **options)
+        proposals, size = drawn.log_weights.shape[1], float(effective_sample_size(drawn.log_weights).mean())
+        logger.info("Kept 1 of %d proposals for each sample; effective sample size %.1f", proposals, size)
+        return drawn.samples
+
+    @property
+    def _judging(self) -> dict[str, float]:
+        """What is set for a discriminator."""
+        given = {"proposals": self.proposals, "exponent": self.exponent, "percentile": self.percentile}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 def run(arguments: list[str]) -> None:
-    """`MODEL [--output FILE]`, and the arguments of `generate_texts`."""
+    """`MODEL [--output FILE]`, and the arguments of `generate_texts` and `Drawing`."""
     parser = ArgumentParser(
         prog="seqgan-hf generate", exit_on_error=False, description="Write samples of a trained generator."
     )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
-    parser.add_function_arguments(generate_texts, skip={"generator", "discriminator", "prompts", "no_unknown"})
+    skipped = {"generator", "discriminator", "prompts", "no_unknown", "drawing"}
+    parser.add_function_arguments(generate_texts, skip=skipped)  # type: ignore[arg-type]
+    parser.add_class_arguments(Drawing)
     judge = f"draw with it: a run's folder, a saved one or an id on the Hub; alone, or {OWN}: that of MODEL's run"
     parser.add_argument("--discriminator", nargs="?", const=OWN, help=judge)
     parser.add_argument("--prompts", help="file of prompts, one a line, or a table; each is continued once")
@@ -58,7 +139,7 @@ def run(arguments: list[str]) -> None:
     options = vars(parse(parser, arguments))
     output, model = options.pop("output"), options.pop("model")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    form = FileFormat(**{each.name: options.pop(each.name) for each in dataclasses.fields(FileFormat)})
+    form, options["drawing"] = _taken(FileFormat, options), _taken(Drawing, options)
     column = options.pop("prompt_column")
     if options["prompts"] is not None:
         options["prompts"] = read_prompts(options["prompts"], column, form)
@@ -69,6 +150,11 @@ def run(arguments: list[str]) -> None:
         if (judge := options["discriminator"]) is not None:
             options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
         print("\n".join(map(one_line, generate_texts(generator, **options))), file=file)
+
+
+def _taken(kind: type[Kind], options: dict[str, Any]) -> Kind:
+    """A dataclass made of the options that are its fields, which are taken out."""
+    return kind(**{each.name: options.pop(each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -111,17 +197,9 @@ def generate_texts(
     num_samples: int | None = None,
     prompt: str | None = None,
     prompts: Sequence[str] | None = None,
-    max_new_tokens: int | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int | None = None,
+    drawing: Drawing | None = None,
     no_unknown: bool = False,
     discriminator: PreTrainedModel | None = None,
-    method: Method = "resample",
-    proposals: int | None = None,
-    exponent: float | None = None,
-    percentile: float | None = None,
 ) -> list[str]:
     """Sample texts.
 
@@ -131,23 +209,15 @@ def generate_texts(
         prompt: text that every sample continues; it stands before each, as it was given. The blanks (`<blank>`) of
             one that was trained to fill them are filled.
         prompts: likewise, one text for each sample in turn, and from the first again once all are used up.
-        max_new_tokens: longest sample, in tokens; by default as in training.
-        temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
-        top_k: draw from the k most probable tokens; 0 from all.
-        top_p: draw from the most probable tokens that have this probability together.
-        seed: the same seed writes the same samples.
+        drawing: how they are drawn; as the generator is by default.
         no_unknown: never write the token of unknown words.
         discriminator: draw from the generator's distribution times exp(exponent x its log-odds).
-        method: with a discriminator: keep one of some proposals (`resample`), or draw until one passes (`reject`).
-        proposals: of `resample`, for each sample; 16 by default.
-        exponent: how much the discriminator is believed; 1 by default, and 0 not at all.
-        percentile: of `reject`: of the log-odds, taken for the largest; 100 by default, and less rejects less.
 
     Raises:
         UserError: a value is out of range, a prompt holds an id outside the vocabulary, or there is no prompt for a
             generator that was trained to continue some.
     """
-    model, tokenizer = generator.model, generator.tokenizer
+    model, tokenizer, drawing = generator.model, generator.tokenizer, drawing or Drawing()
     if prompt is not None and prompts is not None:
         raise UserError("both a prompt and prompts", "one of them", "drop --prompt or --prompts")
     prompted = prompt is not None or prompts is not None
@@ -156,63 +226,15 @@ def generate_texts(
         num_samples = 10 if prompts is None else len(prompts)
     if num_samples < 1:
         raise UserError(f"num_samples={num_samples}", "at least 1", "set --num_samples")
-    length = model.generation_config.max_new_tokens if max_new_tokens is None else max_new_tokens
-    if length is None:
-        raise UserError("a generator saved without the length of its texts", "a length", "set --max_new_tokens")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UserError(f"seed={seed}", "a number from 0 to 2**63 - 1", "set --seed")
+    drawing.check(discriminator)
     given = [prompt or ""] if prompts is None else prompts
     if unknown := sorted({part for text in given for part in unknown_parts(tokenizer, text)}):
         logger.warning("Not known to the generator, which reads each as unknown: %s", _listed(unknown))
     texts = list(islice(cycle(given), num_samples))
     start = encode_prompts(generator, texts)
-    rng = None if seed is None else torch.Generator(device=model.device).manual_seed(seed)
-    if temperature == 0:
-        if discriminator is not None:
-            problem = "temperature=0 with a discriminator, which would choose among equal texts"
-            raise UserError(problem, "a number above 0", "set --temperature")
-        temperature, top_k = 1.0, 1
-    judging = {"proposals": proposals, "exponent": exponent, "percentile": percentile}
-    judging = {name: value for name, value in judging.items() if value is not None}
-    _check_method(discriminator, method, judging)
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
     with suppressing(model, never):
-        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng}
-        options["prompt_mask"] = start.prompt_mask
-        samples = _draw(model, start.prompt, length, options, discriminator, method, judging)
+        samples = drawing.draw(model, start, discriminator)
     if blank_token_ids(tokenizer):
         return fill_in(tokenizer, texts, samples)
     return decode_continuations(tokenizer, texts, samples) if prompted else decode(samples, tokenizer)
-
-
-def _check_method(discriminator: PreTrainedModel | None, method: Method, given: dict[str, Any]) -> None:
-    """Raise a UserError for settings that would do nothing."""
-    if discriminator is None and (given or method != "resample"):
-        problem = f"{', '.join(given) or f'method={method}'} without a discriminator"
-        raise UserError(problem, "it with one only", "set --discriminator")
-    foreign = "proposals" if method == "reject" else "percentile"
-    if foreign in given:
-        raise UserError(f"{foreign} with method={method}", "it with the other method only", f"drop --{foreign}")
-
-
-def _draw(
-    model: PreTrainedModel,
-    prompt: LongTensor,
-    length: int,
-    options: dict[str, Any],
-    discriminator: PreTrainedModel | None,
-    method: Method,
-    given: dict[str, Any],
-) -> Samples:
-    """Samples of the generator, or of it and a discriminator, with a line in the log on what that cost."""
-    if discriminator is None:
-        return sample(model, prompt, length, **options)
-    if method == "reject":
-        accepted = reject(model, discriminator, prompt, length, **given, **options)
-        line = "Accepted %.3g%% of the proposals (log-odds up to %.2f; %.3g%% of the proposals are above that)"
-        logger.info(line, 100 * accepted.rate, accepted.bound, 100 * accepted.above)
-        return accepted.samples
-    drawn = resample(model, discriminator, prompt, length, **given, **options)
-    size = float(effective_sample_size(drawn.log_weights).mean())
-    logger.info("Kept 1 of %d proposals for each sample; effective sample size %.1f", drawn.log_weights.shape[1], size)
-    return drawn.samples

@@ -19,9 +19,10 @@ Scheduler = Literal["constant", "linear", "cosine"]
 # Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
 SUPPORTED_FIELDS = frozenset(
     """output_dir per_device_train_batch_size gradient_accumulation_steps optim optim_args weight_decay adam_beta1
-    adam_beta2 adam_epsilon bf16 fp16 tf32 disable_tqdm report_to run_name project trackio_space_id seed use_cpu
-    save_total_limit load_best_model_at_end metric_for_best_model greater_is_better resume_from_checkpoint push_to_hub
-    hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend local_rank""".split()
+    adam_beta2 adam_epsilon activation_checkpointing bf16 fp16 tf32 disable_tqdm report_to run_name project
+    trackio_space_id seed use_cpu save_total_limit load_best_model_at_end metric_for_best_model greater_is_better
+    resume_from_checkpoint push_to_hub hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend
+    local_rank""".split()
 )
 
 # What to use instead of the fields that people will try first.
@@ -30,6 +31,7 @@ REMEDIES = {
     "max_grad_norm": "set pretrain_max_grad_norm, generator_max_grad_norm or discriminator_max_grad_norm",
     "num_train_epochs": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
     "lr_scheduler_type": "set pretrain_lr_scheduler, generator_lr_scheduler or discriminator_lr_scheduler",
+    "gradient_checkpointing": "set activation_checkpointing",
     "max_steps": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
     "eval_steps": "set eval_epochs and eval_rounds",
     "eval_strategy": "set eval_epochs and eval_rounds",
@@ -84,6 +86,8 @@ class AdversarialTrainingArguments(TrainingArguments):
             divergences (`nll...`, `kl...`, `jsd...`).
         load_best_model_at_end: save the best checkpoint's models as the result, not the last ones.
         resume_from_checkpoint: `true` goes on from the newest checkpoint in `output_dir`, a path from that one.
+        activation_checkpointing: keep the inputs of layers only and compute other activations again when gradients
+            are, of all players that are transformers.
         bf16: mixed precision in bfloat16.
         fp16: mixed precision in float16, on a GPU.
         use_cpu: stay on the CPU even if there is a GPU.
@@ -132,6 +136,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     save_strategy: str = "epoch"
     overwrite_run: bool = False
     resume_from_checkpoint: str | bool | None = None  # type: ignore[assignment]
+    activation_checkpointing: bool = False  # a field of newer transformers
     hub_token: str | None = field(default=None, repr=False)
     hub_discriminator: Literal["subfolder", "repository", "none"] = "subfolder"
     hub_license: str | None = None

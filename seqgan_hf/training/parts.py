@@ -13,6 +13,7 @@ from .batches import TrainingData
 from .best import Best
 from .callbacks import CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
 from .checkpoint import Checkpoints, Part
+from .checks import checkpoint_activations
 from .evaluation import Evaluation
 from .player import Player
 from .processes import check_same_data
@@ -53,6 +54,8 @@ class Parts:
         self.evaluation = Evaluation(
             session, models, data, self.units, self.best, evaluators, tokenizer, max_new_tokens
         )
+        if args.activation_checkpointing:
+            checkpoint_activations(models)
         own = (session, self.progress)
         self.players = {
             "pretrained": Player(

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.build import build_generator
-from seqgan_hf.commands.generate import generate_texts
+from seqgan_hf.commands.build_models import build_generator
+from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.errors import DataError, UserError
@@ -126,7 +126,7 @@ def test_training_and_evaluation_agree_on_likelihoods(
     except DataError as error:  # prompts of which the tokenizer knows next to nothing
         assert "tokens are in the vocabulary" in str(error)
         reject()
-    generator = build_generator(GeneratorSettings(config={"hidden_size": 8, "embedding_size": 8}), corpus).eval()
+    generator = build_generator(corpus, GeneratorSettings(config={"hidden_size": 8, "embedding_size": 8})).eval()
     generator.generation_config.update(max_new_tokens=corpus.max_length)
     generator.config.conditional, generator.config.max_prompt_length = bool(prompts), corpus.max_prompt_length
     rows = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)
@@ -279,5 +279,5 @@ def test_an_unconditional_generator_needs_no_prompts_and_says_so(texts):
     assert main(short_run(RECIPE, texts / "run", texts / "lines.txt")) == 0
     generator = load_generator(str(texts / "run"), "cpu")
     assert generator.model.config.conditional is False
-    assert len(generate_texts(generator, seed=0)) == 10
+    assert len(generate_texts(generator, drawing=Drawing(seed=0))) == 10
     assert AutoTokenizer.from_pretrained(texts / "run" / "generator").bos_token == "<bos>"

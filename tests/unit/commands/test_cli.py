@@ -18,7 +18,7 @@ import yaml
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.generate import generate_texts
+from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import load_recipe, load_source
 from seqgan_hf.data import TextData, TokenizerConfig
 from seqgan_hf.data.oracle import OracleData
@@ -66,7 +66,7 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
-    monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe; others have modules of the same name
+    monkeypatch.setattr(sys, "path", [*sys.path])  # where the folder of a recipe goes; others have modules of one name
     for module in recipe.parent.glob("*.py"):
         monkeypatch.delitem(sys.modules, module.stem, raising=False)
     if recipe.parent.name == "tunes":
@@ -79,7 +79,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "pretrain_generator" in {line["phase"] for line in record[:2]}
     header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
-    assert any("seqgan-hf train recipes/" in line for line in header)
+    assert any(f"seqgan-hf train {recipe.parent.name}/{recipe.stem}" in line for line in header)
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
     assert ("discriminator" in resolved) == (tmp_path / "run" / "discriminator").exists()
@@ -327,7 +327,7 @@ def test_what_generate_writes_is_read_back_as_it_was_drawn(trained, tmp_path):
     out = tmp_path / "samples.txt"
     assert main(["generate", str(tmp_path / "run"), "--num_samples", "200", "--seed", "1", "--output", str(out)]) == 0
     generator = load_generator(str(tmp_path / "run"), "cpu")
-    drawn = generate_texts(generator, 200, seed=1)
+    drawn = generate_texts(generator, 200, drawing=Drawing(seed=1))
     assert any("\n" in text for text in drawn) and any("\r" in text for text in drawn)
     assert len(out.read_text().splitlines()) == 200
     assert read_texts(str(out)) == drawn
@@ -622,7 +622,11 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["--help"], 0, ""),
         (["trian"], 2, "seqgan-hf: unknown command 'trian': expected one of train"),
         (["train"], 1, "no recipe: expected the path of one"),
-        (["train", "no/such.yaml"], 1, "seqgan-hf: recipe 'no/such.yaml' does not exist: expected a YAML file."),
+        (
+            ["train", "no/such.yaml"],
+            1,
+            "seqgan-hf: recipe 'no/such.yaml' does not exist: expected the path of one, or a name.",
+        ),
         (["train", "--config", "no/such.yaml"], 1, "no/such.yaml"),
         (["train", f"{ROOT}/recipes/evaluation/full.yaml"], 1, "is a recipe of `seqgan-hf evaluate`: expected "),
         (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "is a recipe of `seqgan-hf train`: expected "),
@@ -795,7 +799,7 @@ def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinishe
 
 
 def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
-    peft = pytest.importorskip("peft", minversion="0.17")
+    peft = pytest.importorskip("peft", minversion="0.19.1")
     model = AutoModelForCausalLM.from_pretrained(language_model)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     adapter = tmp_path / "adapter"

@@ -605,10 +605,14 @@ def test_coldgan_remembers_and_shows_what_it_drew_earlier():
 def test_groups_are_compared_with_themselves():
     rewards = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     expected = torch.tensor([[-1.1618, -0.3873, 0.3873, 1.1618]])
-    torch.testing.assert_close(GRPO().relative(rewards), expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(RLOO().relative(rewards), torch.tensor([[-2.0, -2 / 3, 2 / 3, 2.0]]))
-    torch.testing.assert_close(GRPO(scale=False).relative(rewards), rewards - 2.5)
-    assert not GRPO().relative(torch.full((2, 4), 0.7)).any()
+    torch.testing.assert_close(GRPO().relative(rewards, rewards), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(RLOO().relative(rewards, rewards), torch.tensor([[-2.0, -2 / 3, 2 / 3, 2.0]]))
+    torch.testing.assert_close(GRPO(scale=False).relative(rewards, rewards), rewards - 2.5)
+    among = torch.tensor([[1.0, 2.0, 3.0, 4.0, 10.0]])
+    torch.testing.assert_close(GRPO(scale=False).relative(rewards, among), rewards - 4)
+    torch.testing.assert_close(RLOO().relative(rewards, among), (rewards - 4) * 5 / 4)
+    equal = torch.full((2, 4), 0.7)
+    assert not GRPO().relative(equal, equal).any()
 
 
 @pytest.mark.parametrize(
@@ -620,10 +624,10 @@ def test_groups_are_compared_with_themselves():
 )
 def test_a_batch_of_broken_groups_is_refused(objective, message):
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
-    with pytest.raises(ValueError, match=message):
-        objective.check(models, 64, conditional=True)
-    objective.check(models, 60, conditional=True)
-    GRPO(group_size=5).check(models, 64, conditional=False)  # the batch is the group
+    for conditional in (True, False):
+        with pytest.raises(ValueError, match=message):
+            objective.check(models, 64, conditional)
+        objective.check(models, 60, conditional)
 
 
 def test_groups_are_rows_of_one_prompt():
