@@ -25,9 +25,9 @@ NEXT = """What next
   How it went, as a picture:
     seqgan-hf curves {folder} --axis epochs --metrics grammar_acceptance nll_test --output curves.png
   The control: how much of this is the discriminator's work?
-    seqgan-hf train {recipe} --objective seqgan_hf.objectives.ConstantReward --training.output_dir runs/constant
+    seqgan-hf train text/demo --objective ConstantReward --training.output_dir runs/constant
   Your own text, one sample a line:
-    seqgan-hf train recipes/text/seqgan.yaml --data.train_file my_lines.txt
+    seqgan-hf train text/seqgan --data.train_file my_lines.txt
   docs/learn/first-hour.md goes on from here."""
 
 
@@ -59,7 +59,7 @@ def story(folder: str) -> str:
     for name, meaning in NUMBERS.items():
         values = " -> ".join(f"{line[name]:.3g}" for line in found.values())
         numbers.append(f"  {name}  {values}\n      {meaning.format(entropy=english_grammar().entropy())}")
-    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder, recipe="recipes/text/demo.yaml")])
+    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder)])
 
 
 if __name__ == "__main__":
