@@ -1,6 +1,6 @@
 """What a run on the built-in grammar wrote before and after, its numbers, and what to do next.
 
-python before_and_after.py runs/demo
+python recipes/text/before_and_after.py runs/demo
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NUMBERS = {
     "grammar_acceptance": "the share of 1,000 new sentences that the grammar accepts; 1 would be perfect.",
     "nll_test_sequence": "how surprised the generator is by a real sentence that it has not seen, in nats; lower is\n"
     "      better, and none can be below {entropy:.2f}, the entropy of the grammar.",
-    "distinct_2": "different pairs of neighbouring words, as a share of all pairs; low where sentences repeat each other.",
+    "distinct_2": "different pairs of neighbouring words, a share of all; low where sentences repeat each other.",
 }
 NEXT = """What next
   More sentences:
@@ -25,7 +25,7 @@ NEXT = """What next
   How it went, as a picture:
     seqgan-hf curves {folder} --axis epochs --metrics grammar_acceptance nll_test --output curves.png
   The control: how much of this is the discriminator's work?
-    seqgan-hf train {recipe} --objective seqgan_hf.objectives.ConstantReward --training.output_dir runs/constant
+    seqgan-hf train text/demo --objective ConstantReward --training.output_dir runs/constant
   Your own text, one sample a line:
     seqgan-hf train text/seqgan --data.train_file my_lines.txt
   docs/learn/first-hour.md goes on from here."""
@@ -59,7 +59,7 @@ def story(folder: str) -> str:
     for name, meaning in NUMBERS.items():
         values = " -> ".join(f"{line[name]:.3g}" for line in found.values())
         numbers.append(f"  {name}  {values}\n      {meaning.format(entropy=english_grammar().entropy())}")
-    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder, recipe="text/demo")])
+    return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder)])
 
 
 if __name__ == "__main__":

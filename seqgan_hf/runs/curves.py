@@ -27,6 +27,7 @@ from .signatures import unequal_signatures
 # What is drawn unless other metrics are asked for, and how its panels are called; then how others are.
 TITLES = {"nll_oracle": "NLL_oracle (quality)", "nll_test": "NLL_test (coverage)", "jsd_oracle": "JSD to the oracle"}
 DIRECTIONS = {"kl_generator_oracle": "KL(generator, oracle)", "kl_oracle_generator": "KL(oracle, generator)"}
+SHARES = {"grammar_acceptance": "grammatical sentences (share)", "distinct_2": "different pairs of words (share)"}
 MEASURED_IN = {"nll_": "nats per token", "kl_": "nats", "jsd_": "nats"}
 FORMATS = (".pdf", ".png", ".svg")
 POINT_COLUMNS = ("round", "metric", "value")
@@ -442,7 +443,7 @@ def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: flo
 def _finish_panel(axes: Axes, metric: str, x_label: str) -> None:
     nats = next((name for start, name in MEASURED_IN.items() if metric.startswith(start)), "")
     axes.set(xlabel=x_label, ylabel="nats per sequence" if nats and "_sequence" in metric else nats)
-    axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
+    axes.set_title((TITLES | DIRECTIONS | SHARES).get(metric, metric), fontsize=11)
     axes.grid(linewidth=0.5, alpha=0.35)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

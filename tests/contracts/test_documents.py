@@ -14,13 +14,15 @@ import pytest
 
 from seqgan_hf.commands import COMMANDS, main
 from seqgan_hf.commands.recipe import load_evaluation, load_recipe, load_source
+from seqgan_hf.data.grammar import is_english_sentence
+from seqgan_hf.runs.record import read_run
 from tests.tools.documents import ROOT, Command, Snippet, commands, snippets
 
 
 # --- Commands --------------------------------------------------------------------------------------------------------
 
-# What is no program of ours: not looked at any further.
-FOREIGN = {"head", "hf", "pytest", "wc"}
+# What is no program of ours: not looked at any further. (`.` is the shell's own.)
+FOREIGN = {"", "head", "hf", "pytest", "wc"}
 
 
 class Understood(BaseException):
@@ -54,12 +56,6 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def recipe_path(name: str) -> str:
-    """A recipe by its path or name."""
-    path = Path("recipes", name).with_suffix(".yaml")
-    return str(path) if path.exists() else name
-
-
 def check(command: Command, monkeypatch) -> None:
     """Raise unless the command would be understood."""
     for folder in filter(None, command.variables.get("PYTHONPATH", "").split(":")):
@@ -90,15 +86,15 @@ def check_ours(arguments: list[str], monkeypatch) -> None:
         return
     assert name in COMMANDS
     if name == "train":
-        load_recipe([recipe_path(rest[0]), *rest[1:]])
+        load_recipe(rest)
     elif name == "evaluate":
-        load_evaluation([recipe_path(rest[0]), *rest[1:]] if not rest[0].startswith("-") else rest)
+        load_evaluation(rest)
     elif name == "data":
         (corpus, *overrides) = rest
         if "--output" in overrides:
             at = overrides.index("--output")
             del overrides[at : at + 2]
-        load_source(recipe_path(corpus), overrides)
+        load_source(corpus, overrides)
     else:
         with monkeypatch.context() as patch:
             for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
@@ -109,7 +105,12 @@ def check_ours(arguments: list[str], monkeypatch) -> None:
 
 def check_python(arguments: list[str], monkeypatch) -> None:
     """A module or a script that exists; the options of scripts beside recipes are read."""
+    if arguments[0] == "-c":
+        compile(arguments[1], "-c", "exec")
+        return
     if arguments[0] == "-m":
+        if arguments[1] in ("pip", "venv"):
+            return
         if arguments[1] == "seqgan_hf":
             check_ours(arguments[2:], monkeypatch)
         else:
@@ -259,6 +260,27 @@ def test_python_of_the_documents_runs(page, names, workplace):
         for long, short in SHORTER.items():
             code = code.replace(long, short)
         exec(compile(code, str(snippet), "exec"), names)
+
+
+def test_the_demo_ends_with_its_samples_numbers_and_what_to_do_next(finished_run, workplace, monkeypatch, capsys):
+    (workplace / "runs").symlink_to(finished_run / "runs")
+    monkeypatch.setattr(sys, "argv", ["before_and_after.py", "runs/demo"])
+    runpy.run_path("recipes/text/before_and_after.py", run_name="__main__")
+    said = capsys.readouterr().out
+    before, between, after, numbers, following = said.strip().split("\n\n")
+    lines = (finished_run / "runs/demo/samples/adversarial-2.txt").read_text().splitlines()
+    assert before.startswith("After one pass") and between.startswith("After 2 passes")
+    assert after.startswith("After 2 rounds against the discriminator (")
+    shown = [line.strip() for line in after.splitlines()[1:]]
+    assert shown == [f"{'ok' if is_english_sentence(text) else 'x'}  {text}".strip() for text in lines[:6]]
+    last = [line for line in read_run("runs/demo").lines if "grammar_acceptance" in line][-1]
+    for name in ("grammar_acceptance", "nll_test_sequence", "distinct_2"):
+        assert re.search(rf"{name}  \S+ -> \S+ -> {re.escape(f'{last[name]:.3g}')}\n +\w+", numbers)
+    assert "16.51" in numbers
+    ours = [line.split() for line in following.splitlines() if line.strip().startswith("seqgan-hf")]
+    assert len(ours) == 4
+    for words in ours:
+        check(Command("the demo", {}, words), monkeypatch)
 
 
 def test_what_is_not_run_here_is_run_elsewhere():

@@ -82,7 +82,7 @@ def test_the_snippets_of_the_page_on_models_run(tmp_path, monkeypatch):
     """As they stand, but shorter."""
     monkeypatch.chdir(tmp_path)
     Path("my_lines.txt").write_text("a man with a dog\na man sits\n" * 100)
-    page = (Path(__file__).parents[3] / "docs/models.md").read_text().partition("## Those of this package")[0]
+    page = (Path(__file__).parents[3] / "docs/how-to/models.md").read_text().partition("## Those of this package")[0]
     build, recipe, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     short = "discriminator_pretrain_steps=1, num_fakes=64, eval_samples=20, use_cpu=True, "
     build = build.replace("pretrain_epochs=20, rounds=50", f"{short} pretrain_epochs=1, rounds=1")

@@ -455,11 +455,13 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
     assert resolved["objective"] == {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/contributing.md"])
+@pytest.mark.parametrize("page", ["docs/methods/index.md", "docs/contributing.md"])
 def test_the_objective_that_the_documents_show_trains(page, tmp_path, monkeypatch):
     text = (ROOT / page).read_text(encoding="utf-8")
     code = text[text.index("from seqgan_hf import Reinforce\n") :]
-    code = textwrap.dedent("    " * (page != "README.md") + code[: code.index("** self.power") + len("** self.power")])
+    code = textwrap.dedent(
+        "    " * (page == "docs/contributing.md") + code[: code.index("** self.power") + len("** self.power")]
+    )
     (tmp_path / "my_ideas.py").write_text(code + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_ideas", raising=False)
@@ -564,9 +566,8 @@ def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_mod
 def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
     run = tmp_path / "runs" / "language-model"
     assert main(language_model_run(run, lines, language_model, language_model)) == 0
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    page = (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
