@@ -53,8 +53,9 @@ class AdversarialTrainingArguments(TrainingArguments):
         discriminator_pretrain_steps: discriminator steps before adversarial training.
         rounds: rounds of adversarial training: generator steps, then discriminator steps.
         max_seconds: end adversarial training after so many seconds of work, the discriminator's pretraining included;
-            the generator's pretraining, evaluations and checkpoints do not count. Learning rates that fall reach 0
-            then, if not before. By default `rounds` alone decide.
+            the generator's pretraining, evaluations and checkpoints do not count. On a CPU it is processor time, of
+            all threads, which does not depend on what else the machine does. Learning rates that fall reach 0 then,
+            if not before. By default `rounds` alone decide.
         generator_steps: g-steps of a round; each makes the `updates` of the objective from one batch of samples.
         discriminator_steps: d-steps of a round; one is fresh samples, and `discriminator_epochs` passes over them.
         discriminator_epochs: passes over real and generated sequences in a d-step.

@@ -22,7 +22,7 @@ class Units:
     Attributes:
         done: units of each phase, and steps of the present round; evaluations draw their seeds from these.
         discriminator_steps: of the whole run, whichever phase they were in.
-        seconds: of work since the generator's pretraining, evaluations and checkpoints left out.
+        seconds: of work since the generator's pretraining, evaluations and checkpoints left out, see `max_seconds`.
         out_of_time: whether these are as many as `max_seconds`, on any process.
         checkpoints: set once they are made, since the counts are in them.
     """
@@ -34,6 +34,7 @@ class Units:
         self.done = dict.fromkeys((*UNITS, "generator_steps", "discriminator_steps"), 0)
         self.discriminator_steps = 0
         self.seconds, self.out_of_time = 0.0, False
+        self.clock = time.process_time if session.device.type == "cpu" else time.perf_counter
         self._signal: int | None = None
 
     def of(self, phase: Phase, total: int) -> Iterator[int]:
@@ -42,10 +43,10 @@ class Units:
         while self._goes_on(self.done[phase], total, timed=phase != "pretrain_generator"):
             self.progress.begin(phase, self.done[phase])
             session.call("on_epoch_begin")
-            started = time.perf_counter()
+            started = self.clock()
             yield self.done[phase]
             if phase == "pretrain_discriminator":  # the work of a round is timed by its steps
-                self.seconds += time.perf_counter() - started
+                self.seconds += self.clock() - started
             self._count(phase)
             self.done["generator_steps"] = self.done["discriminator_steps"] = 0
             self._save_if_due(self.done[phase], total)
@@ -54,9 +55,9 @@ class Units:
     def within(self, name: str, total: int) -> Iterator[int]:
         """What is still to do of `total` units inside a round; they begin anew with every round."""
         while self._goes_on(self.done[name], total):
-            started = time.perf_counter()
+            started = self.clock()
             yield self.done[name]
-            self.seconds += time.perf_counter() - started
+            self.seconds += self.clock() - started
             self._count(name)
             self._stop_if_interrupted()
 
