@@ -1,14 +1,16 @@
 """Text GANs on Hugging Face parts: SeqGAN and its relatives, trained, measured and shared.
 
-Names are imported when they are first used, so that `import seqgan_hf` alone costs nothing. `import seqgan_hf.models`
-registers the models with the Auto classes of transformers; where transformers has been imported already, `import
-seqgan_hf` does so too.
+Names are imported when they are first used, so that `import seqgan_hf` alone costs nothing. The models are registered
+with the Auto classes of transformers once these are there: as soon as they are imported, before or after this package.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
@@ -49,6 +51,9 @@ _HOMES = {
     ],
     "objectives": ["MLE", "ConstantReward", "Loss", "Objective", "RandomReward", "Reinforce", "SeqGAN"],
     "training": ["AdversarialTrainer", "AdversarialTrainingArguments"],
+    "commands.recipe": ["DiscriminatorSettings", "GeneratorSettings", "load_recipe"],
+    "commands.build_models": ["build_discriminator", "build_generator"],
+    "commands.build": ["build_trainer"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -66,6 +71,9 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr__`
+    from .commands.build import build_trainer
+    from .commands.build_models import build_discriminator, build_generator
+    from .commands.recipe import DiscriminatorSettings, GeneratorSettings, load_recipe
     from .data import Corpus, DataSource, GrammarData, IdsData, OracleData, TextData, build_oracle, load_oracle
     from .errors import DataError, UserError
     from .generation import complete, realness, reject, resample, rewards, sample, token_logprobs, weighted_nll
@@ -83,5 +91,43 @@ if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr_
     from .samples import Completions, Samples
     from .training import AdversarialTrainer, AdversarialTrainingArguments
 
-if "transformers" in sys.modules:  # the seconds that this takes have been spent
-    importlib.import_module(".models", __name__)
+_AUTO = "transformers.models.auto.configuration_auto"
+
+
+class _WhenAutoClassesAreThere(MetaPathFinder):
+    """Registers the models after the import of transformers that brought the Auto classes.
+
+    While one of its modules is being imported, others are there in parts only, and models cannot be: the outermost
+    has to be done.
+    """
+
+    depth = 0  # of modules of transformers whose imports wait for each other
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if not name.startswith("transformers."):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader: Any) -> None:
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            self.depth += 1
+            try:
+                execute(module)
+            finally:
+                self.depth -= 1
+            if self.depth == 0 and _AUTO in sys.modules and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                importlib.import_module(f"{__name__}.models")
+
+        loader.exec_module = exec_module
+
+
+if _AUTO in sys.modules:
+    importlib.import_module(f"{__name__}.models")
+else:
+    sys.meta_path.insert(0, _WhenAutoClassesAreThere())

@@ -1,13 +1,18 @@
 """Rewards and metrics of molecules, written as SMILES, by RDKit (`pip install "seqgan-hf[molecules]"`).
 
 A reward takes a list of SMILES and gives a number for each, in [0, 1]; a metric takes lists by the names of
-docs/evaluation.md and gives shares by name.
+docs/how-to/evaluation.md and gives shares by name, with their intervals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import QED
+
+from seqgan_hf.evaluation.record import Estimate, jackknife
 
 
 RDLogger.DisableLog("rdApp.*")  # it writes a line for each molecule that does not exist
@@ -29,17 +34,35 @@ def drug_likeness(texts: list[str]) -> list[float]:
     return [0.0 if mol is None else QED.qed(mol) for mol in found]
 
 
-def molecules(sample_texts: list[str], train: list[list[str]]) -> dict[str, float]:
+def molecules(sample_texts: list[str], train: list[list[str]]) -> dict[str, Estimate]:
     """Shares of samples that are valid; of these, different ones; of those, ones not trained on; and mean QED.
 
-    Molecules are compared by their canonical SMILES. The mean of QED is over all valid samples.
+    Molecules are compared by their canonical SMILES. The mean of QED is over all valid samples. The 95% intervals are
+    Wilson's of a share, of `unique` by leaving out groups of samples, and of QED that of a mean; what is a share of
+    nothing, such as `unique` where no sample is valid, is 0 without one.
     """
     valid = [mol for mol in map(molecule, sample_texts) if mol is not None]
-    different = {Chem.MolToSmiles(mol) for mol in valid}
+    names = [Chem.MolToSmiles(mol) for mol in valid]
     known = {Chem.MolToSmiles(mol) for mol in map(molecule, map("".join, train)) if mol is not None}
     return {
-        "valid": len(valid) / max(1, len(sample_texts)),
-        "unique": len(different) / max(1, len(valid)),
-        "novel": len(different - known) / max(1, len(different)),
-        "qed": sum(map(QED.qed, valid)) / max(1, len(valid)),
+        "valid": share(len(valid), len(sample_texts)),
+        "unique": unique(names),
+        "novel": share(len(set(names) - known), len(set(names))),
+        "qed": Estimate.of_mean(np.array([*map(QED.qed, valid)])) if valid else Estimate(0.0),
     }
+
+
+def share(count: int, total: int) -> Estimate:
+    """A proportion with its interval; 0 of nothing."""
+    return Estimate.of_share(count, total) if total else Estimate(0.0)
+
+
+def unique(names: Sequence[str]) -> Estimate:
+    """The share of different ones, which is no proportion of independent draws: more samples repeat more."""
+
+    def different(rows: np.ndarray) -> dict[str, float]:
+        return {"unique": len({names[row] for row in rows}) / max(1, len(rows))}
+
+    everything = np.arange(len(names))
+    error = jackknife(different, len(names), groups=10, seed=0).get("unique", np.nan)
+    return Estimate.from_error(different(everything)["unique"], error).within(0, 1)

@@ -1,6 +1,6 @@
 """Convert the oracle of the paper's code to a safetensors file for `--data.oracle_path`.
 
-Run it once: `python recipes/oracle/convert_published_oracle.py target_params_py3.pkl oracle_seqgan.safetensors`.
+Run it once: `python convert_published_oracle.py target_params_py3.pkl oracle_seqgan.safetensors`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Convert tunes in ABC notation to lines to train on, and lines that a generator wrote back to ABC notation and MIDI.
 
-    python recipes/tunes/convert_abc.py to_lines nottingham/*.abc --output tunes.txt
-    python recipes/tunes/convert_abc.py to_abc samples.txt --output samples.abc --midi midi
+    python convert_abc.py to_lines nottingham/*.abc --output tunes.txt
+    python convert_abc.py to_abc samples.txt --output samples.abc --midi midi
 
 A line is the melody of one part of a tune: see `tune_rewards.py`. What is left out is counted, by reason.
 """

@@ -5,7 +5,7 @@ A line is one part of a tune (a strain, mostly of 8 bars) in words of ABC notati
     M:6/8 K:D A | d2 d f e d | B d B A F D | (3 D F A B2 A c | d3 d2
 
 A reward takes a list of lines and gives a number for each, in [0, 1]; a metric takes lists by the names of
-docs/evaluation.md and gives estimates by name.
+docs/how-to/evaluation.md and gives estimates by name.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def tunes(sample_texts: list[str], train: list[list[str]]) -> dict[str, Estimate
     """
     known = {" ".join(words) for words in train}
     if not any(map(is_whole_tune, known)):
-        problem, expected = "no training line is a tune", "lines as recipes/tunes/convert_abc.py writes them"
+        problem, expected = "no training line is a tune", "lines as convert_abc.py writes them"
         raise UserError(problem, expected, "convert files in ABC notation with its `to_lines`")
     lines = [" ".join(line.split()) for line in sample_texts]
     valid = [line for line in lines if is_whole_tune(line)]

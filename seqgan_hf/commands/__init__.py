@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from typing import TextIO
 
+from .. import __version__
 from ..errors import Interrupted, UserError
 
 
@@ -18,11 +19,14 @@ COMMANDS = {
     "train": "train a generator against a discriminator: seqgan-hf train RECIPE [--section.key value ...]",
     "generate": "write samples: seqgan-hf generate MODEL [--num_samples N] [--prompt TEXT] ...",
     "evaluate": "measure quality and diversity: seqgan-hf evaluate [RECIPE] [--samples FILE] [--model MODEL ...]",
+    "benchmark": "many recipes under one budget: seqgan-hf benchmark RECIPE ... --budget 600s --output FOLDER ...",
     "compare": "a table and the curves of several runs: seqgan-hf compare RUN RUN ... [--output FOLDER]",
     "curves": "learning curves beside published points: seqgan-hf curves RUN ... --output FILE.png [--points FILE]",
     "data": "what a corpus holds: seqgan-hf data (RECIPE | FILE) [--data.key value ...] [--output FOLDER]",
     "demo": "a page in the browser that writes and judges samples: seqgan-hf demo RUN [RUN] [--port N]",
     "push": "share a run on the Hugging Face Hub: seqgan-hf push RUN [REPO_ID] [--space SPACE_ID] [--private] ...",
+    "recipes": "what comes with the package: seqgan-hf recipes [copy NAME [DEST]]",
+    "completion": "completion of commands, options and recipes for a shell: seqgan-hf completion (bash | zsh)",
     "env": "versions and devices, for a bug report",
 }
 
@@ -66,9 +70,12 @@ def _main(arguments: list[str]) -> int:
         print("usage: seqgan-hf COMMAND ...\n")
         for name, text in COMMANDS.items():
             print(f"  {name:{max(map(len, COMMANDS))}}  {text}")
-        print("\nseqgan-hf COMMAND --help says more about a command.")
+        print("\nseqgan-hf COMMAND --help says more about a command, seqgan-hf --version which version this is.")
         return 0 if arguments else 2
     command, *rest = arguments
+    if command == "--version":
+        print(f"seqgan-hf {__version__}")
+        return 0
     if command not in COMMANDS:
         return _complain(f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}.", 2)
     return _run(command, rest)

@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
 from ..evaluation.token_values import action_values, prefix_verdicts, token_texts
 from ..generation.vocabulary import special_tokens
+from ..samples import Samples
 from .generate import Drawing, unknown_words
 
 
@@ -88,7 +89,7 @@ def write(run: str, prompt: str, number: int, drawing: Drawing, colours: Colours
     check_prompts(generator, bool(prompt))
     prompts = [prompt] * number
     notes = [note for note in [unknown_words(generator.tokenizer, [prompt])] if note]
-    samples = drawing.draw(generator.model, encode_prompts(generator, prompts), None)
+    samples = Samples.concatenate(list(drawing.draw(generator.model, encode_prompts(generator, prompts), None)))
     values = None
     if colours != "none" and discriminator is None:
         notes.append(f"No colours: {absent}")

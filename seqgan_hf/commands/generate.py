@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from ..errors import UserError
 from ..evaluation.arguments import OWN
 from ..evaluation.loading import LoadedGenerator, check_prompts, encode_prompts, load_discriminator, load_generator
 from ..generation.resampling import effective_sample_size, reject, resample
-from ..generation.sampling import sample
+from ..generation.sampling import sample, sample_mixture
 from ..generation.vocabulary import suppressing
 from ..samples import Samples
 from .mistakes import parse
@@ -46,23 +47,29 @@ class Drawing:
     Args:
         max_new_tokens: longest sample, in tokens; by default as in training.
         temperature: below 1 sharper, above 1 flatter; 0 takes the most probable token, so that all samples are equal.
+        other_temperature: flip a coin for each sample, and draw it at this temperature or at `temperature`.
+        other_share: the probability of that other temperature.
         top_k: draw from the k most probable tokens; 0 from all.
         top_p: draw from the most probable tokens that have this probability together.
-        seed: the same seed writes the same samples.
+        seed: the same seed writes the same samples, with the same `batch_size`.
+        batch_size: how many are drawn at once; fewer take less memory.
         method: with a discriminator: keep one of some proposals (`resample`), or draw until one passes (`reject`).
         proposals: of `resample`, for each sample; 16 by default.
         exponent: how much the discriminator is believed; 1 by default, and 0 not at all.
         percentile: of `reject`: of the log-odds, taken for the largest; 100 by default, and less rejects less.
 
     Raises:
-        UserError: a seed that is out of range.
+        UserError: a seed or a batch size that is out of range.
     """
 
     max_new_tokens: int | None = None
     temperature: float = 1.0
+    other_temperature: float | None = None
+    other_share: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
+    batch_size: int = 1000
     method: Literal["resample", "reject"] = "resample"
     proposals: int | None = None
     exponent: float | None = None
@@ -71,6 +78,8 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}", "a number from 0 to 2**63 - 1", "set --seed")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size={self.batch_size}", "at least 1", "set --batch_size")
 
     def check(self, discriminator: PreTrainedModel | None) -> None:
         """Raise a UserError for settings that would do nothing."""
@@ -82,12 +91,18 @@ class Drawing:
             raise UserError(
                 f"{foreign} with method={self.method}", "it with the other method only", f"drop --{foreign}"
             )
+        other = self.other_temperature
+        if other is not None and (discriminator is not None or 0 in (self.temperature, other)):
+            problem = "other_temperature with a discriminator or a temperature of 0"
+            raise UserError(
+                problem, "it with the generator alone and temperatures above 0", "drop --other_temperature"
+            )
         if discriminator is not None and self.temperature == 0:
             problem = "temperature=0 with a discriminator, which would choose among equal texts"
             raise UserError(problem, "a number above 0", "set --temperature")
 
-    def draw(self, model: PreTrainedModel, start: Samples, discriminator: PreTrainedModel | None) -> Samples:
-        """Continuations of prompts, with a line in the log on what a discriminator cost.
+    def draw(self, model: PreTrainedModel, start: Samples, discriminator: PreTrainedModel | None) -> Iterator[Samples]:
+        """Continuations of prompts, batch by batch, with a line in the log on what a discriminator cost.
 
         Raises:
             UserError: a value is out of range, or nothing says how long a sample is.
@@ -98,7 +113,24 @@ class Drawing:
         rng = None if self.seed is None else torch.Generator(device=model.device).manual_seed(self.seed)
         temperature, top_k = (1.0, 1) if self.temperature == 0 else (self.temperature, self.top_k)
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": self.top_p, "rng": rng}
-        options |= {"prompt_mask": start.prompt_mask} | self._judging
+        for rows in start.split(self.batch_size):
+            yield self._continue(model, rows, length, discriminator, options | {"prompt_mask": rows.prompt_mask})
+
+    def _continue(
+        self,
+        model: PreTrainedModel,
+        start: Samples,
+        length: int,
+        discriminator: PreTrainedModel | None,
+        options: dict[str, Any],
+    ) -> Samples:
+        options = options | self._judging
+        if self.other_temperature is not None:
+            options |= {
+                "temperatures": (options.pop("temperature"), self.other_temperature),
+                "share": self.other_share,
+            }
+            return sample_mixture(model, start.prompt, length, **options)
         if discriminator is None:
             return sample(model, start.prompt, length, **options)
         if self.method == "reject":
@@ -135,9 +167,13 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
+    parser.add_argument("--json", action="store_true", help="write a JSON list of objects with `text` and `prompt`")
+    parser.add_argument("--jsonl", action="store_true", help="write such an object a line")
     parser.add_argument("--output", help="write to this file instead of the terminal")
     options = vars(parse(parser, arguments))
-    output, model = options.pop("output"), options.pop("model")
+    output, model, as_list, as_lines = (options.pop(name) for name in ("output", "model", "json", "jsonl"))
+    if as_list and as_lines:
+        raise UserError("both --json and --jsonl", "one of them", "drop one")
     device = str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
     form, options["drawing"] = _taken(FileFormat, options), _taken(Drawing, options)
     column = options.pop("prompt_column")
@@ -149,7 +185,16 @@ def run(arguments: list[str]) -> None:
         generator = load_generator(model, device)
         if (judge := options["discriminator"]) is not None:
             options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
-        print("\n".join(map(one_line, generate_texts(generator, **options))), file=file)
+        texts = generate_texts(generator, **options)
+        given = [options["prompt"]] if options["prompts"] is None else options["prompts"]
+        rows = [{"prompt": prompt, "text": text} for prompt, text in zip(cycle(given), texts, strict=False)]
+        if as_list:
+            lines = [json.dumps(rows, ensure_ascii=False, indent=1)]
+        elif as_lines:
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        else:
+            lines = [one_line(text) for text in texts]
+        print("\n".join(lines), file=file)
 
 
 def _taken(kind: type[Kind], options: dict[str, Any]) -> Kind:
@@ -238,8 +283,12 @@ def generate_texts(
     texts = list(islice(cycle(given), num_samples))
     start = encode_prompts(generator, texts)
     never = {unknown_token_id(tokenizer)} - {None} if no_unknown else set()
+    written: list[str] = []
     with suppressing(model, never):
-        samples = drawing.draw(model, start, discriminator)
-    if blank_token_ids(tokenizer):
-        return fill_in(tokenizer, texts, samples)
-    return decode_continuations(tokenizer, texts, samples) if prompted else decode(samples, tokenizer)
+        for samples in drawing.draw(model, start, discriminator):
+            part = texts[len(written) : len(written) + samples.batch_size]
+            if blank_token_ids(tokenizer):
+                written += fill_in(tokenizer, part, samples)
+            else:
+                written += decode_continuations(tokenizer, part, samples) if prompted else decode(samples, tokenizer)
+    return written

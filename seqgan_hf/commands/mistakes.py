@@ -48,7 +48,7 @@ def read_recipe(path: str, command: str) -> dict[str, Any]:
         command: that it is given to, for the advice.
 
     Raises:
-        RecipeError: there is no such file, or it holds something else than settings by name.
+        RecipeError: it is no file, or holds something else than settings by name.
     """
     expected = f"a recipe of `seqgan-hf {command}` (.yaml)"
     if Path(path).is_dir():
@@ -57,8 +57,6 @@ def read_recipe(path: str, command: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         settings = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise RecipeError(f"recipe {path!r} does not exist", "a YAML file", "check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         settings, reason = None, getattr(error, "strerror", None) or str(error)
         if Path(path).suffix in (".yaml", ".yml"):
@@ -80,7 +78,7 @@ def _instead(path: str, command: str) -> str:
         return "correct it, or name another"
     if command == "evaluate":
         return f"for generated texts: `--samples {path} --references FILE`"
-    return f"for a file of texts: `seqgan-hf {command} recipes/text/seqgan.yaml --data.train_file {path}`"
+    return f"for a file of texts: `seqgan-hf {command} text/seqgan --data.train_file {path}`"
 
 
 # --- What the parser says --------------------------------------------------------------------------------------------
@@ -103,7 +101,7 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
         problem = f"no {' and no '.join(f'`{name}`' for name in required[1].split(', '))}"
         if "config" not in parser.get_defaults():
             return RecipeError(problem, "one", f"`{parser.prog} --help` says more")
-        return RecipeError(problem, "a recipe that names it", "give a recipe first, for example one of recipes/")
+        return RecipeError(problem, "a recipe that names it", "give a recipe first: `seqgan-hf recipes` lists some")
     if stray := STRAY.search(message):
         problem = f"{stray['word']!r} is no option"
         return RecipeError(problem, "options such as `--name value`", "put two dashes before the name of a setting")
@@ -113,7 +111,7 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
         try:
             kind = import_by_path(classes[-1], "class_path")
         except UserError as missing:
-            fix = "check the name, and put its folder on PYTHONPATH (PYTHONPATH=. for this one)"
+            fix = "check the name, and put its file beside the recipe, or its folder on PYTHONPATH (PYTHONPATH=.)"
             return RecipeError(missing.problem, "a class that can be imported", fix)
         if unknown:
             return unknown_key(unknown["key"], settings_of(kind), name)

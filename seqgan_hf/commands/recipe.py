@@ -21,6 +21,7 @@ from ..evaluation.catalog import TextSettings
 from ..objectives import MLE, Objective
 from ..training.arguments import SUPPORTED_FIELDS, AdversarialTrainingArguments
 from .mistakes import check_nulls, parse, read_recipe, refusal
+from .recipe_names import find_recipe, recipe_names
 
 
 @dataclass
@@ -46,9 +47,12 @@ class GeneratorSettings(ModelSettings):
     Args:
         lora: train an adapter of `pretrained` alone, by these settings of `peft.LoraConfig` (`r`, `lora_alpha`,
             `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to.
+        dtype: in which the weights below an adapter are held. What is trained is float32 always, whatever type the
+            model was saved in.
     """
 
     lora: dict[str, Any] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass
@@ -78,13 +82,15 @@ class EvaluationSettings(TextSettings):
             where the tokens of the data are characters, else `white_space`.
         lowercase: fold case first.
         encoder: sentence encoder for the metrics `fed` and `mauve`, an id or a path.
+        judge_lm: independent language model for the metric `judge_lm`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for the metric `grammar`.
-        recipe: an evaluation recipe (`recipes/evaluation/*.yaml`) for the finished generator; the report lies in
+        recipe: an evaluation recipe (`evaluation/full`, or a path) for the finished generator; the report lies in
             `evaluation/` of the run's folder. It is given the data's held-out and training text, or the oracle, and
-            `encoder` and `accepts` of this section, unless it names others.
+            `encoder`, `judge_lm` and `accepts` of this section, unless it names others.
     """
 
     encoder: str | None = None
+    judge_lm: str | None = None
     accepts: str | None = None
     metrics: list[str] | str = field(default_factory=list)
     recipe: str | None = None
@@ -136,13 +142,13 @@ def load_recipe(arguments: list[str]) -> tuple[Namespace, str]:
     """Read a recipe and its overrides.
 
     Args:
-        arguments: the recipe's path, then `--section.key value` pairs.
+        arguments: the recipe's name or path, then `--section.key value` pairs.
 
     Returns:
         The recipe, with a class path or values at every node, and the same as YAML.
 
     Raises:
-        RecipeError: an unknown key (the valid ones are named), a value of a wrong type, a missing file.
+        RecipeError: an unknown key (the valid ones are named), a value of a wrong type, a recipe that does not exist.
     """
     parser = recipe_parser()
     recipe = _parse(parser, arguments, "train")
@@ -206,15 +212,15 @@ def _as_lists(arguments: list[str]) -> list[str]:
 
 
 def load_source(corpus: str, overrides: list[str]) -> DataSource:
-    """The data source of a recipe, or of a file of text, with `--data.key value` overrides.
+    """The data source of a recipe, by name or path, or of a file of text, with `--data.key value` overrides.
 
     Raises:
         RecipeError: as `load_recipe`.
     """
     parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False)  # which shows all settings
     parser.add_subclass_arguments(DataSource, "data", required=True)
-    if Path(corpus).suffix in (".yaml", ".yml"):
-        if (data := read_recipe(corpus, "data").get("data")) is None:
+    if Path(corpus).suffix in (".yaml", ".yml") or (corpus in recipe_names() and not Path(corpus).is_file()):
+        if (data := read_recipe(str(find_recipe(corpus)), "data").get("data")) is None:
             problem, fix = f"recipe {corpus!r} has no section `data`", "name a recipe of `seqgan-hf train`, or a file"
             raise RecipeError(problem, "one that names a corpus", fix)
         arguments = ["--data", yaml.safe_dump(data)]
@@ -240,18 +246,16 @@ def instantiate(parser: ArgumentParser, settings: Namespace) -> Namespace:
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namespace:
-    """Read a command line whose first argument may be the path of a recipe."""
+    """Read a command line whose first argument may be the path or the name of a recipe."""
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
-    for path in _recipes(arguments):
-        _check_kind(path, read_recipe(path, command), command)
+    parts = (argument.split("=", 1) if argument.startswith("--config=") else [argument] for argument in arguments)
+    arguments = [part for several in parts for part in several]
+    for index, (option, recipe) in enumerate(itertools.pairwise(arguments), 1):
+        if option == "--config":
+            arguments[index] = path = str(find_recipe(recipe))
+            _check_kind(path, read_recipe(path, command), command)
     return parse(parser, arguments)
-
-
-def _recipes(arguments: list[str]) -> list[str]:
-    """The paths of recipes on a command line."""
-    named = [following for option, following in itertools.pairwise(arguments) if option == "--config"]
-    return named + [option.partition("=")[2] for option in arguments if option.startswith("--config=")]
 
 
 def _check_kind(path: str, settings: dict[str, Any], command: str) -> None:

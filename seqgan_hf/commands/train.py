@@ -23,5 +23,7 @@ def run(arguments: list[str]) -> None:
             "start with `torchrun --nproc_per_node N -m seqgan_hf train RECIPE`, or unset WORLD_SIZE",
         )
     if not arguments:
-        raise UserError("no recipe", "the path of one", "for example recipes/oracle/quickstart.yaml")
+        raise UserError(
+            "no recipe", "the name or path of one", "for example text/seqgan; `seqgan-hf recipes` lists all"
+        )
     build_trainer(*load_recipe(arguments)).train()

@@ -1,4 +1,4 @@
-"""Where sequences come from: text files, datasets, integer ids, a built-in grammar, an oracle. See `docs/data.md`."""
+"""Where sequences come from: text files, datasets, integer ids, a grammar, an oracle. See `docs/how-to/data.md`."""
 
 from .batches import materialize, stream_samples, to_samples
 from .corpus import Corpus, DataSource

@@ -204,15 +204,9 @@ def encode_corpus(
             rows[name] = _chosen(rows[name], found["lines"], max_length, encoding)
         report[name] |= found
     _check_coverage(report["train"], len(tokenizer))
-    first = next(iter(rows["train"]), None)
-    if first is None:
-        raise _no_lines("a stream of lines", max_length)
     report["lengths"] = {n: int(count) for n, count in enumerate(lengths["train"]) if count and n}
     report |= {"vocab_size": len(tokenizer), "max_length": max_length}
-    report["examples"] = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in train.examples()]
-    example = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
-    ids = example["input_ids"]
-    report["example"] = example | {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
+    report |= _shown(train, rows["train"], tokenizer, max_length)
     return Corpus(
         **rows,
         vocab_size=len(tokenizer),
@@ -224,6 +218,24 @@ def encode_corpus(
         report=report,
         max_prompt_length=encoding.max_prompt_length,
     )
+
+
+def _shown(
+    train: Part, encoded: Iterable[dict[str, list]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Any]:
+    """Some texts as they were read, and the first row as it is trained on.
+
+    Raises:
+        DataError: there is no row.
+    """
+    first = next(iter(encoded), None)
+    if first is None:
+        raise _no_lines("a stream of lines", max_length)
+    texts = [{name: value[:MOST_SHOWN] for name, value in row.items()} for row in train.examples()]
+    example = {name: ids[:MOST_SHOWN] for name, ids in first.items()}
+    ids = example["input_ids"]
+    written = {"tokens": tokenizer.convert_ids_to_tokens(ids), "decoded": tokenizer.decode(ids)}
+    return {"examples": texts, "example": example | written}
 
 
 def _chosen(rows: Dataset, usable: int, max_length: int, encoding: Encoding) -> Dataset:

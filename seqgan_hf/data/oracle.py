@@ -38,7 +38,8 @@ def build_oracle(
 def load_oracle(path: str | Path) -> RNNGeneratorForCausalLM:
     """Load an oracle from a `safetensors` file with the keys of `torch.nn.LSTM` and `embed_tokens`, `lm_head`.
 
-    `recipes/oracle/convert_published_oracle.py` makes such a file of the paper's oracle: V = 5000, H = 32, T = 20.
+    `convert_published_oracle.py`, beside the recipe `oracle/seqgan`, makes such a file of the paper's oracle:
+    V = 5000, H = 32, T = 20.
 
     Raises:
         DataError: the file is missing, is not a safetensors file, or has other keys.

@@ -98,21 +98,9 @@ def read_files(
     Raises:
         DataError: if they cannot be read, or not for certain; the message names the line.
     """
-    kinds = {file_kind(path) for path in files}
-    if len(kinds) > 1:
-        raise DataError(f"files of several kinds, {sorted(kinds)}", "one kind", "convert the others")
-    kind = kinds.pop()
-    if kind not in SEPARATORS and form.of_tables:
-        raise DataError(f"{form.of_tables} with {_listed(files)}", "these settings only with .csv and .tsv files")
-    try:
-        codecs.lookup(form.encoding)
-    except LookupError as error:
-        raise DataError(f"encoding={form.encoding!r}", "one that Python knows, such as utf-8") from error
-    # "utf-8-sig" is UTF-8 that leaves out a byte-order mark at the start of a file.
-    encoding = "utf-8-sig" if codecs.lookup(form.encoding).name == "utf-8" else form.encoding
+    kind, encoding = _kind_of_all(files, form), _codec(form.encoding)
     if streaming or kind == "json":  # a stream would fail while training; JSON with other bytes would be read
         check_encoding(files, form.encoding)
-    patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
     counted, signed = None, []
     try:
         for path in files if kind in ("text", *SEPARATORS) else ():
@@ -122,16 +110,13 @@ def read_files(
         if kind in SEPARATORS:
             options, counted = _table_options(files, kind, encoding, named, form)
         options |= {"split": "train", "streaming": streaming, "cache_dir": cache}
+        patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
         rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
     except DataError:
         raise
     except (DatasetGenerationError, *DAMAGED, ValueError, LookupError, RecursionError) as error:
         check_encoding(files, form.encoding)
-        if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
-            raise DataError(f"no line in {_listed(files)}", "at least one", "name another file") from error
-        problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"
-        fix = "correct the file, or give it the ending of what it is"
-        raise DataError(problem, EXPECTED[kind], fix) from error
+        raise _unreadable(files, kind, error) from error
     if not streaming and counted is not None and len(rows) != counted:
         problem = f"{counted} rows in {_listed(files)}, of which {len(rows)} were read"
         raise DataError(problem, "all of them", "convert the file to .jsonl or .parquet")
@@ -140,6 +125,41 @@ def read_files(
         # not in batches: a third step in batches of a stream would join their keys without bound
         rows = rows.map(_with_breaks, features=rows.features)
     return rows
+
+
+def _kind_of_all(files: list[str], form: FileFormat) -> str:
+    """The kind of these files.
+
+    Raises:
+        DataError: there are several kinds, or settings of tables for files that are none.
+    """
+    kinds = {file_kind(path) for path in files}
+    if len(kinds) > 1:
+        raise DataError(f"files of several kinds, {sorted(kinds)}", "one kind", "convert the others")
+    kind = kinds.pop()
+    if kind not in SEPARATORS and form.of_tables:
+        raise DataError(f"{form.of_tables} with {_listed(files)}", "these settings only with .csv and .tsv files")
+    return kind
+
+
+def _codec(encoding: str) -> str:
+    """The encoding to read with: of UTF-8, the one that leaves out a byte-order mark at the start of a file.
+
+    Raises:
+        DataError: Python knows none of this name.
+    """
+    try:
+        return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    except LookupError as error:
+        raise DataError(f"encoding={encoding!r}", "one that Python knows, such as utf-8") from error
+
+
+def _unreadable(files: list[str], kind: str, error: Exception) -> DataError:
+    """Why `datasets` cannot read these files."""
+    if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
+        return DataError(f"no line in {_listed(files)}", "at least one", "name another file")
+    problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"
+    return DataError(problem, EXPECTED[kind], "correct the file, or give it the ending of what it is")
 
 
 EXPECTED = {

@@ -1,4 +1,4 @@
-"""Metrics: one file each. See `docs/evaluation.md`."""
+"""Metrics: one file each. See `docs/how-to/evaluation.md`."""
 
 from pathlib import Path
 

@@ -33,10 +33,11 @@ def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
         tokenize([], settings.tokenization)
     if isinstance(settings.accepts, str):
         import_by_path(settings.accepts, "accepts")
-    encoder = settings.encoder
-    if isinstance(encoder, str) and encoder.startswith(("/", "./", "../")) and not Path(encoder).exists():
-        expected = "a folder with a model, or an id on the Hub"
-        raise UserError(f"encoder={encoder!r} does not exist", expected, "check the path")
+    for what in ("encoder", "judge_lm"):
+        path = getattr(settings, what)
+        if isinstance(path, str) and path.startswith(("/", "./", "../")) and not Path(path).exists():
+            expected = "a folder with a model, or an id on the Hub"
+            raise UserError(f"{what}={path!r} does not exist", expected, "check the path")
 
 
 @dataclass
@@ -47,6 +48,7 @@ class SuiteSettings(TextSettings):
         metrics: names or dotted paths of functions, as a list or with commas between them; by default all that can be
             computed from what is given (in a sweep BLEU, Self-BLEU, distinct-n and both LM scores).
         encoder: sentence encoder for `fed` and `mauve`, an id or a path.
+        judge_lm: independent language model for `judge_lm`, an id or a path.
         accepts: dotted path of a function that says whether a text is valid, for `grammar`.
         num_samples: samples to draw; by default as many as there are references, at most 10,000.
         max_new_tokens: longest sample, end token included; by default what the generator was trained to write, or else
@@ -54,10 +56,12 @@ class SuiteSettings(TextSettings):
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
         exponents: with a discriminator: how much it is believed; 0 is the generator alone. With several, likewise.
         proposals: with a discriminator: of how many each sample is one, at least 2.
+        mixtures: with several temperatures: measure what a coin between two of them gives, for the (first) generator.
         device: where generators and encoders run; the accelerator by default, if there is one.
     """
 
     encoder: str | None = None
+    judge_lm: str | None = None
     accepts: str | None = None
     device: str | None = None
     metrics: list[str] | str | None = None
@@ -66,6 +70,7 @@ class SuiteSettings(TextSettings):
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     exponents: list[float] = field(default_factory=lambda: [1.0])
     proposals: int = 16
+    mixtures: bool = True
 
     def __post_init__(self):
         self.metrics = split_names(self.metrics)

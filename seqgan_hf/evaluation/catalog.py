@@ -8,6 +8,7 @@ number where the suite should find one by leaving out samples. Its parameter nam
 | `samples`, `references`, `train` | tokenized texts, a list of lists of tokens |
 | `sample_texts`, `reference_texts` | the texts themselves |
 | `sample_features`, `reference_features` | sentence embeddings, (N, D) |
+| `sample_nlls` | NLL per token of each text under an independent language model, (N,) |
 | `accepts` | a function that says whether a text is valid |
 | `seed` | the seed of the evaluation |
 
@@ -34,15 +35,18 @@ from .encoders import TextEncoder, load_encoder
 from .metrics.bleu import bleu
 from .metrics.copy_rate import copy_rate
 from .metrics.distinct import distinct
+from .metrics.emb_sim import LEAST, emb_sim
 from .metrics.fed import frechet_embedding_distance
 from .metrics.grammar import grammar_acceptance
 from .metrics.judge import judge
+from .metrics.judge_lm import judge_lm
 from .metrics.length import length_statistics
 from .metrics.lm_score import lm_score, reverse_lm_score
 from .metrics.mauve import mauve
 from .metrics.ms_jaccard import ms_jaccard
 from .metrics.self_bleu import self_bleu
 from .record import Estimate
+from .text_judge import TextJudge, load_text_judge
 from .tokenization import default_tokenization, tokenize
 
 
@@ -94,6 +98,10 @@ METRICS: dict[str, Metric] = {
     "mauve": Metric(mauve, "higher", {"clusters": "texts/10", "scaling": "5"}, 5, most=_SHARES, fewest=2),
     "judge": Metric(judge, "lower", {"classifier": "logistic-regression", "ngrams": "1-3"}, fewest=4, version="2"),
     "grammar": Metric(grammar_acceptance, "higher"),
+    "emb_sim": Metric(
+        emb_sim, "real", {"embeddings": "ppmi-svd-32", "words": "2000"}, 5, math.log10(LEAST), {"emb_sim": 0.0}
+    ),
+    "judge_lm": Metric(judge_lm, "real"),
 }
 _REFERENCES = "real held-out texts (`references`)"
 INPUTS = {
@@ -104,6 +112,7 @@ INPUTS = {
     "reference_texts": _REFERENCES,
     "sample_features": "a sentence encoder (`encoder`)",
     "reference_features": f"a sentence encoder (`encoder`) and {_REFERENCES}",
+    "sample_nlls": "an independent language model (`judge_lm`)",
     "accepts": "a function that says whether a text is valid (`accepts`)",
     "seed": "a seed (`seed`)",
 }
@@ -148,6 +157,8 @@ class TextSettings:
         lowercase: fold case before tokenization.
         encoder: sentence encoder for `fed` and `mauve`: an id or path (see `load_encoder`), or a function from texts
             to embeddings (N, D).
+        judge_lm: language model for `judge_lm` that has learnt neither from the samples nor from the corpus: an id or
+            path of a causal LM, or a function from texts to their NLL per token (N,).
         accepts: says whether a text is valid, for `grammar`: a function or its dotted path.
         seed: of everything drawn at random.
         device: where the encoder runs.
@@ -156,6 +167,7 @@ class TextSettings:
     tokenization: str | None = None
     lowercase: bool = False
     encoder: str | TextEncoder | None = None
+    judge_lm: str | TextJudge | None = None
     accepts: str | Callable[[str], bool] | None = None
     seed: int = 0
     device: str | torch.device = "cpu"
@@ -167,6 +179,10 @@ class TextSettings:
     @cached_property
     def encode(self) -> TextEncoder:
         return load_encoder(self.encoder, device=self.device) if isinstance(self.encoder, str) else self.encoder
+
+    @cached_property
+    def judge(self) -> TextJudge:
+        return load_text_judge(self.judge_lm, str(self.device)) if isinstance(self.judge_lm, str) else self.judge_lm
 
     @cached_property
     def is_valid(self) -> Callable[[str], bool]:
@@ -193,6 +209,10 @@ class Texts:
     def features(self) -> np.ndarray:
         return self.settings.encode(self.texts)
 
+    @cached_property
+    def nlls(self) -> np.ndarray:
+        return self.settings.judge(self.texts)
+
     def select(self, rows: Sequence[int] | np.ndarray) -> Texts:
         """Some of the texts, with the forms that were made already."""
         part = Texts([self.texts[row] for row in rows], self.settings, self.written)
@@ -200,6 +220,8 @@ class Texts:
             part.tokens = [self.tokens[row] for row in rows]
         if "features" in vars(self):
             part.features = self.features[rows]
+        if "nlls" in vars(self):
+            part.nlls = self.nlls[rows]
         return part
 
 
@@ -230,6 +252,7 @@ class Measurement:
         absent = {name for name in ("train", "references") if getattr(self, name) is None}
         absent |= {"reference_texts", "reference_features"} if self.references is None else set()
         absent |= {"sample_features", "reference_features"} if self.settings.encoder is None else set()
+        absent |= {"sample_nlls"} if self.settings.judge_lm is None else set()
         absent |= {"accepts"} if self.settings.accepts is None else set()
         return [INPUTS[name] for name in metric.inputs if name in absent]
 
@@ -269,7 +292,7 @@ class Measurement:
         if order := re.search(r"_(\d+)$", key):
             parts["n"] = order.group(1)
         parts |= metric.settings
-        for name, needed_for in (("encoder", "sample_features"), ("accepts", "accepts")):
+        for name, needed_for in (("encoder", "sample_features"), ("judge_lm", "sample_nlls"), ("accepts", "accepts")):
             if needed_for in inputs:
                 given = getattr(settings, name)
                 parts[name] = given if isinstance(given, str) else getattr(given, "__qualname__", "function")

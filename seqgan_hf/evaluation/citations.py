@@ -1,4 +1,4 @@
-"""The papers of the metrics as BibTeX, by the metric's name; `copy_rate` and `length` have none."""
+"""The papers of the metrics as BibTeX, by the metric's name; `copy_rate`, `length` and `judge_lm` have none."""
 
 SEQGAN = """@inproceedings{yu2017seqgan,
   title={{SeqGAN}: Sequence Generative Adversarial Nets with Policy Gradient},
@@ -31,6 +31,10 @@ CITATIONS = {
     "reverse_lm_score": """@article{semeniuta2018accurate,
   title={On accurate evaluation of {GANs} for language generation},
   author={Semeniuta, Stanislau and Severyn, Aliaksei and Gelly, Sylvain}, journal={arXiv:1806.04936}, year={2018}}""",
+    "emb_sim": """@inproceedings{zhu2018texygen,
+  title={Texygen: A benchmarking platform for text generation models},
+  author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and Guo, Jiaxian and Zhang, Weinan and Wang, Jun and Yu, Yong},
+  booktitle={SIGIR}, year={2018}}""",
     "fed": """@inproceedings{heusel2017gans,
   title={{GANs} trained by a two time-scale update rule converge to a local {Nash} equilibrium},
   author={Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp},

@@ -1,76 +1,140 @@
 """What a coin can do: sequences at one of two temperatures, chosen by chance for each.
 
-NLL_oracle is linear in the distribution of samples, while NLL_test of a mixture is at most log(1/w) nats a sequence
-above that of the component with weight w. So mixtures of temperatures lie below the curve of single temperatures, and
-a generator above them has shown nothing that a coin could not.
+Quality is linear, or nearly so, in the distribution of samples, while NLL_test of a mixture is at most log(1/w) nats a
+sequence above that of the component with weight w. So mixtures of temperatures lie below the curve of single
+temperatures, and a generator above them has shown nothing that a coin could not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
 
-# Weights of the first of two temperatures.
-WEIGHTS = np.linspace(0.0, 1.0, 101)
+# Weights of the first of two temperatures: dense at both ends, where a rare component costs log(1/w) and saves modes.
+WEIGHTS = expit(np.linspace(-5, 5, 21))
+
+
+class Plane(NamedTuple):
+    """Coverage against quality, each with its label."""
+
+    x: str
+    x_label: str
+    y: str
+    y_label: str
+
+    def place(self, values: Mapping[str, float]) -> tuple[float, float] | None:
+        """Where values by name lie, so that lower is better in both; `None` where one was not measured."""
+        if self.x not in values or self.y not in values:
+            return None
+        return values[self.x], -values[self.y] if self.y in HIGHER else values[self.y]
+
+
+# Values of which more is better; their axes show them with the sign changed.
+HIGHER = {"bleu_4", "grammar_acceptance"}
+PLANES = (
+    Plane("kl_oracle_generator", "KL(oracle, generator), nats", "kl_generator_oracle", "KL(generator, oracle), nats"),
+    Plane("nll_test", "NLL_test, nats per token", "nll_oracle", "NLL_oracle, nats per token"),
+    Plane("nll_test", "NLL_test, nats per token", "grammar_acceptance", "negative share accepted"),
+    Plane("nll_test", "NLL_test, nats per token", "judge_nll", "NLL under the judge, nats per token"),
+    Plane("self_bleu_4", "Self-BLEU-4", "bleu_4", "negative BLEU-4"),
+    Plane("reverse_lm_score", "reverse LM score, nats", "lm_score", "LM score, nats"),
+)
 
 
 class Component(NamedTuple):
-    """A generator at one temperature, as a mixture needs to know it.
+    """A generator at one temperature, as mixtures need to know it.
 
     Attributes:
         temperature: of its samples.
-        logprobs: of N held-out sequences, in nats, (N,).
+        held_out: log-probabilities of N held-out sequences, in nats, (N,).
         held_out_tokens: their mean number of tokens.
-        oracle_nats: mean -log of the oracle's density of its samples, per sequence.
+        own: for each component of the mixtures, log-probabilities of its samples under this one, (M,) each; empty
+            without an oracle.
+        oracle: the oracle's log-probabilities of this one's own samples, (M,).
         sample_tokens: their mean number of tokens.
     """
 
     temperature: float
-    logprobs: np.ndarray
+    held_out: np.ndarray
     held_out_tokens: float
-    oracle_nats: float
-    sample_tokens: float
+    own: Sequence[np.ndarray] = ()
+    oracle: np.ndarray | None = None
+    sample_tokens: float = 1.0
 
 
 class Mixture(NamedTuple):
-    """Samples at `temperature` with probability `weight`, else at `other`; NLL in nats per token."""
+    """Samples at `temperature` with probability `weight`, else at `other`, and the values by name."""
 
-    nll_test: float
-    nll_oracle: float
     temperature: float
     other: float
     weight: float
+    values: dict[str, float]
 
 
-def mixtures(one: Component, other: Component) -> list[Mixture]:
-    """Mixtures of two temperatures, NLL_test by the exact density w p + (1 - w) q of each held-out sequence."""
-    found = []
-    with np.errstate(divide="ignore"):  # log 0 = -inf: the other component alone
-        for w in WEIGHTS:
-            density = np.logaddexp(np.log(w) + one.logprobs, np.log1p(-w) + other.logprobs)
-            nats = w * one.oracle_nats + (1 - w) * other.oracle_nats
-            tokens = w * one.sample_tokens + (1 - w) * other.sample_tokens
-            nll_test = float(-density.mean() / one.held_out_tokens)
-            found.append(Mixture(nll_test, nats / tokens, one.temperature, other.temperature, float(w)))
-    return found
+def mixed(w: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """log(w p + (1 - w) q) of log p and log q, the density of a mixture."""
+    return np.logaddexp(np.log(w) + one, np.log1p(-w) + other)
 
 
-def envelope(components: Sequence[Component]) -> list[Mixture]:
-    """The mixtures of two temperatures that no other betters in both NLL_test and NLL_oracle, by rising NLL_test."""
-    every = sorted(m for pair in combinations(components, 2) for m in mixtures(*pair))
+def mixed_likelihoods(
+    w: float, components: Sequence[Component], first: int, second: int, oracle: np.ndarray | None
+) -> dict[str, float]:
+    """Likelihoods of a mixture of two components by its exact density; no new samples are drawn.
+
+    Args:
+        w: weight of the first.
+        components: all there are; `first` and `second` are places among them.
+        oracle: the oracle's log-probabilities of the held-out sequences, (N,), if there is one.
+    """
+    one, other = components[first], components[second]
+    held_out = mixed(w, one.held_out, other.held_out)
+    nats = float(-held_out.mean())
+    values = {"nll_test": nats / one.held_out_tokens, "nll_test_sequence": nats}
+    if oracle is None or one.oracle is None or other.oracle is None:
+        return values
+    parts = ((w, first), (1 - w, second))
+    density = [mixed(w, one.own[place], other.own[place]) for _, place in parts]  # of the samples of both
+    written = [components[place].oracle for _, place in parts]
+    nats = -sum(share * float(o.mean()) for (share, _), o in zip(parts, written, strict=True))
+    tokens = sum(share * components[place].sample_tokens for share, place in parts)
+    forward = [float((g - o).mean()) for g, o in zip(density, written, strict=True)]
+    return values | {
+        "nll_oracle": nats / tokens,
+        "nll_oracle_sequence": nats,
+        "kl_generator_oracle": sum(share * kl for (share, _), kl in zip(parts, forward, strict=True)),
+        "kl_oracle_generator": float((oracle - held_out).mean()),
+    }
+
+
+def envelope(places: Iterable[tuple[float, float]]) -> np.ndarray:
+    """The places that no other betters in both coordinates, by the first, (K, 2)."""
     best, kept = np.inf, []
-    for mixture in every:
-        if mixture.nll_oracle < best:
-            best = mixture.nll_oracle
-            kept.append(mixture)
-    return kept
+    for x, y in sorted(places):
+        if y < best:
+            best = y
+            kept.append((x, y))
+    return np.array(kept).reshape(-1, 2)
 
 
-def better(curve: Sequence[Mixture], nll_test: float, nll_oracle: float) -> Mixture | None:
-    """A mixture that is better in both, if there is one: of these, that with the lowest NLL_oracle."""
-    found = [m for m in curve if m.nll_test < nll_test and m.nll_oracle < nll_oracle]
-    return min(found, key=lambda mixture: mixture.nll_oracle, default=None)
+def gaps(curve: np.ndarray, x: float, y: float) -> tuple[float, float]:
+    """How far a place lies beyond an envelope: in y at its own x, and in x at its own y; negative inside of it.
+
+    Beyond the better end of the curve, in either coordinate, it is compared with that end. Beyond the worse end in x,
+    nothing is known of what other temperatures could do there: NaN.
+    """
+    if x > curve[-1, 0]:
+        quality = np.nan
+    else:
+        quality = float(np.interp(x, curve[:, 0], curve[:, 1])) - y
+    return quality, float(np.interp(y, curve[::-1, 1], curve[::-1, 0])) - x
+
+
+def better(mixtures: Sequence[Mixture], plane: Plane, x: float, y: float) -> Mixture | None:
+    """A mixture that is better in both coordinates, if there is one: of these, that with the best quality."""
+    placed = [(plane.place(mixture.values), mixture) for mixture in mixtures]
+    found = [(place[1], mixture) for place, mixture in placed if place and place[0] < x and place[1] < y]
+    return min(found, key=lambda pair: pair[0])[1] if found else None

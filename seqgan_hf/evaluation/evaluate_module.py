@@ -72,6 +72,7 @@ class SuiteMetric(evaluate.Metric):
         lowercase: bool = False,
         encoder=None,
         accepts=None,
+        judge_lm=None,
         seed: int = 0,
         model: str | LoadedGenerator | None = None,
         oracle: str | LoadedGenerator | None = None,
@@ -83,7 +84,7 @@ class SuiteMetric(evaluate.Metric):
             predictions: generated texts; `None` for those added before.
             references: real texts on which nothing was trained, any number of them.
             train: the training texts.
-            tokenization, lowercase, encoder, accepts, seed: how texts are read, see `TextSettings`.
+            tokenization, lowercase, encoder, accepts, judge_lm, seed: how texts are read, see `TextSettings`.
             model: the generator, for likelihoods: a folder, a run's folder, an id on the Hub, or a loaded one.
             oracle: the model that wrote the data: a folder or a `.safetensors` file, or a loaded one.
             prompts: what each text continues whose likelihood is asked for, where the generator continues prompts.
@@ -94,7 +95,7 @@ class SuiteMetric(evaluate.Metric):
         Raises:
             UserError: something that the metric needs is not given.
         """
-        settings = TextSettings(tokenization, lowercase, encoder, accepts, seed)
+        settings = TextSettings(tokenization, lowercase, encoder, judge_lm, accepts, seed)
         given = {"held_out": references, "train": train, "generator": model, "oracle": oracle, "prompts": prompts}
         # a call without predictions must still reach `_compute` by way of those added batch by batch
         if predictions is None and not self.metric.uses("sample") and self.writer is None:

@@ -189,8 +189,10 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
 
 
 def _load_model(source: str) -> Any:
-    model = _load(AutoModelForCausalLM, source)
-    if _adapted(source) is not None:
+    adapts = _adapted(source) is not None
+    # adapters were trained on a base in this type, however it was saved
+    model = _load(AutoModelForCausalLM, source, **({"dtype": torch.float32} if adapts else {}))
+    if adapts:
         with suppress(OSError):  # peft itself writes none
             # else these would be those of the model that was adapted
             # what is its own is left out of a configuration that was made from a model's

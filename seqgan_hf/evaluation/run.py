@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from ..samples import Samples
 from . import loading
 from .arguments import OWN, EvaluationArguments, SuiteSettings
 from .catalog import METRICS, Measurement, Texts
-from .envelope import Component
 from .flags import find_flags
-from .likelihood import LIKELIHOODS, logprobs, measure_likelihoods, nll_oracle, prompts_setting, unwritable
+from .likelihood import LIKELIHOODS, measure_likelihoods, nll_oracle, prompts_setting
+from .mixtures import Drawn, measure_mixtures
 from .record import Result
 from .report import write_json, write_report
 from .residual import Residual, draw_residual
@@ -71,98 +71,92 @@ def evaluate_generator(
     learnt = None if train is None or not len(train) else _sequences(generator, train, "training texts", None, notes)
     texts = [None if found is None else decode(found, generator.tokenizer) for found in (held_out, learnt)]
     written = written_setting(generator.tokenizer, held_out.ids[held_out.mask])
-    count = settings.num_samples or min(held_out.batch_size, LARGEST_SAMPLE)
-    length = settings.max_new_tokens or generator.model.generation_config.max_new_tokens or held_out.ids.shape[1]
-    metrics = settings.metrics
-    if metrics is None and settings.sweeps:
-        metrics = [name for name in SWEEP_METRICS if learnt is not None or "train" not in METRICS[name].inputs]
+    real = Measurement.of([], *texts, settings=settings, written=written)
     if learnt is not None and not isinstance(train, Samples) and loading.continues_prompts(generator.model):
         learnt = None
         notes.append("not measured: nll_gen, which needs the prompts of the training texts")
-    given: dict[str, Any] = {"held_out": held_out, "train": learnt, "oracle": oracle}
-    real = Measurement.of([], *texts, settings=settings, written=written)
-    real_rows: dict = {}
-    points = []
+    subject = _Subject(generator, settings, held_out, learnt, oracle, discriminator, real, notes)
     exponents = [0.0] if discriminator is None else settings.exponents
-    for exponent, temperature in product(exponents, settings.temperatures):
-        judging = (discriminator, exponent) if exponent else None
-        samples, drawn_texts, density = _draw(generator, held_out, count, length, temperature, settings, judging)
-        residual = density if isinstance(density, Residual) else None
-        drawn = f"temperature:{temperature:g}{'' if residual is None else residual.setting}"
-        drawn += f"|max_new_tokens:{length}{prompts_setting(held_out)}"
-        found, told = _likelihoods(generator, density, samples, given, (settings.seed, temperature, length))
-        mixed = settings.sweeps and oracle is not None
-        component = _component(generator, density, temperature, found, held_out) if mixed else None
-        measurement = replace(real, samples=Texts(drawn_texts, settings, written), drawn=drawn)
-        evaluation = evaluate_measurement(measurement, metrics, real_rows)
-        evaluation.results = found | evaluation.results
-        evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
-        evaluation.notes = notes + told + evaluation.notes
-        name = f"{generator.name} exponent {exponent:g}" if exponent else generator.name
-        points.append(Point(name, temperature, evaluation, component))
+    points = [subject.point(*each) for each in product(exponents, settings.temperatures)]
+    coins = [subject.coins[temperature] for temperature in settings.temperatures] if settings.mixtures else []
+    points[0].mixtures = measure_mixtures(coins, generator.model, held_out, oracle, settings.seed)
     return points
 
 
-def _draw(
-    generator: loading.LoadedGenerator,
-    held_out: Samples,
-    count: int,
-    length: int,
-    temperature: float,
-    settings: SuiteSettings,
-    judging: tuple[PreTrainedModel, float] | None,
-) -> tuple[Samples, list[str], PreTrainedModel | Residual]:
-    """Samples as ids and as texts, and what has their density; `judging` is a discriminator and an exponent."""
-    drawn = (count, length, temperature, settings.seed)
-    if judging is None:
-        return *loading.draw_samples(generator, held_out, *drawn), generator.model
-    discriminator, exponent = judging
-    return draw_residual(generator, discriminator, held_out, *drawn, exponent, settings.proposals)
+@dataclass
+class _Subject:
+    """A generator, and what is measured beside it at every temperature and exponent."""
 
+    generator: loading.LoadedGenerator
+    settings: SuiteSettings
+    held_out: Samples
+    train: Samples | None
+    oracle: PreTrainedModel | None
+    discriminator: PreTrainedModel | None
+    real: Measurement  # the real texts, without samples
+    notes: list[str]
+    real_rows: dict = field(default_factory=dict)  # of the report, measured once
+    coins: dict[float, Drawn] = field(default_factory=dict)  # by temperature, at the first exponent
 
-def _likelihoods(
-    generator: loading.LoadedGenerator,
-    density: PreTrainedModel | Residual,
-    samples: Samples,
-    given: dict[str, Any],
-    signed: tuple[int, float, int],
-) -> tuple[dict[str, Result], list[str]]:
-    """Likelihoods under what drew the samples, and notes; `signed` are seed, temperature and length."""
-    notes = []
-    held_out, oracle = given["held_out"], given["oracle"]
-    if isinstance(density, Residual):
-        notes.append(density.note)
-        if density.prompts > 1:
-            if given["train"] is not None:
-                notes.append("not measured: nll_gen, which needs log Z of the training prompts")
-            if density.prompts < held_out.batch_size:
-                notes.append(f"nll_test is that of the first {density.prompts} references, whose prompts have a log Z")
-            given = given | {"train": None, "held_out": held_out.select(slice(density.prompts))}
-    given = given | {"samples": samples, "generator": density}
-    seed, temperature, length = signed
-    with loading.tempered(generator.model, temperature):
-        found = measure_likelihoods(LIKELIHOODS, seed, temperature, length, generator.tokenizer, **given)
-    if isinstance(density, Residual):
-        found |= density.results(given["held_out"], found["nll_test_sequence"].signature)
-    if oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
-        own = nll_oracle(oracle, held_out)["nll_oracle"]
-        found["nll_oracle"] = replace(found["nll_oracle"], real=own)
-    return found, notes
+    def __post_init__(self) -> None:
+        settings, held_out = self.settings, self.held_out
+        self.count = settings.num_samples or min(held_out.batch_size, LARGEST_SAMPLE)
+        trained = self.generator.model.generation_config.max_new_tokens
+        self.length = settings.max_new_tokens or trained or held_out.ids.shape[1]
+        self.metrics = settings.metrics
+        if self.metrics is None and settings.sweeps:
+            known = self.real.train is not None
+            self.metrics = [name for name in SWEEP_METRICS if known or "train" not in METRICS[name].inputs]
 
+    def point(self, exponent: float, temperature: float) -> Point:
+        """Everything that is measured at one temperature and one exponent; 0 is the generator alone."""
+        samples, texts, density = self._draw(exponent, temperature)
+        residual = density.setting if isinstance(density, Residual) else ""
+        drawn = f"temperature:{temperature:g}{residual}|max_new_tokens:{self.length}{prompts_setting(self.held_out)}"
+        found, told = self._likelihoods(density, samples, temperature)
+        seen = Texts(texts, self.settings, self.real.samples.written)
+        measurement = replace(self.real, samples=seen, drawn=drawn)
+        evaluation = evaluate_measurement(measurement, self.metrics, self.real_rows)
+        evaluation.results = found | evaluation.results
+        evaluation.flags = find_flags(evaluation.results, evaluation.texts, evaluation.real_texts)
+        evaluation.notes = self.notes + told + evaluation.notes
+        name = f"{self.generator.name} exponent {exponent:g}" if exponent else self.generator.name
+        self.coins.setdefault(temperature, Drawn(temperature, density, samples, measurement, evaluation.results))
+        return Point(name, temperature, evaluation)
 
-def _component(
-    generator: loading.LoadedGenerator,
-    density: PreTrainedModel | Residual,
-    temperature: float,
-    found: dict[str, Result],
-    held_out: Samples,
-) -> Component:
-    """What a mixture of temperatures needs to know of this one."""
-    counted = held_out.mask & ~unwritable(density, held_out)
-    with loading.tempered(generator.model, temperature):
-        logs = logprobs(density, held_out, counted).cpu().numpy()
-    nats, per_token = found["nll_oracle_sequence"].value, found["nll_oracle"].value
-    return Component(temperature, logs, float(counted.sum(dim=1).double().mean()), nats, nats / per_token)
+    def _draw(self, exponent: float, temperature: float) -> tuple[Samples, list[str], PreTrainedModel | Residual]:
+        """Samples as ids and as texts, and what has their density."""
+        drawn = (self.count, self.length, temperature, self.settings.seed)
+        if not exponent:
+            return *loading.draw_samples(self.generator, self.held_out, *drawn), self.generator.model
+        judging = (exponent, self.settings.proposals)
+        return draw_residual(self.generator, self.discriminator, self.held_out, *drawn, *judging)
+
+    def _likelihoods(
+        self, density: PreTrainedModel | Residual, samples: Samples, temperature: float
+    ) -> tuple[dict[str, Result], list[str]]:
+        """Likelihoods under what drew the samples, and notes."""
+        notes, held_out, train = [], self.held_out, self.train
+        if isinstance(density, Residual):
+            notes.append(density.note)
+            if density.prompts > 1:
+                if train is not None:
+                    notes.append("not measured: nll_gen, which needs log Z of the training prompts")
+                if density.prompts < held_out.batch_size:
+                    first = f"nll_test is that of the first {density.prompts} references"
+                    notes.append(f"{first}, whose prompts have a log Z")
+                train, held_out = None, held_out.select(slice(density.prompts))
+        given: dict[str, Any] = {"held_out": held_out, "train": train, "oracle": self.oracle}
+        given |= {"samples": samples, "generator": density}
+        signed = (self.settings.seed, temperature, self.length, self.generator.tokenizer)
+        with loading.tempered(self.generator.model, temperature):
+            found = measure_likelihoods(LIKELIHOODS, *signed, **given)
+        if isinstance(density, Residual):
+            found |= density.results(held_out, found["nll_test_sequence"].signature)
+        if self.oracle is not None:  # its NLL of its own text: the least that a faithful generator can have
+            own = nll_oracle(self.oracle, self.held_out)["nll_oracle"]
+            found["nll_oracle"] = replace(found["nll_oracle"], real=own)
+        return found, notes
 
 
 def _held_out(
@@ -263,10 +257,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     for path in arguments.model:
         loading.check_generator(path)
     oracle = loading.load_oracle_generator(arguments.oracle, arguments.device).model if arguments.oracle else None
-    points = []
+    points: list[Point] = []
     for path, name in zip(arguments.model, names, strict=True):  # one in memory at a time
         generator = replace(loading.load_generator(path, arguments.device), name=name)
         arguments = arguments.for_texts_of(generator.tokenizer)  # of the first: all are compared in one picture
+        arguments = replace(arguments, mixtures=arguments.mixtures and not points)  # those of the first, likewise
         judge = load_judge(arguments, path, generator)
         points += evaluate_generator(generator, arguments, references, train, oracle, prompts, judge)
     for point in points:

@@ -18,6 +18,7 @@ from ..samples import BoolTensor, LongTensor, Samples
 from .decoder import Decoder, head_logits
 from .likelihood import predictions
 from .modes import evaluating, train_without_dropout
+from .sampling import check_sampling
 from .vocabulary import special_tokens, suppression, token_embeddings, vocabulary_size
 
 
@@ -224,8 +225,7 @@ def sample_soft(
         UserError: beta is not positive, or the generator cannot read its own soft tokens.
     """
     _check_beta(beta)
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens={max_new_tokens}", "at least 1 token", "set `max_new_tokens` accordingly")
+    check_sampling(max_new_tokens, temperature=1.0, top_k=0, top_p=1.0)
     embeddings, (eos, pad) = fed_back_embeddings(generator), special_tokens(generator)
     empty = torch.empty(len(prompt), 0, dtype=torch.long, device=prompt.device)
     start = Samples(prompt, empty, empty.bool(), prompt_mask)
@@ -235,8 +235,7 @@ def sample_soft(
     for position in range(max_new_tokens):
         perturbed = head_logits(decoder.head, decoder.features, decoder.added).float().log_softmax(dim=-1)
         if gumbel:
-            noise = torch.rand(perturbed.shape, generator=rng, device=perturbed.device)
-            perturbed = perturbed - noise.clamp_(min=2**-25).log_().neg_().log_()
+            perturbed = perturbed + _gumbel_noise(perturbed, rng)
         soft, tokens = (beta * perturbed).softmax(dim=-1), perturbed.argmax(dim=-1)
         softs.append(soft.masked_fill(~going[:, None], 0.0))
         ids.append(tokens.masked_fill(~going, pad))
@@ -245,6 +244,11 @@ def sample_soft(
         if position + 1 < max_new_tokens:
             decoder.feed(soft.to(embeddings.dtype) @ embeddings)
     return start._replace(ids=torch.stack(ids, 1), mask=torch.stack(masks, 1), soft=torch.stack(softs, 1))
+
+
+def _gumbel_noise(like: Tensor, rng: torch.Generator | None) -> Tensor:
+    noise = torch.rand(like.shape, generator=rng, device=like.device)
+    return noise.clamp_(min=2**-25).log_().neg_().log_().neg_()
 
 
 # For each model, whether gradient passes through its cache.

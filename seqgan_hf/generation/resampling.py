@@ -9,7 +9,8 @@ the data. Of a prompt x, G(Y|x) and Z(x) take their places.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +58,36 @@ class Accepted(NamedTuple):
     above: float
 
 
+@dataclass(frozen=True)
+class _Proposer:
+    """Draws sequences of the generator that continue B prompts, and has them judged."""
+
+    generator: PreTrainedModel
+    discriminator: PreTrainedModel
+    prompt: LongTensor  # (B, P)
+    prompt_mask: Tensor | None
+    max_new_tokens: int
+    options: dict[str, Any]  # of `sample`
+
+    def propose(self, rows: LongTensor, count: int) -> tuple[Samples, Tensor]:
+        """`count` sequences for each of these K prompts, (K * count, T), and their log-odds, float64, (K, count)."""
+        repeated = rows.repeat_interleave(count)
+        mask = None if self.prompt_mask is None else self.prompt_mask[repeated]
+        drawn = sample(self.generator, self.prompt[repeated], self.max_new_tokens, prompt_mask=mask, **self.options)
+        seen, max_rows = drawn.to(self.discriminator.device), self.options["max_rows"]
+        log_odds = judge(self.discriminator, seen, max_rows=max_rows)
+        _check_verdicts(self.discriminator, log_odds)
+        return drawn, log_odds.to(rows.device).double().view(len(rows), count)
+
+    def uniforms(self, like: Tensor) -> Tensor:
+        """Random numbers in [0, 1), float64, one for each entry."""
+        return torch.rand(like.shape, dtype=torch.float64, generator=self.options["rng"], device=like.device)
+
+    def answered(self, samples: Samples) -> Samples:
+        """The B sequences behind the prompts as they were given."""
+        return samples._replace(prompt=self.prompt, prompt_mask=self.prompt_mask)
+
+
 @torch.no_grad()
 def resample(
     generator: PreTrainedModel,
@@ -95,25 +126,9 @@ def resample(
     if proposals < 1:
         raise UserError(f"proposals={proposals}", "at least 1 for each sample", "set `proposals`")
     check_discriminator(generator, discriminator, exponent)
-
-    def draw(prompt: LongTensor, mask: Tensor | None) -> Samples:
-        return sample(generator, prompt, max_new_tokens, temperature, top_k, top_p, rng, mask, max_rows)
-
-    kept: Samples | None = None
-    best = torch.full((len(prompt),), -torch.inf, dtype=torch.float64, device=prompt.device)
-    log_weights = []
-    for count in _passes(proposals, len(prompt) * max_new_tokens):
-        drawn, log_odds = _propose(draw, discriminator, prompt, prompt_mask, count, max_rows)
-        log_weights.append(exponent * log_odds)
-        # the largest of a s + Gumbel noise has the law of a draw with weights exp(a s), in however many passes
-        uniforms = torch.rand(log_odds.shape, dtype=torch.float64, generator=rng, device=prompt.device)
-        keys, index = (log_weights[-1] - (-uniforms.log()).log()).max(dim=1)
-        chosen = drawn.select(torch.arange(len(prompt), device=prompt.device) * count + index)
-        better = keys > best
-        kept = chosen if kept is None else _where(better, chosen, kept)
-        best = torch.where(better, keys, best)
-    assert kept is not None
-    return Resampled(kept._replace(prompt=prompt, prompt_mask=prompt_mask), torch.cat(log_weights, dim=1))
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng, "max_rows": max_rows}
+    proposer = _Proposer(generator, discriminator, prompt, prompt_mask, max_new_tokens, options)
+    return _keep_one_each(proposer, proposals, exponent)
 
 
 @torch.no_grad()
@@ -153,40 +168,12 @@ def reject(
     if not 0 < percentile <= 100:
         raise UserError(f"percentile={percentile:g}", "a number above 0, at most 100", "set `percentile`")
     check_discriminator(generator, discriminator, exponent)
-
-    def draw(prompt: LongTensor, mask: Tensor | None) -> Samples:
-        return sample(generator, prompt, max_new_tokens, temperature, top_k, top_p, rng, mask, max_rows)
-
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": rng, "max_rows": max_rows}
+    proposer = _Proposer(generator, discriminator, prompt, prompt_mask, max_new_tokens, options)
     if bound is None:
         turn = torch.arange(PILOT, device=prompt.device) % len(prompt)
-        mask = None if prompt_mask is None else prompt_mask[turn]
-        _, pilot = _propose(draw, discriminator, prompt[turn], mask, 1, max_rows)
-        bound = float(torch.quantile(pilot, percentile / 100))
-    pending = torch.arange(len(prompt), device=prompt.device)
-    kept: Samples | None = None
-    count, tried, proposed, accepted, above = 1, 0, 0, 0, 0
-    while len(pending):
-        if tried >= max_proposals:
-            problem = f"{len(pending)} of {len(prompt)} samples had {tried} proposals rejected (bound {bound:.3g})"
-            raise UserError(problem, "one accepted for each", "lower `exponent` or `percentile`, or use `resample`")
-        mask = None if prompt_mask is None else prompt_mask[pending]
-        drawn, log_odds = _propose(draw, discriminator, prompt[pending], mask, count, max_rows)
-        uniforms = torch.rand(log_odds.shape, dtype=torch.float64, generator=rng, device=prompt.device)
-        passed = uniforms < (exponent * (log_odds - bound)).exp()
-        tried, proposed = tried + count, proposed + log_odds.numel()
-        accepted, above = accepted + int(passed.sum()), above + int((log_odds > bound).sum())
-        found, first = passed.any(dim=1), passed.int().argmax(dim=1)  # argmax: the first of those that passed
-        chosen = drawn.select(torch.arange(len(pending), device=prompt.device) * count + first)
-        kept = chosen if kept is None else kept
-        rows = pending[found]
-        kept.ids[rows], kept.mask[rows] = chosen.ids[found], chosen.mask[found]
-        pending = pending[~found]
-        # about as many as one acceptance takes, within memory
-        most = PROPOSAL_TOKENS // max(1, len(pending) * max_new_tokens)
-        count = max(1, min(-(-proposed // max(1, accepted)), most, max_proposals - tried))
-    assert kept is not None
-    samples = kept._replace(prompt=prompt, prompt_mask=prompt_mask)
-    return Accepted(samples, accepted / proposed, bound, above / proposed)
+        bound = float(torch.quantile(proposer.propose(turn, 1)[1], percentile / 100))
+    return _until_accepted(proposer, exponent, bound, max_proposals)
 
 
 def check_discriminator(generator: PreTrainedModel, discriminator: PreTrainedModel, exponent: float = 1.0) -> None:
@@ -214,20 +201,49 @@ def _passes(proposals: int, tokens: int) -> Iterator[int]:
         proposals -= most
 
 
-def _propose(
-    draw: Callable[[LongTensor, Tensor | None], Samples],
-    discriminator: PreTrainedModel,
-    prompt: LongTensor,
-    prompt_mask: Tensor | None,
-    count: int,
-    max_rows: int | None,
-) -> tuple[Samples, Tensor]:
-    """`count` sequences for each of B prompts, and their log-odds, float64, (B, count)."""
-    mask = None if prompt_mask is None else prompt_mask.repeat_interleave(count, dim=0)
-    drawn = draw(prompt.repeat_interleave(count, dim=0), mask)
-    log_odds = judge(discriminator, drawn.to(discriminator.device), max_rows=max_rows).to(prompt.device)
-    _check_verdicts(discriminator, log_odds)
-    return drawn, log_odds.double().view(len(prompt), count)
+def _keep_one_each(proposer: _Proposer, proposals: int, exponent: float) -> Resampled:
+    """See `resample`."""
+    rows = torch.arange(len(proposer.prompt), device=proposer.prompt.device)
+    kept: Samples | None = None
+    best = torch.full(rows.shape, -torch.inf, dtype=torch.float64, device=rows.device)
+    log_weights = []
+    for count in _passes(proposals, len(rows) * proposer.max_new_tokens):
+        drawn, log_odds = proposer.propose(rows, count)
+        log_weights.append(exponent * log_odds)
+        # the largest of a s + Gumbel noise has the law of a draw with weights exp(a s), in however many passes
+        keys, index = (log_weights[-1] - (-proposer.uniforms(log_odds).log()).log()).max(dim=1)
+        chosen, better = drawn.select(rows * count + index), keys > best
+        kept = chosen if kept is None else _where(better, chosen, kept)
+        best = torch.where(better, keys, best)
+    assert kept is not None
+    return Resampled(proposer.answered(kept), torch.cat(log_weights, dim=1))
+
+
+def _until_accepted(proposer: _Proposer, exponent: float, bound: float, max_proposals: int) -> Accepted:
+    """See `reject`."""
+    pending = torch.arange(len(proposer.prompt), device=proposer.prompt.device)
+    kept: Samples | None = None
+    count, tried, proposed, accepted, above = 1, 0, 0, 0, 0
+    while len(pending):
+        if tried >= max_proposals:
+            lost = f"{len(pending)} of {len(proposer.prompt)} samples had {tried} proposals rejected"
+            fix = "lower `exponent` or `percentile`, or use `resample`"
+            raise UserError(f"{lost} (bound {bound:.3g})", "one accepted for each", fix)
+        drawn, log_odds = proposer.propose(pending, count)
+        passed = proposer.uniforms(log_odds) < (exponent * (log_odds - bound)).exp()
+        tried, proposed = tried + count, proposed + log_odds.numel()
+        accepted, above = accepted + int(passed.sum()), above + int((log_odds > bound).sum())
+        found, first = passed.any(dim=1), passed.int().argmax(dim=1)  # argmax: the first of those that passed
+        chosen = drawn.select(torch.arange(len(pending), device=pending.device) * count + first)
+        kept = chosen if kept is None else kept
+        rows = pending[found]
+        kept.ids[rows], kept.mask[rows] = chosen.ids[found], chosen.mask[found]
+        pending = pending[~found]
+        # about as many as one acceptance takes, within memory
+        most = PROPOSAL_TOKENS // max(1, len(pending) * proposer.max_new_tokens)
+        count = max(1, min(-(-proposed // max(1, accepted)), most, max_proposals - tried))
+    assert kept is not None
+    return Accepted(proposer.answered(kept), accepted / proposed, bound, above / proposed)
 
 
 def _check_verdicts(discriminator: PreTrainedModel, log_odds: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
@@ -73,20 +73,12 @@ def complete(
         max_rows = fitting_rows(generator, "rollouts", max_rows)
         queue = _Units(samples, rollouts, rng, prefix_lengths)
         while units := queue.take(max_rows):
-            rows = sum(len(unit.rows) for unit in units)
-            completions = None
-            try:
-                completions = _walk(generator, samples, units, temperature, top_k, top_p)
-            except RuntimeError as error:
-                if len(units) == 1 or not should_reduce_batch_size(error):
-                    raise
-            if completions is not None:
-                _WORK["rollouts"] += rows
-                yield completions
+            if (completions := _walk_if_it_fits(generator, samples, units, temperature, top_k, top_p)) is None:
+                max_rows = fewer_rows(generator, "rollouts", sum(len(unit.rows) for unit in units))
+                queue.put_back(units)
                 continue
-            # outside the handler, since a caught error keeps the failed walk's tensors alive
-            max_rows = fewer_rows(generator, "rollouts", rows)
-            queue.put_back(units)
+            _WORK["rollouts"] += len(completions.row)
+            yield completions
 
 
 _WORK: Counter[str] = Counter()
@@ -129,6 +121,18 @@ class _Units:
     def put_back(self, units: list[_Unit]) -> None:
         """Units whose walk failed, with the random numbers they already have."""
         self.returned.extendleft(reversed(units))
+
+
+def _walk_if_it_fits(
+    generator: PreTrainedModel, samples: Samples, units: list[_Unit], *policy: Any
+) -> Completions | None:
+    """`_walk`; `None` if memory was too small for several units, whose tensors are free again when this returns."""
+    try:
+        return _walk(generator, samples, units, *policy)
+    except RuntimeError as error:
+        if len(units) == 1 or not should_reduce_batch_size(error):
+            raise
+        return None
 
 
 def _walk(

@@ -67,6 +67,35 @@ def sample(
     return Samples.concatenate(parts)
 
 
+def sample_mixture(
+    generator: PreTrainedModel,
+    prompt: LongTensor,
+    max_new_tokens: int,
+    temperatures: tuple[float, float],
+    share: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    rng: torch.Generator | None = None,
+    prompt_mask: Tensor | None = None,
+) -> Samples:
+    """As `sample`, at one of two temperatures: a coin is flipped for each sequence.
+
+    Args:
+        temperatures: two of them.
+        share: the probability of the second, from 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"share={share}", "a probability in [0, 1]", "set it accordingly")
+    second = torch.rand(len(prompt), generator=rng, device=prompt.device) < share
+    groups = [(~second).nonzero().squeeze(1), second.nonzero().squeeze(1)]
+    parts = []
+    for rows, temperature in zip(groups, temperatures, strict=True):
+        mask = None if prompt_mask is None else prompt_mask[rows]
+        if len(rows):
+            parts.append(sample(generator, prompt[rows], max_new_tokens, temperature, top_k, top_p, rng, mask))
+    return Samples.concatenate(parts).select(torch.cat(groups).argsort())
+
+
 def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
     for name, value, holds, expected in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1 token"),

@@ -126,7 +126,7 @@ def _read_text(
 ) -> tuple[Any, BoolTensor, Tensor]:
     name = type(discriminator).__name__
     if samples.soft is not None:
-        raise UserError(f"soft samples for {name}, which reads text", "a discriminator that reads ids", "choose one")
+        token_embeddings(discriminator)  # which refuses it
     inputs = reader(samples)
     outputs = discriminator(**inputs)
     if outputs.logits.dim() != 2:

@@ -86,8 +86,11 @@ def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
         padded: whether the model is to read padding on the right, too.
 
     Raises:
-        UserError: the model reads embeddings otherwise than tokens.
+        UserError: the model reads embeddings otherwise than tokens, or reads text, whose tokens are other ones.
     """
+    if getattr(model, "text_reader", None) is not None:  # see `data.reading`
+        problem, fix = f"soft tokens for {type(model).__name__}, which reads text", "leave out `discriminator.reads`"
+        raise UserError(problem, "a discriminator that reads ids", f"{fix}, or choose another objective")
     name, expected = type(model).__name__, "a model that reads `inputs_embeds`, a plain row for each token"
     weight = getattr(model.get_input_embeddings(), "weight", None)
     if model not in _LOOKUPS:

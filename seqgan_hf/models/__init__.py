@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from .modeling_cnn_discriminator import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
+from .modeling_ensemble_generator import EnsembleGeneratorConfig, EnsembleGeneratorForCausalLM
 from .modeling_leak_generator import LeakGeneratorConfig, LeakGeneratorForCausalLM, LeakGeneratorModel
 from .modeling_relational_memory import (
     RelationalMemoryConfig,
@@ -17,6 +18,8 @@ from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM,
 __all__ = [
     "CNNDiscriminatorConfig",
     "CNNDiscriminatorForSequenceClassification",
+    "EnsembleGeneratorConfig",
+    "EnsembleGeneratorForCausalLM",
     "LeakGeneratorConfig",
     "LeakGeneratorForCausalLM",
     "LeakGeneratorModel",
@@ -39,6 +42,7 @@ for _config, _auto, _model in (
     (LeakGeneratorConfig, AutoModelForCausalLM, LeakGeneratorForCausalLM),
     (RelationalMemoryConfig, AutoModel, RelationalMemoryModel),
     (RelationalMemoryConfig, AutoModelForCausalLM, RelationalMemoryForCausalLM),
+    (EnsembleGeneratorConfig, AutoModelForCausalLM, EnsembleGeneratorForCausalLM),
     (CNNDiscriminatorConfig, AutoModelForSequenceClassification, CNNDiscriminatorForSequenceClassification),
     (RelGANDiscriminatorConfig, AutoModelForSequenceClassification, RelGANDiscriminatorForSequenceClassification),
     (RNNDiscriminatorConfig, AutoModelForSequenceClassification, RNNDiscriminatorForSequenceClassification),

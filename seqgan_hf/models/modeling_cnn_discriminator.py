@@ -149,7 +149,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     def regularization(self) -> Tensor:
-        """The L2 penalty on the output layer, l2_output * (|W|^2 + |b|^2) / 2: a scalar to add to the loss."""
+        """The L2 penalty on the output layer, `l2_output * (|W|^2 + |b|^2) / 2`: a scalar to add to the loss."""
         return 0.5 * self.config.l2_output * (self.score.weight.square().sum() + self.score.bias.square().sum())
 
     @can_return_tuple

@@ -360,6 +360,18 @@ class RelationalMemoryModel(RelationalMemoryPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = RelationalMemoryCache()
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden = self._run(embedded, attention_mask, past_key_values)
+        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(embedded, hidden) if wants_all else None,
+        )
+
+    def _run(
+        self, embedded: Tensor, attention_mask: Tensor | None, past_key_values: RelationalMemoryCache | None
+    ) -> Tensor:
+        """The memories (B, T, N * D) after embeddings (B, T, E), from the cached one, which is brought up to date."""
         length = embedded.shape[1]
         mask = None if attention_mask is None else attention_mask[:, -length:].bool()
         cached: Any = None if past_key_values is None else past_key_values.layers[0]
@@ -367,13 +379,7 @@ class RelationalMemoryModel(RelationalMemoryPreTrainedModel):
         hidden = self.memory(embedded, start, mask)
         if cached is not None:
             cached.update(hidden[:, -1], hidden[:, -1, :0], seq_length=length)
-
-        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        return BaseModelOutputWithPast(
-            last_hidden_state=hidden,
-            past_key_values=past_key_values if use_cache else None,
-            hidden_states=(embedded, hidden) if wants_all else None,
-        )
+        return hidden
 
 
 class RelationalMemoryForCausalLM(RelationalMemoryPreTrainedModel, GenerationMixin):

@@ -236,26 +236,30 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
             past_key_values = RNNCache(self.config)  # type: ignore[arg-type]
-        hidden = self.dropout(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
+        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden_states = self._run_layers(self.dropout(embedded), attention_mask, past_key_values)
+        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states[-1],
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=hidden_states if wants_all else None,
+        )
 
+    def _run_layers(
+        self, hidden: Tensor, attention_mask: Tensor | None, past_key_values: RNNCache | None
+    ) -> tuple[Tensor, ...]:
+        """The embeddings (B, T, E) and the outputs (B, T, H) of all layers."""
         length = hidden.shape[1]
         mask = None if attention_mask is None else attention_mask[:, -length:].bool()
         if mask is not None and length > 1 and bool(mask.all()):
             mask = None
-
         hidden_states = [hidden]
         layer: Any
         for index, layer in enumerate(self.layers):
             cache_layer: Any = None if past_key_values is None else past_key_values.layers[index]
             hidden = self.dropout(self._run_layer(layer, hidden, mask, cache_layer))
             hidden_states.append(hidden)
-
-        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        return BaseModelOutputWithPast(
-            last_hidden_state=hidden,
-            past_key_values=past_key_values if use_cache else None,
-            hidden_states=tuple(hidden_states) if wants_all else None,
-        )
+        return tuple(hidden_states)
 
     def _run_layer(
         self, layer: nn.RNNBase, inputs: Tensor, mask: Tensor | None, cache: RNNCacheLayer | None

@@ -14,15 +14,17 @@ from .base import Copy, Credit, Models
 from .groups import check_groups, in_groups, repeat_prompts
 from .ratios import Level, check_clipping, clipped
 from .reinforce import Reinforce
+from .statistics import rows_of_processes
 
 
 class GRPO(Reinforce):
     """Advantages relative to the other samples of the same prompt: A = (r - mean) / std.
 
-    Without conditions every prompt is the same, and the whole batch of a process is one group.
+    Without conditions every prompt is the same, and the batches of all processes are one group.
 
     Args:
-        group_size: samples of each prompt, in consecutive rows; the batch holds B / group_size prompts.
+        group_size: samples of each prompt, in consecutive rows; the batch holds B / group_size prompts. It divides B
+            without conditions, too, so that settings mean one thing for both kinds of data.
         scale: divide by the group's standard deviation (n - 1, plus 1e-4).
         clip, clip_high: how far the ratio to the policy that drew the samples may go below and above 1.
         kl: weight of the divergence from the generator that the objective began with.
@@ -72,8 +74,7 @@ class GRPO(Reinforce):
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         super().check(models, batch_size, conditional)
-        if conditional:
-            check_groups("group_size", self.group_size, batch_size)
+        check_groups("group_size", self.group_size, batch_size)
 
     def copies(self) -> dict[str, Copy]:
         return {"reference": Copy()} if self.kl or self.kl_loss else {}
@@ -92,15 +93,18 @@ class GRPO(Reinforce):
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """What a sequence earns beside its group, the same for all of its tokens."""
-        size = self.group_size if samples.prompt.shape[1] > 1 else samples.batch_size
-        relative = self.relative(in_groups(values[:, 0], size)).flatten()[:, None]
+        if samples.prompt.shape[1] > 1:
+            own = group = in_groups(values[:, 0], self.group_size)
+        else:
+            own, group = values[None, :, 0], rows_of_processes(values[:, 0])[None]
+        relative = self.relative(own, group).flatten()[:, None]
         if self.length_normalized:
             relative = relative / samples.lengths[:, None]
         return relative.expand_as(values)
 
-    def relative(self, groups: Tensor) -> Tensor:
-        """(r - mean) / std over groups of rewards, of and to shape (groups, size)."""
-        centred = groups - groups.mean(dim=1, keepdim=True)
+    def relative(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """(r - mean) / std of rewards (groups, K), beside all that are in their groups, (groups, size)."""
+        centred = rewards - groups.mean(dim=1, keepdim=True)
         if not self.scale or groups.shape[1] < 2:
             return centred
         return centred / (groups.std(dim=1, keepdim=True) + 1e-4)

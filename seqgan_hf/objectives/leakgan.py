@@ -110,8 +110,8 @@ class LeakGAN(SeqGAN):
             "one with features of prefixes, which the generator can compute",
             "use `cnn_discriminator`",
         )
-        if not hasattr(discriminator, "prefix_features"):
-            raise wrong
+        if not hasattr(discriminator, "prefix_features") or hasattr(discriminator, "text_reader"):
+            raise wrong  # the second reads other tokens than the generator's
         try:
             self.after_step("discriminator", models)
         except ValueError as error:

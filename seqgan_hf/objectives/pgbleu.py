@@ -12,9 +12,10 @@ from torch import Tensor
 from ..errors import UserError
 from ..generation.vocabulary import special_tokens
 from ..samples import Samples
-from .base import Models
+from .base import Credit, Models
 from .reinforce import Baseline, Reinforce
 from .seqgan import SeqGAN
+from .statistics import samples_of_processes
 
 
 class PGBLEU(Reinforce):
@@ -38,6 +39,10 @@ class PGBLEU(Reinforce):
         if max_n < 1 or references < 1:
             raise UserError(f"max_n={max_n}, references={references}", "at least 1 of both")
         self.max_n, self.references = max_n, references
+
+    def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
+        """The references are the first real rows of all processes."""
+        return super().credit(models, samples_of_processes(real.uncredited), fake)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """BLEU of each continuation without its end token, shape (K,)."""

@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
-from ..functional import masked_mean
 from ..generation.verdicts import features, judge
 from ..samples import Samples
-from .base import Loss, Models, penalty
+from .base import Credit, Loss, Models, penalty
 from .reinforce import Baseline
 from .seqgan import SeqGAN
-from .statistics import shared_mean
+from .statistics import rows_of_processes, samples_of_processes
 
 
 class RankGAN(SeqGAN):
@@ -59,6 +58,10 @@ class RankGAN(SeqGAN):
             raise UserError(f"gamma={gamma}", "a number from 0 on", "0 tells nothing apart")
         self.references, self.gamma, self.log_reward = references, gamma, log_reward
 
+    def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
+        """Samples are compared with the real rows of all processes."""
+        return super().credit(models, samples_of_processes(real.uncredited), fake)
+
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """log R(Y | U, C) with C the real rows that are no references, shape (K,)."""
         of_real = judge(models.discriminator, real.uncredited, features)
@@ -76,16 +79,16 @@ class RankGAN(SeqGAN):
     def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-E_real log R(. | U, C = fake) - E_fake log(1 - R(. | U, C = real)), averaged."""
         of_both = features(models.discriminator, Samples.concatenate([real.uncredited, fake.uncredited]))
-        of_real, of_fake = of_both.float().split([real.batch_size, fake.batch_size])
+        parts = of_both.float().split([real.batch_size, fake.batch_size])
+        of_real, of_fake = (rows_of_processes(rows, differentiable=True) for rows in parts)
         references, ranked = self._references(of_real)
         log_real = self.log_rank(ranked, references, of_fake)
         log_fake = self.log_rank(of_fake, references, ranked)
-        every_real, every_fake = (torch.ones_like(rows, dtype=torch.bool) for rows in (log_real, log_fake))
-        loss = (shared_mean(-log_real, every_real) + shared_mean(-torch.log(-torch.expm1(log_fake)), every_fake)) / 2
+        loss = (-log_real.mean() - torch.log(-torch.expm1(log_fake)).mean()) / 2  # of all rows, on every process
         with torch.no_grad():
             metrics = {
-                "rank_real": masked_mean(log_real.exp(), every_real),
-                "rank_fake": masked_mean(log_fake.exp(), every_fake),
+                "rank_real": log_real.exp().mean(),
+                "rank_fake": log_fake.exp().mean(),
                 "discriminator_loss": loss.detach(),
             }
         return Loss(loss + penalty(models.discriminator), metrics)

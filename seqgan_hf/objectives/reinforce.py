@@ -14,7 +14,7 @@ from ..generation.verdicts import rewards
 from ..generation.vocabulary import start_prompt
 from ..samples import BoolTensor, Samples
 from .base import Copy, Credit, Loss, Models, Objective
-from .statistics import sum_over_processes
+from .statistics import count_processes, sum_over_processes
 
 
 Baseline = Literal["none", "moving_average", "batch", "leave_one_out"]
@@ -30,7 +30,8 @@ class Reinforce(Objective):
     Args:
         baseline: what is subtracted from the action values at each position, over the sequences that reach it:
             `none` (the paper's), `moving_average` of the past batches' means, the `batch` mean (which is slightly
-            biased, as a sequence is part of its own mean), or the mean of the other sequences (`leave_one_out`).
+            biased, as a sequence is part of its own mean), or the mean of the other sequences (`leave_one_out`);
+            where no other reaches a position, the mean of what the others had at their ends.
         baseline_momentum: share of the past in the moving average.
         likelihood_weight: of -log G(real sequence), a sum over tokens and a mean over B, which is added to the loss.
         kl: beta, the price of leaving the generator that the objective began with, KL(G || reference) in nats a
@@ -109,6 +110,13 @@ class Reinforce(Objective):
         """
         return advantages
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        """Refuse a batch in which no sequence has another to be compared with."""
+        super().check(models, batch_size, conditional)
+        if self.baseline == "leave_one_out" and batch_size * count_processes() < 2:
+            problem = "baseline=leave_one_out with batches of one sequence"
+            raise UserError(problem, "others to compare it with", "set `training.per_device_train_batch_size`")
+
     def copies(self) -> dict[str, Copy]:
         return {"reference": Copy()} if self.kl else {}
 
@@ -158,9 +166,11 @@ class Reinforce(Objective):
         # a reward that is no number leaves its own step out; it must not stay in the average
         counts, sums = _sums(values, samples.mask & values.isfinite())
         if self.baseline == "leave_one_out":
-            # a sequence that is alone at a position has no others to be compared with: it gets no signal there
+            ends = values.gather(1, samples.lengths[:, None] - 1)
+            rows, total = _sums(ends, ends.isfinite())
+            ended = (total - ends) / (rows - 1).clamp(min=1)  # no more a function of this sequence than `others` is
             others = (sums - values) / (counts - 1).clamp(min=1)
-            return torch.where(counts > 1, others, values)
+            return torch.where(counts > 1, others, ended)
         mean = sums / counts.clamp(min=1)
         if self.baseline == "batch":
             return mean

@@ -43,7 +43,7 @@ class RLOO(GRPO):
         policy: dict[str, Any] = {"level": level, "updates": updates, "likelihood_weight": likelihood_weight}
         super().__init__(group_size, False, clip, clip_high, kl, **policy)
 
-    def relative(self, groups: Tensor) -> Tensor:
-        """r - mean of the others = n / (n - 1) (r - mean), of and to shape (groups, size)."""
+    def relative(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """r - mean of the others = n / (n - 1) (r - mean); shapes as in `GRPO`."""
         size = groups.shape[1]
-        return super().relative(groups) * (size / max(1, size - 1))
+        return super().relative(rewards, groups) * (size / max(1, size - 1))

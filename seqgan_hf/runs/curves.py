@@ -27,6 +27,7 @@ from .signatures import unequal_signatures
 # What is drawn unless other metrics are asked for, and how its panels are called; then how others are.
 TITLES = {"nll_oracle": "NLL_oracle (quality)", "nll_test": "NLL_test (coverage)", "jsd_oracle": "JSD to the oracle"}
 DIRECTIONS = {"kl_generator_oracle": "KL(generator, oracle)", "kl_oracle_generator": "KL(oracle, generator)"}
+SHARES = {"grammar_acceptance": "grammatical sentences (share)", "distinct_2": "different pairs of words (share)"}
 MEASURED_IN = {"nll_": "nats per token", "kl_": "nats", "jsd_": "nats"}
 FORMATS = (".pdf", ".png", ".svg")
 POINT_COLUMNS = ("round", "metric", "value")
@@ -96,20 +97,13 @@ def write_curves(
     unequal, notes = unequal_signatures(runs), absent + gaps
     for metric in filter(unequal.get, chosen):
         notes.append(f"{metric} was measured under unequal signatures ({'; '.join(unequal[metric].values())})")
-    published: Curves = {}
-    for point in [] if points is None else read_points(points):
-        published.setdefault((point.label, point.metric), []).append(point)
-    panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
-    if not panels:
-        fix = f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)"
-        problem = f"no value of {', '.join(chosen)} to draw over {axis}"
-        raise UserError(problem, "one measured there by all runs of a label", fix)
+    published = {} if points is None else _published_curves(points)
+    panels = _panels(runs, curves, chosen, axis)
     notes += [f"{metric}: nothing to draw over {axis}, so no panel" for metric in chosen if metric not in panels]
     for metric in dict.fromkeys(metric for _, metric in published if metric not in panels):
         notes.append(f"{points}: points of {metric} are not drawn, as no panel shows it")
-    numbers = picture.with_suffix(".csv")
     drawn = [*curves.values(), *(found for (_, metric), found in published.items() if metric in panels)]
-    rows = [point for curve in drawn for point in curve]
+    rows, numbers = [point for curve in drawn for point in curve], picture.with_suffix(".csv")
     try:
         _draw(curves, published, panels, axis, _start_of_rounds(runs, axis)).savefig(picture, dpi=150)
         _write_numbers(rows, numbers)
@@ -159,6 +153,13 @@ def read_points(path: str) -> list[Point]:
     if not points:
         raise UserError(f"points {path!r} without a row", "one row for each point", "leave --points out")
     return points
+
+
+def _published_curves(path: str) -> Curves:
+    curves: Curves = {}
+    for point in read_points(path):
+        curves.setdefault((point.label, point.metric), []).append(point)
+    return curves
 
 
 def _published(cells: list[str], columns: list[str], path: str, number: int) -> Point:
@@ -226,6 +227,20 @@ def _chosen_metrics(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[
         raise UserError(f"the runs measured none of {', '.join(TITLES)}", fix=f"choose --metrics from {known}")
     check_measured(runs, chosen)
     return chosen
+
+
+def _panels(runs: Sequence[Run], curves: Curves, chosen: Sequence[str], axis: str) -> list[str]:
+    """The chosen metrics that have a curve.
+
+    Raises:
+        UserError: none has.
+    """
+    panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
+    if not panels:
+        fix = f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)"
+        problem = f"no value of {', '.join(chosen)} to draw over {axis}"
+        raise UserError(problem, "one measured there by all runs of a label", fix)
+    return panels
 
 
 # --- Curves ----------------------------------------------------------------------------------------------------------
@@ -428,7 +443,7 @@ def _draw_published(axes: Axes, points: Sequence[Point], number: int, scale: flo
 def _finish_panel(axes: Axes, metric: str, x_label: str) -> None:
     nats = next((name for start, name in MEASURED_IN.items() if metric.startswith(start)), "")
     axes.set(xlabel=x_label, ylabel="nats per sequence" if nats and "_sequence" in metric else nats)
-    axes.set_title((TITLES | DIRECTIONS).get(metric, metric), fontsize=11)
+    axes.set_title((TITLES | DIRECTIONS | SHARES).get(metric, metric), fontsize=11)
     axes.grid(linewidth=0.5, alpha=0.35)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

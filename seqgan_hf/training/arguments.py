@@ -19,9 +19,10 @@ Scheduler = Literal["constant", "linear", "cosine"]
 # Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
 SUPPORTED_FIELDS = frozenset(
     """output_dir per_device_train_batch_size gradient_accumulation_steps optim optim_args weight_decay adam_beta1
-    adam_beta2 adam_epsilon bf16 fp16 tf32 disable_tqdm report_to run_name project trackio_space_id seed use_cpu
-    save_total_limit load_best_model_at_end metric_for_best_model greater_is_better resume_from_checkpoint push_to_hub
-    hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend local_rank""".split()
+    adam_beta2 adam_epsilon activation_checkpointing bf16 fp16 tf32 disable_tqdm report_to run_name project
+    trackio_space_id seed use_cpu save_total_limit load_best_model_at_end metric_for_best_model greater_is_better
+    resume_from_checkpoint push_to_hub hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend
+    local_rank""".split()
 )
 
 # What to use instead of the fields that people will try first.
@@ -30,6 +31,7 @@ REMEDIES = {
     "max_grad_norm": "set pretrain_max_grad_norm, generator_max_grad_norm or discriminator_max_grad_norm",
     "num_train_epochs": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
     "lr_scheduler_type": "set pretrain_lr_scheduler, generator_lr_scheduler or discriminator_lr_scheduler",
+    "gradient_checkpointing": "set activation_checkpointing",
     "max_steps": "set pretrain_epochs, discriminator_pretrain_steps and rounds",
     "eval_steps": "set eval_epochs and eval_rounds",
     "eval_strategy": "set eval_epochs and eval_rounds",
@@ -50,6 +52,9 @@ class AdversarialTrainingArguments(TrainingArguments):
         pretrain_epochs: passes over the data that pretrain the generator by maximum likelihood.
         discriminator_pretrain_steps: discriminator steps before adversarial training.
         rounds: rounds of adversarial training: generator steps, then discriminator steps.
+        max_seconds: end adversarial training after so many seconds of work, the discriminator's pretraining included;
+            the generator's pretraining, evaluations and checkpoints do not count. Learning rates that fall reach 0
+            then, if not before. By default `rounds` alone decide.
         generator_steps: g-steps of a round; each makes the `updates` of the objective from one batch of samples.
         discriminator_steps: d-steps of a round; one is fresh samples, and `discriminator_epochs` passes over them.
         discriminator_epochs: passes over real and generated sequences in a d-step.
@@ -84,13 +89,15 @@ class AdversarialTrainingArguments(TrainingArguments):
             divergences (`nll...`, `kl...`, `jsd...`).
         load_best_model_at_end: save the best checkpoint's models as the result, not the last ones.
         resume_from_checkpoint: `true` goes on from the newest checkpoint in `output_dir`, a path from that one.
+        activation_checkpointing: keep the inputs of layers only and compute other activations again when gradients
+            are, of all players that are transformers.
         bf16: mixed precision in bfloat16.
         fp16: mixed precision in float16, on a GPU.
         use_cpu: stay on the CPU even if there is a GPU.
         optim: the optimizer's name, as in transformers; for `adamw_*` and no weight decay it is plain Adam.
         weight_decay: decoupled weight decay.
         gradient_accumulation_steps: batches whose gradients make one step, of either model.
-        disable_tqdm: no progress bars.
+        disable_tqdm: no progress bars, as where standard error is no terminal.
         push_to_hub: upload the generator and its card when training ends.
         hub_model_id: the repository to upload to, `user/name`; by default named after `output_dir`.
         hub_private_repo: make that repository private.
@@ -107,6 +114,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     pretrain_epochs: int = 120
     discriminator_pretrain_steps: int = 50
     rounds: int = 200
+    max_seconds: float | None = None
     generator_steps: int = 1
     discriminator_steps: int = 5
     discriminator_epochs: int = 3
@@ -132,6 +140,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     save_strategy: str = "epoch"
     overwrite_run: bool = False
     resume_from_checkpoint: str | bool | None = None  # type: ignore[assignment]
+    activation_checkpointing: bool = False  # a field of newer transformers
     hub_token: str | None = field(default=None, repr=False)
     hub_discriminator: Literal["subfolder", "repository", "none"] = "subfolder"
     hub_license: str | None = None
@@ -200,7 +209,11 @@ class AdversarialTrainingArguments(TrainingArguments):
                 "at least 1, or nothing",
             ),
             ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
-            ("discriminator_trunk_learning_rate", lambda value: value is None or value > 0, "a positive number"),
+            (
+                "discriminator_trunk_learning_rate max_seconds",
+                lambda value: value is None or value > 0,
+                "a positive number",
+            ),
             ("discriminator_share", lambda value: 0 <= value < 1, "a share, from 0 to below 1"),
             ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
             ("seed", lambda value: 0 <= value < 2**32, "a number from 0 to 2**32 - 1"),

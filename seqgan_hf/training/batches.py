@@ -60,7 +60,7 @@ class TrainingData(ABC):
 
 def seeded(seed: tuple[int, ...]) -> int:
     """One well-mixed number from several, for a generator of random numbers."""
-    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]) >> 1
 
 
 class InMemoryData(TrainingData):

@@ -79,6 +79,22 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
             raise UserError(problem, fix=fix)
 
 
+def checkpoint_activations(models: Models) -> None:
+    """Let every player that can compute its activations again for the backward pass instead of keeping them.
+
+    Raises:
+        UserError: none can.
+    """
+    able = [model for model in models.players().values() if model.supports_gradient_checkpointing]
+    for model in able:
+        # the second is what older versions of transformers call it
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if not able:
+        names = " and ".join(type(model).__name__ for model in models.players().values())
+        raise UserError(f"activation_checkpointing for {names}", "a player that is a transformer", "leave it out")
+
+
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
     """Raise a UserError where nothing is drawn, or rows that should answer each other are not equally many."""
     if not isinstance(fakes, Samples) or not fakes.batch_size:

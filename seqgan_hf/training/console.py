@@ -18,6 +18,17 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+def watched() -> bool:
+    """Whether somebody looks at standard error while the program runs: in a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, `1:02:05`."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
 def show_log() -> None:
     """Show the messages of this package on standard error, unless the program has set up logging by itself."""
     logger = logging.getLogger("seqgan_hf")

@@ -11,13 +11,15 @@ from transformers import PreTrainedTokenizerBase
 from ..data.lines import one_line
 from ..data.tokenization import decode
 from ..evaluation.base import Evaluator
+from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.record import Estimate
 from ..evaluation.verdicts import HeldOutVerdicts
 from ..generation.modes import evaluating
 from ..generation.sampling import sample
-from ..objectives import Models
+from ..objectives import Models, Objective
 from ..objectives.base import Phase
 from ..samples import Samples
+from .arguments import AdversarialTrainingArguments
 from .batches import TrainingData, seeded
 from .best import Best
 from .session import Session
@@ -28,6 +30,18 @@ from .units import Units
 SHOWN_SAMPLES = 50
 # The stream of random numbers that evaluations draw from; see `trainer`.
 EVALUATION = 4
+
+
+def held_out_evaluators(
+    rows: Samples, models: Models, objective: Objective, real: TrainingData, args: AdversarialTrainingArguments
+) -> list[Evaluator]:
+    """NLL_test of held-out rows, and where there is an opponent its verdicts on some of them beside `real` ones."""
+    found: list[Evaluator] = [HeldOutNLL(rows, models.tokenizer)]
+    if models.discriminator is not None:
+        rows = rows.select(slice(0, args.eval_samples))
+        seen = real.take((args.seed, EVALUATION), rows.batch_size)
+        found.append(HeldOutVerdicts(models, objective, rows, seen))
+    return found
 
 
 class Evaluation:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
-from ..objectives import Models, Objective
+from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase
 from .batches import TrainingData
 from .best import Best
-from .callbacks import CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
+from .callbacks import Announcements, CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
 from .checkpoint import Checkpoints, Part
+from .checks import checkpoint_activations
+from .console import watched
 from .evaluation import Evaluation
 from .player import Player
 from .processes import check_same_data
@@ -41,6 +44,7 @@ class Parts:
         models: Models,
         objectives: dict[str, Objective],
         data: TrainingData,
+        turns: list[Turn],
         evaluators: list[Evaluator],
         tokenizer: PreTrainedTokenizerBase | None,
         max_new_tokens: int,
@@ -53,6 +57,8 @@ class Parts:
         self.evaluation = Evaluation(
             session, models, data, self.units, self.best, evaluators, tokenizer, max_new_tokens
         )
+        if args.activation_checkpointing:
+            checkpoint_activations(models)
         own = (session, self.progress)
         self.players = {
             "pretrained": Player(
@@ -77,9 +83,10 @@ class Parts:
         self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizer)
         self.units.checkpoints = self.checkpoints
         self.push = PushToHub(session, discriminator is not None)
-        self.bar: ProgressBar | LogLines = LogLines() if args.disable_tqdm else ProgressBar()
+        self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]
         watching += [self.push] if args.push_to_hub else []
+        watching.append(Announcements(session, objectives["objective"], models, data, max_new_tokens, turns))
         session.watch(watching, generator, tokenizer, self.players["generator"].optimizer)
 
     def anneal(self, phase: Phase, totals: dict[str, int]) -> None:
@@ -92,8 +99,11 @@ class Parts:
         epochs, rounds, steps = (totals[name] for name in ("pretrain_generator", "adversarial", "discriminator_steps"))
         if phase == "pretrain_generator":
             self.players["pretrained"].anneal(args.pretrain_lr_scheduler, done[phase] / epochs)
-        elif phase == "adversarial":
-            self.players["generator"].anneal(args.generator_lr_scheduler, done[phase] / rounds)
-        if "discriminator" in self.players and phase != "pretrain_generator":
-            part = self.units.discriminator_steps / max(1, steps)
+            return
+        # the same on all processes, whose clocks differ
+        used = min(1.0, max(gather_object([self.units.time_used]))) if args.max_seconds else 0.0
+        if phase == "adversarial":
+            self.players["generator"].anneal(args.generator_lr_scheduler, max(used, done[phase] / rounds))
+        if "discriminator" in self.players:
+            part = max(used, self.units.discriminator_steps / max(1, steps))
             self.players["discriminator"].anneal(args.discriminator_lr_scheduler, part)

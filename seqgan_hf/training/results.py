@@ -90,6 +90,7 @@ def summarize(objective: Objective, measured: Evaluation, last: dict[str, Any]) 
         "progress": {name: count for name, count in measured.units.done.items() if count},
         "global_step": step,
         "seconds": session.seconds,
+        "seconds_after_pretraining": measured.units.seconds,  # of work, see `max_seconds`
         "versions": versions(),
         "license": session.args.hub_license,
         "recipe": public_recipe(recipe.read_text("utf-8")) if recipe.exists() else None,

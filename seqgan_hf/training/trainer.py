@@ -13,9 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ..evaluation.base import Evaluator
-from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.record import Estimate
-from ..evaluation.verdicts import HeldOutVerdicts
 from ..generation.modes import train_without_dropout
 from ..objectives import MLE, Models, Objective, Turn
 from ..objectives.base import frozen
@@ -23,7 +21,7 @@ from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
 from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining, check_share
-from .evaluation import EVALUATION
+from .evaluation import held_out_evaluators
 from .parts import Parts
 from .player import Player
 from .processes import share_weights, together
@@ -102,17 +100,12 @@ class AdversarialTrainer:
         for given in (self.objective, self.pretraining):
             given.check(self.models, args.per_device_train_batch_size, self.data.conditional)
         share_weights(accelerator, self.models.named())
-        held_out: list[Evaluator] = []
         if eval_dataset is not None:
             rows = as_samples(eval_dataset, bos, pad).to(device)
-            held_out = [HeldOutNLL(rows, processing_class)]
-            if opponent is not None:
-                rows = rows.select(slice(0, args.eval_samples))
-                seen = self.real.take((args.seed, EVALUATION), rows.batch_size)
-                held_out += [HeldOutVerdicts(self.models, objective, rows, seen)]
+            evaluators = [*held_out_evaluators(rows, self.models, objective, self.real, args), *evaluators]
         objectives = {"objective": self.objective, "pretraining": self.pretraining}
-        known = ([*held_out, *evaluators], processing_class, self.max_new_tokens, callbacks or [])
-        self.parts = Parts(session, self.models, objectives, self.data, *known)
+        known = (list(evaluators), processing_class, self.max_new_tokens, callbacks or [])
+        self.parts = Parts(session, self.models, objectives, self.data, self.turns, *known)
 
     # --- Algorithm 1 -------------------------------------------------------------------------------------------------
 

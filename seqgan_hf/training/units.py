@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ class Units:
     Attributes:
         done: units of each phase, and steps of the present round; evaluations draw their seeds from these.
         discriminator_steps: of the whole run, whichever phase they were in.
+        seconds: of work since the generator's pretraining, evaluations and checkpoints left out.
+        out_of_time: whether these are as many as `max_seconds`, on any process.
         checkpoints: set once they are made, since the counts are in them.
     """
 
@@ -30,15 +33,19 @@ class Units:
         self.session, self.progress = session, progress
         self.done = dict.fromkeys((*UNITS, "generator_steps", "discriminator_steps"), 0)
         self.discriminator_steps = 0
+        self.seconds, self.out_of_time = 0.0, False
         self._signal: int | None = None
 
     def of(self, phase: Phase, total: int) -> Iterator[int]:
         """What is still to do of `total` units of a phase; after each a checkpoint is saved if it is due."""
         session = self.session
-        while self.done[phase] < total and not session.control.should_training_stop:
+        while self._goes_on(self.done[phase], total, timed=phase != "pretrain_generator"):
             self.progress.begin(phase, self.done[phase])
             session.call("on_epoch_begin")
+            started = time.perf_counter()
             yield self.done[phase]
+            if phase == "pretrain_discriminator":  # the work of a round is timed by its steps
+                self.seconds += time.perf_counter() - started
             self._count(phase)
             self.done["generator_steps"] = self.done["discriminator_steps"] = 0
             self._save_if_due(self.done[phase], total)
@@ -46,24 +53,34 @@ class Units:
 
     def within(self, name: str, total: int) -> Iterator[int]:
         """What is still to do of `total` units inside a round; they begin anew with every round."""
-        while self.done[name] < total and not self.session.control.should_training_stop:
+        while self._goes_on(self.done[name], total):
+            started = time.perf_counter()
             yield self.done[name]
+            self.seconds += time.perf_counter() - started
             self._count(name)
             self._stop_if_interrupted()
+
+    def _goes_on(self, done: int, total: int, timed: bool = True) -> bool:
+        return done < total and not self.session.control.should_training_stop and not (timed and self.out_of_time)
+
+    @property
+    def time_used(self) -> float:
+        """How much of `max_seconds` is used, from 0; 0 where there is no limit."""
+        return self.seconds / (self.session.args.max_seconds or float("inf"))
 
     def _count(self, name: str) -> None:
         """Count a unit, and vote on what follows: signals and callbacks may reach one process only."""
         self.done[name] += 1
         self.discriminator_steps += name in ("pretrain_discriminator", "discriminator_steps")
         control, signalled = self.session.control, self._signal is not None
-        votes = self.session.vote(signalled, control.should_training_stop, control.should_save)
-        interrupted, control.should_training_stop, control.should_save = votes
+        votes = (signalled, control.should_training_stop, control.should_save, self.time_used >= 1)
+        interrupted, control.should_training_stop, control.should_save, self.out_of_time = self.session.vote(*votes)
         if interrupted and self._signal is None:
             self._signal = signal.SIGTERM
 
     def _save_if_due(self, done: int, total: int) -> None:
         control, every = self.session.control, self.session.args.save_every
-        due = done == total or (every and done % every == 0)
+        due = done == total or (every and done % every == 0) or self.out_of_time
         if self._signal is None and (due or control.should_save or control.should_training_stop):
             control.should_save = False
             self.checkpoints.save()
@@ -105,7 +122,9 @@ class Units:
                 signal.signal(number, handler)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"done": dict(self.done), "discriminator_steps": self.discriminator_steps}
+        return {"done": dict(self.done), "discriminator_steps": self.discriminator_steps, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.done, self.discriminator_steps = dict(state["done"]), state["discriminator_steps"]
+        self.seconds = state["seconds"]
+        self.out_of_time = self.time_used >= 1

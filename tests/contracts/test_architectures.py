@@ -33,7 +33,7 @@ from seqgan_hf.generation.relaxation import relax, sample_soft
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt, vocabulary_size
-from seqgan_hf.models import LeakGeneratorConfig, RelationalMemoryConfig
+from seqgan_hf.models import EnsembleGeneratorConfig, LeakGeneratorConfig, RelationalMemoryConfig, RNNGeneratorConfig
 from tests.tools import plain_paths
 from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE
 
@@ -48,6 +48,17 @@ CONFIGS = {
         attn_layer_indices=[1], mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=4, **HEADS, **TOKENS
     ),
     "bloom": lambda: BloomConfig(hidden_size=16, n_layer=2, n_head=2, **TOKENS),  # positions by distance
+    "ensemble": lambda: EnsembleGeneratorConfig(  # caches of several kinds in one
+        members=[
+            config.to_dict()
+            for config in (
+                RNNGeneratorConfig(embedding_size=6, hidden_size=8, **TOKENS),
+                MistralConfig(sliding_window=4, **HEADS, **TOKENS),
+                RelationalMemoryConfig(mem_slots=2, head_size=4, **TOKENS),
+            )
+        ],
+        **TOKENS,
+    ),
     "jamba": lambda: JambaConfig(  # states in one layer, keys and values in the next
         attn_layer_period=2,
         attn_layer_offset=1,
@@ -152,8 +163,8 @@ def test_soft_tokens_are_fed_back_through_the_cache_or_refused(generator, reques
         with pytest.raises(UserError, match="the cache of .* passes no gradient, so that soft tokens cannot be fed"):
             sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5)
         return
-    if generator.config.model_type == "leak_generator":  # whose discriminator's features are of tokens
-        with pytest.raises(UserError, match="LeakGeneratorForCausalLM cannot read soft tokens"):
+    if generator.config.model_type in ("leak_generator", "ensemble_generator"):  # whose parts read tokens
+        with pytest.raises(UserError, match=f"{type(generator).__name__} cannot read soft tokens"):
             sample_soft(generator, start_prompt(generator, 6), LENGTH, 1.5)
         return
     found = []

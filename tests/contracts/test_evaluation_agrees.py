@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.build import build_generator
+from seqgan_hf.commands.build_models import build_generator
 from seqgan_hf.commands.generate import Drawing, generate_texts
 from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data import TextData, TokenizerConfig
@@ -126,7 +126,7 @@ def test_training_and_evaluation_agree_on_likelihoods(
     except DataError as error:  # prompts of which the tokenizer knows next to nothing
         assert "tokens are in the vocabulary" in str(error)
         reject()
-    generator = build_generator(GeneratorSettings(config={"hidden_size": 8, "embedding_size": 8}), corpus).eval()
+    generator = build_generator(corpus, GeneratorSettings(config={"hidden_size": 8, "embedding_size": 8})).eval()
     generator.generation_config.update(max_new_tokens=corpus.max_length)
     generator.config.conditional, generator.config.max_prompt_length = bool(prompts), corpus.max_prompt_length
     rows = as_samples(corpus.eval, corpus.bos_token_id, corpus.pad_token_id)

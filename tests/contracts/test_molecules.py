@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 
 from tests.tools.small_runs import ROOT
@@ -29,7 +30,20 @@ def test_what_is_no_molecule_earns_nothing(rewards):
 def test_molecules_are_compared_by_what_they_are(rewards):
     samples = [ASPIRIN, ETHANOL, "OCC", BROKEN]  # ethanol twice
     found = rewards.molecules(samples, [list("C(C)O")])
-    assert (found["valid"], found["unique"], found["novel"]) == (3 / 4, 2 / 3, 1 / 2)
+    assert [found[name].value for name in ("valid", "unique", "novel")] == [3 / 4, 2 / 3, 1 / 2]
     qed = rewards.drug_likeness([ASPIRIN, ETHANOL])
-    assert found["qed"] == pytest.approx((qed[0] + 2 * qed[1]) / 3)
-    assert rewards.molecules([BROKEN], [[]]) == {"valid": 0.0, "unique": 0.0, "novel": 0.0, "qed": 0.0}
+    assert found["qed"].value == pytest.approx((qed[0] + 2 * qed[1]) / 3)
+    assert {name: value.value for name, value in rewards.molecules([BROKEN], [[]]).items()} == dict.fromkeys(found, 0)
+
+
+def test_every_share_of_molecules_has_an_interval(rewards):
+    """Chains of carbon of equal chances; the share of different ones is compared with that of many other draws."""
+    rng = np.random.default_rng(0)
+    draws = [["C" * length for length in rng.integers(1, 200, 100)] + [BROKEN] * 20 for _ in range(60)]
+    found = [rewards.molecules(texts, [["C"]]) for texts in draws[:20]]
+    for values in found:
+        assert all(0 <= value.low < value.value < value.high <= 1 for value in values.values() if value.value < 1)
+    unique = [len(set(texts) - {BROKEN}) / 100 for texts in draws]
+    covered = [values["unique"].low <= np.mean(unique) <= values["unique"].high for values in found]
+    assert sum(covered) >= 15
+    assert rewards.unique(["C"] * 19).low is None, "too few for ten groups"

@@ -17,7 +17,7 @@ from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import Models, Objective
 from seqgan_hf.samples import Samples
 from tests.tools.objectives import OBJECTIVES, REINFORCE, build_objective, build_opponent
-from tests.tools.tables import SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences
+from tests.tools.tables import SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences, every_completion
 from tests.tools.tiny import build_generator
 
 
@@ -102,14 +102,17 @@ def test_an_objective_cites_its_paper(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.gradient is not None])
-def test_the_expected_gradient_is_the_papers(name):
+def test_the_expected_gradient_is_the_papers(name, monkeypatch):
+    """Of all sequences, each beside the real one of the other end, with all completions in place of some drawn."""
+    monkeypatch.setattr("seqgan_hf.objectives.seqgan.complete", every_completion)
     row, batch, generator = OBJECTIVES[name], all_sequences(), TableGenerator()
+    real = batch.select(torch.arange(26, -1, -1))
     batch = batch._replace(logprobs=torch.full((27, T), -math.log(V)))  # as drawn from the uniform generator
     objective = getattr(objectives, name)(**row.exact)
-    models = Models(generator, TableJudge(per_token=row.opponents == ("per_token",)))
+    models = Models(generator, None if objective.adversary is None else row.judge())
     with torch.no_grad():
-        fake = objective.credit(models, batch, batch).samples
-    objective.generator_loss(models, batch, fake).value.backward()
+        fake = objective.credit(models, real, batch).samples
+    objective.generator_loss(models, real, fake).value.backward()
     torch.testing.assert_close(generator.table.grad[0], torch.tensor(row.gradient), rtol=0, atol=1e-6)
 
 

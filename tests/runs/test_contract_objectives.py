@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.objectives import Copy, CoT, Models, Objective, Reinforce, SeqGAN
 from seqgan_hf.training import AdversarialTrainer, Interrupted
+from seqgan_hf.training.callbacks.collapse import CollapseWarnings
 from seqgan_hf.training.checkpoint import checkpoints
-from tests.tools.objectives import OBJECTIVES
+from tests.tools.objectives import OBJECTIVES, build_objective
 from tests.tools.small_runs import StopAfter, build, metrics, same, small_corpus, text, weights
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -30,19 +32,55 @@ def corpus():
     return small_corpus()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_resumes_bit_for_bit_from_inside_a_round(corpus, tmp_path, name):
-    kind, written_by = OBJECTIVES[name].opponents[0], OBJECTIVES[name].generators[0]
+class Watched(CollapseWarnings):
+    """Finds every number unhealthy, at once, and keeps what is said."""
 
-    def make(folder, **more) -> AdversarialTrainer:
-        objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
+    def __init__(self):
+        super().__init__(spread_bound=float("inf"), accuracy_margin=2.0, patience=1)
+        self.said = []
+
+    def update(self, metrics):
+        self.said += super().update(metrics)
+        return self.said
+
+
+class Runs:
+    """Of one objective in a folder, of three rounds."""
+
+    def __init__(self, name: str, corpus, folder: Path):
+        self.name, self.corpus, self.folder, self.watched = name, corpus, folder, Watched()
+        self.whole = self.make("whole", callbacks=[self.watched])
+        self.whole.train()
+
+    def make(self, folder: str, **more) -> AdversarialTrainer:
+        row, objective = OBJECTIVES[self.name], build_objective(self.name)
+        kind = row.opponents[0]
         opponent = build_generator(kind, eos=None, seed=1) if objective.adversary == "language_model" else None
         opponent = opponent or build_discriminator("cnn" if kind == "none" else kind)
-        players = {"generator": build_generator(written_by, eos=None), "discriminator": opponent}
-        return build(corpus, tmp_path / folder, objective, **players, **(BRIEF | {"rounds": 3} | more))
+        players = {"generator": build_generator(row.generators[0], eos=None), "discriminator": opponent}
+        return build(self.corpus, self.folder / folder, objective, **players, **(BRIEF | {"rounds": 3} | more))
 
-    whole = make("whole")
-    whole.train()
+
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def runs(request, corpus, tmp_path_factory):
+    return Runs(request.param, corpus, tmp_path_factory.mktemp(request.param))
+
+
+# Their discriminators rank, or keep features apart, and do not decide.
+WITHOUT_DECISIONS = {"RankGAN", "FMGAN"}
+
+
+def test_warnings_of_collapse_watch_every_objective(runs):
+    """The spread of rewards wherever there are some, and the accuracy of whatever tells real from generated."""
+    kind = getattr(objectives, runs.name)
+    decides = kind.adversary == "classifier" and runs.name not in WITHOUT_DECISIONS
+    expected = {"nearly the same reward": issubclass(kind, Reinforce), "guesses": decides, "always wins": decides}
+    said = {words: sum(words in warning for warning in runs.watched.said) for words in expected}
+    assert said == expected  # once in three rounds
+
+
+def test_every_objective_resumes_bit_for_bit_from_inside_a_round(runs):
+    whole, make = runs.whole, runs.make
     steps = 18 if whole.objective.adversary else 6  # with the first g-step of the second round of three
     stop = StopAfter(steps + 3 * (whole.objective.updates - 1))
     stop.trainer = make("cut", callbacks=[stop])
@@ -53,7 +91,7 @@ def test_every_objective_resumes_bit_for_bit_from_inside_a_round(corpus, tmp_pat
     resumed = make("cut", resume_from_checkpoint=True)
     resumed.train()
     assert same(weights(whole), weights(resumed)) and not same(weights(whole), weights(stop.trainer))
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+    assert metrics(runs.folder / "whole") == metrics(runs.folder / "cut")
 
 
 def test_a_language_model_of_a_smaller_vocabulary_is_refused_as_opponent(corpus, tmp_path):

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from seqgan_hf import objectives
 from seqgan_hf.data.reading import read_as_text
 from seqgan_hf.data.tokenization import integer_tokenizer
-from seqgan_hf.objectives import FGAN, CoT, Reinforce, ScratchGAN
+from seqgan_hf.objectives import FGAN, CoT, Reinforce
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments, Interrupted
 from tests.tools.judges import letter_tokenizer
@@ -34,14 +34,41 @@ def build(folder, objective, opponent, data=None, callbacks=None, kind="lstm", *
 
 # --- The same gradients ----------------------------------------------------------------------------------------------
 
+# All whose step on given samples draws nothing: rollouts are left out, and so is human text among the samples, which
+# is the first rows of each process. By name, and what else is tried.
+WITHOUT_ROLLOUTS = {"rollouts": 0, "baseline": "leave_one_out"}
+FUNCTION = {"functions": "tests.tools.tables.last_ids", "reads": "ids"}
 CASES = {
-    "ScratchGAN": (ScratchGAN, {}, "per_token"),
-    "ScratchGAN, leave one out": (ScratchGAN, {"baseline": "leave_one_out"}, "per_token"),
-    "CoT": (CoT, {}, "lstm"),
-    "CoT, GPT-2": (CoT, {}, "gpt2"),
-    "CoT, full": (CoT, {"credit": "full"}, "lstm"),
-    "CoT, full, moving average": (CoT, {"credit": "full", "baseline": "moving_average"}, "lstm"),
+    "Reinforce": ({"baseline": "batch", "likelihood_weight": 0.5}, "cnn"),
+    "Reinforce, leave one out": ({"baseline": "leave_one_out"}, "cnn"),
+    "SeqGAN": (WITHOUT_ROLLOUTS, "rnn"),
+    "ConstantReward": ({}, "none"),
+    "ScratchGAN": ({}, "per_token"),
+    "ScratchGAN, leave one out": ({"baseline": "leave_one_out"}, "per_token"),
+    "MaliGAN": ({}, "cnn"),
+    "RankGAN": ({"references": 5, "gamma": 5.0} | WITHOUT_ROLLOUTS, "cnn"),
+    "PGBLEU": ({"references": 12, "max_n": 1}, "none"),
+    "FunctionReward": (FUNCTION, "none"),
+    "ORGAN": (FUNCTION | WITHOUT_ROLLOUTS, "cnn"),
+    "StepGAN": ({"decreasing": True}, "per_token"),
+    "MaskGAN": ({}, "per_token"),
+    "SentiGAN": ({"rollouts": 0}, "cnn"),
+    "DPGAN": ({"discount": 0.9}, "lstm"),
+    "ColdGAN": ({"max_weight": 2.0, "level": "token", "memory": 0}, "cnn"),
+    "TextGAIL": ({"demonstrations": 0.0, "updates": 1}, "cnn"),
+    "GRPO": ({}, "cnn"),
+    "GRPO, shares": ({"scale": False, "length_normalized": True}, "cnn"),
+    "RLOO": ({"kl": 0.0}, "cnn"),
+    "GAD": ({"kl": 0.0}, "cnn"),
+    "FGAN": ({"divergence": "squared_hellinger"} | WITHOUT_ROLLOUTS, "cnn"),
+    "CoT": ({}, "lstm"),
+    "CoT, GPT-2": ({}, "gpt2"),
+    "CoT, full": ({"credit": "full"}, "lstm"),
+    "CoT, full, moving average": ({"credit": "full", "baseline": "moving_average"}, "lstm"),
 }
+# Others' steps draw, or are not those of a policy gradient.
+ELSEWHERE = {"MLE", "RandomReward", "LeakGAN", "LeakPretraining", "RelGAN", "GSGAN", "CatGAN", "DGSAN", "JSDGAN"}
+ELSEWHERE |= {"TextGAN", "FMGAN"}
 
 
 class Gradients(TrainerCallback):
@@ -58,27 +85,31 @@ class Gradients(TrainerCallback):
 def gradients(folder, share: slice) -> dict[str, list[torch.Tensor]]:
     """Of one step of each player, on a share of 16 real and 16 generated sequences."""
     found = {}
-    for name, (kind, settings, opponent) in CASES.items():
-        seen, objective = Gradients(), kind(**settings)
+    for name, (settings, opponent) in CASES.items():
+        seen, objective = Gradients(), getattr(objectives, name.split(",")[0])(**settings)
         seen.trainer = trainer = build(
             folder, objective, build_opponent(opponent), callbacks=[seen], generator_max_grad_norm=0.0
         )
         real, fake = text(16, 1).select(share), text(16, 2).select(share)
+        if "ColdGAN" in name:
+            fake = fake._replace(logprobs=-2.0 * fake.mask)
         objective.sample = lambda models, real, max_new_tokens, fake=fake: fake
         trainer.generator_step(objective, [real], trainer.parts.players["generator"])
+        found[name] = seen.found[0]
+        if opponent == "none":
+            continue
         trainer.models.discriminator.eval()
         player = trainer.parts.players["discriminator"]
         player.backward(objective.discriminator_loss(trainer.models, real, fake))
         player.step()
-        (of_generator, _, _, of_discriminator) = seen.found
-        found |= {name: of_generator, f"{name}, D": of_discriminator}
+        found[f"{name}, D"] = seen.found[-1]
     return found
 
 
 def near(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     scale = max(float(gradient.abs().max()) for gradient in one)
     assert scale > 1e-3, "nothing to compare"
-    return all(torch.allclose(a, b, rtol=0, atol=1e-5 * max(1.0, scale)) for a, b in zip(one, other, strict=True))
+    return all(torch.allclose(a, b, rtol=0, atol=1e-5 * scale) for a, b in zip(one, other, strict=True))
 
 
 def _gradients_of_half(rank, folder):
@@ -89,7 +120,7 @@ def test_two_processes_follow_the_gradient_of_one(tmp_path):
     """Sequences of unequal length, so that a mean of means is not the mean."""
     both = on_two(_gradients_of_half, tmp_path / "run")
     whole = gradients(tmp_path / "run", slice(0, 16))
-    assert len(whole) == 2 * len(CASES)
+    assert {name.split(",")[0] for name in whole} == OBJECTIVES.keys() - ELSEWHERE
     for name in whole:
         assert same(both[0][name], both[1][name]), f"{name}: not the same on both processes"
         assert near(whole[name], both[0][name]), f"{name}: not the gradient of the whole batch"
@@ -122,7 +153,9 @@ def test_every_objective_ends_with_the_same_weights_on_both_processes(tmp_path):
     for name in one:
         (start, end), (_, others) = one[name], other[name]
         assert same(end, others), name
-        assert not any(torch.equal(old, new) for old, new in zip(start, end, strict=False)), f"{name}: untrained"
+        untrained = sum(torch.equal(old, new) for old, new in zip(start, end, strict=False))
+        # the loss of RelGAN's row knows differences of scores only, and nothing of the biases of the last two layers
+        assert untrained == (2 if name == "RelGAN" else 0), f"{name}: untrained"
 
 
 def _cooperate(rank, folder):

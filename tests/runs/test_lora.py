@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
 
 from seqgan_hf.commands import main
@@ -17,7 +19,7 @@ from tests.tools.small_language import sentences
 from tests.tools.small_runs import options
 
 
-peft = pytest.importorskip("peft", minversion="0.17")
+peft = pytest.importorskip("peft", minversion="0.19.1")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,38 @@ def test_an_interrupted_run_ends_with_the_same_adapter(run, place):
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_activations_computed_again_give_the_same_adapter(run, place):
+    folder = place / "checkpointing"
+    recomputed = mock.Mock(side_effect=checkpoint)
+    with mock.patch("transformers.modeling_utils.checkpoint", recomputed):
+        assert main(call(place, folder, "--training.activation_checkpointing", "true")) == 0
+    one, other = (load_file(path / "generator/adapter_model.safetensors") for path in (run, folder))
+    assert recomputed.called and one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], other[key])
+
+
+def test_weights_below_the_adapter_may_be_held_in_bfloat16(place):
+    folder = place / "halves"
+    assert main(call(place, folder, "--generator.dtype", "bfloat16")) == 0
+    adapter = load_file(folder / "generator/adapter_model.safetensors")
+    assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    whole = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    first, other = (next(line["nll_train"] for line in each if "nll_train" in line) for each in (lines, whole))
+    assert first != other and first == pytest.approx(other, rel=0.01)
+
+
+def test_what_is_trained_is_float32_however_it_was_saved(place):
+    AutoModelForCausalLM.from_pretrained(place / "base", dtype=torch.bfloat16).save_pretrained(place / "short")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (place / "short" / name).write_bytes((place / "base" / name).read_bytes())
+    folder = place / "from-short"
+    more = ("--generator.pretrained", str(place / "short"), "--generator.lora", "null", "--training.rounds", "0")
+    assert main(call(place, folder, *more)) == 0
+    assert {tensor.dtype for tensor in load_file(folder / "generator/model.safetensors").values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("decay", [None, 0.5])
 def test_copies_share_what_is_not_trained(place, decay):
     generator = AutoModelForCausalLM.from_pretrained(place / "base")
@@ -133,6 +167,7 @@ def test_copies_share_what_is_not_trained(place, decay):
     [
         (["--generator.pretrained", "null"], "generator.lora without `generator.pretrained`"),
         (["--generator.lora", "{rank: 2}"], "rank"),
+        (["--generator.lora", "null", "--generator.dtype", "bfloat16"], "generator.dtype=bfloat16 without"),
         (["--generator.lora", "{target_modules: [nothing]}"], "no adapter can be added to GPT2LMHeadModel"),
     ],
 )

@@ -112,16 +112,24 @@ def test_it_draws_with_the_generator_of_its_run(run, capsys):
         (["--training.discriminator_trunk_learning_rate", "0"], "discriminator_trunk_learning_rate=0"),
         (["--training.generator_lr_scheduler", "steps"], "generator_lr_scheduler"),
         (["--training.discriminator_share", "1"], "discriminator_share=1"),
+        *(
+            (
+                ["--objective", name],
+                "soft tokens for BertForSequenceClassification, which reads text: expected a discr",
+            )
+            for name in ("RelGAN", "GSGAN", "CatGAN", "TextGAN", "FMGAN")
+        ),
         (
             ["--objective", "seqgan_hf.objectives.CoT"],
             "discriminator.reads=text for CoT, whose opponent is a language model",
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(options, words, lines, judge, tmp_path, capsys):
+def test_what_cannot_be_is_said_in_a_line_before_anything_is_trained(options, words, lines, judge, tmp_path, capsys):
     assert main(call(tmp_path / "run", lines, judge, *options)) == 1
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 @pytest.mark.parametrize("fault", ["tokenizer", "labels"])

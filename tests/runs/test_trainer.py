@@ -484,10 +484,16 @@ def test_models_that_do_not_fit_are_refused(corpus, tmp_path, change, error, mes
         build(corpus, tmp_path / "run", **change)
 
 
+def test_recurrent_models_have_no_layers_to_compute_again(corpus, tmp_path):
+    with pytest.raises(ValueError, match="activation_checkpointing for RNNGeneratorForCausalLM and CNN.*transformer"):
+        build(corpus, tmp_path / "run", activation_checkpointing=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"learning_rate": 1e-3}, "learning_rate=0.001: it has no meaning .*. Set pretrain_learning_rate"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing=True: it has no meaning .*. Set activation_check"),
         ({"save_steps": 10}, "save_steps=10: it has no meaning .*. Set save_every"),
         ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine': it has no meaning"),
         ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),

@@ -67,8 +67,8 @@ MUTATIONS = [
         "objectives/seqgan",
         "completions.prefix_length - 1)",
         "completions.prefix_length % totals.shape[1])",
-        BASE + "test_action_values_are_the_expected_reward_of_all_completions",
-        ("lstm",),
+        EXACT,
+        ("SeqGAN",),
     ),
     Mutation(
         "ConstantReward",
@@ -105,6 +105,14 @@ MUTATIONS = [
         UNIT + "test_cot.test_a_last_token_is_credited_with_nothing_but_its_own_divergence",
     ),
     Mutation(
+        "Distillation",
+        "KL(G || M) in place of KL(M || G)",
+        "objectives/distillation",
+        "fake, weights, forward=True)",
+        "fake, weights, forward=False)",
+        UNIT + "test_distillation.test_the_student_covers_what_its_teacher_writes",
+    ),
+    Mutation(
         "MaliGAN",
         "D in place of the ratio D / (1 - D)",
         "objectives/maligan",
@@ -119,7 +127,8 @@ MUTATIONS = [
         "objectives/rankgan",
         "F.logsigmoid(own - rest).logsumexp(dim=1) - torch.tensor(float(len(references))).log()",
         "F.logsigmoid(own.sum(dim=1) - rest.sum())",
-        POLICY + "test_rankgan_takes_the_mean_of_the_shares",
+        EXACT,
+        ("RankGAN",),
     ),
     Mutation(
         "PGBLEU",
@@ -127,7 +136,8 @@ MUTATIONS = [
         "objectives/pgbleu",
         "sum(min(count, highest[ngram])",
         "sum(count * (highest[ngram] > 0)",
-        POLICY + "test_pgbleu_is_nltks_sentence_bleu",
+        EXACT,
+        ("PGBLEU",),
     ),
     Mutation(
         "FunctionReward",
@@ -135,7 +145,8 @@ MUTATIONS = [
         "objectives/functions",
         "total += weight * _numbers",
         "total += _numbers",
-        POLICY + "test_functions_are_weighed_and_given_texts_or_ids",
+        EXACT,
+        ("FunctionReward",),
     ),
     Mutation(
         "ORGAN",
@@ -143,7 +154,8 @@ MUTATIONS = [
         "objectives/organ",
         "1 - self.discriminator_weight)",
         "self.discriminator_weight)",
-        POLICY + "test_organ_mixes_the_verdict_with_the_function",
+        EXACT,
+        ("ORGAN",),
     ),
     Mutation(
         "StepGAN",
@@ -172,11 +184,12 @@ MUTATIONS = [
     ),
     Mutation(
         "DPGAN",
-        "the sign of the surprise",
+        "the sum of a sequence's surprise in place of its mean",
         "objectives/dpgan",
-        "return -token_logprobs(models.discriminator",
-        "return token_logprobs(models.discriminator",
-        POLICY + "test_dpgan_with_itself_as_the_opponent_climbs_its_entropy",
+        "means = rewards.sum(dim=1, keepdim=True) / samples.lengths[:, None]",
+        "means = rewards.sum(dim=1, keepdim=True)",
+        EXACT,
+        ("DPGAN",),
     ),
     Mutation(
         "ColdGAN",
@@ -192,7 +205,8 @@ MUTATIONS = [
         "objectives/textgail",
         "return (of_fake - of_real).sigmoid()",
         "return of_fake.sigmoid()",
-        POLICY + "test_textgail_rewards_a_row_by_its_own_real_row",
+        EXACT,
+        ("TextGAIL",),
     ),
     Mutation(
         "GRPO",

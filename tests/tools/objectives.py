@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch
 from transformers import PreTrainedModel
 
 from seqgan_hf import objectives
 from seqgan_hf.objectives import Objective
+from tests.tools.tables import FeatureJudge, TableJudge, language_model
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -26,10 +31,11 @@ class Row(NamedTuple):
     Attributes:
         opponents: kinds of tiny models that it can be trained against.
         settings: of its constructor.
-        gradient: by the logits of the first token, exactly, at the uniform generator with `TableJudge`; `None` where
-            another test enumerates it.
+        gradient: by the logits of the first token, exactly, at the uniform generator; `None` where another test
+            enumerates it. Those without a name are -(E[A | y_1 = v] - E[A]) / 3 of the formula's A, in plain Python.
         exact: settings under which that gradient holds.
         generators: kinds of tiny models that it can train.
+        judge: makes the opponent of which the gradient is.
     """
 
     opponents: tuple[str, ...]
@@ -37,42 +43,86 @@ class Row(NamedTuple):
     gradient: tuple[float, float, float] | None = None
     exact: dict = {}
     generators: tuple[str, ...] = GENERATORS
+    judge: Callable[[], torch.nn.Module] = TableJudge
 
 
-LAST_ID = "tests.tools.tables.last_ids"
-NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert"), ("lstm", "gpt2")
+TEACHER = TemporaryDirectory()  # a saved generator
+build_generator("lstm", seed=7).save_pretrained(TEACHER.name)
+LAST_ID, PLACE = "tests.tools.tables.last_ids", "tests.tools.tables.places"
+EVERY = {"rollouts": 9, "baseline": "none"}  # see `every_completion`
+PER_TOKEN = partial(TableJudge, per_token=True)
+NONE, CLASSIFIERS, LANGUAGE_MODELS = ("none",), ("cnn", "rnn", "per_token", "bert", "relgan"), ("lstm", "gpt2")
 OBJECTIVES: dict[str, Row] = {
     "MLE": Row(NONE),
     "Reinforce": Row(CLASSIFIERS, {"baseline": "leave_one_out"}, REINFORCE),
-    "SeqGAN": Row(CLASSIFIERS, {"rollouts": 2, "rollout_lag": 0.5}),
+    "SeqGAN": Row(CLASSIFIERS, {"rollouts": 2, "rollout_lag": 0.5}, REINFORCE, EVERY),
     "ConstantReward": Row(NONE, {}, ZERO),
     "RandomReward": Row(NONE),
-    "ScratchGAN": Row(("per_token",), {}, tuple(2 * g for g in REINFORCE), {"discount": 1.0, "baseline": "none"}),
+    "ScratchGAN": Row(
+        ("per_token",),
+        {},
+        tuple(2 * g for g in REINFORCE),
+        {"discount": 1.0, "baseline": "none"},
+        judge=PER_TOKEN,
+    ),
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
+    "Distillation": Row(NONE, {"teacher": TEACHER.name}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
     "JSDGAN": Row(NONE, {"num_sequences": 48}),
     "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
     "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
-    "RankGAN": Row(CLASSIFIERS, {"references": 1, "rollouts": 2}),
+    "RankGAN": Row(
+        CLASSIFIERS,
+        {"references": 1, "rollouts": 2},
+        (0.5400355, -0.0547512, -0.4852843),  # R as in its page, of real sequences in reverse
+        {"references": 4, "gamma": 2.0} | EVERY,
+        judge=FeatureJudge,
+    ),
     "LeakGAN": Row(("cnn",), {"rollouts": 2, "pretrain_cycles": 1, "likelihood_weight": 0.5}, generators=("leak",)),
     "LeakPretraining": Row(NONE, generators=("leak",)),
-    "PGBLEU": Row(NONE, {"references": 2}),
-    "FunctionReward": Row(NONE, {"functions": LAST_ID, "reads": "ids", "baseline": "none"}),
-    "ORGAN": Row(CLASSIFIERS, {"functions": LAST_ID, "reads": "ids", "rollouts": 2}),
-    "StepGAN": Row(("per_token",), {"decreasing": True}, ZERO, {"baseline": "none"}),
-    "MaskGAN": Row(("per_token",), {}, LOG_VERDICT, {"discount": 1.0, "baseline": "none"}),
-    "SentiGAN": Row(CLASSIFIERS, {"rollouts": 2}, tuple(g / 3 for g in REINFORCE), {"rollouts": 0}),
-    "DPGAN": Row(LANGUAGE_MODELS, {"discount": 0.9}),
+    "PGBLEU": Row(
+        NONE,
+        {"references": 2},
+        (0.0672558, -0.000583, -0.0666728),  # NLTK's BLEU-2 against the last five sequences
+        {"references": 5, "max_n": 2, "baseline": "none"},
+    ),
+    "FunctionReward": Row(
+        NONE,
+        {"functions": LAST_ID, "reads": "ids", "baseline": "none"},
+        (2 / 9, 0.0, -2 / 9),
+        {"functions": {PLACE: 2.0, LAST_ID: 5.0}, "reads": "ids"} | EVERY,
+    ),
+    "ORGAN": Row(
+        CLASSIFIERS,
+        {"functions": LAST_ID, "reads": "ids", "rollouts": 2},
+        tuple(0.25 * d + 0.75 * f for d, f in zip(REINFORCE, (1 / 9, 0.0, -1 / 9), strict=True)),
+        {"functions": PLACE, "discriminator_weight": 0.25, "reads": "ids"} | EVERY,
+    ),
+    "StepGAN": Row(("per_token",), {"decreasing": True}, ZERO, {"baseline": "none"}, judge=PER_TOKEN),
+    "MaskGAN": Row(("per_token",), {}, LOG_VERDICT, {"discount": 1.0, "baseline": "none"}, judge=PER_TOKEN),
+    "SentiGAN": Row(CLASSIFIERS, {"rollouts": 2}, tuple(g / 3 for g in REINFORCE), {"rollouts": 9}),
+    "DPGAN": Row(
+        LANGUAGE_MODELS,
+        {"discount": 0.9},
+        (-0.3933014, 0.0822949, 0.3110066),
+        {"discount": 0.5, "likelihood_weight": 0.0, "baseline": "none"},
+        judge=language_model,
+    ),
     "ColdGAN": Row(CLASSIFIERS, {"memory": 4, "mixture": 0.5}, REINFORCE, {"baseline": "none"}),
-    "TextGAIL": Row(CLASSIFIERS, {"demonstrations": 0.4}),
+    "TextGAIL": Row(
+        CLASSIFIERS,
+        {"demonstrations": 0.4},
+        (0.3641423, 0.0, -0.3641423),  # sigma(s_i - s_(26 - i)) by the moments that a first batch leaves
+        {"demonstrations": 0.0},
+    ),
     "GRPO": Row(CLASSIFIERS, {"updates": 2, "kl": 0.1, "kl_in": "loss"}, REINFORCE, {"scale": False}),
     "RLOO": Row(CLASSIFIERS, {"updates": 2}, tuple(g * 27 / 26 for g in REINFORCE), {"kl": 0.0}),
     "GAD": Row(CLASSIFIERS, {}, LOG_ODDS, {"scale": False, "kl": 0.0}),
-    "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, {"baseline": "none"}),
-    "RelGAN": Row(CLASSIFIERS, {"loss": "wgan-gp", "beta_steps": 4}),
-    "GSGAN": Row(CLASSIFIERS, {"tau_steps": 4}),
-    "CatGAN": Row(CLASSIFIERS, {"pooled": True, "straight_through": True}),
+    "FGAN": Row(CLASSIFIERS, {"divergence": "squared_hellinger", "rollouts": 2}, LOG_ODDS, EVERY),
+    "RelGAN": Row(CLASSIFIERS[::-1], {"loss": "wgan-gp", "beta_steps": 4}),
+    "GSGAN": Row(CLASSIFIERS[::-1], {"tau_steps": 4}),
+    "CatGAN": Row(CLASSIFIERS[::-1], {"pooled": True, "straight_through": True}),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from itertools import product
 
 import torch
 from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
 
-from seqgan_hf.samples import Samples
+from seqgan_hf.samples import Completions, Samples
 from tests.tools.tiny import BOS
 
 
@@ -60,6 +62,35 @@ class TableJudge(torch.nn.Module):
         return SequenceClassifierOutput(logits=logits)
 
 
+class FeatureJudge(torch.nn.Module):
+    """Reads the sequence of number i as the point at the angle pi i / 27 of the unit circle."""
+
+    config = type("Config", (), {"num_labels": 1, "pad_token_id": None})
+
+    def __init__(self):
+        super().__init__()
+        self.score = torch.nn.Linear(2, 1)
+
+    def forward(self, input_ids, attention_mask):
+        angle = math.pi / 27 * (input_ids @ torch.tensor([9, 3, 1]))
+        return SequenceClassifierOutput(logits=self.score(torch.stack([angle.cos(), angle.sin()], dim=1)))
+
+
+def language_model() -> TableGenerator:
+    """Token v has the probability (v + 1) / 6, whatever comes before it."""
+    return TableGenerator(torch.arange(1.0, V + 1).log().repeat(len(PREFIXES), 1))
+
+
+def every_completion(generator, samples: Samples, rollouts: int, max_rows: int | None = None) -> Iterator[Completions]:
+    """In place of `complete`, of the uniform generator: 9 completions of each prefix, its own equally often."""
+    assert rollouts == 9
+    for length in (1, 2):
+        same = (samples.ids[:, None, :length] == SEQUENCES[:, :length]).all(dim=2)
+        row, whole = same.nonzero().repeat_interleave(9 // int(same[0].sum()), dim=0).T
+        drawn = samples.select(row)._replace(ids=SEQUENCES[whole])
+        yield Completions(drawn, row, torch.full_like(row, length))
+
+
 def all_sequences() -> Samples:
     return Samples(torch.full((27, 1), BOS), SEQUENCES, torch.ones_like(SEQUENCES, dtype=torch.bool))
 
@@ -67,3 +98,8 @@ def all_sequences() -> Samples:
 def last_ids(rows: list[list[int]]) -> list[float]:
     """A reward function on ids: the number of the last one of each sequence, counted from 1."""
     return [row[-1] + 1.0 if row else 0.0 for row in rows]
+
+
+def places(rows: list[list[int]]) -> list[float]:
+    """A reward function on ids: (i + 1) / 27 of the sequence of number i."""
+    return [(9 * row[0] + 3 * row[1] + row[2] + 1) / 27 for row in rows]

@@ -16,6 +16,7 @@ from transformers import (
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    EnsembleGeneratorForCausalLM,
     LeakGeneratorConfig,
     LeakGeneratorForCausalLM,
     RelationalMemoryConfig,
@@ -34,7 +35,7 @@ BOS, EOS, PAD = 0, 1, 2
 
 
 def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny causal LM; `kind` is lstm, gru, memory, leak, gpt2 or llama."""
+    """A tiny causal LM; `kind` is lstm, gru, memory, leak, ensemble, gpt2 or llama."""
     torch.manual_seed(seed)
     tokens = {"vocab_size": vocab_size, "bos_token_id": BOS, "eos_token_id": eos, "pad_token_id": PAD}
     if kind in ("lstm", "gru"):
@@ -49,6 +50,9 @@ def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SI
             if "norm" not in name:
                 torch.nn.init.normal_(parameter, std=0.6)
         return generator
+    if kind == "ensemble":
+        members = [build_generator(kind, eos, vocab_size, seed + 1) for kind in ("lstm", "gpt2", "memory")]
+        return EnsembleGeneratorForCausalLM.from_members(members)
     if kind == "leak":  # of the features of `build_discriminator("cnn")`
         features = {"embedding_size": 6, "filter_sizes": [1, 2, 4], "num_filters": [4, 4, 4]}
         sizes = {"embedding_size": 6, "hidden_size": 8, "goal_size": 3, "goal_steps": 2, "initializer_range": 0.6}

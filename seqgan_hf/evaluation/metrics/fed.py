@@ -29,7 +29,7 @@ def frechet_embedding_distance(sample_features: np.ndarray, reference_features: 
 
     It sees quality and diversity together, but only what two moments of the encoder's embeddings show, and it is
     biased upward for few texts: compare only values of equally many texts and the same encoder, beside that of real
-    text. |m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)) for the means m and covariances S of both sets of features: with
+    text. `|m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2))` for the means m and covariances S of both sets of features: with
     centred features X / sqrt(N - 1) = Q R (so S = R^T R), the eigenvalues of S S' are the squared singular values of
     R R'^T, and the trace of the root is their plain sum. No root of a nearly singular matrix is ever taken, so the
     value is exact to rounding even with fewer texts than dimensions.

@@ -1,22 +1,25 @@
-"""Where a run is: a progress bar, or a line in the log now and then."""
+"""Where a run is: a progress bar, or a line in the log now and then; and what the generator writes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from ...runs.record import UNITS
+from ..console import clock
 
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two lines of the log at least.
 LOG_SECONDS = 30.0
+# Samples that are shown beside a line, and characters of each.
+SAMPLES, SAMPLE_WIDTH = 3, 160
 # What bars and lines show, where it was measured.
 SHOWN = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
 MEMORY = {"peak_memory_gib": "", "peak_gpu_memory_gib": " on the GPU"}
@@ -28,21 +31,56 @@ def _unit(logs: Mapping[str, float]) -> tuple[str, int, int]:
     return phase, int(logs[f"{phase}/{UNITS[phase]}"]), int(logs[f"{phase}/total"])
 
 
-class ProgressBar(TrainerCallback):
-    """One bar a phase, which counts its units."""
+class LogLines(TrainerCallback):
+    """A line for the first unit of a run, the last of each phase, and one every half minute; with new samples."""
 
     def __init__(self):
+        self.logged, self.began = -LOG_SECONDS, time.perf_counter()
+        self.samples: Sequence[str] = ()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()  # the first phase does
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, texts: Sequence[str] = (), **kwargs: Any) -> None:
+        self.samples = [text if len(text) <= SAMPLE_WIDTH else f"{text[:SAMPLE_WIDTH]}..." for text in texts[:SAMPLES]]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        phase, done, total = _unit(logs)
+        now = time.perf_counter()
+        if not state.is_local_process_zero or (done < total and now - self.logged <= LOG_SECONDS):
+            return
+        self.logged, took = now, None
+        if done == total:
+            took, self.began = now - self.began, now
+        for line in (log_line(phase, done, total, logs, took), *(f"  sample: {text}" for text in self.samples)):
+            logger.info("%s", line)
+        self.samples = ()
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class ProgressBar(LogLines):
+    """One bar a phase, which counts its units; when the phase ends, its line takes the place of the bar."""
+
+    def __init__(self):
+        super().__init__()
         self.bar: tqdm | None = None
         self.shown: dict[str, str] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not state.is_local_process_zero:
-            return
         phase, done, total = _unit(logs)
-        name = phase.replace("_", " ")
-        if self.bar is None or self.bar.desc.rstrip(": ") != name:
+        if state.is_local_process_zero:
+            self._move(phase, done, total, logs)
+        if done == total:
             self.close()
-            self.bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True)
+        if done == total or self.samples:
+            super().on_log(args, state, control, logs, **kwargs)
+
+    def _move(self, phase: str, done: int, total: int, logs: Mapping[str, float]) -> None:
+        if self.bar is None:
+            name = phase.replace("_", " ")
+            self.bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True, leave=False)
         self.shown |= {key: f"{logs[key]:.3f}" for key in SHOWN if key in logs}
         if "sequences_per_second" in logs:
             self.shown["sequences/s"] = f"{logs['sequences_per_second']:,.0f}"
@@ -50,34 +88,22 @@ class ProgressBar(TrainerCallback):
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
-class LogLines(TrainerCallback):
-    """The first unit of a run, the last of each phase, and one every half minute."""
+def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float], took: float | None = None) -> str:
+    """One line for a log: where the run is, how well it does, how fast it is.
 
-    def __init__(self):
-        self.logged = -LOG_SECONDS
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        phase, done, total = _unit(logs)
-        if state.is_local_process_zero and (done == total or time.perf_counter() - self.logged > LOG_SECONDS):
-            self.logged = time.perf_counter()
-            logger.info("%s", log_line(phase, done, total, logs))
-
-    def close(self) -> None:
-        """Nothing is left open."""
-
-
-def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float]) -> str:
-    """One line for a log: where the run is, how well it does, how fast it is, how long it will take."""
+    At its end stands how long the phase will take, or, in seconds, how long it took.
+    """
     values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
     rates = {name: metrics.get(f"{name}_per_second") for name in ("sequences", "tokens", "rollouts")}
     speed = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if rate is not None]
     memory = [f"{metrics[name]:.2f} GiB{kind}" for name, kind in MEMORY.items() if name in metrics]
-    left = int(metrics["phase_seconds_left"])
-    clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
-    return f"{phase.replace('_', ' ')} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, clock])}"
+    time_of_phase = f"{clock(metrics['phase_seconds_left'])} left" if took is None else f"in {clock(took)}"
+    return (
+        f"{phase.replace('_', ' ')} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, time_of_phase])}"
+    )

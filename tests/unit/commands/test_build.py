@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from seqgan_hf.commands.build import build_discriminator, build_generator
+from seqgan_hf.commands.build_models import build_discriminator, build_generator
 from seqgan_hf.commands.recipe import DiscriminatorSettings, GeneratorSettings, recipe_parser
 from seqgan_hf.data import TextData
 from seqgan_hf.data.oracle import OracleData
@@ -29,11 +32,11 @@ def corpus():
 
 
 def test_an_objective_without_an_adversary_gets_none(corpus):
-    assert build_discriminator(DiscriminatorSettings(pretrained="no/such"), MLE(), corpus) is None
+    assert build_discriminator(corpus, MLE(), DiscriminatorSettings(pretrained="no/such")) is None
 
 
 def test_a_classifier_knows_the_vocabulary_and_its_labels(corpus):
-    model = build_discriminator(DiscriminatorSettings("cnn_discriminator"), SeqGAN(), corpus)
+    model = build_discriminator(corpus, SeqGAN(), DiscriminatorSettings("cnn_discriminator"))
     assert isinstance(model, CNNDiscriminatorForSequenceClassification)
     assert model.config.vocab_size == 20 and model.config.pad_token_id == corpus.pad_token_id
     assert model.config.id2label == {0: "FAKE", 1: "REAL"}
@@ -41,8 +44,8 @@ def test_a_classifier_knows_the_vocabulary_and_its_labels(corpus):
 
 def test_an_opponent_that_is_a_language_model_knows_what_the_generator_knows(corpus):
     config = {"hidden_size": 8}
-    generator = build_generator(GeneratorSettings(config=config), corpus)
-    model = build_discriminator(DiscriminatorSettings("rnn_generator", config), Cooperative(), corpus)
+    generator = build_generator(corpus, GeneratorSettings(config=config))
+    model = build_discriminator(corpus, Cooperative(), DiscriminatorSettings("rnn_generator", config))
     assert type(model) is type(generator) is RNNGeneratorForCausalLM
     assert [getattr(model.config, name) for name in TOKENS] == [getattr(generator.config, name) for name in TOKENS]
     assert [getattr(model.config, name) for name in TOKENS] == [getattr(corpus, name) for name in TOKENS]
@@ -50,14 +53,14 @@ def test_an_opponent_that_is_a_language_model_knows_what_the_generator_knows(cor
 
 def test_a_classifier_is_no_language_model(corpus):
     with pytest.raises(RecipeError, match="discriminator.model_type='cnn_discriminator' .*AutoModelForCausalLM"):
-        build_discriminator(DiscriminatorSettings("cnn_discriminator", {"dropout": 0.1}), Cooperative(), corpus)
+        build_discriminator(corpus, Cooperative(), DiscriminatorSettings("cnn_discriminator", {"dropout": 0.1}))
 
 
 def test_a_language_model_is_asked_for_where_no_discriminator_is_named(corpus):
     settings = recipe_parser().parse_args(["--data", "OracleData", "--objective", "CoT"]).discriminator
     message = "for Cooperative, .* nothing is named: expected a language model as the opponent, such as rnn_generator"
     with pytest.raises(RecipeError, match=message):
-        build_discriminator(DiscriminatorSettings(**vars(settings)), Cooperative(), corpus)
+        build_discriminator(corpus, Cooperative(), DiscriminatorSettings(**vars(settings)))
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -65,11 +68,27 @@ def test_a_discriminator_of_other_ids_is_named_even_where_its_vocabulary_is_as_l
     words = ["a cat sits", "a dog runs"]
     (tmp_path / "lines.txt").write_text("\n".join(words * 9))
     corpus = TextData(train_file=str(tmp_path / "lines.txt"), eval_size=2, tokenizer=TokenizerConfig()).load()
-    model = build_discriminator(DiscriminatorSettings("cnn_discriminator"), SeqGAN(), corpus)
+    model = build_discriminator(corpus, SeqGAN(), DiscriminatorSettings("cnn_discriminator"))
     model.save_pretrained(tmp_path / "judge")
     rarer = [["dog dog dog a", "cat runs sits"]]  # the same words in another order
     other = corpus.tokenizer if same else build_tokenizer(TokenizerConfig(), lambda: rarer)
     other.save_pretrained(tmp_path / "judge")
     assert len(other) == len(corpus.tokenizer)
-    build_discriminator(DiscriminatorSettings(pretrained=str(tmp_path / "judge")), SeqGAN(), corpus)
+    build_discriminator(corpus, SeqGAN(), DiscriminatorSettings(pretrained=str(tmp_path / "judge")))
     assert bool([each for each in caplog.messages if "other ids of the data's tokens" in each]) != same
+
+
+def test_the_snippets_of_the_page_on_models_run(tmp_path, monkeypatch):
+    """As they stand, but shorter."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_lines.txt").write_text("a man with a dog\na man sits\n" * 100)
+    page = (Path(__file__).parents[3] / "docs/how-to/models.md").read_text().partition("## Those of this package")[0]
+    build, recipe, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    short = "discriminator_pretrain_steps=1, num_fakes=64, eval_samples=20, use_cpu=True, "
+    build = build.replace("pretrain_epochs=20, rounds=50", f"{short} pretrain_epochs=1, rounds=1")
+    exec(build, {})
+    exec(use, {})
+    recipe = recipe.replace(
+        '"--training.rounds", "20"', '"--training.rounds", "0", "--training.output_dir", "runs/recipe"'
+    )
+    exec(recipe.replace("trainer.train()", "assert trainer.args.rounds == 0"), {})

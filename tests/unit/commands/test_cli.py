@@ -66,7 +66,7 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
-    monkeypatch.syspath_prepend(recipe.parent)  # functions beside a recipe; others have modules of the same name
+    monkeypatch.setattr(sys, "path", [*sys.path])  # where the folder of a recipe goes; others have modules of one name
     for module in recipe.parent.glob("*.py"):
         monkeypatch.delitem(sys.modules, module.stem, raising=False)
     if recipe.parent.name == "tunes":
@@ -75,11 +75,14 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
     if recipe.stem == "pretrained_judge":
         more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
+    if recipe.stem == "distillation":
+        build_generator("lstm", eos=None, vocab_size=20).save_pretrained(tmp_path / "teacher")
+        more = {"objective.teacher": tmp_path / "teacher"}
     assert main(short_run(recipe, tmp_path / "run", lines, **more)) == 0
     record = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert "pretrain_generator" in {line["phase"] for line in record[:2]}
     header = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
-    assert any("seqgan-hf train recipes/" in line for line in header)
+    assert any(f"seqgan-hf train {recipe.parent.name}/{recipe.stem}" in line for line in header)
     resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert resolved["training"]["pretrain_epochs"] == 1 and "objective" in resolved
     assert ("discriminator" in resolved) == (tmp_path / "run" / "discriminator").exists()
@@ -108,12 +111,12 @@ def test_no_recipe_is_forgotten():
 
 
 def commands_of(path: Path) -> list[str]:
-    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "recipes/text/seqgan.yaml")
+    text = re.sub(r"\\\n#?\s*", " ", path.read_text()).replace("$R", "text/seqgan")
     lines = [line.lstrip("# ").split("   #")[0] for line in text.splitlines()]
     return [line for line in lines if line.startswith("seqgan-hf train")]
 
 
-DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" not in c]
+DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/how-to/data.md") if "my_module" not in c]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ DATA_COMMANDS = [c for c in commands_of(ROOT / "docs/data.md") if "my_module" no
     DATA_COMMANDS
     + commands_of(ROOT / "recipes/text/grammar.yaml")
     + commands_of(ROOT / "recipes/text/language_model.yaml")
-    + commands_of(ROOT / "docs/models.md"),
+    + commands_of(ROOT / "docs/how-to/models.md"),
 )
 def test_commands_of_the_documents_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -452,11 +455,13 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypa
     assert resolved["objective"] == {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/contributing.md"])
+@pytest.mark.parametrize("page", ["docs/methods/index.md", "docs/contributing.md"])
 def test_the_objective_that_the_documents_show_trains(page, tmp_path, monkeypatch):
     text = (ROOT / page).read_text(encoding="utf-8")
     code = text[text.index("from seqgan_hf import Reinforce\n") :]
-    code = textwrap.dedent("    " * (page != "README.md") + code[: code.index("** self.power") + len("** self.power")])
+    code = textwrap.dedent(
+        "    " * (page == "docs/contributing.md") + code[: code.index("** self.power") + len("** self.power")]
+    )
     (tmp_path / "my_ideas.py").write_text(code + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_ideas", raising=False)
@@ -561,7 +566,8 @@ def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_mod
 def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
     run = tmp_path / "runs" / "language-model"
     assert main(language_model_run(run, lines, language_model, language_model)) == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
@@ -619,8 +625,12 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         ([], 2, ""),
         (["--help"], 0, ""),
         (["trian"], 2, "seqgan-hf: unknown command 'trian': expected one of train"),
-        (["train"], 1, "no recipe: expected the path of one"),
-        (["train", "no/such.yaml"], 1, "seqgan-hf: recipe 'no/such.yaml' does not exist: expected a YAML file."),
+        (["train"], 1, "no recipe: expected the name or path of one"),
+        (
+            ["train", "no/such.yaml"],
+            1,
+            "seqgan-hf: recipe 'no/such.yaml' does not exist: expected the path of one, or a name.",
+        ),
         (["train", "--config", "no/such.yaml"], 1, "no/such.yaml"),
         (["train", f"{ROOT}/recipes/evaluation/full.yaml"], 1, "is a recipe of `seqgan-hf evaluate`: expected "),
         (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "is a recipe of `seqgan-hf train`: expected "),
@@ -793,7 +803,7 @@ def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinishe
 
 
 def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
-    peft = pytest.importorskip("peft", minversion="0.17")
+    peft = pytest.importorskip("peft", minversion="0.19.1")
     model = AutoModelForCausalLM.from_pretrained(language_model)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     adapter = tmp_path / "adapter"

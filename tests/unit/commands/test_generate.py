@@ -56,6 +56,26 @@ def test_prompts_are_read_as_training_reads_them(name, form, answering, capsys):
     assert found[0] == found[1] == found[2] and "nll_test" in found[0]
 
 
+def test_samples_are_written_as_json_and_in_batches(answering, capsys):
+    capsys.readouterr()
+    call = ["generate", str(answering), "--prompts", str(answering.parent / "prompts.txt"), "--seed", "1"]
+    (answering.parent / "prompts.txt").write_text("the cat\na, b\nthe cat\n")
+    written = {}
+    for form in ([], ["--json"], ["--jsonl"], ["--jsonl", "--batch_size", "2"], ["--jsonl", "--batch_size", "3"]):
+        assert main([*call, *form]) == 0
+        written[tuple(form)] = capsys.readouterr().out
+    rows = json.loads(written["--json",])
+    assert [row["text"] for row in rows] == written[()].splitlines()
+    assert [row["prompt"] for row in rows] == ["the cat", "a, b", "the cat"]
+    assert [json.loads(line) for line in written["--jsonl",].splitlines()] == rows
+    assert written["--jsonl", "--batch_size", "3"] == written["--jsonl",]
+    halves = [json.loads(line) for line in written["--jsonl", "--batch_size", "2"].splitlines()]
+    assert [row["prompt"] for row in halves] == [row["prompt"] for row in rows]
+    assert all(row["text"].startswith(row["prompt"]) for row in halves)
+    assert main([*call, "--json", "--jsonl"]) == 1 and main([*call, "--batch_size", "0"]) == 1
+    assert re.search("both --json and --jsonl.*batch_size=0: expected at least 1", capsys.readouterr().err, re.DOTALL)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

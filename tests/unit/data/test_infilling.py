@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, pipeline
 
 from seqgan_hf.commands import main
-from seqgan_hf.commands.build import build_generator
+from seqgan_hf.commands.build_models import build_generator
 from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data import Blanks, GrammarData, TextData, TokenizerConfig, decode_ids
 from seqgan_hf.data.infilling import add_blanks, fill_in
@@ -231,4 +231,4 @@ def test_a_pretrained_model_gets_rows_for_the_new_tokens_and_no_others(tmp_path,
     other = source("word", [*LINES, *["three unknown words"] * 9], blanks=Blanks()).load()
     assert other.vocab_size > len(tokenizer) + 2
     with pytest.raises(RecipeError, match=f"a generator with a vocabulary of {len(tokenizer)}: expected at least"):
-        build_generator(GeneratorSettings(pretrained=str(tmp_path / "lm")), other)
+        build_generator(other, GeneratorSettings(pretrained=str(tmp_path / "lm")))

@@ -150,7 +150,7 @@ def test_features_and_class_logits_are_there_too(writer, tmp_path):
 def test_what_cannot_be_read_is_refused(writer, tmp_path):
     model = load(save_judge(tmp_path), writer)
     soft = samples_of(writer, TEXTS)._replace(soft=torch.zeros(3, 7, len(writer)))
-    with pytest.raises(UserError, match="soft samples for BertForSequenceClassification, which reads text"):
+    with pytest.raises(UserError, match="soft tokens for BertForSequenceClassification, which reads text"):
         realness(model, soft)
     bare = letter_tokenizer("gpt2")
     bare.eos_token = None

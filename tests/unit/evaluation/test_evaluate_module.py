@@ -45,9 +45,18 @@ def lengths(texts):
     return np.array([[len(text), text.count(" ")] for text in texts], dtype=float)
 
 
+def word_counts(texts):
+    return np.array([text.count(" ") + 1.0 for text in texts])
+
+
 def compute(module):
     return module.compute(
-        predictions=SAMPLES, references=REFERENCES, train=TRAIN, encoder=lengths, accepts=lambda text: "a" in text
+        predictions=SAMPLES,
+        references=REFERENCES,
+        train=TRAIN,
+        encoder=lengths,
+        accepts=lambda text: "a" in text,
+        judge_lm=word_counts,
     )
 
 
@@ -75,6 +84,7 @@ def test_module_equals_the_plain_function(name):
         "sample_features": lengths(SAMPLES),
         "reference_features": lengths(REFERENCES),
         "accepts": lambda text: "a" in text,
+        "sample_nlls": word_counts(SAMPLES),
         "seed": 0,
     }
     expected = METRICS[name](**{key: inputs[key] for key in METRICS[name].inputs})
@@ -87,7 +97,7 @@ def test_module_equals_the_plain_function(name):
 def test_module_documents_its_metric(name):
     module = evaluate.load(MODULE, name)
     assert module.name == name and len(module.description) > 60
-    assert module.citation.startswith("@") or name in ("copy_rate", "length")
+    assert module.citation.startswith("@") or name in ("copy_rate", "length", "judge_lm")
     for given in NEEDS.get(name, ()):
         assert f"(`{given}`)" in module.inputs_description and f"(`{given}`)" in module.compute.__doc__
 

@@ -389,7 +389,7 @@ def parse(*arguments):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_complete_but_for_the_files(recipe, files):
-    assert recipe.read_text().startswith("# seqgan-hf evaluate recipes/evaluation/")
+    assert f"#   seqgan-hf evaluate evaluation/{recipe.stem} " in recipe.read_text()
     arguments = parse("--config", str(recipe), "--model", '["m"]', "--references", str(files / "references.txt"))
     for name in arguments.metrics or []:
         assert get_metric(name)

@@ -16,7 +16,7 @@ from seqgan_hf.generation import likelihood, rollouts, sampling
 from seqgan_hf.generation.likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
 from seqgan_hf.generation.modes import evaluating
 from seqgan_hf.generation.rollouts import complete
-from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
+from seqgan_hf.generation.sampling import mix_in_own_tokens, sample, sample_mixture
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.samples import Samples
 from tests.tools.tiny import BOS, EOS, PAD, build_generator
@@ -109,6 +109,24 @@ def test_the_prompt_of_what_is_drawn_is_the_one_that_was_given():
     generator, (prompt, mask) = build_generator("gpt2"), padded_prompts()
     drawn = sample(generator, prompt, 4, prompt_mask=mask)
     assert torch.equal(drawn.prompt, prompt) and torch.equal(drawn.prompt_mask, mask)
+
+
+def test_a_coin_between_temperatures_is_flipped_for_every_sequence():
+    """Pairs of tokens: a share of .25 at the one temperature and the others at the other, prompts in their order."""
+    generator = build_generator("lstm", eos=None, vocab_size=4)
+    prompt = torch.randint(0, 4, (40_000, 2), generator=torch.Generator().manual_seed(0))
+    prompt = torch.cat([torch.full((40_000, 1), BOS), prompt], dim=1)
+    rng = torch.Generator().manual_seed(1)
+    drawn = sample_mixture(generator, prompt, 2, (0.3, 3.0), 0.25, rng=rng)
+    assert drawn.prompt.equal(prompt)
+    groups = [sample(generator, prompt, 2, temperature=t, rng=rng).ids @ torch.tensor([4, 1]) for t in (0.3, 3.0)]
+    shares = [torch.bincount(pairs, minlength=16) / 40_000 for pairs in (*groups, drawn.ids @ torch.tensor([4, 1]))]
+    torch.testing.assert_close(shares[2], 0.75 * shares[0] + 0.25 * shares[1], rtol=0, atol=0.012)
+    assert (shares[0] - shares[1]).abs().max() > 0.1
+    alone = sample_mixture(generator, prompt[:50], 2, (0.3, 3.0), 0.0, top_k=1)
+    assert alone.ids.equal(sample(generator, prompt[:50], 2, top_k=1).ids)
+    with pytest.raises(ValueError, match=r"share=1.5: expected a probability in \[0, 1\]"):
+        sample_mixture(generator, prompt, 2, (0.3, 3.0), 1.5)
 
 
 def test_sampling_options_are_honoured():

@@ -50,6 +50,11 @@ def test_rewards_are_rescaled_ranks():
     assert ranks([0.1, 0.9, 0.3, 0.5]) == pytest.approx([0.0025, 0.9526, 0.0474, 0.5], abs=1e-4)
 
 
+def test_a_sequence_alone_is_the_last_of_one():
+    found = rescaled_ranks(torch.tensor([[0.7]]), torch.tensor([[True]]), 12.0)
+    torch.testing.assert_close(found, torch.tensor([[-6.0]]).sigmoid())
+
+
 def test_any_increasing_function_of_the_verdicts_gives_the_same_ranks():
     values = torch.rand(8, 5, generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(values, dtype=torch.bool)
@@ -242,6 +247,10 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="LeakGAN with the discriminator BertForSeq.*: expected one with features of"):
         build(corpus, tmp_path / "b", LeakGAN(), generator=leak, discriminator=build_discriminator("bert"))
     other = build_discriminator("cnn")
+    other.text_reader = object()  # other token ids than the generator's
+    with pytest.raises(UserError, match="LeakGAN with the discriminator CNNDisc.*: expected one with features of"):
+        build(corpus, tmp_path / "e", LeakGAN(), generator=leak, discriminator=other)
+    del other.text_reader
     other.prefix_features = lambda ids: 2 * type(other).prefix_features(other, ids)
     with pytest.raises(UserError, match="expected one with features of prefixes, which the generator can compute"):
         build(corpus, tmp_path / "d", LeakGAN(), generator=leak, discriminator=other)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import MLE, ConstantReward, Models, RandomReward, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import PAD, build_generator
+from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, V
+from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
 
 
 def drawn(generator, count: int = 6, length: int = 5) -> Samples:
@@ -142,12 +146,12 @@ def test_every_policy_gradient_takes_a_baseline_with_its_momentum(objective):
 
 
 def test_where_few_sequences_reach_they_are_compared_with_few():
-    """Three sequences reach the first position, two the second; one is alone at the third and learns nothing there."""
-    values = torch.tensor([[1.0, 9.0, 9.0], [2.0, 5.0, 9.0], [4.0, 7.0, 3.0]])
+    """Three sequences reach the first position, two the second; one is alone at the third, beside the others' ends."""
+    values = torch.tensor([[1.0, 9.0, 9.0], [2.0, 5.0, 9.0], [4.0, 7.0, 5.0]])
     mask, any_ids = torch.ones(3, 3).tril().bool(), torch.zeros(3, 3, dtype=torch.long)
     samples = Samples(any_ids[:, :1], any_ids, mask)
     expected = {
-        "leave_one_out": [[-2.0, 0, 0], [-0.5, -2, 0], [2.5, 2, 0]],
+        "leave_one_out": [[-2.0, 0, 0], [-0.5, -2, 0], [2.5, 2, 5.0 - (1 + 5) / 2]],
         "batch": [[1 - 7 / 3, 0, 0], [2 - 7 / 3, -1, 0], [4 - 7 / 3, 1, 0]],
     }
     for baseline, advantages in expected.items():
@@ -157,7 +161,42 @@ def test_where_few_sequences_reach_they_are_compared_with_few():
         objective = Reinforce("moving_average", momentum)
         objective.advantages(None, values, samples)
         objective.advantages(None, 2 * values, samples)
-        torch.testing.assert_close(objective.moving_average, share * torch.tensor([7 / 3, 6.0, 3.0]))
+        torch.testing.assert_close(objective.moving_average, share * torch.tensor([7 / 3, 6.0, 5.0]))
+
+
+def endings() -> Samples:
+    """The 15 texts of at most three tokens of which 0 ends one."""
+    ended = (SEQUENCES == 0).cumsum(dim=1)
+    whole = torch.where(ended.roll(1, 1).index_fill(1, torch.tensor(0), 0) == 0, SEQUENCES, -1).unique(dim=0)
+    return Samples(torch.full((len(whole), 1), BOS), whole.clamp(min=0), whole >= 0)
+
+
+def test_comparing_texts_of_unequal_lengths_changes_no_expected_gradient():
+    """By enumeration of all pairs of texts, of which the longer one is alone behind the end of the other."""
+    torch.manual_seed(0)
+    generator, texts = TableGenerator(torch.randn(len(PREFIXES), V)), endings()
+    assert texts.batch_size == 15 and sorted(texts.lengths.tolist()) == [1, 2, 2, *[3] * 12]
+    rewards, logprobs = torch.rand(15), token_logprobs(generator, texts).sum(dim=1)
+    torch.testing.assert_close(logprobs.exp().sum(), torch.tensor(1.0))
+    objective = Given(rewards, baseline="leave_one_out")
+    parts = []
+    for pair in product(range(15), repeat=2):
+        values = rewards[list(pair), None].expand(2, T)
+        chosen = texts.select(torch.tensor(pair))
+        weighted = objective.advantages(None, values, chosen) * logprobs[list(pair)].sum().exp().detach() * 225
+        parts.append(chosen._replace(advantages=weighted))
+    batch = Samples.concatenate(parts)
+    objective.generator_loss(Models(generator), batch, batch).value.backward()
+    (exact,) = torch.autograd.grad(-(logprobs.exp() * rewards).sum(), generator.table)
+    torch.testing.assert_close(generator.table.grad, exact, rtol=0, atol=1e-6)
+
+
+def test_a_sequence_with_no_other_to_be_compared_with_is_refused():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(UserError, match="baseline=leave_one_out with batches of one sequence: expected others"):
+        Reinforce("leave_one_out").check(models, 1, False)
+    Reinforce("leave_one_out").check(models, 2, False)
+    Reinforce("batch").check(models, 1, False)
 
 
 def test_rewards_are_where_the_samples_are():

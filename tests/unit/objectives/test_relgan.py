@@ -298,6 +298,18 @@ def test_the_penalty_is_that_of_a_gradient_by_one_hot_tokens(kind):
 
 
 @pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
+def test_the_penalty_does_not_depend_on_padding_of_the_prompt(kind):
+    judge, ids, found = build_discriminator(kind).eval(), torch.tensor([[3, 4, 5, 6], [7, 8, 9, 3]]), []
+    for padding in (0, 2):
+        prompt = F.pad(torch.tensor([[BOS, 5], [BOS, 6]]), (padding, 0), value=PAD)
+        real = Samples(prompt, ids, torch.ones_like(ids, dtype=torch.bool), prompt != PAD)
+        fake = real._replace(soft=F.one_hot(ids.flip(0), VOCAB_SIZE).float())
+        torch.manual_seed(0)
+        found.append(gradient_penalty(judge, real, fake))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
 def test_the_penalty_can_be_differentiated(kind):
     """Its derivative by every parameter, along a random direction, is that of finite differences."""
     judge = build_discriminator(kind).double().eval()

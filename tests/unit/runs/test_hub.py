@@ -772,7 +772,7 @@ OURS = "seqgan_hf.models.modeling_rnn_generator"
     ],
 )
 def test_whose_class_is_used_depends_on_what_is_imported(first, trusts, used, run, tmp_path):
-    """The promise of docs/hub.md; what happens without any import is `test_in_an_environment_without_the_package`."""
+    """What docs/how-to/hub.md promises; without any import: `test_in_an_environment_without_the_package`."""
     copy = shutil.copytree(run.generator, tmp_path / "generator")
     done = subprocess.run(
         [sys.executable, "-c", IMPORTER.format(first=first, trusts=trusts), str(copy)],
@@ -866,7 +866,7 @@ def test_files_of_others_stay_where_they_are(run, hub):
 
 # --- The documentation -----------------------------------------------------------------------------------------------
 
-DOCS = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/how-to/hub.md").read_text(encoding="utf-8")
 
 
 def snippets(language: str) -> list[str]:
@@ -881,7 +881,7 @@ def test_the_snippets_of_the_documentation_run(run, hub, tmp_path, monkeypatch):
     assert [command[0] for command in commands] == ["train", "push", "train"]
     for command in commands:
         if command[0] == "train":  # read, and not done: it takes minutes
-            load_recipe([str(ROOT / command[1]), *command[2:]])
+            load_recipe(command[1:])
         else:
             assert main(command) == 0
     code = snippets("python")
@@ -902,7 +902,7 @@ def test_the_snippets_of_the_documentation_run(run, hub, tmp_path, monkeypatch):
 
 
 def test_the_card_in_the_documentation_is_one_that_is_written_today(run):
-    shown = ModelCard.load(ROOT / "docs" / "model_card_example" / "README.md")
+    shown = ModelCard.load(ROOT / "docs/how-to/model_card_example" / "README.md")
     written = ModelCard.load(run.generator / "README.md")
 
     def headings(card: ModelCard) -> list[str]:

@@ -1,0 +1,58 @@
+"""The site: `make docs` builds it into build/site and serves it."""
+
+import contextlib
+import io
+import os
+from importlib import metadata
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from seqgan_hf.commands import COMMANDS, main
+
+
+project = "seqgan_hf"
+author = "the seqgan_hf authors"
+version = release = metadata.version("seqgan-hf")
+html_title = f"seqgan_hf {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+
+# Markdown as GitHub reads it: links to headings by their words, `$` is a dollar.
+myst_heading_anchors = 4
+highlight_language = "shell"
+
+# Docstrings: Google's sections, single backticks for code.
+default_role = "code"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+copybutton_exclude = ".linenos, .gp, .go, .c1"
+
+
+class Commands(SphinxDirective):
+    """What `--help` says of every command, each under its heading."""
+
+    def run(self):
+        os.environ["COLUMNS"] = "84"
+        found = []
+        for name in COMMANDS:
+            with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+                main([name, "--help"])
+            title, text = f"seqgan-hf {name}", said.getvalue()
+            section = nodes.section(ids=[name], names=[name])
+            section += [nodes.title(title, title), nodes.literal_block(text, text, language="none")]
+            found.append(section)
+        return found
+
+
+def setup(app):
+    app.add_directive("commands", Commands)

@@ -1,0 +1,245 @@
+"""An ensemble of generators as one causal LM: the mean of their next-token probabilities.
+
+The file is copied beside the weights for `trust_remote_code=True`, with those of the members of this package.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .modeling_relational_memory import RelationalMemoryConfig, RelationalMemoryForCausalLM
+from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
+
+
+# Members of this package, which transformers does not know where only these files are.
+OWN = {
+    "rnn_generator": (RNNGeneratorConfig, RNNGeneratorForCausalLM),
+    "relational_memory": (RelationalMemoryConfig, RelationalMemoryForCausalLM),
+}
+# What all members have to agree in.
+SHARED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+NO_ROLLBACK = "an ensemble in assisted decoding: expected one model. Leave out `assistant_model` and prompt lookup."
+
+
+@strict
+class EnsembleGeneratorConfig(PreTrainedConfig):
+    """Configuration of `EnsembleGeneratorForCausalLM`.
+
+    Attributes:
+        members: the configuration of each member, as a dictionary with its `model_type`.
+        vocab_size, bos_token_id, eos_token_id, pad_token_id: of all members; taken from the first.
+        use_cache: return the members' caches, to go on from them, unless the model is in training mode.
+
+    Raises:
+        StrictDataclassClassValidationError: no members, or members of different tokens.
+    """
+
+    model_type = "ensemble_generator"
+
+    members: list[dict[str, Any]] | None = None
+    vocab_size: int = 5000
+    use_cache: bool = True
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def validate_members(self) -> None:
+        for number, member in enumerate(self.members or []):
+            if "model_type" not in member:
+                raise ValueError(f"members[{number}] has no model_type: expected the configuration of a causal LM.")
+            for name in SHARED:
+                if member.get(name) != getattr(self, name):
+                    problem = f"{name}={getattr(self, name)} with {member.get(name)} in members[{number}]"
+                    raise ValueError(f"{problem}: expected members that write the same tokens.")
+
+
+def member_config(member: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration that a dictionary stands for."""
+    settings = {key: value for key, value in member.items() if key != "model_type"}
+    if member["model_type"] in OWN:
+        return OWN[member["model_type"]][0](**settings)
+    return AutoConfig.for_model(member["model_type"], **settings)
+
+
+class EnsembleCache(Cache):
+    """The caches of all members; its layers are all of theirs."""
+
+    def __init__(self, caches: Sequence[Cache]):
+        super().__init__(layers=[layer for cache in caches for layer in cache.layers])
+        self.caches = list(caches)
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        """Select, drop or repeat rows (K,)."""
+        for cache in self.caches:
+            # both do so: a cache with states of its own knows of them in one of the two only
+            own = type(cache).batch_select_indices is not Cache.batch_select_indices
+            (cache.batch_select_indices if own else cache.reorder_cache)(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """As `reorder_cache`."""
+        self.reorder_cache(indices)
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        """Always a ValueError: not all members may be able to go back."""
+        raise ValueError(NO_ROLLBACK)
+
+
+class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
+    """The mean of the members' next-token probabilities: one autoregressive model, as exact a density as theirs.
+
+    Logits are log-probabilities. Members may be of any architecture with `past_key_values`, over the same tokens;
+    tokens that they never write (`generation_config.suppress_tokens`) are left out of their probabilities before the
+    mean. Soft tokens (`inputs_embeds`) are not read, as members embed tokens differently.
+    """
+
+    config_class = EnsembleGeneratorConfig
+    base_model_prefix = ""
+    _is_stateful = True  # members may be: generate refuses assisted decoding
+
+    def __init__(self, config: EnsembleGeneratorConfig):
+        super().__init__(config)
+        if not config.members:
+            raise ValueError("an ensemble without members: expected at least one. Make it by `from_members`.")
+        configs = [member_config(member) for member in config.members]
+        self.members = nn.ModuleList(
+            OWN[each.model_type][1](each) if each.model_type in OWN else AutoModelForCausalLM.from_config(each)
+            for each in configs
+        )
+        for member in self.members:
+            if "past_key_values" not in inspect.signature(member.forward).parameters:
+                name = type(member).__name__
+                raise ValueError(f"{name} has no past_key_values: expected members with such a cache.")
+        self.output = nn.Identity()  # where others have their output layer, for whoever changes logits there
+        self.post_init()
+
+    @classmethod
+    def from_members(cls, members: Sequence[PreTrainedModel]) -> "EnsembleGeneratorForCausalLM":
+        """An ensemble with copies of the members' weights, which never writes what none of them writes.
+
+        Raises:
+            ValueError: no members, or members that do not write the same tokens.
+        """
+        if not members:
+            raise ValueError("an ensemble without members: expected at least one. Name some.")
+        first = members[0]
+        never = [sorted(member.generation_config.suppress_tokens or []) for member in members]
+        if any(other != never[0] for other in never):
+            problem = "members that never write other tokens (generation_config.suppress_tokens)"
+            raise ValueError(f"{problem}: expected members trained on the same corpus.")
+        shared = {name: getattr(first.config, name) for name in SHARED}
+        # untied, so that what is saved is what each member holds
+        configs = [member.config.to_dict() | {"tie_word_embeddings": False} for member in members]
+        ensemble = cls(EnsembleGeneratorConfig(members=configs, **shared))
+        for own, member in zip(ensemble.members, members, strict=True):
+            own.load_state_dict(member.state_dict())
+        ensemble.generation_config = GenerationConfig.from_dict(first.generation_config.to_dict())
+        for name in ("conditional", "max_prompt_length"):  # what a run notes for those who sample
+            if hasattr(first.config, name):
+                setattr(ensemble.config, name, getattr(first.config, name))
+        nn.Module.to(ensemble, first.device)
+        return ensemble.eval()
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False  # forward makes an EnsembleCache
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Members draw their own."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the first member."""
+        first: Any = self.members[0]
+        return first.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.output
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """Always a ValueError: it would have to be done in every member."""
+        raise ValueError("another vocabulary for an ensemble: expected that of its members. Build them anew.")
+
+    def generate(  # type: ignore[override]
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Tensor | ModelOutput:
+        """As `GenerationMixin.generate`.
+
+        Raises:
+            ValueError: in assisted decoding, as the model that is assisted or as the one that assists.
+        """
+        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
+            raise ValueError(NO_ROLLBACK)
+        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: EnsembleCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Next-token log-probabilities.
+
+        Args:
+            input_ids: token ids (B, T).
+            attention_mask: 1 on real tokens, (B, past + T).
+            position_ids: of the tokens, (B, T), for members that number them.
+            past_key_values: what an earlier call returned; it is brought up to date.
+            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
+            use_cache: return the caches; by default `config.use_cache` in eval mode and no in training mode.
+            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
+
+        Returns:
+            `logits` (B, T, V), `loss` with `labels`, and `past_key_values`.
+        """
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        logprobs, caches = [], []
+        for place, member in enumerate(self.members):
+            given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": use_cache}
+            if position_ids is not None and "position_ids" in inspect.signature(member.forward).parameters:
+                given["position_ids"] = position_ids
+            cache = None if past_key_values is None else past_key_values.caches[place]
+            outputs = member(**given, past_key_values=cache)
+            caches.append(outputs.past_key_values)
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logprobs.append(self._logprobs(outputs.logits[:, kept]))
+        logits = self.output(torch.logsumexp(torch.stack(logprobs), dim=0) - torch.tensor(len(logprobs)).log())
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        cache = EnsembleCache(caches) if use_cache else None
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+
+    def _logprobs(self, logits: Tensor) -> Tensor:
+        """Of the tokens that are written, in float32; of the others a number so low that it adds nothing."""
+        logits = logits.float()
+        if never := self.generation_config.suppress_tokens:
+            added = logits.new_zeros(logits.shape[-1])
+            added[never] = torch.finfo(torch.float32).min / 4
+            logits = logits + added
+        return logits.log_softmax(dim=-1)

@@ -1,0 +1,305 @@
+"""The results of a benchmark: raw values as CSV, and from these a table with verdicts.
+
+A method is compared with the envelope of maximum likelihood of its own seed: all temperatures of its generators, and
+all coins between two temperatures of one of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import UserError
+from ..evaluation.envelope import PLANES, Plane, envelope, gaps
+from ..evaluation.record import Z
+from ..evaluation.report import format_value
+from .jobs import Job
+
+
+RAW, COINS, PAGE = "leaderboard.csv", "mixtures.csv", "leaderboard.md"
+POSITION = ("name", "kind", "seed", "temperature", "budget", "seconds", "rounds", "failed")
+COIN_POSITION = ("name", "seed", "temperature", "other", "weight")
+REAL = "real text"
+# What the table shows where it was measured, besides the values of the planes.
+SHOWN = (
+    "jsd_oracle",
+    "nll_test",
+    "grammar_acceptance",
+    "judge_nll",
+    "bleu_4",
+    "self_bleu_4",
+    "emb_sim",
+    "fed",
+    "mauve",
+)
+SURE = 2.0  # standard errors
+
+
+class Gap(NamedTuple):
+    """How far a method lies beyond the envelope at one temperature: mean and standard error over seeds."""
+
+    temperature: float
+    mean: float
+    error: float
+
+    @property
+    def certain(self) -> bool:
+        return self.mean > SURE * self.error
+
+
+@dataclass
+class Method:
+    """What is compared: at each temperature the values of each seed.
+
+    Attributes:
+        name: of the recipe, or of the baseline.
+        kind: `likelihood`, `control`, `objective` or `real`.
+        values: by seed and temperature, values by name.
+        errors: standard errors over samples, likewise.
+        cost: by seed, seconds of work after pretraining, and rounds.
+        failed: by seed, why.
+    """
+
+    name: str
+    kind: str
+    values: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
+    errors: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
+    cost: dict[int, tuple[float, float]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def temperatures(self) -> list[float]:
+        return sorted({temperature for _, temperature in self.values})
+
+    def seeds(self, temperature: float) -> list[int]:
+        return sorted(seed for seed, at in self.values if at == temperature)
+
+    def over_seeds(self, temperature: float, metric: str) -> tuple[float, float, int]:
+        """Mean and standard error over seeds, and their number; of one seed the error over samples."""
+        at = [(seed, temperature) for seed in self.seeds(temperature)]
+        found = [self.values[key][metric] for key in at if metric in self.values[key]]
+        if len(found) == 1:
+            return found[0], self.errors[at[0]].get(metric, math.nan), 1
+        return mean_and_error(found)
+
+    def places(self, plane: Plane) -> dict[tuple[int, float], tuple[float, float]]:
+        """By seed and temperature, where it was measured."""
+        return {key: place for key, values in self.values.items() if (place := plane.place(values))}
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, standard error of it, and number; NaN where there are too few."""
+    count = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return float(np.mean(values)) if count else math.nan, error, count
+
+
+@dataclass
+class Board:
+    """All methods, and what coins can do, by seed: values by name of each mixture."""
+
+    methods: dict[str, Method]
+    coins: dict[int, list[dict[str, float]]]
+    budget: str = ""
+
+    def curve(self, seed: int, plane: Plane) -> np.ndarray:
+        """The envelope of maximum likelihood of a seed, (K, 2); empty where there is none in this plane."""
+        coins = [place for values in self.coins.get(seed, []) if (place := plane.place(values))]
+        likelihoods = [method for method in self.methods.values() if method.kind == "likelihood"]
+        alone = [place for m in likelihoods for (of, _), place in m.places(plane).items() if of == seed]
+        return envelope([*coins, *alone] if coins else [])
+
+    def planes(self) -> list[Plane]:
+        """In which maximum likelihood was measured."""
+        return [p for p in PLANES if any(m.places(p) for m in self.methods.values() if m.kind == "likelihood")]
+
+    def gaps(self, method: Method, plane: Plane) -> tuple[list[Gap], list[Gap]]:
+        """Gaps in quality and in coverage, at every temperature at which they are known."""
+        found: tuple[list[Gap], list[Gap]] = ([], [])
+        for temperature in method.temperatures:
+            places = [(seed, method.places(plane).get((seed, temperature))) for seed in method.seeds(temperature)]
+            pairs = [gaps(curve, *place) for seed, place in places if place and len(curve := self.curve(seed, plane))]
+            for axis, of_seeds in zip(found, zip(*pairs, strict=True), strict=False):
+                mean, error, _ = mean_and_error(of_seeds)
+                if not math.isnan(mean):
+                    axis.append(Gap(temperature, mean, error))
+        return found
+
+    def verdict(self, method: Method, plane: Plane) -> str:
+        """Whether the method lies beyond the envelope by more than two standard errors, in which axis, and where."""
+        quality, coverage = self.gaps(method, plane)
+        if not quality + coverage:
+            return "-"
+        told = []
+        for axis, of_axis in (("quality", quality), ("coverage", coverage)):
+            if of_axis:
+                best = max(of_axis, key=lambda gap: gap.mean / gap.error if gap.error > 0 else gap.mean)
+                error = "" if math.isnan(best.error) else f" ± {best.error:.2g}"
+                told.append(f"{axis} {best.mean:+.3g}{error} at {best.temperature:g}")
+        at = [{gap.temperature for gap in of_axis if gap.certain} for of_axis in (quality, coverage)]
+        if all(math.isnan(gap.error) for gap in quality + coverage):
+            word = "one seed, no verdict"
+        elif at[0] and at[1]:
+            word = "**both**" if at[0] & at[1] else "**both**, at different temperatures"
+        else:
+            word = "**quality**" if at[0] else "**coverage**" if at[1] else "neither"
+        return f"{word} ({'; '.join(told)})"
+
+    def order(self) -> list[Method]:
+        """Objectives by their gap in coverage in the first plane, the best first; then controls, likelihoods, text."""
+        planes = self.planes()
+
+        def key(method: Method) -> tuple[int, float]:
+            kinds = ("objective", "control", "likelihood", "real")
+            coverage = self.gaps(method, planes[0])[1] if planes else []
+            return kinds.index(method.kind), -max((gap.mean for gap in coverage), default=-math.inf)
+
+        return sorted(self.methods.values(), key=key)
+
+
+# --- Raw values ------------------------------------------------------------------------------------------------------
+
+
+def collect(jobs: Iterable[Job], output: Path, budget: str) -> None:
+    """Write `leaderboard.csv`, a row for each run and temperature, and `mixtures.csv`, from what the runs left."""
+    rows: list[dict[str, Any]] = []
+    coins: list[dict[str, Any]] = []
+    for job in jobs:
+        position = {"name": job.name, "kind": job.kind, "seed": job.seed, "budget": budget}
+        if job.failure is not None:
+            rows.append(position | {"failed": job.failure})
+        elif job.done:
+            found, summary = json.loads((job.folder.evaluation / "metrics.json").read_text("utf-8")), job.folder
+            told = summary.read_summary()
+            position |= {"seconds": round(told["seconds_after_pretraining"], 1)}
+            position |= {"rounds": told["progress"].get("adversarial", 0)}
+            rows += [position | {"temperature": p["temperature"]} | _values(p["results"]) for p in found["points"]]
+            if not any(row["kind"] == "real" and row["seed"] == job.seed for row in rows):
+                real = {name: r["real"] for name, r in found["points"][0]["results"].items() if r["real"]}
+                rows.append({"name": REAL, "kind": "real", "seed": job.seed, "temperature": 1.0} | _values(real))
+            if (mixtures := job.folder.evaluation / COINS).exists():
+                coins += [{"name": job.name, "seed": job.seed} | row for row in _read(mixtures)]
+    output.mkdir(parents=True, exist_ok=True)
+    _write(rows, POSITION, output / RAW)
+    _write(coins, COIN_POSITION, output / COINS)
+
+
+def _values(results: dict[str, Any]) -> dict[str, float]:
+    """Values by name, each with its standard error over samples where it has one."""
+    values = {}
+    for name, found in results.items():
+        if found["value"] is not None:
+            values[name] = found["value"]
+            if found["low"] is not None and found["high"] is not None:
+                values[f"{name}_se"] = (found["high"] - found["low"]) / (2 * Z)
+    return values
+
+
+def _write(rows: Sequence[dict[str, Any]], position: Sequence[str], path: Path) -> None:
+    names = list(dict.fromkeys([*position, *(name for row in rows for name in row)]))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        problem = f"cannot read {str(path)!r} ({error.strerror})"
+        raise UserError(problem, "the folder of a benchmark", "name recipes to begin one") from error
+
+
+def read_board(output: Path) -> Board:
+    """What `collect` wrote.
+
+    Raises:
+        UserError: it is not there.
+    """
+    board = Board({}, {})
+    for row in _read(output / RAW):
+        method = board.methods.setdefault(row["name"], Method(row["name"], row["kind"]))
+        seed, board.budget = int(row["seed"]), row["budget"] or board.budget
+        if row["failed"]:
+            method.failed[seed] = row["failed"]
+            continue
+        if row["seconds"]:
+            method.cost[seed] = float(row["seconds"]), float(row["rounds"])
+        numbers = {name: float(cell) for name, cell in row.items() if cell and name not in POSITION}
+        key = seed, float(row["temperature"])
+        method.values[key] = {name: value for name, value in numbers.items() if not name.endswith("_se")}
+        method.errors[key] = {name[:-3]: value for name, value in numbers.items() if name.endswith("_se")}
+    for row in _read(output / COINS):
+        values = {name: float(cell) for name, cell in row.items() if cell and name not in COIN_POSITION}
+        board.coins.setdefault(int(row["seed"]), []).append(values)
+    return board
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+def table(board: Board) -> list[str]:
+    """A row for each method: values at temperature 1 (or the nearest), cost, and a verdict for each plane."""
+    planes = board.planes()
+    metrics = [name for plane in planes for name in (plane.y, plane.x)]
+    metrics = [
+        name
+        for name in dict.fromkeys([*metrics, *SHOWN])
+        if any(name in values for method in board.methods.values() for values in method.values.values())
+    ]
+    lines = ["| | seeds | seconds | rounds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 4) + "|"]
+    for method in (method for method in board.order() if method.values):
+        at = min(method.temperatures, key=lambda temperature: abs(temperature - 1))
+        cells = [_cell(*method.over_seeds(at, metric)) for metric in metrics]
+        cost = [f"{np.mean(each):.0f}" for each in zip(*method.cost.values(), strict=True)] or ["", ""]
+        lines.append(f"| {method.name} | {len(method.seeds(at))} | {' | '.join([*cost, *cells])} |")
+    for method in board.methods.values():
+        for seed, reason in sorted(method.failed.items()):
+            lines.append(
+                f"| {method.name} | seed {seed} failed: {reason.replace('|', '/')} " + "|" * (len(metrics) + 3)
+            )
+    return lines
+
+
+def _cell(mean: float, error: float, count: int) -> str:
+    if not count:
+        return "-"
+    return format_value(mean) + ("" if math.isnan(error) else f" ± {format_value(error)}")
+
+
+def verdicts(board: Board) -> list[str]:
+    """For each plane, whether each method lies beyond the envelope."""
+    planes = [plane for plane in board.planes() if any(len(board.curve(seed, plane)) for seed in board.coins)]
+    if not planes:
+        return []
+    names = [f"{plane.y} at {plane.x}" for plane in planes]
+    lines = ["| beyond the envelope | " + " | ".join(names) + " |", "|---" * (len(planes) + 1) + "|"]
+    for method in (m for m in board.order() if m.kind in ("objective", "control") and m.values):
+        lines.append(f"| {method.name} | {' | '.join(board.verdict(method, plane) for plane in planes)} |")
+    return lines
+
+
+def page(board: Board, pictures: Sequence[str]) -> str:
+    lines = ["# Leaderboard", "", f"Budget after the generator's pretraining: {board.budget}.", ""]
+    lines += ["At temperature 1, mean ± standard error over seeds (of one seed, over samples).", "", *table(board), ""]
+    if found := verdicts(board):
+        lines += [
+            "Beyond the envelope of maximum likelihood: by more than two standard errors over seeds, in quality at",
+            "equal coverage, in coverage at equal quality, or both at one temperature. In brackets the surest gap in",
+            "each axis and its temperature; a negative one lies inside. Where quality is missing, the method covers",
+            "less than every mixture, at all temperatures.",
+            "",
+            *found,
+            "",
+        ]
+    lines += [line for name in pictures for line in (f"![{name}]({name})", "")]
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Pictures of a benchmark: for each plane a panel for each method, beside maximum likelihood and its envelope."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from ..evaluation.envelope import Plane
+from ..evaluation.report import MODEL_COLOR, REAL_COLOR
+from .leaderboard import PAGE, Board, Method, page, read_board
+
+
+COLUMNS = 4
+GREYS = ("#636363", "#969696", "#bdbdbd", "#d9d9d9")
+
+
+def write_leaderboard(output: Path) -> str:
+    """Write `leaderboard.md` and a picture for each plane, from the raw values in the folder; returns the page.
+
+    Raises:
+        UserError: there are none.
+    """
+    board, pictures = read_board(output), []
+    for plane in board.planes():
+        name = f"{plane.y}_{plane.x}.png"
+        draw_plane(board, plane).savefig(output / name, dpi=130)
+        pictures.append(name)
+    text = page(board, pictures)
+    (output / PAGE).write_text(text, encoding="utf-8")
+    return text
+
+
+def draw_plane(board: Board, plane: Plane) -> Figure:
+    """A panel for each objective and control; numbers are temperatures, and lower left is better."""
+    methods = [m for m in board.order() if m.kind in ("objective", "control") and m.places(plane)]
+    columns = max(1, min(COLUMNS, len(methods)))
+    rows = max(1, math.ceil(len(methods) / columns))
+    figure = Figure(figsize=(3.6 * columns + 0.8, 3.3 * rows + 0.9), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, method in zip(panels, [*methods, *[None] * (len(panels) - len(methods))], strict=True):
+        if method is None and methods:
+            axes.set_axis_off()
+            continue
+        _background(axes, board, plane)
+        if method is not None:
+            _curve(axes, method, plane, MODEL_COLOR, marked=True)
+            axes.set_title(method.name, fontsize=10)
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    kept = {label: handle for handle, label in zip(handles, labels, strict=True)}
+    kept = {("the method" if methods and label == methods[0].name else label): h for label, h in kept.items()}
+    figure.legend(kept.values(), kept.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.supxlabel(f"{plane.x_label} (coverage; left is better)", fontsize=10)
+    figure.supylabel(f"{plane.y_label} (quality; lower is better)", fontsize=10)
+    return figure
+
+
+def _background(axes: Axes, board: Board, plane: Plane) -> None:
+    """Maximum likelihood over temperatures, what a coin can do with it, and real text."""
+    likelihoods = [m for m in board.methods.values() if m.kind == "likelihood" and m.places(plane)]
+    for method, color in zip(likelihoods, GREYS * len(likelihoods), strict=False):
+        _curve(axes, method, plane, color)
+    curves = [curve for seed in sorted(board.coins) if len(curve := board.curve(seed, plane))]
+    for number, curve in enumerate(curves):
+        label = "envelope of coins between temperatures (each seed)" if number == 0 else None
+        axes.plot(curve[:, 0], curve[:, 1], "--", color="black", linewidth=0.9, label=label)
+    for method in (m for m in board.methods.values() if m.kind == "real"):
+        if places := list(method.places(plane).values()):
+            axes.plot(*np.mean(places, axis=0), "*", color=REAL_COLOR, ms=12, label="real text")
+
+
+def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = False) -> None:
+    """The mean over seeds from temperature to temperature; the band has the width of one standard error over seeds."""
+    places = method.places(plane)
+    at = {t: [places[seed, t] for seed in method.seeds(t) if (seed, t) in places] for t in method.temperatures}
+    means = {t: np.mean(found, axis=0) for t, found in at.items() if found}
+    if not means:
+        return
+    xy = np.array(list(means.values()))
+    style = {"marker": "o", "markersize": 3.5} if marked else {"linewidth": 1.0}
+    axes.plot(xy[:, 0], xy[:, 1], color=color, label=method.name, **style)
+    band = [np.std(at[t], axis=0, ddof=1) / math.sqrt(len(at[t])) for t in means if len(at[t]) > 1]
+    if len(band) == len(xy):
+        _band(axes, xy, np.array(band), color)
+    if marked:
+        for temperature, place in means.items():
+            axes.annotate(
+                f"{temperature:g}", place, textcoords="offset points", xytext=(4, 3), fontsize=6, color=color
+            )
+
+
+def _band(axes: Axes, xy: np.ndarray, errors: np.ndarray, color: str, between: int = 12) -> None:
+    """Ellipses with the standard errors as half axes, so close that they make a band."""
+    steps = np.linspace(0, len(xy) - 1, (len(xy) - 1) * between + 1)
+    dense = [
+        np.stack([np.interp(steps, range(len(xy)), each[:, axis]) for axis in (0, 1)], 1) for each in (xy, errors)
+    ]
+    for place, error in zip(*dense, strict=True):
+        axes.add_patch(Ellipse(tuple(place), *(2 * error), facecolor=color, edgecolor="none", alpha=0.04))

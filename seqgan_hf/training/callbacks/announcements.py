@@ -1,0 +1,109 @@
+"""What is about to run, and when it is done, where it lies and what comes next."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from typing import Any
+
+from transformers import PreTrainedModel, TrainerCallback
+
+from ...generation.vocabulary import vocabulary_size
+from ...objectives import Models, Objective, Turn
+from ...runs.record import UNITS
+from ..batches import InMemoryData, TrainingData
+from ..console import clock
+from ..session import Session
+
+
+logger = logging.getLogger(__name__)
+
+
+class Announcements(TrainerCallback):
+    """A few lines of the log before a run begins, and two when it has ended.
+
+    Args:
+        session: of the run.
+        objective: of the run.
+        models: with both players.
+        data: that the generator learns from.
+        max_new_tokens: T, the length of the longest sample.
+        turns: the schedule, with units counted through the run.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        objective: Objective,
+        models: Models,
+        data: TrainingData,
+        max_new_tokens: int,
+        turns: list[Turn],
+    ):
+        self.session, self.objective, self.models = session, objective, models
+        self.data, self.max_new_tokens, self.turns = data, max_new_tokens, turns
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            for line in self.plan():
+                logger.info("%s", line)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            for line in self.outcome():
+                logger.info("%s", line)
+
+    def plan(self) -> list[str]:
+        """What is trained, from what, on what, and in which order."""
+        session, processes = self.session, self.session.accelerator.num_processes
+        device = f"{session.device}" if processes == 1 else f"{processes} processes, {session.device.type}"
+        lines = [f"Objective: {type(self.objective).__name__}; device: {device}; folder: {session.folder.path}"]
+        lines += [f"{name.capitalize()}: {size(model)}" for name, model in self.models.players().items()]
+        count = f"{len(self.data):,}" if isinstance(self.data, InMemoryData) else "a stream of"
+        known = f"vocabulary of {vocabulary_size(self.models.generator):,} tokens"
+        lines.append(f"Data: {count} training sequences; {known}; samples of up to {self.max_new_tokens} tokens")
+        return [
+            *lines,
+            f"Schedule: {', then '.join(steps(self.turns))}. Time left is told from a phase's first unit on",
+        ]
+
+    def outcome(self) -> list[str]:
+        """Where everything is, and commands that go on from there."""
+        session, folder = self.session, self.session.folder
+        run = shlex.quote(str(folder.path))
+        held = "models, metrics, samples and learning curve"
+        lines = [f"Done in {clock(session.seconds)}: {held} in {folder.path}; card: {folder.generator / 'README.md'}"]
+        prompt = " --prompt TEXT" if self.data.conditional else ""
+        real = f"evaluation/oracle --model {run} --oracle {run}/oracle" if folder.oracle.exists() else None
+        commands = {
+            "to write samples": f"generate {run}{prompt}",
+            "to measure": f"evaluate {real or f'--model {run} --references FILE'}",
+        }
+        if not session.args.push_to_hub:
+            commands["to share"] = f"push {run} user/name"
+        return [*lines, f"Next: {'; '.join(f'{what}: `seqgan-hf {command}`' for what, command in commands.items())}"]
+
+
+def size(model: PreTrainedModel) -> str:
+    """The class of a model and its number of parameters."""
+    total, trained = model.num_parameters(), model.num_parameters(only_trainable=True)
+    return f"{type(model).__name__}, {total:,} parameters" + (f", {trained:,} trained" if trained < total else "")
+
+
+def steps(turns: list[Turn]) -> list[str]:
+    """The schedule in words, a phase each: `8 epochs of pretrain generator`."""
+    words, before = [], dict[str, int]()
+    for turn in turns:
+        units, before[turn.phase] = turn.units - before.get(turn.phase, 0), turn.units
+        if not units:
+            continue
+        text = f"{plural(units, UNITS[turn.phase])} of {turn.phase.replace('_', ' ')}"
+        of_round = [("generator step", turn.generator_steps), ("discriminator step", turn.discriminator_steps)]
+        if turn.phase == "adversarial" and (each := [plural(number, name) for name, number in of_round if number]):
+            text += f" ({' and '.join(each)} each)"
+        words.append(text)
+    return words or ["nothing to train"]
+
+
+def plural(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

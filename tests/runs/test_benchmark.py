@@ -1,0 +1,114 @@
+"""The command `benchmark`: interrupted, and run again to its end, on two tiny recipes and one that fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from seqgan_hf.commands import main
+from tests.tools.small_runs import TINY
+
+
+BUDGET = 3.0
+
+
+def recipe(**changes) -> dict:
+    """A run of a second, on the synthetic task."""
+    settings = {name.removeprefix("training."): value for name, value in TINY.items() if name.startswith("training.")}
+    settings |= {"disable_tqdm": True, "use_cpu": True}
+    data = {name: TINY[f"data.{name}"] for name in ("num_train", "num_eval", "vocab_size", "length")}
+    return {
+        "data": {"class_path": "seqgan_hf.data.OracleData", "init_args": data},
+        "generator": {"model_type": "rnn_generator", "config": {"hidden_size": 8, "embedding_size": 8}},
+        "objective": {"class_path": "seqgan_hf.objectives.RLOO", "init_args": {"group_size": 2}},
+        "training": settings,
+    } | changes
+
+
+@pytest.fixture
+def command(tmp_path) -> str:
+    seqgan = {"class_path": "seqgan_hf.objectives.SeqGAN", "init_args": {"rollouts": 2}}
+    cot = {"class_path": "seqgan_hf.objectives.CoT"}  # whose opponent is no classifier
+    for name, changes in {"pg": {}, "seqgan": {"objective": seqgan}, "wrong": {"objective": cot}}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe(**changes)))
+    paths = " ".join(shlex.quote(str(tmp_path / f"{name}.yaml")) for name in ("pg", "seqgan", "wrong"))
+    return f"benchmark {paths} --seeds 1 --budget {BUDGET:g}s --temperatures 0.7 1.3 --num_samples 50 --output bench"
+
+
+def rows(path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    process = subprocess.Popen([sys.executable, "-m", "seqgan_hf", *shlex.split(command)], stdout=subprocess.PIPE)
+    begun = tmp_path / "bench/runs/pg/seed-1/metrics.jsonl"
+    give_up = time.monotonic() + 600
+    while not (begun.exists() and "adversarial" in begun.read_text()):
+        assert process.poll() is None and time.monotonic() < give_up
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    first = [json.loads(line) for line in begun.read_text().splitlines()]
+    assert list((begun.parent / "checkpoints").iterdir())
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("bench/runs/*/seed-1/evaluation/metrics.json")}
+    assert len(done) == 4 and not (begun.parent / "evaluation").exists()  # three likelihoods and the constant reward
+
+    assert main(shlex.split(command)) == 0
+    assert done == {path: path.stat().st_mtime_ns for path in done}
+    assert [json.loads(line) for line in begun.read_text().splitlines()][: len(first)] == first
+    seconds = json.loads((begun.parent / "summary.json").read_text())["seconds_after_pretraining"]
+    assert BUDGET <= seconds < BUDGET + 1
+    found = rows(tmp_path / "bench/leaderboard.csv")
+    names = {"maximum likelihood", "maximum likelihood, longer", "maximum likelihood, early-stopped"}
+    measured = {(row["name"], row["temperature"]) for row in found if not row["failed"] and row["kind"] != "real"}
+    expected = names | {"constant reward", "pg", "seqgan"}
+    assert measured == {(name, temperature) for name in expected for temperature in ("0.7", "1.3")}
+    assert all(row["kl_generator_oracle_se"] for row in found if (row["name"], row["temperature"]) in measured)
+    [failed] = [row["failed"] for row in found if row["failed"]]
+    assert "CoT" in failed and "language model" in failed
+    assert {row["name"] for row in rows(tmp_path / "bench/mixtures.csv")} == names
+    page = (tmp_path / "bench/leaderboard.md").read_text()
+    assert "| wrong | seed 1 failed: " in page and "one seed, no verdict" in page
+    assert page.strip() in capsys.readouterr().out
+
+    pictures = sorted(tmp_path.glob("bench/*.png"))
+    assert len(pictures) == 2
+    for picture in pictures:
+        picture.unlink()
+    assert main(["benchmark", "--output", "bench"]) == 0  # from the raw values alone
+    assert sorted(tmp_path.glob("bench/*.png")) == pictures
+
+    changed = command.replace(f"{BUDGET:g}s", "9s")
+    assert main(shlex.split(changed)) == 1
+    assert "was begun with other settings" in capsys.readouterr().err
+
+
+def test_the_generators_of_a_pretraining_are_shared(tmp_path, command):
+    """Both recipes start from the one generator that maximum likelihood left."""
+    from seqgan_hf.commands.benchmark import Budget, Plan, read_recipes
+
+    paths = [str(tmp_path / f"{name}.yaml") for name in ("pg", "seqgan")]
+    recipes = read_recipes(paths, ["--training.pretrain_epochs", "3"])
+    jobs = {job.name: job for job in Plan(recipes, [1], Budget.parse("5rounds"), tmp_path, {}).jobs}
+    start = jobs["maximum likelihood"].recipe()
+    assert start["training"]["pretrain_epochs"] == 3 and start["training"]["rounds"] == 0
+    for name in ("pg", "seqgan"):
+        made = jobs[name].recipe()
+        assert made["generator"]["pretrained"] == os.path.join(jobs["maximum likelihood"].path, "generator")
+        assert made["training"]["pretrain_epochs"] == 0 and made["training"]["rounds"] == 5
+    other = read_recipes(paths, [])
+    other["seqgan"]["training"]["pretrain_learning_rate"] = 0.5
+    names = [job.name for job in Plan(other, [1], Budget.parse("5rounds"), tmp_path, {}).jobs]
+    assert "maximum likelihood (seqgan)" in names

@@ -1,0 +1,318 @@
+"""What holds of the settings of every objective: defaults as on its page, bounds, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import torch
+
+from seqgan_hf import objectives
+from seqgan_hf.errors import UserError
+from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.generation.sampling import sample
+from seqgan_hf.objectives import (
+    DGSAN,
+    DPGAN,
+    FGAN,
+    FMGAN,
+    GRPO,
+    JSDGAN,
+    ORGAN,
+    PGBLEU,
+    RLOO,
+    ColdGAN,
+    CoT,
+    FunctionReward,
+    LeakPretraining,
+    MaliGAN,
+    MaskGAN,
+    Models,
+    RankGAN,
+    Reinforce,
+    ScratchGAN,
+    SentiGAN,
+    SeqGAN,
+    TextGAIL,
+    TextGAN,
+)
+from tests.tools.objectives import LAST_ID, OBJECTIVES, build_opponent
+from tests.tools.small_runs import ROOT, text
+from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
+
+
+NEEDED = {"FunctionReward": {"functions": LAST_ID}, "ORGAN": {"functions": LAST_ID}, "JSDGAN": {"num_sequences": 48}}
+WORDS = {"none": None, "yes": True, "true": True, "no": False, "false": False}
+
+
+def page(name: str, section: str) -> str:
+    """A section of an objective's page; nothing where it has none."""
+    path = ROOT / "docs" / "methods" / f"{name.lower()}.md"
+    return path.read_text().split(f"\n## {section}\n")[1].split("\n## ")[0] if path.exists() else ""
+
+
+def value(word: str):
+    if word in WORDS:
+        return WORDS[word]
+    return float(word.replace(",", "")) if word[0].isdigit() else word
+
+
+def defaults() -> list[tuple[str, str, object]]:
+    """Objective, setting and default of every row in the tables of settings that names as many of both."""
+    found = []
+    for name in OBJECTIVES:
+        known = inspect.signature(getattr(objectives, name)).parameters
+        for row in re.findall(r"^\| (`.+?) \|[^|]*\| ([^|]*) \|", page(name, "Settings"), re.MULTILINE):
+            names = re.findall(r"`([a-z_]+)`", row[0])
+            here = re.sub(r"\(.*\)", "", row[1]).replace("`", "").strip()
+            words = re.findall(r"\d[\d,]*\.?\d*(?:e-\d+)?(?=,|$)|[A-Za-z_]\w*", here)
+            if len(names) == len(words) and names[0] in known and "".join(words) == re.sub(r"[, ]+", "", here):
+                found += zip([name] * len(names), names, map(value, words), strict=True)
+    elsewhere = {("JSDGAN", "num_sequences"), ("CoT", "credit"), ("CoT", "baseline"), ("ORGAN", "reads")}
+    return [row for row in found if row[:2] not in elsewhere and row[1] != "kl_in"]
+
+
+def test_pages_name_defaults():
+    assert len(defaults()) > 60
+
+
+@pytest.mark.parametrize(("name", "setting", "expected"), defaults())
+def test_a_default_is_that_of_the_page(name, setting, expected):
+    assert getattr(getattr(objectives, name)(**NEEDED.get(name, {})), setting) == expected
+
+
+SHARED = {
+    "baseline": "batch",
+    "baseline_momentum": 0.25,
+    "likelihood_weight": 0.3,
+    "kl": 0.2,
+    "rollouts": 3,
+    "rollout_lag": 0.5,
+    "max_rows": 7,
+    "updates": 2,
+    "clip": 0.3,
+    "clip_high": 0.4,
+    "level": "token",
+    "beta_max": 7.0,
+    "adapt": "lin",
+    "beta_steps": 9,
+    "straight_through": True,
+}
+POLICY_GRADIENTS = [name for name in OBJECTIVES if issubclass(getattr(objectives, name), Reinforce)]
+
+
+@pytest.mark.parametrize("setting", SHARED)
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "CoT"])  # whose baseline is another's
+def test_a_setting_of_several_objectives_arrives(name, setting):
+    try:
+        objective = getattr(objectives, name)(**NEEDED.get(name, {}), **{setting: SHARED[setting]})
+    except TypeError:  # not one of its own
+        assert setting not in inspect.signature(getattr(objectives, name)).parameters
+        return
+    assert getattr(objective, setting) == SHARED[setting]
+
+
+@pytest.mark.parametrize("name", POLICY_GRADIENTS)
+def test_a_batch_of_one_has_nothing_to_compare(name):
+    row, objective = OBJECTIVES[name], getattr(objectives, name)(**NEEDED.get(name, {}))
+    models = Models(build_generator(row.generators[0]), build_opponent(row.opponents[0]))
+    if objective.baseline == "leave_one_out":
+        with pytest.raises(UserError, match="baseline=leave_one_out with batches of one sequence"):
+            objective.check(models, 1, False)
+    objective.check(models, 8, False)
+
+
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.opponents != ("none",)])
+def test_an_opponent_is_asked_for(name):
+    objective, generator = getattr(objectives, name)(**NEEDED.get(name, {})), build_generator("lstm")
+    with pytest.raises(UserError, match=f"no discriminator for the objective {name}"):
+        objective.check(Models(generator), 8, False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MaliGAN(baseline_weight=0.0),
+        lambda: MaliGAN(baseline_weight=1.0),
+        lambda: MaliGAN(max_log_odds=0.5),
+        lambda: MaliGAN(max_log_odds=80.0),
+        lambda: MaliGAN(likelihood_prefix=0, likelihood_prefix_decay=0.0),
+        lambda: MaliGAN(completions=2),
+        lambda: MaliGAN(likelihood_prefix=0, kl=0.1),
+        lambda: RankGAN(references=1, gamma=0.0),
+        lambda: PGBLEU(max_n=1, references=1),
+        lambda: ORGAN(LAST_ID, discriminator_weight=0.0),
+        lambda: ORGAN(LAST_ID, discriminator_weight=1.0),
+        lambda: MaskGAN(discount=0.0, max_advantage=0.1),
+        lambda: MaskGAN(discount=1.0),
+        lambda: ScratchGAN(discount=0.0),
+        lambda: ScratchGAN(discount=1.0),
+        lambda: DPGAN(real_weight=0.0, max_reward=0.1, discount=0.0),
+        lambda: DPGAN(discount=1.0),
+        lambda: ColdGAN(mixture=0.0, max_weight=0.1, memory=0),
+        lambda: GRPO(group_size=2, clip_high=0.1),
+        lambda: GRPO(clip=0.99, clip_high=3.0),
+        lambda: RLOO(group_size=2),
+        lambda: TextGAIL(demonstrations=0.0, demonstration_steps=1, updates=1),
+        lambda: TextGAIL(demonstrations=1.0),
+        lambda: FGAN(clip=40.0),
+        lambda: FGAN(clip=0.5),
+        lambda: SeqGAN(rollouts=0, rollout_lag=0.0, max_rows=1),
+        lambda: JSDGAN(num_sequences=1),
+        lambda: DGSAN(snapshot_every=1),
+        lambda: FMGAN(outer=1, inner=1, ipot_beta=0.5, beta=0.5),
+        lambda: Reinforce(baseline_momentum=0.0),
+    ],
+)
+def test_settings_at_their_bounds_are_taken(make):
+    assert make().updates >= 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MaliGAN(max_log_odds=80.5), "max_log_odds=80.5"),
+        (lambda: MaliGAN(baseline_weight=1.5), "baseline_weight=1.5"),
+        (lambda: MaliGAN(likelihood_prefix_decay=-0.5), "likelihood_prefix_decay=-0.5"),
+        (lambda: DPGAN(discount=1.5), "discount=1.5"),
+        (lambda: MaskGAN(discount=1.5), "discount=1.5"),
+        (lambda: ScratchGAN(discount=1.5), "discount=1.5"),
+        (lambda: FGAN(clip=40.5), "clip=40.5"),
+        (lambda: ColdGAN(memory=-1), "memory=-1"),
+        (lambda: TextGAIL(clip_high=-0.5), "clip_high=-0.5"),
+        (lambda: GRPO(clip=1.0), "clip=1.0"),
+        (lambda: PGBLEU(references=0), "references=0"),
+        (lambda: SeqGAN(rollouts=-1), "rollouts=-1"),
+        (lambda: SeqGAN(rollout_lag=1.0), "rollout_lag=1.0"),
+        (lambda: SeqGAN(max_rows=0), "max_rows=0"),
+        (lambda: Reinforce(baseline_momentum=1.0), "baseline_momentum=1.0"),
+    ],
+)
+def test_settings_beyond_their_bounds_are_refused(make, words):
+    with pytest.raises(UserError, match=words):
+        make()
+
+
+def test_two_sequences_are_enough_for_an_unbiased_discrepancy():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    TextGAN(unbiased=True).check(models, 2, False)
+    TextGAN(unbiased=False).check(models, 1, False)
+    with pytest.raises(UserError, match="unbiased"):
+        TextGAN(unbiased=True).check(models, 1, False)
+
+
+DRAWING = [
+    name
+    for name, row in OBJECTIVES.items()
+    if getattr(objectives, name).draws and row.generators != ("leak",) and name != "MaliGAN"
+]
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_padded_prompt_is_continued_as_one(name):
+    objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
+    models = Models(build_generator("lstm"), None, objective.copies())
+    models.begin()
+    prompt = torch.tensor([[PAD, PAD, BOS, 3], [PAD, BOS, 4, 5], [BOS, 6, 7, 8], [PAD, PAD, BOS, 9]] * 2)
+    real = sample(models.generator, prompt, 4, prompt_mask=prompt != PAD)
+    fake = objective.sample(models, real, 4)
+    assert torch.equal(fake.prompt_mask, fake.prompt != PAD) and not fake.prompt_mask.all()
+
+
+def test_an_objective_of_its_own_kind_of_generator_is_refused_another():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    for name in ("LeakGAN", "LeakPretraining"):
+        with pytest.raises(UserError, match=f"{name} with the generator RNNGeneratorForCausalLM"):
+            getattr(objectives, name)().check(models, 8, False)
+    LeakPretraining().check(Models(build_generator("leak")), 8, False)
+
+
+def test_a_snapshot_is_taken_anew_after_as_many_steps_as_before_an_interruption():
+    objective, generator = DGSAN(snapshot_every=3), build_generator("lstm")
+    models = Models(generator, None, objective.copies())
+    models.begin()
+    objective.load_state_dict({"steps": 2})
+    with torch.no_grad():
+        generator.lm_head.weight.add_(1.0)
+    assert not torch.equal(models["snapshot"].lm_head.weight, generator.lm_head.weight)
+    objective.after_step("generator", models)
+    assert torch.equal(models["snapshot"].lm_head.weight, generator.lm_head.weight)
+    assert objective.state_dict() == {"steps": 3}
+
+
+# --- What is logged --------------------------------------------------------------------------------------------------
+
+
+def logged(name: str, **more) -> tuple[dict, Models]:
+    """Of one step of both players."""
+    objective = getattr(objectives, name)(**OBJECTIVES[name].settings | more)
+    generator = build_generator(OBJECTIVES[name].generators[0])
+    models = Models(generator, build_opponent(OBJECTIVES[name].opponents[0]), objective.copies())
+    models.begin()
+    torch.manual_seed(0)
+    real, found, fake = text(8), {}, None
+    if objective.draws:
+        with torch.no_grad():
+            fake, metrics = objective.credit(models, real, objective.sample(models, real, 5))
+        found |= metrics
+    found |= objective.generator_loss(models, real, fake).metrics
+    if models.discriminator is not None:
+        found |= objective.discriminator_loss(models, real, objective.fakes(models, real, 5)).metrics
+    return {key: float(value) for key, value in found.items()}, models
+
+
+# Logged with these settings only, which the rows of the tests leave at their defaults.
+SOMETIMES = {"kl", "kl_reference", "likelihood_weight", "nll_train", "unbiased"}
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if page(name, "What is logged")])
+def test_what_is_logged_is_on_the_page(name):
+    documented = set(re.findall(r"`([a-z_]+)`", page(name, "What is logged")))
+    if name in ("GSGAN", "CatGAN"):
+        documented |= set(re.findall(r"`([a-z_]+)`", page("RelGAN", "What is logged")))
+    metrics, _ = logged(name)
+    found = set(metrics)
+    assert metrics.get("nll_policy", 1.0) > 0
+    assert found <= documented and documented - found <= SOMETIMES | {"kl_in", "gradient_penalty"}
+
+
+@pytest.mark.parametrize("name", ["MaliGAN", "SentiGAN", "DPGAN", "GRPO", "GAD", "TextGAIL", "ORGAN"])
+def test_the_weights_of_likelihood_and_kl_are_logged(name):
+    more = {"kl": 0.1} | ({"kl_in": "reward"} if name == "GRPO" else {})
+    more |= {"likelihood_prefix": None} if name == "MaliGAN" else {}
+    found, _ = logged(name, likelihood_weight=0.5, **more)
+    assert {"nll_train", "kl_reference"} <= found.keys() and found["nll_train"] > 0
+
+
+@pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.opponents != ("none",)])
+def test_what_a_discriminator_adds_to_its_loss_is_added(name):
+    """`regularization`, of any classifier; `discriminator_loss` is logged without it."""
+    objective, row = getattr(objectives, name)(**OBJECTIVES[name].settings), OBJECTIVES[name]
+    if objective.adversary != "classifier":
+        return
+    generator, opponent = build_generator(row.generators[0]), build_opponent(row.opponents[-1]).eval()
+    models, losses, real = Models(generator, opponent, objective.copies()), [], text(8, 1)
+    fake = objective.fakes(models, real, 5)
+    for added in (0.0, 3.0):
+        opponent.regularization = lambda added=added: torch.tensor(added)
+        torch.manual_seed(0)
+        losses.append(objective.discriminator_loss(models, real, fake))
+    torch.testing.assert_close(losses[1].value - losses[0].value, torch.tensor(3.0))
+    torch.testing.assert_close(losses[1].metrics["discriminator_loss"], losses[0].metrics["discriminator_loss"])
+
+
+def test_an_opponents_likelihoods_are_logged_in_nats_a_token():
+    _, models = logged("DPGAN")
+    real, fake = text(8, 1), text(8, 2)
+    found = DPGAN(real_weight=0.5).discriminator_loss(models, real, fake)
+    for name, part in (("nll_opponent_real", real), ("nll_opponent_fake", fake)):
+        expected = -token_logprobs(models.discriminator, part)[part.mask].mean()
+        torch.testing.assert_close(found.metrics[name], expected)
+    torch.testing.assert_close(found.metrics["discriminator_loss"], found.value.detach())
+
+
+def test_other_defaults():
+    assert not CoT().full and CoT().score.baseline == "leave_one_out" and not GRPO().kl_loss
+    assert FunctionReward(LAST_ID).functions.reads == ORGAN(LAST_ID).functions.reads == "texts"
+    assert SentiGAN().labels == ("FAKE", "REAL")

@@ -1,0 +1,126 @@
+"""The results of a benchmark: verdicts against the envelope, the table, and what is drawn."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from seqgan_hf.errors import UserError
+from seqgan_hf.evaluation.envelope import PLANES
+from seqgan_hf.runs.leaderboard import read_board, table
+from seqgan_hf.runs.planes import draw_plane, write_leaderboard
+
+
+KLS = PLANES[0]
+SEEDS, TEMPERATURES = (1, 2, 3), (0.8, 1.0)
+NOISE = dict(zip(SEEDS, (-0.1, 0.0, 0.1), strict=True))
+# Where maximum likelihood lies at each temperature, (coverage, quality), and a coin between both.
+LIKELIHOOD, COIN = {0.8: (12.0, 6.0), 1.0: (10.0, 9.0)}, (10.5, 7.0)
+# Methods: what they add to maximum likelihood, at each temperature.
+METHODS = {
+    "both": {0.8: (-1.5, -1.5), 1.0: (-1.5, -1.5)},
+    "quality": {0.8: (-0.055, -1.0), 1.0: (0.5, 0.5)},  # at .8; its gain in coverage is 1.9 standard errors
+    "coverage": {0.8: (9.0, 3.0), 1.0: (-1.0, 0.05)},
+    "inside": {0.8: (0.5, 0.5), 1.0: (0.5, 0.5)},
+    "off": {0.8: (8.0, -1.0), 1.0: (8.0, -1.0)},  # covers less than every temperature
+}
+
+
+def write(path, rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def row(name, kind, seed, temperature, place, **more):
+    values = {"kl_oracle_generator": place[0], "kl_generator_oracle": place[1], "kl_generator_oracle_se": 0.25}
+    cost = {"budget": "60s", "seconds": 60 + seed, "rounds": 10, "failed": ""}
+    return {"name": name, "kind": kind, "seed": seed, "temperature": temperature} | cost | values | more
+
+
+def folder(path, seeds=SEEDS):
+    rows, coins = [], []
+    for seed in seeds:
+        for temperature, place in LIKELIHOOD.items():
+            base = np.array(place) + NOISE[seed]
+            rows.append(row("maximum likelihood", "likelihood", seed, temperature, base))
+            for name, moved in METHODS.items():
+                # the noise of a method is its own
+                own = base + np.array(moved[temperature]) + NOISE[seed] / 2
+                rows.append(row(name, "objective", seed, temperature, own))
+        coin = np.array(COIN) + NOISE[seed]
+        values = {"kl_oracle_generator": coin[0], "kl_generator_oracle": coin[1]}
+        place = {"name": "maximum likelihood", "seed": seed, "temperature": 0.8, "other": 1.0, "weight": 0.5}
+        coins.append(place | values)
+    failed = {"name": "broken", "kind": "objective", "seed": 2, "failed": "numbers went bad | twice"}
+    write(path / "leaderboard.csv", [*rows, failed])
+    write(path / "mixtures.csv", coins)
+    return read_board(path)
+
+
+@pytest.fixture
+def board(tmp_path):
+    return folder(tmp_path)
+
+
+def test_the_envelope_holds_temperatures_and_coins_of_a_seed(board):
+    np.testing.assert_allclose(board.curve(2, KLS), [(10.0, 9.0), (10.5, 7.0), (12.0, 6.0)])
+    np.testing.assert_allclose(board.curve(3, KLS), np.array([(10.0, 9.0), (10.5, 7.0), (12.0, 6.0)]) + 0.1)
+
+
+@pytest.mark.parametrize("name", ["both", "quality", "coverage", "inside", "off"])
+def test_a_verdict_says_in_which_axis_a_method_is_beyond_the_envelope(board, name):
+    verdict = board.verdict(board.methods[name], KLS)
+    expected = {"inside": "neither (quality -", "off": "neither (coverage -"}
+    assert verdict.startswith(expected.get(name, f"**{name}** ("))
+    if name == "off":  # nothing is known of quality there
+        assert "quality" not in verdict
+
+
+def test_gaps_are_means_over_seeds_with_their_standard_error(board):
+    quality, coverage = board.gaps(board.methods["both"], KLS)
+    at = next(gap for gap in coverage if gap.temperature == 1.0)
+    # a method at (8.5, 7.5) + 1.5 noise, an envelope moved by the noise: at its quality the envelope is at 10.375
+    expected = [np.interp(7.5 + n / 2, [7.0, 9.0], [10.5, 10.0]) - (8.5 + n / 2) for n in NOISE.values()]
+    assert at.mean == pytest.approx(np.mean(expected))
+    assert at.error == pytest.approx(np.std(expected, ddof=1) / np.sqrt(3))
+    assert at.certain and not at._replace(error=at.mean).certain
+
+
+def test_one_seed_has_no_verdict(tmp_path):
+    board = folder(tmp_path, seeds=(2,))
+    assert board.verdict(board.methods["both"], KLS).startswith("one seed, no verdict (quality +")
+    assert board.methods["both"].over_seeds(1.0, "kl_generator_oracle") == (7.5, 0.25, 1)
+
+
+def test_the_table_has_the_best_first_and_a_row_for_what_failed(board):
+    lines = table(board)
+    names = [line.split("|")[1].strip() for line in lines[2:]]
+    assert names[:2] == ["both", "coverage"] and names[-2:] == ["maximum likelihood", "broken"]
+    assert lines[-1].startswith("| broken | seed 2 failed: numbers went bad / twice |")
+    assert "| both | 3 | 62 | 10 | 7.500 ± 0.087 | 8.500 ± 0.087 |" in lines
+
+
+def test_a_picture_has_a_panel_for_each_method_beside_likelihood_and_its_envelope(board, tmp_path):
+    figure = draw_plane(board, KLS)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert set(panels) == set(METHODS)
+    lines = {line.get_label(): line for line in panels["both"].lines}
+    np.testing.assert_allclose(lines["both"].get_xydata(), [(10.5, 4.5), (8.5, 7.5)])
+    np.testing.assert_allclose(lines["maximum likelihood"].get_xydata(), [(12.0, 6.0), (10.0, 9.0)])
+    dashed = [line for line in panels["both"].lines if line.get_linestyle() == "--"]
+    assert len(dashed) == 3
+    write_leaderboard(tmp_path)
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert "Budget after the generator's pretraining: 60s." in page
+    assert (tmp_path / "kl_generator_oracle_kl_oracle_generator.png").exists()
+    assert "(kl_generator_oracle_kl_oracle_generator.png)" in page
+
+
+def test_a_folder_without_a_benchmark_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read .*leaderboard.csv.*: expected the folder of a benchmark"):
+        read_board(tmp_path)

@@ -1,0 +1,52 @@
+"""What `import seqgan_hf` does, and when: each case in an interpreter of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import seqgan_hf
+from seqgan_hf import RNNGeneratorConfig, RNNGeneratorForCausalLM
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def interpret(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    RNNGeneratorForCausalLM(RNNGeneratorConfig(vocab_size=5, hidden_size=4)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import seqgan_hf; from transformers import AutoModelForCausalLM",
+        "from transformers import AutoModelForCausalLM; import seqgan_hf",
+        "import transformers, seqgan_hf; AutoModelForCausalLM = transformers.AutoModelForCausalLM",
+        # the module of the Auto classes is imported in the middle of another, whose names are not there yet
+        "import seqgan_hf; from transformers import PreTrainedModel, AutoConfig as AutoModelForCausalLM",
+    ],
+)
+def test_the_models_are_registered_in_any_order_of_imports(code, saved):
+    interpret(f"{code}; assert AutoModelForCausalLM.from_pretrained({str(saved)!r})")
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    interpret("import sys, seqgan_hf; heavy = {'torch', 'transformers', 'numpy'} & {*sys.modules}; assert not heavy")
+
+
+def test_every_public_name_is_there():
+    for name in seqgan_hf.__all__:
+        assert getattr(seqgan_hf, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'SeqGam'"):
+        getattr(seqgan_hf, "SeqGam")  # noqa: B009
