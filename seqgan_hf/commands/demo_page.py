@@ -31,6 +31,7 @@ CSS = """
 .runs .verdict { font-variant-numeric: tabular-nums; font-size: .85rem; }
 .runs .problem { color: #c2410c; font-weight: 600; overflow-wrap: anywhere; }
 .runs .note { font-style: italic; overflow-wrap: anywhere; }
+#curves img { max-height: 24rem; object-fit: contain; }
 .legend { margin: 0 0 .35rem; font-size: .85rem; }
 .legend .bar { display: inline-block; width: 8rem; height: .8em; border-radius: 2px; vertical-align: middle; }
 """
@@ -55,7 +56,7 @@ def build_page(runs: Sequence[str], fixed: bool) -> gr.Blocks:
                 ]
         with gr.Row(equal_height=True):
             prompt = gr.Textbox(label="Prompt", placeholder="every sample begins with it", scale=6, min_width=280)
-            button = gr.Button("Write", variant="primary", scale=1, min_width=120)
+            button = gr.Button("Write", variant="primary", scale=0, min_width=140)
         settings = _settings()
         with gr.Tab("Texts"):
             texts = gr.HTML(elem_id="texts")
@@ -77,7 +78,7 @@ def _settings() -> list[gr.components.Component]:
     """What is asked for beside the prompt, in the order of the arguments of `write_texts`."""
     with gr.Row():
         drawing = [
-            gr.Slider(0, 2, 1, step=0.05, label="Temperature", info="0: the most probable token"),
+            gr.Slider(0, 2, 1, step=0.05, label="Temperature", info="0: greedy"),
             gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1: all tokens"),
             gr.Slider(1, 20, 5, step=1, label="Samples", info="of each run"),
             gr.Number(0, label="Seed", info="empty: another each time", precision=0),

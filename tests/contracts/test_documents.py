@@ -177,6 +177,7 @@ def test_a_wrong_command_is_noticed(line, workplace, monkeypatch, capsys):
 
 # Pages whose Python another test runs, since it needs more than a tiny run.
 ELSEWHERE = {
+    "docs/how-to/demo.md": "unit/runs/test_space.py::test_a_space_runs_from_its_files_alone",
     "docs/how-to/hub.md": "unit/runs/test_hub.py::test_the_snippets_of_the_documentation_run",
     "docs/how-to/model_card_example/README.md": "unit/runs/test_hub.py::"
     "test_in_an_environment_without_the_package_all_of_it_works",

@@ -76,7 +76,8 @@ def take_pictures(opened: Any, address: str, folder: Path, prompt: str = "") -> 
             page.get_by_role("tab", name="Learning curves").click()
             page.locator("#curves img").wait_for()
             files.append(folder / "demo_curves.png")
-            page.screenshot(path=files[-1], full_page=True)
+            top = {"x": 0, "y": 0, "width": width, "height": 1300}  # the first of the values that were measured
+            page.screenshot(path=files[-1], full_page=True, clip=top)
         page.close()
     return files
 

@@ -74,7 +74,7 @@ def test_the_demo_writes_what_generate_writes(kind, prompted, tmp_path):
     page = unescape(re.sub(r"<[^>]*>", "", re.sub(r"</li>", "\n", show([""], [written], "none", 1))))
     assert [line.removesuffix(END) for line in page.splitlines()] == texts
     generator = load_generator(run, "cpu")
-    samples = drawing.draw(generator.model, encode_prompts(generator, [prompt] * 30), None)
+    [samples] = drawing.draw(generator.model, encode_prompts(generator, [prompt] * 30), None)
     ended = (samples.ids == generator.model.config.eos_token_id).any(dim=1).tolist() if kind != "ids" else [False] * 30
     assert [line.endswith(END) for line in page.splitlines()] == ended and any(ended) == (kind != "ids")
 
