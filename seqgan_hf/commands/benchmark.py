@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ..data import OracleData
+from ..data import GrammarData, OracleData
+from ..data.grammar import english_grammar
 from ..errors import RecipeError, UserError, import_by_path
 from ..evaluation.arguments import EvaluationArguments, split_names
 from ..evaluation.sweep import SWEEP_METRICS
@@ -203,7 +204,7 @@ def run(arguments: list[str]) -> None:
         try:
             Queue(plan.jobs, options.jobs, main).run()
         finally:  # what is done by then can be read
-            collect(plan.jobs, output, options.budget)
+            collect(plan.jobs, output, options.budget, _entropy(next(iter(recipes.values()))))
     print(write_leaderboard(output))
 
 
@@ -274,6 +275,12 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
             raise RecipeError(problem, "one corpus for all", "override it (--data.* ...), or leave one out")
         recipe["evaluation"] = first["evaluation"]
     return recipes
+
+
+def _entropy(recipe: dict[str, Any]) -> float | None:
+    """Of the corpus, in nats a sequence, where it is known: of the built-in grammar."""
+    source: Any = import_by_path(recipe["data"]["class_path"], "data")
+    return english_grammar().entropy() if issubclass(source, GrammarData) else None
 
 
 def _evaluation(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:

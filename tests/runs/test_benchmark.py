@@ -80,7 +80,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     assert "CoT" in failed and "language model" in failed
     assert {row["name"] for row in rows(tmp_path / "bench/mixtures.csv")} == names
     page = (tmp_path / "bench/leaderboard.md").read_text()
-    assert "| wrong | seed 1 failed: " in page and "one seed, no verdict" in page
+    assert "| wrong | seed 1 failed: " in page and "no verdict of fewer than 3 seeds" in page
     assert page.strip() in capsys.readouterr().out
 
     pictures = sorted(tmp_path.glob("bench/*.png"))
