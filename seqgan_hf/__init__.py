@@ -18,6 +18,8 @@ _HOMES = {
     "models": [
         "CNNDiscriminatorConfig",
         "CNNDiscriminatorForSequenceClassification",
+        "EnsembleGeneratorConfig",
+        "EnsembleGeneratorForCausalLM",
         "LeakGeneratorConfig",
         "LeakGeneratorForCausalLM",
         "RNNDiscriminatorConfig",
@@ -72,6 +74,8 @@ if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr_
     from .models import (
         CNNDiscriminatorConfig,
         CNNDiscriminatorForSequenceClassification,
+        EnsembleGeneratorConfig,
+        EnsembleGeneratorForCausalLM,
         LeakGeneratorConfig,
         LeakGeneratorForCausalLM,
         RNNDiscriminatorConfig,
