@@ -103,8 +103,11 @@ class Plan:
         suffix = "" if job.kind == "likelihood" else "-alone"
         evaluation = self.output / "evaluation" / f"seed-{job.seed}{suffix}.yaml"
         evaluation.parent.mkdir(parents=True, exist_ok=True)
-        settings = self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"}
-        evaluation.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        settings = yaml.safe_dump(self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"})
+        if evaluation.exists() and evaluation.read_text(encoding="utf-8") != settings:
+            problem = f"runs in {str(self.output)!r} are evaluated with other settings ({str(evaluation)!r} has them)"
+            raise UserError(problem, "the same temperatures, metrics and samples", "choose another --output")
+        evaluation.write_text(settings, encoding="utf-8")
         own = {"output_dir": str(job.path), "seed": job.seed, "disable_tqdm": True, "report_to": "none"}
         training = recipe["training"] | own | {"push_to_hub": False, "load_best_model_at_end": False}
         shown = {"metrics": [], "recipe": str(evaluation)}
