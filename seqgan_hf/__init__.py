@@ -20,6 +20,8 @@ _HOMES = {
     "models": [
         "CNNDiscriminatorConfig",
         "CNNDiscriminatorForSequenceClassification",
+        "EnsembleGeneratorConfig",
+        "EnsembleGeneratorForCausalLM",
         "LeakGeneratorConfig",
         "LeakGeneratorForCausalLM",
         "RNNDiscriminatorConfig",
@@ -80,6 +82,8 @@ if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr_
     from .models import (
         CNNDiscriminatorConfig,
         CNNDiscriminatorForSequenceClassification,
+        EnsembleGeneratorConfig,
+        EnsembleGeneratorForCausalLM,
         LeakGeneratorConfig,
         LeakGeneratorForCausalLM,
         RNNDiscriminatorConfig,

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from ..data import OracleData
+from ..data import GrammarData, OracleData
+from ..data.grammar import english_grammar
 from ..errors import RecipeError, UserError, import_by_path
 from ..evaluation.arguments import EvaluationArguments, split_names
 from ..evaluation.sweep import SWEEP_METRICS
@@ -102,8 +103,11 @@ class Plan:
         suffix = "" if job.kind == "likelihood" else "-alone"
         evaluation = self.output / "evaluation" / f"seed-{job.seed}{suffix}.yaml"
         evaluation.parent.mkdir(parents=True, exist_ok=True)
-        settings = self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"}
-        evaluation.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        settings = yaml.safe_dump(self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"})
+        if evaluation.exists() and evaluation.read_text(encoding="utf-8") != settings:
+            problem = f"runs in {str(self.output)!r} are evaluated with other settings ({str(evaluation)!r} has them)"
+            raise UserError(problem, "the same temperatures, metrics and samples", "choose another --output")
+        evaluation.write_text(settings, encoding="utf-8")
         own = {"output_dir": str(job.path), "seed": job.seed, "disable_tqdm": True, "report_to": "none"}
         training = recipe["training"] | own | {"push_to_hub": False, "load_best_model_at_end": False}
         shown = {"metrics": [], "recipe": str(evaluation)}
@@ -203,7 +207,7 @@ def run(arguments: list[str]) -> None:
         try:
             Queue(plan.jobs, options.jobs, main).run()
         finally:  # what is done by then can be read
-            collect(plan.jobs, output, options.budget)
+            collect(plan.jobs, output, options.budget, _entropy(next(iter(recipes.values()))))
     print(write_leaderboard(output))
 
 
@@ -274,6 +278,12 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
             raise RecipeError(problem, "one corpus for all", "override it (--data.* ...), or leave one out")
         recipe["evaluation"] = first["evaluation"]
     return recipes
+
+
+def _entropy(recipe: dict[str, Any]) -> float | None:
+    """Of the corpus, in nats a sequence, where it is known: of the built-in grammar."""
+    source: Any = import_by_path(recipe["data"]["class_path"], "data")
+    return english_grammar().entropy() if issubclass(source, GrammarData) else None
 
 
 def _evaluation(options: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,11 @@ class Plane(NamedTuple):
 
 # Values of which more is better; their axes show them with the sign changed.
 HIGHER = {"bleu_4", "grammar_acceptance"}
+ABOVE_ENTROPY = "nll_above_entropy"  # per sequence, where the entropy of the corpus is known
 PLANES = (
     Plane("kl_oracle_generator", "KL(oracle, generator), nats", "kl_generator_oracle", "KL(generator, oracle), nats"),
     Plane("nll_test", "NLL_test, nats per token", "nll_oracle", "NLL_oracle, nats per token"),
+    Plane(ABOVE_ENTROPY, "NLL_test above the entropy, nats", "grammar_acceptance", "negative share accepted"),
     Plane("nll_test", "NLL_test, nats per token", "grammar_acceptance", "negative share accepted"),
     Plane("nll_test", "NLL_test, nats per token", "judge_nll", "NLL under the judge, nats per token"),
     Plane("self_bleu_4", "Self-BLEU-4", "bleu_4", "negative BLEU-4"),

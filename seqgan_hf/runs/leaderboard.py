@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.envelope import PLANES, Plane, envelope, gaps
+from ..evaluation.envelope import ABOVE_ENTROPY, PLANES, Plane, envelope, gaps
 from ..evaluation.record import Z
 from ..evaluation.report import format_value
 from .jobs import Job
@@ -40,6 +40,7 @@ SHOWN = (
     "mauve",
 )
 SURE = 2.0  # standard errors
+FEWEST = 3  # seeds, without which their standard error says little
 
 
 class Gap(NamedTuple):
@@ -48,6 +49,7 @@ class Gap(NamedTuple):
     temperature: float
     mean: float
     error: float
+    seeds: int
 
     @property
     def certain(self) -> bool:
@@ -117,8 +119,10 @@ class Board:
         return envelope([*coins, *alone] if coins else [])
 
     def planes(self) -> list[Plane]:
-        """In which maximum likelihood was measured."""
-        return [p for p in PLANES if any(m.places(p) for m in self.methods.values() if m.kind == "likelihood")]
+        """In which maximum likelihood was measured: for each measure of quality the first one."""
+        likelihoods = [method for method in self.methods.values() if method.kind == "likelihood"]
+        measured = [plane for plane in PLANES if any(method.places(plane) for method in likelihoods)]
+        return list({plane.y: plane for plane in reversed(measured)}.values())[::-1]
 
     def gaps(self, method: Method, plane: Plane) -> tuple[list[Gap], list[Gap]]:
         """Gaps in quality and in coverage, at every temperature at which they are known."""
@@ -127,9 +131,9 @@ class Board:
             places = [(seed, method.places(plane).get((seed, temperature))) for seed in method.seeds(temperature)]
             pairs = [gaps(curve, *place) for seed, place in places if place and len(curve := self.curve(seed, plane))]
             for axis, of_seeds in zip(found, zip(*pairs, strict=True), strict=False):
-                mean, error, _ = mean_and_error(of_seeds)
-                if not math.isnan(mean):
-                    axis.append(Gap(temperature, mean, error))
+                gap = Gap(temperature, *mean_and_error(of_seeds))
+                if not math.isnan(gap.mean):
+                    axis.append(gap)
         return found
 
     def verdict(self, method: Method, plane: Plane) -> str:
@@ -144,8 +148,8 @@ class Board:
                 error = "" if math.isnan(best.error) else f" ± {best.error:.2g}"
                 told.append(f"{axis} {best.mean:+.3g}{error} at {best.temperature:g}")
         at = [{gap.temperature for gap in of_axis if gap.certain} for of_axis in (quality, coverage)]
-        if all(math.isnan(gap.error) for gap in quality + coverage):
-            word = "one seed, no verdict"
+        if max(gap.seeds for gap in quality + coverage) < FEWEST:
+            word = f"no verdict of fewer than {FEWEST} seeds"
         elif at[0] and at[1]:
             word = "**both**" if at[0] & at[1] else "**both**, at different temperatures"
         else:
@@ -167,8 +171,15 @@ class Board:
 # --- Raw values ------------------------------------------------------------------------------------------------------
 
 
-def collect(jobs: Iterable[Job], output: Path, budget: str) -> None:
-    """Write `leaderboard.csv`, a row for each run and temperature, and `mixtures.csv`, from what the runs left."""
+def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | None) -> None:
+    """Write `leaderboard.csv`, a row for each run and temperature, and `mixtures.csv`, from what the runs left.
+
+    Args:
+        jobs: all of them, done or not.
+        output: the folder.
+        budget: in words.
+        entropy: of the corpus, in nats a sequence, where it is known.
+    """
     rows: list[dict[str, Any]] = []
     coins: list[dict[str, Any]] = []
     for job in jobs:
@@ -186,6 +197,12 @@ def collect(jobs: Iterable[Job], output: Path, budget: str) -> None:
                 rows.append({"name": REAL, "kind": "real", "seed": job.seed, "temperature": 1.0} | _values(real))
             if (mixtures := job.folder.evaluation / COINS).exists():
                 coins += [{"name": job.name, "seed": job.seed} | row for row in _read(mixtures)]
+    for row in [*rows, *coins] if entropy is not None else []:
+        if row.get("kind") == "real":
+            row[ABOVE_ENTROPY] = 0.0
+            row["grammar_acceptance"] = 1.0
+        elif "nll_test_sequence" in row:
+            row[ABOVE_ENTROPY] = float(row["nll_test_sequence"]) - entropy
     output.mkdir(parents=True, exist_ok=True)
     _write(rows, POSITION, output / RAW)
     _write(coins, COIN_POSITION, output / COINS)

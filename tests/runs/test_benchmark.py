@@ -49,6 +49,7 @@ def rows(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.timeout(900)  # nine processes, one after another
 def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "seqgan_hf", *shlex.split(command)], stdout=subprocess.PIPE)
@@ -80,7 +81,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     assert "CoT" in failed and "language model" in failed
     assert {row["name"] for row in rows(tmp_path / "bench/mixtures.csv")} == names
     page = (tmp_path / "bench/leaderboard.md").read_text()
-    assert "| wrong | seed 1 failed: " in page and "one seed, no verdict" in page
+    assert "| wrong | seed 1 failed: " in page and "no verdict of fewer than 3 seeds" in page
     assert page.strip() in capsys.readouterr().out
 
     pictures = sorted(tmp_path.glob("bench/*.png"))
@@ -90,9 +91,10 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     assert main(["benchmark", "--output", "bench"]) == 0  # from the raw values alone
     assert sorted(tmp_path.glob("bench/*.png")) == pictures
 
-    changed = command.replace(f"{BUDGET:g}s", "9s")
-    assert main(shlex.split(changed)) == 1
-    assert "was begun with other settings" in capsys.readouterr().err
+    changes = {f"{BUDGET:g}s": "9s", "0.7 1.3": "0.7 1.4"}
+    for (old, new), told in zip(changes.items(), ("begun", "evaluated"), strict=True):
+        assert main(shlex.split(command.replace(old, new))) == 1
+        assert f"{told} with other settings" in capsys.readouterr().err
 
 
 def test_the_generators_of_a_pretraining_are_shared(tmp_path, command):

@@ -28,7 +28,7 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 
 
-KLS, LIKELIHOODS, ACCEPTED, *_ = PLANES
+KLS, LIKELIHOODS, _, ACCEPTED, *_ = PLANES
 P, Q, R = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.1, 0.8]), np.array([0.3, 0.5, 0.2])
 
 

@@ -91,9 +91,14 @@ def test_gaps_are_means_over_seeds_with_their_standard_error(board):
     assert at.certain and not at._replace(error=at.mean).certain
 
 
-def test_one_seed_has_no_verdict(tmp_path):
+@pytest.mark.parametrize("seeds", [(2,), (1, 2)])
+def test_few_seeds_have_no_verdict(tmp_path, seeds):
+    board = folder(tmp_path, seeds)
+    assert board.verdict(board.methods["both"], KLS).startswith("no verdict of fewer than 3 seeds (quality +")
+
+
+def test_one_seed_is_shown_with_its_error_over_samples(tmp_path):
     board = folder(tmp_path, seeds=(2,))
-    assert board.verdict(board.methods["both"], KLS).startswith("one seed, no verdict (quality +")
     assert board.methods["both"].over_seeds(1.0, "kl_generator_oracle") == (7.5, 0.25, 1)
 
 
