@@ -48,6 +48,14 @@ def workplace(tmp_path, monkeypatch):
     for snippet in snippets():
         if named := re.match(r"# (\w+\.py)\b", snippet.text):
             (tmp_path / named[1]).write_text(snippet.text.partition("# in the recipe")[0])
+    for copied in [
+        *ROOT.glob("recipes/tunes/*.py"),
+        *ROOT.glob("recipes/*/c*.py"),
+        *ROOT.glob("recipes/accelerate/*"),
+    ]:
+        if not (tmp_path / copied.name).exists():  # as `seqgan-hf recipes copy` writes them
+            (tmp_path / copied.name).symlink_to(copied)
+    (tmp_path / "mine.yaml").symlink_to(ROOT / "recipes/text/seqgan.yaml")
     (tmp_path / "RECIPE").symlink_to(ROOT / "recipes/text/grammar.yaml")
     (source,) = (each.text for each in snippets() if "class Countdown(DataSource)" in each.text)
     (tmp_path / "my_module.py").write_text(source)

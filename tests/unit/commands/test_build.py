@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from seqgan_hf.commands.build_models import build_discriminator, build_generator
@@ -78,17 +75,10 @@ def test_a_discriminator_of_other_ids_is_named_even_where_its_vocabulary_is_as_l
     assert bool([each for each in caplog.messages if "other ids of the data's tokens" in each]) != same
 
 
-def test_the_snippets_of_the_page_on_models_run(tmp_path, monkeypatch):
-    """As they stand, but shorter."""
-    monkeypatch.chdir(tmp_path)
-    Path("my_lines.txt").write_text("a man with a dog\na man sits\n" * 100)
-    page = (Path(__file__).parents[3] / "docs/how-to/models.md").read_text().partition("## Those of this package")[0]
-    build, recipe, use = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    short = "discriminator_pretrain_steps=1, num_fakes=64, eval_samples=20, use_cpu=True, "
-    build = build.replace("pretrain_epochs=20, rounds=50", f"{short} pretrain_epochs=1, rounds=1")
-    exec(build, {})
-    exec(use, {})
-    recipe = recipe.replace(
-        '"--training.rounds", "20"', '"--training.rounds", "0", "--training.output_dir", "runs/recipe"'
-    )
-    exec(recipe.replace("trainer.train()", "assert trainer.args.rounds == 0"), {})
+def test_models_fit_a_corpus_without_any_settings(corpus):
+    generator, objective = build_generator(corpus), SeqGAN()
+    discriminator = build_discriminator(corpus, objective)
+    assert isinstance(generator, RNNGeneratorForCausalLM) and generator.config.vocab_size == corpus.vocab_size
+    assert isinstance(discriminator, CNNDiscriminatorForSequenceClassification)
+    assert discriminator.config.label2id == {"FAKE": 0, "REAL": 1}
+    assert generator.config.max_prompt_length == corpus.max_prompt_length
