@@ -18,6 +18,7 @@ from seqgan_hf.objectives import (
     FGAN,
     FMGAN,
     GRPO,
+    GSGAN,
     JSDGAN,
     ORGAN,
     PGBLEU,
@@ -67,9 +68,15 @@ def defaults() -> list[tuple[str, str, object]]:
             names = re.findall(r"`([a-z_]+)`", row[0])
             here = re.sub(r"\(.*\)", "", row[1]).replace("`", "").strip()
             words = re.findall(r"\d[\d,]*\.?\d*(?:e-\d+)?(?=,|$)|[A-Za-z_]\w*", here)
-            if len(names) == len(words) and names[0] in known and "".join(words) == re.sub(r"[, ]+", "", here):
+            if len(names) == len(words) and names[0] in known and ", ".join(words) == here:
                 found += zip([name] * len(names), names, map(value, words), strict=True)
-    elsewhere = {("JSDGAN", "num_sequences"), ("CoT", "credit"), ("CoT", "baseline"), ("ORGAN", "reads")}
+    elsewhere = {
+        ("JSDGAN", "num_sequences"),
+        ("CoT", "credit"),
+        ("CoT", "baseline"),
+        ("ORGAN", "reads"),
+        ("GSGAN", "tau_steps"),
+    }
     return [row for row in found if row[:2] not in elsewhere and row[1] != "kl_in"]
 
 
@@ -314,5 +321,6 @@ def test_an_opponents_likelihoods_are_logged_in_nats_a_token():
 
 def test_other_defaults():
     assert not CoT().full and CoT().score.baseline == "leave_one_out" and not GRPO().kl_loss
+    assert GSGAN().beta_steps == 5000
     assert FunctionReward(LAST_ID).functions.reads == ORGAN(LAST_ID).functions.reads == "texts"
     assert SentiGAN().labels == ("FAKE", "REAL")
