@@ -186,6 +186,10 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: MaskGAN(discount=1.5), "discount=1.5"),
         (lambda: ScratchGAN(discount=1.5), "discount=1.5"),
         (lambda: FGAN(clip=40.5), "clip=40.5"),
+        (lambda: FMGAN(beta=0.0), "beta=0.0"),
+        (lambda: FMGAN(beta=float("inf")), "beta=inf"),
+        (lambda: FMGAN(ipot_beta=0.0), "ipot_beta=0.0"),
+        (lambda: FMGAN(ipot_beta=float("inf")), "ipot_beta=inf"),
         (lambda: ColdGAN(memory=-1), "memory=-1"),
         (lambda: TextGAIL(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: GRPO(clip=1.0), "clip=1.0"),
@@ -321,6 +325,6 @@ def test_an_opponents_likelihoods_are_logged_in_nats_a_token():
 
 def test_other_defaults():
     assert not CoT().full and CoT().score.baseline == "leave_one_out" and not GRPO().kl_loss
-    assert GSGAN().beta_steps == 5000
+    assert GSGAN().beta_steps == 5000 and FunctionReward(LAST_ID).rollouts == 0
     assert FunctionReward(LAST_ID).functions.reads == ORGAN(LAST_ID).functions.reads == "texts"
     assert SentiGAN().labels == ("FAKE", "REAL")
