@@ -398,6 +398,13 @@ def test_stepgan_averages_probabilities_inside_the_logarithm():
     assert float(metrics["discriminator_accuracy"]) == 0.5, "the real row is called real, and so is the other"
 
 
+def test_stepgan_averages_each_sequence_over_its_own_tokens():
+    rows = Samples(*(torch.zeros(2, n).long() for n in (1, 3)), torch.tensor([[True, False, False], [True] * 3]))
+    models = Models(None, TokenJudge([[0.2, 0.9, 0.9], [0.4, 0.6, 0.2], [0.5, 0.9, 0.9], [0.5] * 3]))
+    expected = -(math.log(0.2) + math.log(0.4)) / 2 - math.log(0.5)
+    assert float(StepGAN().discriminator_loss(models, rows, rows).value) == pytest.approx(expected, abs=1e-6)
+
+
 def test_stepgan_of_one_token_is_the_usual_discriminator():
     models = Models(None, TokenJudge([[0.3], [0.6]]))
     usual = Reinforce().discriminator_loss(models, *two_rows(1)).value
@@ -490,6 +497,9 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
     loss = objective.discriminator_loss(models, real, fake)
     of_eights = (probabilities[0, 2].log() + probabilities[2, 2].log()) / 2
     assert_close(loss.value, -(of_eights + probabilities[1, 1].log() + probabilities[3, 0].log()) / 3)
+    assert_close(loss.metrics["discriminator_loss"], loss.value)
+    models.discriminator.regularization = lambda: torch.tensor(2.0)
+    assert_close(objective.discriminator_loss(models, real, fake).value, loss.value + 2)
     # of the eights the second is called fake, the seven, too; the generated row is called an eight
     assert float(loss.metrics["discriminator_accuracy"]) == pytest.approx((1 / 2 + 0 + 0) / 3)
 
