@@ -686,6 +686,8 @@ def test_groups_are_compared_with_themselves():
     among = torch.tensor([[1.0, 2.0, 3.0, 4.0, 10.0]])
     assert_close(GRPO(scale=False).relative(rewards, among), rewards - 4)
     assert_close(RLOO().relative(rewards, among), (rewards - 4) * 5 / 4)
+    two = torch.tensor([[1.0, 3.0]])
+    assert_close(RLOO().relative(two, two), torch.tensor([[-2.0, 2.0]]))
     equal = torch.full((2, 4), 0.7)
     assert not GRPO().relative(equal, equal).any()
 

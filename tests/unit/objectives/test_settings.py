@@ -193,6 +193,7 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: ColdGAN(memory=-1), "memory=-1"),
         (lambda: TextGAIL(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: GRPO(clip=1.0), "clip=1.0"),
+        (lambda: GRPO(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: PGBLEU(references=0), "references=0"),
         (lambda: SeqGAN(rollouts=-1), "rollouts=-1"),
         (lambda: SeqGAN(rollout_lag=1.0), "rollout_lag=1.0"),
@@ -321,6 +322,12 @@ def test_an_opponents_likelihoods_are_logged_in_nats_a_token():
         expected = -token_logprobs(models.discriminator, part)[part.mask].mean()
         torch.testing.assert_close(found.metrics[name], expected)
     torch.testing.assert_close(found.metrics["discriminator_loss"], found.value.detach())
+
+
+def test_a_reference_is_kept_where_one_is_asked_for():
+    asked = [GRPO(kl=0.1), GRPO(kl=0.1, kl_in="loss"), Reinforce(kl=0.1), RLOO()]
+    assert all(objective.copies().keys() == {"reference"} for objective in asked)
+    assert not any(objective.copies() for objective in (GRPO(), RLOO(kl=0.0), Reinforce()))
 
 
 def test_other_defaults():
