@@ -41,7 +41,17 @@ from seqgan_hf.objectives.classes import class_of
 from seqgan_hf.objectives.fgan import REWARDS
 from seqgan_hf.objectives.ratios import clipped
 from seqgan_hf.samples import Samples
-from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences, last_ids
+from tests.tools.tables import (
+    PREFIXES,
+    SEQUENCES,
+    FeatureJudge,
+    T,
+    TableGenerator,
+    TableJudge,
+    V,
+    all_sequences,
+    last_ids,
+)
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
 
@@ -243,6 +253,17 @@ def test_rankgan_rewards_rows_by_themselves():
     assert_close(objective.reward(models, fake, real), torch.cat(parts))
     plain = RankGAN(references=2, log_reward=False).reward(models, fake, real)
     assert_close(plain, torch.cat(parts).exp())
+
+
+def test_the_ranker_puts_real_sequences_first():
+    """Against generated ones; and generated ones last, against real ones."""
+    objective, models, batch = RankGAN(references=2, gamma=3.0), Models(None, FeatureJudge()), all_sequences()
+    real, fake = batch.select(slice(20, 25)), batch.select(slice(0, 4))
+    of_real, of_fake = (features(models.discriminator, rows) for rows in (real, fake))
+    of_others = objective.log_rank(of_real[2:], of_real[:2], of_fake)
+    of_generated = objective.log_rank(of_fake, of_real[:2], of_real[2:])
+    expected = (-of_others.mean() - (1 - of_generated.exp()).log().mean()) / 2
+    assert_close(objective.discriminator_loss(models, real, fake).value, expected)
 
 
 def test_rankgan_learns_to_rank():
@@ -686,6 +707,9 @@ def test_groups_are_compared_with_themselves():
     among = torch.tensor([[1.0, 2.0, 3.0, 4.0, 10.0]])
     assert_close(GRPO(scale=False).relative(rewards, among), rewards - 4)
     assert_close(RLOO().relative(rewards, among), (rewards - 4) * 5 / 4)
+    groups = torch.tensor([[1.0, 3.0], [10.0, 30.0]])
+    deviations = torch.tensor([[math.sqrt(2)], [math.sqrt(200)]])
+    assert_close(GRPO().relative(groups, groups), torch.tensor([[-1.0, 1.0], [-10.0, 10.0]]) / (deviations + 1e-4))
     two = torch.tensor([[1.0, 3.0]])
     assert_close(RLOO().relative(two, two), torch.tensor([[-2.0, 2.0]]))
     equal = torch.full((2, 4), 0.7)
