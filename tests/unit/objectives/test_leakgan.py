@@ -275,6 +275,13 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
         LeakGAN(**settings)
 
 
+def test_completions_are_drawn_at_the_temperature_of_exploration(monkeypatch):
+    given, models = [], Models(build_generator("leak"), build_discriminator("cnn"))
+    monkeypatch.setattr("seqgan_hf.objectives.leakgan.complete", lambda *args, **settings: given.append(args) or ())
+    list(LeakGAN(rollouts=3, exploration_temperature=0.5).completions(models, text(4)))
+    assert given[0][2:] == (3, 0.5)
+
+
 def test_exploration_is_colder_or_hotter():
     models = players()
     real = text(200)

@@ -41,7 +41,17 @@ from seqgan_hf.objectives.classes import class_of
 from seqgan_hf.objectives.fgan import REWARDS
 from seqgan_hf.objectives.ratios import clipped
 from seqgan_hf.samples import Samples
-from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, TableJudge, V, all_sequences, last_ids
+from tests.tools.tables import (
+    PREFIXES,
+    SEQUENCES,
+    FeatureJudge,
+    T,
+    TableGenerator,
+    TableJudge,
+    V,
+    all_sequences,
+    last_ids,
+)
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
 
 
@@ -245,6 +255,17 @@ def test_rankgan_rewards_rows_by_themselves():
     assert_close(plain, torch.cat(parts).exp())
 
 
+def test_the_ranker_puts_real_sequences_first():
+    """Against generated ones; and generated ones last, against real ones."""
+    objective, models, batch = RankGAN(references=2, gamma=3.0), Models(None, FeatureJudge()), all_sequences()
+    real, fake = batch.select(slice(20, 25)), batch.select(slice(0, 4))
+    of_real, of_fake = (features(models.discriminator, rows) for rows in (real, fake))
+    of_others = objective.log_rank(of_real[2:], of_real[:2], of_fake)
+    of_generated = objective.log_rank(of_fake, of_real[:2], of_real[2:])
+    expected = (-of_others.mean() - (1 - of_generated.exp()).log().mean()) / 2
+    assert_close(objective.discriminator_loss(models, real, fake).value, expected)
+
+
 def test_rankgan_learns_to_rank():
     generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
     torch.manual_seed(0)
@@ -398,6 +419,13 @@ def test_stepgan_averages_probabilities_inside_the_logarithm():
     assert float(metrics["discriminator_accuracy"]) == 0.5, "the real row is called real, and so is the other"
 
 
+def test_stepgan_averages_each_sequence_over_its_own_tokens():
+    rows = Samples(*(torch.zeros(2, n).long() for n in (1, 3)), torch.tensor([[True, False, False], [True] * 3]))
+    models = Models(None, TokenJudge([[0.2, 0.9, 0.9], [0.4, 0.6, 0.2], [0.5, 0.9, 0.9], [0.5] * 3]))
+    expected = -(math.log(0.2) + math.log(0.4)) / 2 - math.log(0.5)
+    assert float(StepGAN().discriminator_loss(models, rows, rows).value) == pytest.approx(expected, abs=1e-6)
+
+
 def test_stepgan_of_one_token_is_the_usual_discriminator():
     models = Models(None, TokenJudge([[0.3], [0.6]]))
     usual = Reinforce().discriminator_loss(models, *two_rows(1)).value
@@ -490,6 +518,9 @@ def test_sentigan_judges_by_the_class_of_the_prompt():
     loss = objective.discriminator_loss(models, real, fake)
     of_eights = (probabilities[0, 2].log() + probabilities[2, 2].log()) / 2
     assert_close(loss.value, -(of_eights + probabilities[1, 1].log() + probabilities[3, 0].log()) / 3)
+    assert_close(loss.metrics["discriminator_loss"], loss.value)
+    models.discriminator.regularization = lambda: torch.tensor(2.0)
+    assert_close(objective.discriminator_loss(models, real, fake).value, loss.value + 2)
     # of the eights the second is called fake, the seven, too; the generated row is called an eight
     assert float(loss.metrics["discriminator_accuracy"]) == pytest.approx((1 / 2 + 0 + 0) / 3)
 
@@ -676,6 +707,11 @@ def test_groups_are_compared_with_themselves():
     among = torch.tensor([[1.0, 2.0, 3.0, 4.0, 10.0]])
     assert_close(GRPO(scale=False).relative(rewards, among), rewards - 4)
     assert_close(RLOO().relative(rewards, among), (rewards - 4) * 5 / 4)
+    groups = torch.tensor([[1.0, 3.0], [10.0, 30.0]])
+    deviations = torch.tensor([[math.sqrt(2)], [math.sqrt(200)]])
+    assert_close(GRPO().relative(groups, groups), torch.tensor([[-1.0, 1.0], [-10.0, 10.0]]) / (deviations + 1e-4))
+    two = torch.tensor([[1.0, 3.0]])
+    assert_close(RLOO().relative(two, two), torch.tensor([[-2.0, 2.0]]))
     equal = torch.full((2, 4), 0.7)
     assert not GRPO().relative(equal, equal).any()
 

@@ -241,6 +241,15 @@ def test_soft_feedback_writes_its_own_samples_after_the_same_prompts():
     assert all(parameter.grad is not None for parameter in models.generator.parameters())
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_real_and_one_generated_sequence_of_a_class_are_compared_with_each_other(sign):
+    """A class of which one side has nothing counts nothing."""
+    real, fake, zero, one = torch.tensor([0.7]), torch.tensor([-0.2]), torch.tensor([0]), torch.tensor([1])
+    found = relativistic_average(real, fake, zero, zero, 2, sign)
+    torch.testing.assert_close(found, 2 * F.softplus(torch.tensor(-0.9 * sign)))
+    assert relativistic_average(real, fake, zero, one, 2, sign) == 0
+
+
 # --- The gradient penalty --------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from seqgan_hf.objectives import (
     FGAN,
     FMGAN,
     GRPO,
+    GSGAN,
     JSDGAN,
     ORGAN,
     PGBLEU,
@@ -67,9 +68,15 @@ def defaults() -> list[tuple[str, str, object]]:
             names = re.findall(r"`([a-z_]+)`", row[0])
             here = re.sub(r"\(.*\)", "", row[1]).replace("`", "").strip()
             words = re.findall(r"\d[\d,]*\.?\d*(?:e-\d+)?(?=,|$)|[A-Za-z_]\w*", here)
-            if len(names) == len(words) and names[0] in known and "".join(words) == re.sub(r"[, ]+", "", here):
+            if len(names) == len(words) and names[0] in known and ", ".join(words) == here:
                 found += zip([name] * len(names), names, map(value, words), strict=True)
-    elsewhere = {("JSDGAN", "num_sequences"), ("CoT", "credit"), ("CoT", "baseline"), ("ORGAN", "reads")}
+    elsewhere = {
+        ("JSDGAN", "num_sequences"),
+        ("CoT", "credit"),
+        ("CoT", "baseline"),
+        ("ORGAN", "reads"),
+        ("GSGAN", "tau_steps"),
+    }
     return [row for row in found if row[:2] not in elsewhere and row[1] != "kl_in"]
 
 
@@ -179,9 +186,14 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: MaskGAN(discount=1.5), "discount=1.5"),
         (lambda: ScratchGAN(discount=1.5), "discount=1.5"),
         (lambda: FGAN(clip=40.5), "clip=40.5"),
+        (lambda: FMGAN(beta=0.0), "beta=0.0"),
+        (lambda: FMGAN(beta=float("inf")), "beta=inf"),
+        (lambda: FMGAN(ipot_beta=0.0), "ipot_beta=0.0"),
+        (lambda: FMGAN(ipot_beta=float("inf")), "ipot_beta=inf"),
         (lambda: ColdGAN(memory=-1), "memory=-1"),
         (lambda: TextGAIL(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: GRPO(clip=1.0), "clip=1.0"),
+        (lambda: GRPO(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: PGBLEU(references=0), "references=0"),
         (lambda: SeqGAN(rollouts=-1), "rollouts=-1"),
         (lambda: SeqGAN(rollout_lag=1.0), "rollout_lag=1.0"),
@@ -312,7 +324,14 @@ def test_an_opponents_likelihoods_are_logged_in_nats_a_token():
     torch.testing.assert_close(found.metrics["discriminator_loss"], found.value.detach())
 
 
+def test_a_reference_is_kept_where_one_is_asked_for():
+    asked = [GRPO(kl=0.1), GRPO(kl=0.1, kl_in="loss"), Reinforce(kl=0.1), RLOO()]
+    assert all(objective.copies().keys() == {"reference"} for objective in asked)
+    assert not any(objective.copies() for objective in (GRPO(), RLOO(kl=0.0), Reinforce()))
+
+
 def test_other_defaults():
     assert not CoT().full and CoT().score.baseline == "leave_one_out" and not GRPO().kl_loss
+    assert GSGAN().beta_steps == 5000 and FunctionReward(LAST_ID).rollouts == 0
     assert FunctionReward(LAST_ID).functions.reads == ORGAN(LAST_ID).functions.reads == "texts"
     assert SentiGAN().labels == ("FAKE", "REAL")
