@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help install demo test test-fast-paths test-wheel test-lowest lint format site docs benchmark clean
 
 help:
-	@echo "make demo       install into $(VENV), then learn a small grammar and show what was learnt (about 3 minutes)"
+	@echo "make demo       install into $(VENV), then learn a small grammar and show what was learnt (a few minutes)"
 	@echo "make test       install into $(VENV), then the whole test suite"
 	@echo "make test-fast-paths   the suite with every fast path forced on, then with plain code in their place"
 	@echo "make test-wheel        wheel and sdist, and a first hour with the wheel where there is no checkout"

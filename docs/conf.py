@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from importlib import metadata
 
 from docutils import nodes
@@ -47,12 +48,20 @@ class Commands(SphinxDirective):
         for name in COMMANDS:
             with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
                 main([name, "--help"])
-            title, text = f"seqgan-hf {name}", said.getvalue()
+            plain = "".join(c for c in said.getvalue() if c.isprintable() or c == "\n")
+            usage, _, text = plain.partition("\n\n")
+            title, text = f"seqgan-hf {name}", text if usage.count("\n") > 20 else f"{usage}\n\n{text}"
             section = nodes.section(ids=[name], names=[name])
-            section += [nodes.title(title, title), nodes.literal_block(text, text, language="none")]
+            section += [nodes.title(title, title), nodes.literal_block(text, text, language="none", classes=["help"])]
             found.append(section)
         return found
 
 
+def separate(app, what, name, obj, options, lines):
+    """Code and what follows it, as in `Tensor`s, which reStructuredText would not take for code."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?=\w)", r"`\1`\\ ", line) for line in lines]
+
+
 def setup(app):
     app.add_directive("commands", Commands)
+    app.connect("autodoc-process-docstring", separate, priority=900)  # after napoleon

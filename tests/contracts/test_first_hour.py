@@ -19,13 +19,10 @@ PAGE = "docs/learn/first-hour.md"
 # Added to every training: the same work, less of it. Then to those that begin from nothing.
 SHORT = (
     "--training.num_fakes 32 --training.discriminator_pretrain_steps 1 --training.generator_steps 1 "
-    "--training.eval_samples 20 --training.use_cpu true "
+    "--training.eval_samples 20 --training.use_cpu true --generator.config '{embedding_size: 8, hidden_size: 16}' "
     "--discriminator.config '{filter_sizes: [1, 2], num_filters: [4, 4]}'"
 )
-FRESH = (
-    "--objective.rollouts 1 --training.per_device_train_batch_size 512 "
-    "--generator.config '{embedding_size: 8, hidden_size: 16}'"
-)
+FRESH = "--objective.rollouts 1 --training.per_device_train_batch_size 512"
 
 
 @pytest.fixture(scope="module")
