@@ -68,6 +68,8 @@ def check(command: Command, monkeypatch) -> None:
     """Raise unless the command would be understood."""
     for folder in filter(None, command.variables.get("PYTHONPATH", "").split(":")):
         monkeypatch.syspath_prepend(str(Path(folder).resolve()))
+        for module in Path(folder).glob("*.py"):  # others have modules of one name
+            monkeypatch.delitem(sys.modules, module.stem, raising=False)
     program, *arguments = command.words
     program = Path(program).name
     if program in ("torchrun", "accelerate"):

@@ -61,6 +61,7 @@ CASES = {
     "RLOO": ({"kl": 0.0}, "cnn"),
     "GAD": ({"kl": 0.0}, "cnn"),
     "FGAN": ({"divergence": "squared_hellinger"} | WITHOUT_ROLLOUTS, "cnn"),
+    "Distillation": (OBJECTIVES["Distillation"].settings, "none"),
     "CoT": ({}, "lstm"),
     "CoT, GPT-2": ({}, "gpt2"),
     "CoT, full": ({"credit": "full"}, "lstm"),

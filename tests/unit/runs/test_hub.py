@@ -768,7 +768,7 @@ OURS = "seqgan_hf.models.modeling_rnn_generator"
     ("first", "trusts", "used"),
     [
         ("import transformers, seqgan_hf", "None, False, True", [OURS] * 4),
-        ("import seqgan_hf", "True,", ["transformers_modules.generator.modeling_rnn_generator", OURS]),
+        ("import seqgan_hf", "None, False, True", [OURS] * 4),
     ],
 )
 def test_whose_class_is_used_depends_on_what_is_imported(first, trusts, used, run, tmp_path):
