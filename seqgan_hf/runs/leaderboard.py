@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,7 +228,7 @@ def _real(position: dict[str, Any], results: dict[str, Any], entropy: float | No
     yield from (position | {"metric": name, "value": value} for name, value in exact.items())
 
 
-def _write(rows: Sequence[dict[str, Any]], names: Iterable[str], path: Path) -> None:
+def _write(rows: Sequence[dict[str, Any]], names: Collection[str], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()

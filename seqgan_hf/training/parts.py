@@ -113,5 +113,5 @@ class Parts:
 def own_tokenizers(models: Models, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, PreTrainedTokenizerBase]:
     """Tokenizers by the name of the model that reads with them: the generator's, and that of a reader of text."""
     reader = text_reader(models.discriminator)
-    both = {"generator": tokenizer, "discriminator": reader and reader.tokenizer}
+    both = {"generator": tokenizer, "discriminator": None if reader is None else reader.tokenizer}
     return {name: own for name, own in both.items() if own is not None}
