@@ -205,7 +205,7 @@ def run(arguments: list[str]) -> None:
         evaluation = _evaluation(options, next(iter(recipes.values())))
         plan = Plan(recipes, options.seeds, Budget.parse(options.budget), output, evaluation)
         try:
-            Queue(plan.jobs, options.jobs, main).run()
+            Queue(plan.jobs, options.jobs, main, f"{__package__}.build").run()
         finally:  # what is done by then can be read
             collect(plan.jobs, output, options.budget, _entropy(next(iter(recipes.values()))))
     print(write_leaderboard(output))

@@ -140,12 +140,14 @@ class Models:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the averaged copies towards the generator, which just stepped."""
+        """Move the averaged copies towards the generator, which just stepped; buffers become equal to its own."""
         for name, model in self._copies.items():
             if (decay := self._declared[name].decay) is not None:
                 both = zip(model.parameters(), self.generator.parameters(), strict=True)
                 followed, own = zip(*((mine, its) for mine, its in both if mine is not its), strict=True)
                 get_ema_multi_avg_fn(decay)(list(followed), list(own), None)
+                for buffer, its in zip(model.buffers(), self.generator.buffers(), strict=True):
+                    buffer.copy_(its)
 
     @torch.no_grad()
     def refresh(self, name: str) -> None:

@@ -19,7 +19,7 @@ from .base import Loss, Models, Objective
 class TextGAN(Objective):
     """G minimises MMD^2 between the discriminator's features of real and of relaxed generated sequences.
 
-    The discriminator tells both apart as ever, and is paid for keeping their features apart, too. Generated sequences
+    The discriminator tells both apart as ever, and a larger MMD^2 lowers its loss as well. Generated sequences
     are relaxed (see `relax`), so that the gradient reaches the generator through them.
 
     Args:

@@ -85,7 +85,6 @@ class Job:
 
 # A process that has imported everything, and of which each run is a fork, where the system has forks.
 PROCESSES: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-PROCESSES.set_forkserver_preload(["seqgan_hf.commands.build"])
 INTERRUPTED = 130  # the exit status of a run that has saved a checkpoint
 
 
@@ -109,9 +108,11 @@ class Queue:
         jobs: those that others need stand before these.
         parallel: how many at a time.
         main: the command line, by which a process trains.
+        preload: the module that imports what every run needs, by its dotted path.
     """
 
-    def __init__(self, jobs: Sequence[Job], parallel: int, main: Callable[[list[str]], int]):
+    def __init__(self, jobs: Sequence[Job], parallel: int, main: Callable[[list[str]], int], preload: str):
+        PROCESSES.set_forkserver_preload([preload])
         self.jobs, self.parallel, self.main = jobs, parallel, main
         self.running: list[Any] = []
         self.lock, self.stopping = threading.Lock(), False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +25,10 @@ from .jobs import Job
 
 RAW, COINS, PAGE = "leaderboard.csv", "mixtures.csv", "leaderboard.md"
 POSITION = ("name", "kind", "seed", "temperature", "budget", "seconds", "rounds", "failed")
+COLUMNS = (*POSITION, "metric", "value", "standard_error")
 COIN_POSITION = ("name", "seed", "temperature", "other", "weight")
 REAL = "real text"
+SEQUENCE = "nll_test_sequence"
 # What the table shows where it was measured, besides the values of the planes.
 SHOWN = (
     "jsd_oracle",
@@ -88,7 +90,7 @@ class Method:
         at = [(seed, temperature) for seed in self.seeds(temperature)]
         found = [self.values[key][metric] for key in at if metric in self.values[key]]
         if len(found) == 1:
-            return found[0], self.errors[at[0]].get(metric, math.nan), 1
+            return found[0], self.errors.get(at[0], {}).get(metric, math.nan), 1
         return mean_and_error(found)
 
     def places(self, plane: Plane) -> dict[tuple[int, float], tuple[float, float]]:
@@ -172,7 +174,7 @@ class Board:
 
 
 def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | None) -> None:
-    """Write `leaderboard.csv`, a row for each run and temperature, and `mixtures.csv`, from what the runs left.
+    """Write `leaderboard.csv`, a row for each value of a run, and `mixtures.csv`, from what the runs left.
 
     Args:
         jobs: all of them, done or not.
@@ -191,59 +193,71 @@ def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | Non
             told = summary.read_summary()
             position |= {"seconds": round(told["seconds_after_pretraining"], 1)}
             position |= {"rounds": told["progress"].get("adversarial", 0)}
-            rows += [position | {"temperature": p["temperature"]} | _values(p["results"]) for p in found["points"]]
+            for point in found["points"]:
+                rows += _measured(position | {"temperature": point["temperature"]}, point["results"], entropy)
             if not any(row["kind"] == "real" and row["seed"] == job.seed for row in rows):
                 real = {name: r["real"] for name, r in found["points"][0]["results"].items() if r["real"]}
-                rows.append({"name": REAL, "kind": "real", "seed": job.seed, "temperature": 1.0} | _values(real))
+                rows += _real({"name": REAL, "kind": "real", "seed": job.seed, "temperature": 1.0}, real, entropy)
             if (mixtures := job.folder.evaluation / COINS).exists():
-                coins += [{"name": job.name, "seed": job.seed} | row for row in _read(mixtures)]
-    for row in [*rows, *coins] if entropy is not None else []:
-        if row.get("kind") == "real":
-            row[ABOVE_ENTROPY] = 0.0
-            row["grammar_acceptance"] = 1.0
-        elif "nll_test_sequence" in row:
-            row[ABOVE_ENTROPY] = float(row["nll_test_sequence"]) - entropy
+                coins += [{"name": job.name, "seed": job.seed} | row for row in _read(mixtures, COIN_POSITION[2:])]
+    for row in coins if entropy is not None else []:
+        if row.get(SEQUENCE):
+            row[ABOVE_ENTROPY] = float(row[SEQUENCE]) - entropy
     output.mkdir(parents=True, exist_ok=True)
-    _write(rows, POSITION, output / RAW)
-    _write(coins, COIN_POSITION, output / COINS)
+    _write(rows, COLUMNS, output / RAW)
+    _write(coins, dict.fromkeys([*COIN_POSITION, *(name for row in coins for name in row)]), output / COINS)
 
 
-def _values(results: dict[str, Any]) -> dict[str, float]:
-    """Values by name, each with its standard error over samples where it has one."""
-    values = {}
+def _measured(position: dict[str, Any], results: dict[str, Any], entropy: float | None) -> Iterator[dict[str, Any]]:
+    """A row for each value, with its standard error over samples where it has one."""
     for name, found in results.items():
         if found["value"] is not None:
-            values[name] = found["value"]
+            row = position | {"metric": name, "value": found["value"]}
             if found["low"] is not None and found["high"] is not None:
-                values[f"{name}_se"] = (found["high"] - found["low"]) / (2 * Z)
-    return values
+                row["standard_error"] = (found["high"] - found["low"]) / (2 * Z)
+            yield row
+            if name == SEQUENCE and entropy is not None:
+                yield row | {"metric": ABOVE_ENTROPY, "value": found["value"] - entropy}
 
 
-def _write(rows: Sequence[dict[str, Any]], position: Sequence[str], path: Path) -> None:
-    names = list(dict.fromkeys([*position, *(name for row in rows for name in row)]))
+def _real(position: dict[str, Any], results: dict[str, Any], entropy: float | None) -> Iterator[dict[str, Any]]:
+    """Likewise of real text; of a grammar, two values are known exactly."""
+    exact = {} if entropy is None else {ABOVE_ENTROPY: 0.0, "grammar_acceptance": 1.0}
+    others = {name: found for name, found in results.items() if name not in exact}
+    yield from _measured(position, others, None)
+    yield from (position | {"metric": name, "value": value} for name, value in exact.items())
+
+
+def _write(rows: Sequence[dict[str, Any]], names: Collection[str], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            lacking = [name for name in needed if name not in (reader.fieldnames or ())]
+            rows = list(reader)
     except OSError as error:
         problem = f"cannot read {str(path)!r} ({error.strerror})"
         raise UserError(problem, "the folder of a benchmark", "name recipes to begin one") from error
+    if lacking:
+        problem, fix = f"{str(path)!r} has no column {', '.join(lacking)}", "name the recipes and settings again"
+        raise UserError(problem, "a file as this version writes it", f"{fix}: it is written anew, no run is repeated")
+    return rows
 
 
 def read_board(output: Path) -> Board:
     """What `collect` wrote.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or lacks columns.
     """
     board = Board({}, {})
-    for row in _read(output / RAW):
+    for row in _read(output / RAW, COLUMNS):
         method = board.methods.setdefault(row["name"], Method(row["name"], row["kind"]))
         seed, board.budget = int(row["seed"]), row["budget"] or board.budget
         if row["failed"]:
@@ -251,11 +265,11 @@ def read_board(output: Path) -> Board:
             continue
         if row["seconds"]:
             method.cost[seed] = float(row["seconds"]), float(row["rounds"])
-        numbers = {name: float(cell) for name, cell in row.items() if cell and name not in POSITION}
-        key = seed, float(row["temperature"])
-        method.values[key] = {name: value for name, value in numbers.items() if not name.endswith("_se")}
-        method.errors[key] = {name[:-3]: value for name, value in numbers.items() if name.endswith("_se")}
-    for row in _read(output / COINS):
+        key, metric = (seed, float(row["temperature"])), row["metric"]
+        method.values.setdefault(key, {})[metric] = float(row["value"])
+        if row["standard_error"]:
+            method.errors.setdefault(key, {})[metric] = float(row["standard_error"])
+    for row in _read(output / COINS, COIN_POSITION):
         values = {name: float(cell) for name, cell in row.items() if cell and name not in COIN_POSITION}
         board.coins.setdefault(int(row["seed"]), []).append(values)
     return board

@@ -24,7 +24,6 @@ from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.reading import text_reader
 from ..errors import RunFolderError, TrainingError
 from ..objectives import Models
 from ..runs.folder import writable
@@ -84,7 +83,7 @@ class Checkpoints:
         shared: parts whose state is the same on all processes, by name; saved once.
         own: parts whose state may differ from process to process; saved by each.
         fingerprint: of the training data, to tell whether a run goes on with others.
-        tokenizer: is saved with the generator, so that a checkpoint can be sampled from.
+        tokenizers: by the name of the model that each is saved with, so that a checkpoint can be sampled from.
     """
 
     def __init__(
@@ -95,10 +94,10 @@ class Checkpoints:
         shared: dict[str, Part],
         own: dict[str, Part],
         fingerprint: int,
-        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizers: dict[str, PreTrainedTokenizerBase],
     ):
         self.session, self.models, self.best, self.fingerprint = session, models, best, fingerprint
-        self.tokenizer = tokenizer
+        self.tokenizers = tokenizers
         self.shared: dict[str, Part] = {"session": session, "best": best, **shared}
         self.own: dict[str, Part] = {**own, "random": RandomState()}  # last, since loading the others may draw numbers
 
@@ -126,10 +125,8 @@ class Checkpoints:
             writer.begin()
             for name, model in self.models.named().items():
                 model.save_pretrained(writer.aside / name)
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(writer.aside / "generator")
-            if (reader := text_reader(self.models.discriminator)) is not None:
-                reader.tokenizer.save_pretrained(writer.aside / "discriminator")
+            for name, tokenizer in self.tokenizers.items():
+                tokenizer.save_pretrained(writer.aside / name)
             torch.save({name: part.state_dict() for name, part in self.shared.items()}, writer.aside / "shared.pt")
 
     def _write_own(self, writer: CheckpointWriter) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from ..data.reading import text_reader
 from ..evaluation.base import Evaluator
 from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase
@@ -78,9 +79,9 @@ class Parts:
         if session.accelerator.scaler is not None:
             shared["scaler"] = session.accelerator.scaler
         by_process: dict[str, Part] = {**objectives, "progress": self.progress}
-        fingerprint = data.fingerprint()
+        fingerprint, tokenizers = data.fingerprint(), own_tokenizers(models, tokenizer)
         check_same_data(session.accelerator, fingerprint)
-        self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizer)
+        self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizers)
         self.units.checkpoints = self.checkpoints
         self.push = PushToHub(session, discriminator is not None)
         self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
@@ -107,3 +108,10 @@ class Parts:
         if "discriminator" in self.players:
             part = max(used, self.units.discriminator_steps / max(1, steps))
             self.players["discriminator"].anneal(args.discriminator_lr_scheduler, part)
+
+
+def own_tokenizers(models: Models, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, PreTrainedTokenizerBase]:
+    """Tokenizers by the name of the model that reads with them: the generator's, and that of a reader of text."""
+    reader = text_reader(models.discriminator)
+    both = {"generator": tokenizer, "discriminator": None if reader is None else reader.tokenizer}
+    return {name: own for name, own in both.items() if own is not None}

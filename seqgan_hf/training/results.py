@@ -8,7 +8,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data import decode_ids
-from ..data.reading import text_reader
 from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.loading import conditions
 from ..generation.vocabulary import special_tokens, vocabulary_size
@@ -23,12 +22,13 @@ from .processes import agreed
 from .session import Session
 
 
-def save_results(objective: Objective, measured: Evaluation) -> None:
+def save_results(objective: Objective, measured: Evaluation, tokenizers: dict[str, PreTrainedTokenizerBase]) -> None:
     """Write both players with their tokenizers, the last ones or the best, and `summary.json`.
 
     Args:
         objective: of the run.
         measured: the part that measured the run, with its models, data and tokenizer.
+        tokenizers: by the name of the model that reads with it.
     """
     session, models, best, last = measured.session, measured.models, measured.best, measured.last
     if session.args.load_best_model_at_end and best.checkpoint:
@@ -41,18 +41,18 @@ def save_results(objective: Objective, measured: Evaluation) -> None:
                 for name, model in models.players().items():
                     model.save_pretrained(session.folder.path / name)
                 if measured.tokenizer is not None:
-                    _save_tokenizers(session, models, objective, measured.tokenizer)
+                    _save_tokenizers(session, models, objective, tokenizers)
                 session.folder.write_summary(summarize(objective, measured, last))
 
 
 def _save_tokenizers(
-    session: Session, models: Models, objective: Objective, tokenizer: PreTrainedTokenizerBase
+    session: Session, models: Models, objective: Objective, tokenizers: dict[str, PreTrainedTokenizerBase]
 ) -> None:
+    """Those of the run; a discriminator without one of its own reads the generator's tokens."""
+    tokenizer = tokenizers["generator"]
     tokenizer.save_pretrained(session.folder.generator)
-    own: PreTrainedTokenizerBase | None = tokenizer
-    if (reader := text_reader(models.discriminator)) is not None:
-        own = reader.tokenizer
-    elif objective.adversary == "classifier":
+    own: PreTrainedTokenizerBase | None = tokenizers.get("discriminator", tokenizer)
+    if "discriminator" not in tokenizers and objective.adversary == "classifier":
         eos, _ = special_tokens(models.generator)
         own = classifier_tokenizer(tokenizer, eos[0] if eos else None)
     if own is None:

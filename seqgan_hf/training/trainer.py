@@ -122,7 +122,7 @@ class AdversarialTrainer:
             with self.parts.units.interruptible(), closing(self.parts.bar):
                 for turn in self.turns:
                     self._take(turn)
-            save_results(self.objective, self.parts.evaluation)
+            save_results(self.objective, self.parts.evaluation, self.parts.checkpoints.tokenizers)
             self.session.call("on_train_end")
 
     def _take(self, turn: Turn) -> None:

@@ -76,7 +76,8 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     measured = {(row["name"], row["temperature"]) for row in found if not row["failed"] and row["kind"] != "real"}
     expected = names | {"constant reward", "pg", "seqgan"}
     assert measured == {(name, temperature) for name in expected for temperature in ("0.7", "1.3")}
-    assert all(row["kl_generator_oracle_se"] for row in found if (row["name"], row["temperature"]) in measured)
+    quality = [row for row in found if row["metric"] == "kl_generator_oracle"]
+    assert {(row["name"], row["temperature"]) for row in quality if float(row["standard_error"]) > 0} == measured
     [failed] = [row["failed"] for row in found if row["failed"]]
     assert "CoT" in failed and "language model" in failed
     assert {row["name"] for row in rows(tmp_path / "bench/mixtures.csv")} == names
@@ -90,6 +91,15 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
         picture.unlink()
     assert main(["benchmark", "--output", "bench"]) == 0  # from the raw values alone
     assert sorted(tmp_path.glob("bench/*.png")) == pictures
+
+    raw = (tmp_path / "bench/leaderboard.csv").read_text()
+    (tmp_path / "bench/leaderboard.csv").write_text("name,kind,seed\n")
+    assert main(shlex.split(command)) == 0  # from what the runs left: none is repeated
+    assert (tmp_path / "bench/leaderboard.csv").read_text() == raw
+    assert (
+        done == {path: path.stat().st_mtime_ns for path in done}
+        and "7 runs, 7 of them done" in capsys.readouterr().out
+    )
 
     changes = {f"{BUDGET:g}s": "9s", "0.7 1.3": "0.7 1.4"}
     for (old, new), told in zip(changes.items(), ("begun", "evaluated"), strict=True):

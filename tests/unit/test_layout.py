@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,25 @@ def module_of(path: Path) -> tuple[str, ...]:
 MODULES = {module_of(path): path for path in FILES}
 
 
+def defined(path: Path) -> set[str]:
+    """Classes and functions that a module defines."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return {node.name for node in body if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+DEFINED = {module: defined(path) for module, path in MODULES.items()}
+
+
+def homes(package: tuple[str, ...], name: str) -> set[tuple[str, ...]]:
+    """Modules directly in a package that define a name which is taken from the package, however it exports it."""
+    return {module for module in MODULES if module and module[:-1] == package and name in DEFINED[module]}
+
+
 def imported(path: Path) -> set[tuple[str, ...]]:
-    """Modules of the package that a file imports, wherever in it, and for types only as well."""
+    """Modules of the package that a file imports, wherever in it, and for types only as well.
+
+    A name that is taken from a package (`from . import FGAN`) counts as its module, too.
+    """
     own, found = module_of(path), set()
     package = own if path.name == "__init__.py" else own[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,6 +75,7 @@ def imported(path: Path) -> set[tuple[str, ...]]:
         found |= (inner & MODULES.keys()) or {base}
         if not inner <= MODULES.keys():
             found.add(base)
+        found |= {home for alias in node.names for home in homes(base, alias.name)}
     return found - {own}
 
 
@@ -91,6 +110,30 @@ def test_nothing_but_the_version_is_taken_from_above(path):
             assert {alias.name for alias in node.names} <= {"__version__", *FLOOR_OF}
 
 
+def named_as_text(path: Path) -> set[tuple[str, ...]]:
+    """Modules of the package whose dotted path is a string in a file, outside of docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    paths = [text for text in strings if isinstance(text, str) and re.fullmatch(r"seqgan_hf(\.\w+)+", text)]
+    return {tuple(text.split(".")[1:]) for text in paths}
+
+
+def test_a_dotted_path_in_a_string_is_found_and_one_in_a_docstring_is_not(tmp_path):
+    (tmp_path / "some.py").write_text('"""seqgan_hf.runs.card"""\nPRELOAD = ["seqgan_hf.commands.build"]\n')
+    assert named_as_text(tmp_path / "some.py") == {("commands", "build")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: ".".join(module_of(path)) or "__init__")
+def test_strings_name_no_module_from_above(path):
+    """What is imported by its name later on is an import as well."""
+    own = room(module_of(path))
+    if own is None:
+        return
+    for other in map(room, named_as_text(path)):
+        assert other == own or FLOOR_OF[other] < FLOOR_OF[own], f"names {other}, which is above {own} or beside it"
+
+
 def circles(graph: dict) -> list[list]:
     """Groups of modules that reach each other (Tarjan's strongly connected components of more than one module)."""
     index, low, stack, found = {}, {}, [], []
@@ -119,6 +162,7 @@ def circles(graph: dict) -> list[list]:
 
 def test_no_modules_import_each_other_in_a_circle():
     assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == [["c", "b", "a"]]
+    assert homes(("objectives",), "DPGAN") == {("objectives", "dpgan")}  # exported by a loop
     # what a package exports says nothing of who uses it, so the root is left out
     graph = {module: imported(path) - {()} for module, path in MODULES.items() if module}
     assert circles(graph) == []

@@ -36,6 +36,20 @@ def test_a_copy_stays_frozen_where_the_generator_began_until_it_is_refreshed():
     torch.testing.assert_close(parameters(models["average"]), [old + 0.25 for old in before])
 
 
+def test_an_averaged_copy_has_the_buffers_of_the_generator_as_they_are_now():
+    """Features that a generator holds of a discriminator are replaced, not trained: they have no average."""
+    generator = build_generator("lstm")
+    generator.register_buffer("features", torch.zeros(2))
+    generator.register_buffer("count", torch.tensor(0))  # an integer, which has no average
+    models = Models(generator, copies={"reference": Copy(), "average": Copy(decay=0.75)})
+    models.begin()
+    generator.features += 4.0
+    generator.count += 1
+    models.follow()
+    assert models["average"].features.tolist() == [4.0, 4.0] and models["average"].count == 1
+    assert models["reference"].features.tolist() == [0.0, 0.0] and models["reference"].count == 0
+
+
 def test_a_checkpoint_holds_both_players_and_every_copy():
     generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
     models = Models(generator, discriminator, {"reference": Copy()})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.envelope import PLANES
-from seqgan_hf.runs.leaderboard import read_board, table
+from seqgan_hf.runs.jobs import Job
+from seqgan_hf.runs.leaderboard import collect, read_board, table
 from seqgan_hf.runs.planes import draw_plane, write_leaderboard
 
 
@@ -36,10 +38,12 @@ def write(path, rows):
         writer.writerows(rows)
 
 
-def row(name, kind, seed, temperature, place, **more):
-    values = {"kl_oracle_generator": place[0], "kl_generator_oracle": place[1], "kl_generator_oracle_se": 0.25}
-    cost = {"budget": "60s", "seconds": 60 + seed, "rounds": 10, "failed": ""}
-    return {"name": name, "kind": kind, "seed": seed, "temperature": temperature} | cost | values | more
+def measured(name, kind, seed, temperature, place):
+    position = {"name": name, "kind": kind, "seed": seed, "temperature": temperature}
+    position |= {"budget": "60s", "seconds": 60 + seed, "rounds": 10, "failed": ""}
+    coverage = {"metric": "kl_oracle_generator", "value": place[0], "standard_error": ""}
+    quality = {"metric": "kl_generator_oracle", "value": place[1], "standard_error": 0.25}
+    return [position | coverage, position | quality]
 
 
 def folder(path, seeds=SEEDS):
@@ -47,11 +51,11 @@ def folder(path, seeds=SEEDS):
     for seed in seeds:
         for temperature, place in LIKELIHOOD.items():
             base = np.array(place) + NOISE[seed]
-            rows.append(row("maximum likelihood", "likelihood", seed, temperature, base))
+            rows += measured("maximum likelihood", "likelihood", seed, temperature, base)
             for name, moved in METHODS.items():
                 # the noise of a method is its own
                 own = base + np.array(moved[temperature]) + NOISE[seed] / 2
-                rows.append(row(name, "objective", seed, temperature, own))
+                rows += measured(name, "objective", seed, temperature, own)
         coin = np.array(COIN) + NOISE[seed]
         values = {"kl_oracle_generator": coin[0], "kl_generator_oracle": coin[1]}
         place = {"name": "maximum likelihood", "seed": seed, "temperature": 0.8, "other": 1.0, "weight": 0.5}
@@ -129,3 +133,36 @@ def test_a_picture_has_a_panel_for_each_method_beside_likelihood_and_its_envelop
 def test_a_folder_without_a_benchmark_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot read .*leaderboard.csv.*: expected the folder of a benchmark"):
         read_board(tmp_path)
+
+
+def test_a_file_without_the_columns_is_refused(tmp_path):
+    write(tmp_path / "leaderboard.csv", [{"name": "both", "kind": "objective", "seed": 1, "bleu_4_se": 0.1}])
+    with pytest.raises(UserError, match="leaderboard.csv' has no column temperature, .*metric.*: expected a file as"):
+        read_board(tmp_path)
+
+
+def test_what_runs_left_is_collected_with_errors_and_what_is_known_of_a_grammar(tmp_path):
+    def found(value, error, real=None):
+        low, high = (value - 1.96 * error, value + 1.96 * error) if error else (None, None)
+        return {"value": value, "low": low, "high": high, "real": real and found(real, error)}
+
+    job = Job("pg", "objective", 1, tmp_path / "runs/pg/seed-1", dict)
+    job.folder.evaluation.mkdir(parents=True)
+    results = {"nll_test_sequence": found(18.0, 0.5), "bleu_4": found(0.3, None, 0.4), "x_se": found(1.0, None)}
+    results["mauve"] = found(0.9, None) | {"value": None}
+    point = {"temperature": 1.0, "results": results}
+    (job.folder.evaluation / "metrics.json").write_text(json.dumps({"points": [point]}))
+    job.folder.generator.mkdir()
+    job.folder.metrics.touch()
+    job.folder.write_summary({"seconds_after_pretraining": 61.04, "progress": {"adversarial": 7}})
+    failed = Job("broken", "objective", 1, tmp_path / "runs/broken/seed-1", dict)
+    failed.path.mkdir(parents=True)
+    failed.fail("numbers went bad")
+    collect([job, failed], tmp_path, "60s", entropy=16.5)
+    board = read_board(tmp_path)
+    method, real = board.methods["pg"], board.methods["real text"]
+    values = {"nll_test_sequence": 18.0, "nll_above_entropy": 1.5, "bleu_4": 0.3, "x_se": 1.0}
+    assert method.values == {(1, 1.0): values} and method.cost == {1: (61.0, 7.0)}
+    assert method.errors[1, 1.0] == pytest.approx({"nll_test_sequence": 0.5, "nll_above_entropy": 0.5}, rel=1e-3)
+    assert real.values == {(1, 1.0): {"bleu_4": 0.4, "nll_above_entropy": 0.0, "grammar_acceptance": 1.0}}
+    assert board.methods["broken"].failed == {1: "numbers went bad"} and board.budget == "60s"
