@@ -432,6 +432,13 @@ def test_stepgan_of_one_token_is_the_usual_discriminator():
     assert_close(StepGAN().discriminator_loss(models, *two_rows(1)).value, 2 * usual)
 
 
+def test_stepgan_credits_each_token_with_its_own_verdict():
+    models, batch = Models(TableGenerator(), TableJudge(per_token=True)), all_sequences()
+    verdicts = torch.cat([torch.full((27, 2), 0.5), TableJudge().log_odds.sigmoid()[:, None]], dim=1)
+    assert_close(credited(StepGAN(baseline="none"), models, batch).advantages, verdicts)
+    assert_close(credited(StepGAN(True, "none"), models, batch).advantages, verdicts * torch.tensor([3.0, 2.0, 1.0]))
+
+
 def test_stepgan_leaves_out_padding_and_counts_down():
     real, fake = two_rows(3)
     fake = fake._replace(mask=torch.tensor([[True, True, False]]))
