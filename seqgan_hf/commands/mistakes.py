@@ -103,7 +103,7 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
         if required[1]:
             problem = f"{required[1].rpartition('.')[2]} without {' and '.join(names)}"
             fix = "set " + " and ".join(f"`--{'.'.join([*keys, name])}`" for name in names)
-            return RecipeError(problem, "a value, as it has no default", f"{fix}, or name it in the recipe's `init_args`")
+            return RecipeError(problem, "a value, as it has no default", f"{fix}, or name it in `init_args`")
         problem = f"no {' and no '.join(f'`{name}`' for name in names)}"
         if "config" not in parser.get_defaults():
             return RecipeError(problem, "one", f"`{parser.prog} --help` says more")
