@@ -102,7 +102,7 @@ COMMANDS = [
     ("train R -data.train_file lines.txt", "'-data.train_file' is no option"),
     (
         "train R --objective ORGAN",
-        "ORGAN without functions: expected .*Set `--objective.functions`, or name it in the",
+        "ORGAN without functions: expected .*Set `--objective.functions`, or name it",
     ),
     ("train R --objective JSDGAN", "JSDGAN without num_sequences: expected .*Set `--objective.num_sequences`"),
     ("train --objective ORGAN", "ORGAN without functions"),
