@@ -97,8 +97,14 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
     message = str(error)
     if re.search("expected (at least )?one argument", message) and (option := _without_value(list(arguments))):
         return RecipeError(f"{option} without a value", "one", f"write `{option} VALUE`")
-    if required := re.search(r"arguments are required: (.*)", message):
-        problem = f"no {' and no '.join(f'`{name}`' for name in required[1].split(', '))}"
+    keys = [*dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))]  # of the settings, the innermost last
+    if required := re.search(r"(?:class_path '([\w.]+)':\s+)?the following arguments are required: (.*)", message):
+        names = required[2].split(", ")
+        if required[1]:
+            problem = f"{required[1].rpartition('.')[2]} without {' and '.join(names)}"
+            fix = "set " + " and ".join(f"`--{'.'.join([*keys, name])}`" for name in names)
+            return RecipeError(problem, "a value, as it has no default", f"{fix}, or name it in `init_args`")
+        problem = f"no {' and no '.join(f'`{name}`' for name in names)}"
         if "config" not in parser.get_defaults():
             return RecipeError(problem, "one", f"`{parser.prog} --help` says more")
         return RecipeError(problem, "a recipe that names it", "give a recipe first: `seqgan-hf recipes` lists some")
@@ -117,7 +123,6 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
             return unknown_key(unknown["key"], settings_of(kind), name)
     if unknown:
         return _unknown_at_the_top(unknown, parser.get_defaults())
-    keys = [*dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))]  # of the settings, the innermost last
     return _wrong_value(".".join(keys), message.rpartition(f'"{keys[-1]}":')[2] if keys else message, parser)
 
 

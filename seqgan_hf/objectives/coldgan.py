@@ -59,7 +59,7 @@ class ColdGAN(Reinforce):
         check_sampling(1, temperature, 0, top_p)
         if not 0 <= mixture < 1:
             raise UserError(f"mixture={mixture}", "a share in [0, 1)", "a nucleus alone cannot write every sequence")
-        if max_weight <= 0 or memory < 0:
+        if not max_weight > 0 or memory < 0:
             raise UserError(f"max_weight={max_weight}, memory={memory}", "a positive weight, and 0 or more sequences")
         if level not in ("sequence", "token"):
             raise UserError(f"level={level!r}", "sequence or token", "choose one")

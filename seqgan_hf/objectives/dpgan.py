@@ -52,9 +52,9 @@ class DPGAN(Reinforce):
         **shared: Any,
     ):
         super().__init__(baseline, likelihood_weight=likelihood_weight, **shared)
-        if real_weight < 0:
+        if not 0 <= real_weight < float("inf"):
             raise UserError(f"real_weight={real_weight}", "a number from 0 on", "0 leaves real text out")
-        if max_reward <= 0:
+        if not max_reward > 0:
             raise UserError(f"max_reward={max_reward}", "a positive number of nats", "12 is a good start")
         if not 0 <= discount <= 1:
             raise UserError(f"discount={discount}", "a number in [0, 1]", "1 is the paper's")

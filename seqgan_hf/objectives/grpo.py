@@ -109,6 +109,12 @@ class GRPO(Reinforce):
             return centred
         return centred / (groups.std(dim=1, keepdim=True) + 1e-4)
 
+    def spread(self, rewards: Tensor, samples: Samples) -> Tensor:
+        """With prompts the mean over groups of the standard deviation within each."""
+        if samples.prompt.shape[1] == 1:
+            return super().spread(rewards, samples)
+        return in_groups(rewards, self.group_size).std(dim=1, unbiased=False).mean()
+
     def token_weights(self, models: Models, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
         """The clipped ratio times the advantage, and the weight whose loss has the gradient of k3."""
         weights = clipped(advantages, logprobs, samples, self.clip, self.clip_high, self.level)

@@ -59,7 +59,7 @@ class MaliGAN(Reinforce):
             raise UserError(f"baseline_weight={baseline_weight}", "a number in [0, 1]", "1 is the mean of the weights")
         if not 0 < max_log_odds <= 80:
             raise UserError(f"max_log_odds={max_log_odds}", "a number in (0, 80]", "10 is a good start")
-        if (likelihood_prefix or 0) < 0 or likelihood_prefix_decay < 0:
+        if (likelihood_prefix or 0) < 0 or not 0 <= likelihood_prefix_decay < float("inf"):
             problem = f"likelihood_prefix={likelihood_prefix}, likelihood_prefix_decay={likelihood_prefix_decay}"
             raise UserError(problem, "numbers of tokens", "leave both out for samples of the generator alone")
         if likelihood_prefix and self.kl:

@@ -49,7 +49,7 @@ class MaskGAN(Reinforce):
         super().__init__(baseline, **shared)
         if not 0 <= discount <= 1:
             raise UserError(f"discount={discount}", "a number in [0, 1]", "0 looks at a token's own reward only")
-        if max_advantage <= 0:
+        if not max_advantage > 0:
             raise UserError(f"max_advantage={max_advantage}", "a positive number", "5 is the paper's")
         self.discount, self.max_advantage = discount, max_advantage
 

@@ -54,7 +54,7 @@ class RankGAN(SeqGAN):
         super().__init__(rollouts, baseline=baseline, **shared)
         if references < 1:
             raise UserError(f"references={references}", "at least 1 real sequence")
-        if gamma < 0:
+        if not 0 <= gamma < float("inf"):
             raise UserError(f"gamma={gamma}", "a number from 0 on", "0 tells nothing apart")
         self.references, self.gamma, self.log_reward = references, gamma, log_reward
 

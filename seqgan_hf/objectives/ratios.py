@@ -16,7 +16,7 @@ Level = Literal["token", "sequence"]
 
 def check_clipping(clip: float, clip_high: float | None, level: str, updates: int) -> None:
     """Raise a UserError for settings of `clipped` that mean nothing."""
-    if not 0 < clip < 1 or (clip_high is not None and clip_high <= 0):
+    if not 0 < clip < 1 or (clip_high is not None and not clip_high > 0):
         raise UserError(f"clip={clip}, clip_high={clip_high}", "clip in (0, 1), clip_high positive", "0.2 is usual")
     if level not in ("token", "sequence"):
         raise UserError(f"level={level!r}", "token or sequence", "choose one")

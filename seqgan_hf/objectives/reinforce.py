@@ -128,7 +128,7 @@ class Reinforce(Objective):
         last = values.gather(1, fake.lengths[:, None] - 1)
         metrics = {
             "reward": last.mean(),
-            "reward_std": last.std(unbiased=False),
+            "reward_std": self.spread(last.squeeze(1), fake),
             "action_value": masked_mean(values, fake.mask),
         }
         advantages = self.advantages(models, values, fake)
@@ -143,6 +143,10 @@ class Reinforce(Objective):
         if self.updates > 1 and fake.logprobs is None:
             fake = fake._replace(logprobs=token_logprobs(models.generator, fake))
         return Credit(fake, metrics)
+
+    def spread(self, rewards: Tensor, samples: Samples) -> Tensor:
+        """The standard deviation of rewards (B,) that are compared with each other; at 0 they teach nothing."""
+        return rewards.std(unbiased=False)
 
     def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-sum_t E[log G(y_t | Y_1:t-1) (Q(Y_1:t-1, y_t) - b_t)] (SeqGAN, eq. 7): a sum over tokens, a mean over B."""

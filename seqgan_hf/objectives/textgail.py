@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -66,6 +67,8 @@ class TextGAIL(Reinforce):
         check_clipping(clip, clip_high, level, updates)
         if not 0 <= demonstrations <= 1:
             raise UserError(f"demonstrations={demonstrations}", "a share in [0, 1]", "0 leaves human text out")
+        if not math.isfinite(demonstration_advantage):
+            raise UserError(f"demonstration_advantage={demonstration_advantage}", "a number", "2 is the paper's")
         if demonstration_steps < 1:
             raise UserError(f"demonstration_steps={demonstration_steps}", "at least 1 step")
         self.demonstrations, self.demonstration_steps = demonstrations, demonstration_steps

@@ -159,11 +159,11 @@ MUTATIONS = [
     ),
     Mutation(
         "StepGAN",
-        "padding is averaged",
+        "the sign of the verdict",
         "objectives/stepgan",
-        "logs.masked_fill(~mask, -torch.inf).logsumexp",
-        "logs.logsumexp",
-        POLICY + "test_stepgan_leaves_out_padding_and_counts_down",
+        "return rewards(models.discriminator, samples)",
+        "return -rewards(models.discriminator, samples)",
+        POLICY + "test_stepgan_credits_each_token_with_its_own_verdict",
     ),
     Mutation(
         "MaskGAN",

@@ -100,6 +100,12 @@ COMMANDS = [
     ("train R extra", "'extra' is no option: expected options such as `--name value`"),
     ("train R data.train_file=lines.txt", "'data.train_file=lines.txt' is no option"),
     ("train R -data.train_file lines.txt", "'-data.train_file' is no option"),
+    (
+        "train R --objective ORGAN",
+        "ORGAN without functions: expected .*Set `--objective.functions`, or name it",
+    ),
+    ("train R --objective JSDGAN", "JSDGAN without num_sequences: expected .*Set `--objective.num_sequences`"),
+    ("train --objective ORGAN", "ORGAN without functions"),
     ("train R --generator gpt2", "generator=gpt2: expected settings by name .model_type, config, pretrained"),
     ("train R --data.train_file", "--data.train_file without a value: expected one"),
     ("train R --data.tokenizer.levl word", "unknown key 'levl' in TokenizerConfig.*mean 'level'"),

@@ -432,6 +432,13 @@ def test_stepgan_of_one_token_is_the_usual_discriminator():
     assert_close(StepGAN().discriminator_loss(models, *two_rows(1)).value, 2 * usual)
 
 
+def test_stepgan_credits_each_token_with_its_own_verdict():
+    models, batch = Models(TableGenerator(), TableJudge(per_token=True)), all_sequences()
+    verdicts = torch.cat([torch.full((27, 2), 0.5), TableJudge().log_odds.sigmoid()[:, None]], dim=1)
+    assert_close(credited(StepGAN(baseline="none"), models, batch).advantages, verdicts)
+    assert_close(credited(StepGAN(True, "none"), models, batch).advantages, verdicts * torch.tensor([3.0, 2.0, 1.0]))
+
+
 def test_stepgan_leaves_out_padding_and_counts_down():
     real, fake = two_rows(3)
     fake = fake._replace(mask=torch.tensor([[True, True, False]]))
@@ -686,7 +693,11 @@ def test_coldgan_remembers_and_shows_what_it_drew_earlier():
     prompts = sample(generator, start_prompt(generator, 4), 5)
     first = objective.fakes(models, prompts, 5)
     assert torch.equal(objective.remembered.ids, first.ids)
+    drawn = []
+    objective.sample = lambda *given: drawn.append(ColdGAN.sample(objective, *given)) or drawn[-1]
     second = objective.fakes(models, prompts, 5)
+    assert torch.equal(objective.remembered.ids[-4:], drawn[0].ids), "the newest stay"
+    assert torch.equal(objective.remembered.ids[:2], first.ids[2:])
     assert second.batch_size == 4
     assert all(any(torch.equal(row, old) for old in first.ids) for row in second.ids[2:])
     assert objective.remembered.batch_size == 6
@@ -746,6 +757,21 @@ def test_groups_are_rows_of_one_prompt():
     assert torch.equal(seen[0].prompt, fake.prompt)
 
 
+@pytest.mark.parametrize("objective", [GRPO(group_size=3), RLOO(group_size=3, kl=0.0), GAD(group_size=3, kl=0.0)])
+def test_the_spread_that_is_logged_is_that_within_groups(objective):
+    """Rewards that are equal in every group teach nothing, however far apart the groups are."""
+    generator = build_generator("lstm")
+    rows = sample(generator, torch.tensor([[0, 3]] * 3 + [[0, 4]] * 3), 4)
+    found = []
+    for rewards in ([1.0, 1.0, 1.0, 5.0, 5.0, 5.0], [0.0, 0.0, 3.0, 5.0, 5.0, 5.0]):
+        objective.reward = lambda models, samples, real, rewards=rewards: torch.tensor(rewards)
+        found.append(float(objective.credit(Models(generator), rows, rows).metrics["reward_std"]))
+    assert found == pytest.approx([0.0, math.sqrt(2) / 2])
+    whole = sample(generator, start_prompt(generator, 6), 4)
+    last = objective.credit(Models(generator), whole, whole).metrics["reward_std"]
+    assert float(last) == pytest.approx(float(torch.tensor(rewards).std(unbiased=False)))
+
+
 def test_rloo_of_the_whole_batch_is_reinforce_with_the_others_as_baseline():
     models = Models(random_table(), TableJudge())
     plain = Reinforce("leave_one_out")
@@ -759,6 +785,21 @@ def test_length_normalized_advantages_are_shares():
     values = torch.arange(27.0)[:, None].expand(27, 3)
     plain = GRPO().advantages(None, values, batch)
     assert_close(GRPO(length_normalized=True).advantages(None, values, batch), plain / 3)
+
+
+def test_a_price_in_the_loss_is_divided_by_the_length_where_advantages_are():
+    generator, batch = random_table(), all_sequences()
+    batch = batch._replace(mask=torch.arange(T) < torch.tensor([1, 2, 3] * 9)[:, None])
+    found = []
+    for length_normalized in (False, True):
+        objective = GRPO(kl=1.0, kl_in="loss", length_normalized=length_normalized)
+        models = Models(generator, None, objective.copies())
+        models.begin()
+        models["reference"].load_state_dict(random_table(1).state_dict())
+        logprobs = token_logprobs(generator, batch).detach()
+        found.append(objective.token_weights(models, torch.zeros(27, T), logprobs, batch).detach())
+    assert found[0].any()
+    assert_close(found[1], found[0] / batch.lengths[:, None])
 
 
 @pytest.mark.parametrize(

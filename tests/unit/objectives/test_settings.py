@@ -221,6 +221,35 @@ def test_settings_beyond_their_bounds_are_refused(make, words):
         make()
 
 
+NO_NUMBERS = [
+    (RankGAN, "gamma"),
+    (MaskGAN, "discount"),
+    (MaskGAN, "max_advantage"),
+    (DPGAN, "real_weight"),
+    (DPGAN, "max_reward"),
+    (DPGAN, "discount"),
+    (ColdGAN, "temperature"),
+    (ColdGAN, "mixture"),
+    (ColdGAN, "max_weight"),
+    (GRPO, "clip"),
+    (GRPO, "clip_high"),
+    (TextGAIL, "clip_high"),
+    (TextGAIL, "demonstrations"),
+    (TextGAIL, "demonstration_advantage"),
+    (MaliGAN, "baseline_weight"),
+    (MaliGAN, "max_log_odds"),
+    (MaliGAN, "likelihood_prefix_decay"),
+    (ScratchGAN, "discount"),
+    (FGAN, "clip"),
+]
+
+
+@pytest.mark.parametrize(("kind", "setting"), NO_NUMBERS)
+def test_what_is_no_number_is_refused(kind, setting):
+    with pytest.raises(UserError, match=f"{setting}=nan"):
+        kind(**{setting: float("nan")})
+
+
 def test_two_sequences_are_enough_for_an_unbiased_discrepancy():
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     TextGAN(unbiased=True).check(models, 2, False)
