@@ -46,10 +46,11 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
         if method is None and methods:
             axes.set_axis_off()
             continue
-        _background(axes, board, plane)
+        shown = _background(axes, board, plane)
         if method is not None:
-            _curve(axes, method, plane, MODEL_COLOR, marked=True)
+            shown = [*shown, _curve(axes, method, plane, MODEL_COLOR, marked=True)]
             axes.set_title(method.name, fontsize=10)
+        _frame(axes, shown)
         axes.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
     kept = {label: handle for handle, label in zip(handles, labels, strict=True)}
@@ -60,8 +61,21 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
     return figure
 
 
-def _background(axes: Axes, board: Board, plane: Plane) -> None:
-    """Maximum likelihood over temperatures, what a coin can do with it, and real text."""
+def _frame(axes: Axes, shown: list[np.ndarray]) -> None:
+    """Limits that hold these points (N, 2): what is far from them all would leave nothing to see of the others."""
+    if shown := [points for points in shown if len(points)]:
+        low, high = np.min(points := np.concatenate(shown), axis=0), np.max(points, axis=0)
+        (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
+        if left < right and bottom < top:
+            axes.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def _background(axes: Axes, board: Board, plane: Plane) -> list[np.ndarray]:
+    """Maximum likelihood over temperatures, what a coin can do with it, and real text.
+
+    Returns:
+        The envelopes and the place of real text.
+    """
     likelihoods = [m for m in board.methods.values() if m.kind == "likelihood" and m.places(plane)]
     for method, color in zip(likelihoods, GREYS * len(likelihoods), strict=False):
         _curve(axes, method, plane, color)
@@ -72,15 +86,21 @@ def _background(axes: Axes, board: Board, plane: Plane) -> None:
     for method in (m for m in board.methods.values() if m.kind == "real"):
         if places := list(method.places(plane).values()):
             axes.plot(*np.mean(places, axis=0), "*", color=REAL_COLOR, ms=12, label="real text")
+            curves.append(np.mean(places, axis=0)[None])
+    return curves
 
 
-def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = False) -> None:
-    """The mean over seeds from temperature to temperature; the band has the width of one standard error over seeds."""
+def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = False) -> np.ndarray:
+    """The mean over seeds from temperature to temperature; the band has the width of one standard error over seeds.
+
+    Returns:
+        These means, (temperatures, 2).
+    """
     places = method.places(plane)
     at = {t: [places[seed, t] for seed in method.seeds(t) if (seed, t) in places] for t in method.temperatures}
     means = {t: np.mean(found, axis=0) for t, found in at.items() if found}
     if not means:
-        return
+        return np.empty((0, 2))
     xy = np.array(list(means.values()))
     style = {"marker": "o", "markersize": 3.5} if marked else {"linewidth": 1.0}
     axes.plot(xy[:, 0], xy[:, 1], color=color, label=method.name, **style)
@@ -92,6 +112,7 @@ def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = 
             axes.annotate(
                 f"{temperature:g}", place, textcoords="offset points", xytext=(4, 3), fontsize=6, color=color
             )
+    return xy
 
 
 def _band(axes: Axes, xy: np.ndarray, errors: np.ndarray, color: str, between: int = 12) -> None:
