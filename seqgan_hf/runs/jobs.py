@@ -26,6 +26,7 @@ import yaml
 
 from ..errors import Interrupted, UserError
 from .folder import RunFolder
+from .interrupts import handling_signals
 
 
 @dataclass
@@ -210,15 +211,8 @@ class Queue:
         def handle(number: int, frame: Any) -> None:
             raise Interrupted("Interrupted; run the same command again to go on.")
 
-        try:
-            previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: signals are somebody else's
-            previous = {}
-        try:
+        with handling_signals(handle):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def reason_of_failure(log: Path, status: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import Interrupted
 from ..objectives.base import Phase
+from ..runs.interrupts import handling_signals
 from ..runs.record import UNITS
 from .checkpoint import Checkpoints, checkpoints
 from .progress import Progress
@@ -112,15 +113,8 @@ class Units:
                 raise KeyboardInterrupt
             self.interrupt(number)  # launchers answer Ctrl-C with a SIGTERM of their own: that is no second one
 
-        try:
-            previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: signals are somebody else's
-            previous = {}
-        try:
+        with handling_signals(handle):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def state_dict(self) -> dict[str, Any]:
         return {"done": dict(self.done), "discriminator_steps": self.discriminator_steps, "seconds": self.seconds}
