@@ -1,0 +1,96 @@
+"""What a round of a pretrained language model costs: peak memory and processor time of a step, by objective and LoRA.
+
+    python -m tests.benchmarks.language_models HuggingFaceTB/SmolLM2-135M my_lines.txt
+
+Each line of the table is a process of its own, on one thread. It builds the players of `recipes/text/language_model`
+and takes a generator step and a discriminator pass over 16 samples, after one of each to warm up. Seconds are those of
+the processor. The peak is that of the process (`VmHWM`), both players and their optimizers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+
+from seqgan_hf.commands.build import build_trainer
+from seqgan_hf.commands.recipe import load_recipe
+from tests.benchmarks.measuring import peak_memory
+
+
+RECIPE = "text/language_model"
+OBJECTIVES = {
+    "SeqGAN, 2 rollouts of every prefix": ["--objective", "SeqGAN", "--objective.rollouts", "2"],
+    "GRPO, groups of 4": ["--objective", "GRPO", "--objective.group_size", "4", "--objective.kl", "0.05"],
+    "Reinforce, one verdict a sample": ["--objective", "Reinforce"],
+}
+GENERATORS = {
+    "all weights": ["--generator.lora", "null"],
+    "LoRA": [],
+    "LoRA, bfloat16 below": ["--generator.dtype", "bfloat16"],
+    "LoRA, activation checkpointing": ["--training.activation_checkpointing", "true"],
+}
+
+
+def measure(arguments: list[str]) -> dict[str, float]:
+    """MiB and seconds of one run's parts, in this process."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        given = [RECIPE, *arguments, "--training.output_dir", folder, "--training.num_fakes", "16"]
+        recipe, _ = load_recipe([*given, "--training.use_cpu", "true", "--training.report_to", "none"])
+        trainer = build_trainer(recipe)
+        steps: dict[str, Callable[[], object]] = {
+            "generator": lambda: trainer.train_generator(0, 1),
+            "discriminator": lambda: trainer.train_discriminator(0),
+        }
+        result = {}
+        for step in steps.values():
+            step()  # optimizers make their state, caches are filled
+        for name, step in steps.items():
+            start = time.process_time()
+            result[f"{name} MiB"] = peak_memory(step)[0]
+            result[f"{name} s"] = time.process_time() - start
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="id or folder of a causal LM")
+    parser.add_argument("lines", help="a text file, one sequence a line")
+    parser.add_argument("--measure", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure is not None:
+        print(json.dumps(measure(args.measure)))
+        return
+    model = [f"--{name}.pretrained={args.model}" for name in ("data.tokenizer", "generator", "discriminator")]
+    print("| objective | generator | generator step | peak | discriminator pass | peak |\n|---|---|---|---|---|---|")
+    for objective, of_objective in OBJECTIVES.items():
+        for generator, of_generator in GENERATORS.items():
+            given = ["--data.train_file", args.lines, *model, *of_objective, *of_generator]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.language_models",
+                args.model,
+                args.lines,
+                "--measure",
+                *given,
+            ]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            cells = [
+                f"{found[f'{player} {unit}']:.0f} {unit}"
+                for player in ("generator", "discriminator")
+                for unit in ("s", "MiB")
+            ]
+            print(f"| {objective} | {generator} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
