@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import pytest
@@ -360,6 +361,7 @@ def test_functions_that_read_ids_see_no_end_token():
         (lambda texts: [1.0], r"returned shape \(1,\) for 27 sequences: expected one number each"),
         (lambda texts: [math.nan] * len(texts), "returned nan for '0 0 0': expected finite numbers"),
         (lambda texts: 1 / 0, "raised ZeroDivisionError: division by zero"),
+        (lambda texts: sys.exit("no scorer"), "raised SystemExit: no scorer: expected a list of numbers"),
         (lambda texts: ["a"] * len(texts), "raised "),
     ],
 )
