@@ -498,14 +498,11 @@ def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
 
 def test_no_path_of_the_machine_is_in_the_log_that_is_pushed(run, tmp_path):
     """A run that measures with an encoder or a judge of this machine, and then says so in every line."""
-    copy, names = (
-        RunFolder(shutil.copytree(run.path, tmp_path / "run")),
-        ("encoder:/home/me/encoder", "accepts:my.rule"),
-    )
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     lines = [json.loads(line) for line in copy.metrics.read_text().splitlines()]
-    lines[-1]["signatures"] = {"fed": "samples:40|encoder:/home/me/encoder", "grammar": "accepts:my.rule|judge_lm:C:\\lm\\a"}
+    lines[-1]["signatures"] = {"fed": "samples:40|encoder:/home/me/encoder", "judge_lm": "seed:0|judge_lm:C:\\lm\\a"}
     copy.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    lines[-1]["signatures"] = {"fed": "samples:40|encoder:encoder", "grammar": "accepts:my.rule|judge_lm:a"}
+    lines[-1]["signatures"] = {"fed": "samples:40|encoder:encoder", "judge_lm": "seed:0|judge_lm:a"}
     for files in (generator_files(copy, with_discriminator=False), space_files(copy, with_discriminator=False)):
         (log,) = (content for name, content in files.items() if name.endswith("metrics.jsonl"))
         assert [json.loads(line) for line in log.decode().splitlines()] == lines
