@@ -83,7 +83,8 @@ def _main(arguments: list[str]) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     try:
-        _quieten()
+        if command != "recipes":  # which reads nothing but files of the package
+            _quieten()
         import_module(f".{command}", __name__).run(arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
         first = os.environ.get("LOCAL_RANK", "0") == "0"  # all processes would write the same line
@@ -103,7 +104,7 @@ def _quieten() -> None:
     import datasets
     from transformers.utils import logging
 
-    from ..training.console import show_log
+    from ..runs.console import show_log
 
     show_log()
     logging.disable_progress_bar()

@@ -122,11 +122,12 @@ def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
     source = _source(path)
     with _asking_once(source):
+        tokenizer = _load(AutoTokenizer, source)
         try:
             longest = GenerationConfig.from_pretrained(source).max_new_tokens
         except OSError:
             longest = None
-        return _load(AutoTokenizer, source), longest
+        return tokenizer, longest
 
 
 def check_generator(path: str) -> None:
@@ -166,6 +167,8 @@ def _adapted(source: str) -> str | None:
     Raises:
         MissingExtraError: it is one, and peft is not installed.
     """
+    if Path(source).is_file():
+        return None
     try:
         found = find_adapter_config_file(source)
         settings = None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
@@ -179,6 +182,8 @@ def _adapted(source: str) -> str | None:
 
 
 def _load(kind: Any, source: str, **options: Any) -> Any:
+    if Path(source).is_file():  # transformers would ask the Hub for a repository of its name
+        raise UserError(f"{source!r} is a file", _expected(kind), "name the folder that it lies in")
     place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
     # weights as safetensors only: a pickle could run code; tokenizers ignore this
     safely = {"use_safetensors": True, "trust_remote_code": False}
@@ -202,13 +207,14 @@ def _load_model(source: str) -> Any:
     return model
 
 
+def _expected(kind: Any) -> str:
+    return DISCRIMINATOR if kind is AutoModelForSequenceClassification else GENERATOR
+
+
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     """Why there is no model or tokenizer in a folder or on the Hub."""
     folder = Path(source)
-    classifier = kind is AutoModelForSequenceClassification
-    expected = DISCRIMINATOR if classifier else GENERATOR
-    if folder.is_file():
-        return UserError(f"{source!r} is a file", expected, "name the folder that it lies in")
+    expected = _expected(kind)
     if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
         why = reason if Path(base).is_dir() else _absent(base, reason)
         problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
@@ -221,7 +227,7 @@ def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     if kind is AutoTokenizer and not (folder / "tokenizer_config.json").exists():
         return UserError(f"the folder {source!r} holds no tokenizer", expected, "save the model's tokenizer there")
     if "for this kind of AutoModel" in reason:
-        needed = "sequence classifier" if classifier else "causal language model"
+        needed = "causal language model" if expected == GENERATOR else "sequence classifier"
         return UserError(f"the model in {source!r} is no {needed}", expected, "check the path")
     what = "tokenizer" if kind is AutoTokenizer else "model"
     return UserError(f"the {what} in {source!r} cannot be loaded ({reason})", expected, "check the path")

@@ -237,7 +237,7 @@ class _Linear(nn.Linear):
 
 
 # Activations that are held at the same time to find maxima: on a CPU few enough to stay in the cache.
-_BLOCK = 2**21
+BLOCK = 2**21
 
 
 class _Filters(_Linear):
@@ -258,7 +258,7 @@ class _Filters(_Linear):
         windows = padded.unfold(1, self.size, 1).transpose(2, 3).flatten(2)  # (N, steps, size * width)
         steps = windows.shape[1]
         with torch.no_grad():
-            rows = max(_BLOCK // (steps * len(weight)), 1)
+            rows = max(BLOCK // (steps * len(weight)), 1)
             beyond = None
             if lengths is not None:  # a window beyond the last one touches padding
                 last = (lengths - self.size).clamp(min=0)

@@ -47,6 +47,11 @@ class CoT(Objective):
         self.full = credit == "full"
         self.score = Reinforce(baseline)
 
+    def check(self, models: Models, batch_size: int, conditional: bool) -> None:
+        super().check(models, batch_size, conditional)
+        if self.full:
+            self.score.check_baseline(batch_size)
+
     def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """sum_t KL(G_t || M_t): a sum over tokens, a mean over B."""
         weights = torch.full_like(fake.ids, 1 / fake.batch_size, dtype=torch.float32)

@@ -71,7 +71,7 @@ def _numbers(function: Function, sequences: list) -> Tensor:
     name = getattr(function, "__qualname__", type(function).__name__)
     try:
         found = torch.as_tensor(function(sequences), dtype=torch.float32).cpu()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # `sys.exit` in a function would end the run without a word
         problem = f"the reward function {name} raised {type(error).__name__}: {error}"
         raise UserError(
             problem, "a list of numbers, one for each sequence it is given", "correct the function"

@@ -89,7 +89,12 @@ class GRPO(Reinforce):
 
     def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
         """Row i of the real batch goes with row i of the samples: both have the same prompt."""
-        return super().credit(models, self._grouped(real), fake)
+        samples, metrics = super().credit(models, self._grouped(real), fake)
+        if self.kl_loss:
+            now = token_logprobs(models.generator, samples) if samples.logprobs is None else samples.logprobs
+            ratio = now - token_logprobs(models["reference"], samples)
+            metrics = {**metrics, "kl_reference": ratio.sum(dim=1).mean()}
+        return Credit(samples, metrics)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """What a sequence earns beside its group, the same for all of its tokens."""

@@ -113,6 +113,10 @@ class Reinforce(Objective):
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         """Refuse a batch in which no sequence has another to be compared with."""
         super().check(models, batch_size, conditional)
+        self.check_baseline(batch_size)
+
+    def check_baseline(self, batch_size: int) -> None:
+        """Raise a UserError where no sequence has another to be compared with."""
         if self.baseline == "leave_one_out" and batch_size * count_processes() < 2:
             problem = "baseline=leave_one_out with batches of one sequence"
             raise UserError(problem, "others to compare it with", "set `training.per_device_train_batch_size`")

@@ -53,6 +53,14 @@ def rows_of_processes(values: Tensor, differentiable: bool = False) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
+def place_of_rows(count: int, device: torch.device) -> tuple[int, int]:
+    """The rows of the processes before this one, and those of all, where each has a `count` of its own."""
+    if count_processes() == 1:
+        return 0, count
+    counts = rows_of_processes(torch.tensor([count], device=device)).tolist()
+    return sum(counts[: distributed.get_rank()]), sum(counts)
+
+
 def samples_of_processes(samples: Samples) -> Samples:
     """The sequences of all processes, one after another, on each of them; prompts padded on the left to one width."""
     if count_processes() == 1:

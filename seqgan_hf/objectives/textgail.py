@@ -16,7 +16,7 @@ from .base import Credit, Loss, Models
 from .pairwise import pairwise_loss
 from .ratios import Level, check_clipping, clipped
 from .reinforce import Reinforce, last_of
-from .statistics import sum_over_processes
+from .statistics import place_of_rows, samples_of_processes, sum_over_processes
 
 
 # Running moments of the reward: what a row leaves of the past, and how far a normalised reward may go.
@@ -95,18 +95,23 @@ class TextGAIL(Reinforce):
         return ((values - self.mean) / deviation).clamp(-LARGEST, LARGEST)
 
     def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
-        """Advantages of the samples; human text takes the place of the last rows."""
+        """Advantages of the samples; the first human texts of all processes take the place of the last rows of all."""
         samples, metrics = super().credit(models, real, fake)
         share = self.demonstrations * max(0.0, 1 - self.steps / self.demonstration_steps)
-        if not (human := round(share * samples.batch_size)):
+        before, rows = place_of_rows(samples.batch_size, samples.ids.device)
+        kept = rows - round(share * rows)
+        if kept == rows:
             return Credit(samples, metrics)
-        shown = real.uncredited.select(slice(0, human))
+        texts, own = samples_of_processes(real.uncredited), min(max(kept - before, 0), samples.batch_size)
+        if own == samples.batch_size:  # other processes show them
+            return Credit(samples, metrics)
+        shown = texts.select(slice(before + own - kept, before + samples.batch_size - kept))
         shown = shown._replace(
             advantages=torch.full_like(shown.ids, self.demonstration_advantage, dtype=torch.float32)
         )
         if samples.logprobs is not None:
             shown = shown._replace(logprobs=token_logprobs(models.generator, shown))
-        return Credit(Samples.concatenate([samples.select(slice(0, -human)), shown]), metrics)
+        return Credit(Samples.concatenate([samples.select(slice(0, own)), shown]), metrics)
 
     def token_weights(self, models: Models, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
         """The clipped ratio times the advantage."""

@@ -85,9 +85,19 @@ def public_name(value: str, key: str = "") -> str:
     return "~" if last.startswith("~") else last
 
 
-def _public_signature(signature: str) -> str:
+def public_signature(signature: str) -> str:
+    """A signature with the last part of every local path only."""
     settings = (setting.partition(":") for setting in signature.split("|"))
     return "|".join(f"{name}{colon}{public_name(value, name)}" for name, colon, value in settings)
+
+
+def public_metrics(path: Path) -> bytes:
+    """A `metrics.jsonl` with the last part of every local path only, in its signatures."""
+    lines = read_lines(path)
+    for line in lines:
+        if signatures := line.get("signatures"):
+            line["signatures"] = {name: public_signature(signature) for name, signature in signatures.items()}
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
 def write_card(folder: RunFolder) -> Path:
@@ -229,7 +239,7 @@ def _estimates(summary: dict) -> dict[str, Estimate]:
     """The results of the last evaluation, without paths in their signatures; a value may be `None`."""
     estimates = {}
     for key, result in summary["evaluation"].get("results", {}).items():
-        signature = _public_signature(result["signature"])
+        signature = public_signature(result["signature"])
         estimates[key] = Estimate(result["value"], result["low"], result["high"], signature)
     return estimates
 

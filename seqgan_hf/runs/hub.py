@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.network import never_connected
 from ..errors import HubError
-from .card import PICTURE, discriminator_card, model_card, samples_file
+from .card import PICTURE, discriminator_card, model_card, public_metrics, samples_file
 from .folder import RunFolder
 
 
@@ -173,7 +173,7 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
     summary = folder.read_summary()
     if summary["recipe"]:
         files["recipe.yaml"] = summary["recipe"].encode()
-    files["metrics.jsonl"] = folder.own(folder.metrics)
+    files["metrics.jsonl"] = public_metrics(folder.own(folder.metrics))
     if samples := samples_file(folder, summary):
         files["samples.txt"] = samples
     if with_discriminator:

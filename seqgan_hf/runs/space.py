@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import SpaceCardData
 
 from ..errors import MissingExtraError
+from .card import public_metrics
 from .folder import RunFolder
 from .hub import check_license, commit, files_of, open_repository
 
@@ -98,7 +99,7 @@ def space_files(
         "README.md": page.encode(),
         "app.py": APP.format(run=run).encode(),
         "requirements.txt": "".join(f"{line}\n" for line in _requirements()).encode(),
-        f"{run}/metrics.jsonl": folder.own(folder.metrics),
+        f"{run}/metrics.jsonl": public_metrics(folder.own(folder.metrics)),
         # the page does not read the evaluation, whose signatures may name paths of this machine
         f"{run}/summary.json": json.dumps(summary | {"evaluation": {}}, indent=1).encode(),
     }

@@ -11,12 +11,12 @@ from ..data.reading import text_reader
 from ..evaluation.base import Evaluator
 from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase
+from ..runs.console import watched
 from .batches import TrainingData
 from .best import Best
 from .callbacks import Announcements, CollapseWarnings, LogLines, ModelCard, ProgressBar, PushToHub, TrackSamples
 from .checkpoint import Checkpoints, Part
 from .checks import checkpoint_activations
-from .console import watched
 from .evaluation import Evaluation
 from .player import Player
 from .processes import check_same_data

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
+from ..runs.console import show_log
 from ..runs.folder import RunFolder
 from .arguments import AdversarialTrainingArguments
-from .console import show_log
 from .processes import any_process
 
 

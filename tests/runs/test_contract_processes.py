@@ -34,8 +34,7 @@ def build(folder, objective, opponent, data=None, callbacks=None, kind="lstm", *
 
 # --- The same gradients ----------------------------------------------------------------------------------------------
 
-# All whose step on given samples draws nothing: rollouts are left out, and so is human text among the samples, which
-# is the first rows of each process. By name, and what else is tried.
+# All whose step on given samples draws nothing: rollouts are left out. By name, and what else is tried.
 WITHOUT_ROLLOUTS = {"rollouts": 0, "baseline": "leave_one_out"}
 FUNCTION = {"functions": "tests.tools.tables.last_ids", "reads": "ids"}
 CASES = {
@@ -55,7 +54,8 @@ CASES = {
     "SentiGAN": ({"rollouts": 0}, "cnn"),
     "DPGAN": ({"discount": 0.9}, "lstm"),
     "ColdGAN": ({"max_weight": 2.0, "level": "token", "memory": 0}, "cnn"),
-    "TextGAIL": ({"demonstrations": 0.0, "updates": 1}, "cnn"),
+    "TextGAIL": ({"demonstrations": 0.6, "updates": 1}, "cnn"),  # 10 rows of 16, 2 of them on the first process
+    "TextGAIL, a few": ({"demonstrations": 0.2, "updates": 2}, "cnn"),  # 3 rows of 16, on the second alone
     "GRPO": ({}, "cnn"),
     "GRPO, shares": ({"scale": False, "length_normalized": True}, "cnn"),
     "RLOO": ({"kl": 0.0}, "cnn"),

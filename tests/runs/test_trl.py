@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMH
 
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import RunFolderError, UserError
-from seqgan_hf.integrations.trl import FOLDER, AdversarialReward, Pair
+from seqgan_hf.integrations.trl import FOLDER, AdversarialReward
 from seqgan_hf.models import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
 from seqgan_hf.runs.hub import classifier_tokenizer
 from tests.tools.judges import letter_tokenizer, save_judge
@@ -166,17 +166,16 @@ def test_it_learns_to_tell_answers_from_completions(loss, num_labels, tmp_path):
 
 
 def test_the_losses_are_those_of_their_papers(tmp_path):
-    pairs = [Pair("a", "xx", "one"), Pair("b", "yy", "two")]
     for loss in ("bradley_terry", "cross_entropy"):
-        learnt = reward(tmp_path, loss=loss)
-        learnt.discriminator.eval()
+        learnt = plain(tmp_path, loss=loss)
         real = learnt.scores([("a", "one"), ("b", "two")]).double()
         fake = learnt.scores([("a", "xx"), ("b", "yy")]).double()
         expected = {
             "bradley_terry": -(real - fake).sigmoid().log().mean(),
             "cross_entropy": -(real.sigmoid().log() + (1 - fake.sigmoid()).log()).mean() / 2,
         }
-        assert float(learnt._loss(pairs)) == pytest.approx(float(expected[loss]), abs=1e-6)
+        scored(learnt, ["a", "b"], ["xx", "yy"], answer=["one", "two"])
+        assert learnt.logged["loss"] == pytest.approx(float(expected[loss]), abs=1e-6)
 
 
 def test_rewards_are_zero_while_it_warms_up_and_cut_off_afterwards(tmp_path):
@@ -189,9 +188,14 @@ def test_rewards_are_zero_while_it_warms_up_and_cut_off_afterwards(tmp_path):
 
 def test_earlier_pairs_come_back(tmp_path, monkeypatch):
     learnt = reward(tmp_path, replay=3, batch_size=4)
-    seen = []
-    loss = learnt._loss
-    monkeypatch.setattr(learnt, "_loss", lambda pairs: (seen.append([p.completion for p in pairs]), loss(pairs))[1])
+    seen, encode = [], type(learnt.tokenizer).__call__
+
+    def noted(self, prompts, texts, **how):
+        if learnt.discriminator.training:  # answers, then completions
+            seen.append(texts[len(texts) // 2 :])
+        return encode(self, prompts, texts, **how)
+
+    monkeypatch.setattr(type(learnt.tokenizer), "__call__", noted)
     scored(learnt, PROMPTS, ["x"] * 6, answer=ANSWERS)
     scored(learnt, PROMPTS, ["y"] * 6, answer=ANSWERS)
     assert seen == [["x"] * 4, ["x", "x", "y", "y"]] and [p.completion for p in learnt.replay] == ["y"] * 3
@@ -228,9 +232,9 @@ def test_a_missing_column_is_named(tmp_path):
         scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
 
 
-def plain(folder) -> AdversarialReward:
+def plain(folder, **settings) -> AdversarialReward:
     """Without dropout, and with an optimizer that does not blow up gradients that are zero but for rounding."""
-    learnt = reward(folder)
+    learnt = reward(folder, **settings)
     learnt.optimizer = torch.optim.SGD(learnt.discriminator.parameters(), lr=0.1)
     for module in learnt.discriminator.modules():
         if isinstance(module, torch.nn.Dropout):

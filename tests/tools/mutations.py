@@ -17,8 +17,9 @@ from _pytest.monkeypatch import MonkeyPatch
 from _pytest.outcomes import Failed
 
 
-CONTRACT, UNIT = "tests.contracts.test_objectives.", "tests.unit.objectives."
-EXACT = CONTRACT + "test_the_expected_gradient_is_the_papers"
+UNIT = "tests.unit.objectives."
+GRADIENTS = UNIT + "test_expected_gradients."
+EXACT = GRADIENTS + "test_the_expected_gradient_is_the_papers"
 POLICY, BASE = UNIT + "test_policy_gradients.", UNIT + "test_objectives."
 
 
@@ -50,7 +51,7 @@ MUTATIONS = [
         "objectives/mle",
         "tokens = real.mask.sum()",
         "tokens = real.mask.any(dim=1).sum()",
-        CONTRACT + "test_maximum_likelihood_at_the_uniform_generator",
+        GRADIENTS + "test_maximum_likelihood_at_the_uniform_generator",
     ),
     Mutation(
         "Reinforce",
@@ -180,7 +181,7 @@ MUTATIONS = [
         "objectives/sentigan",
         "values * token_logprobs(models.generator, samples).exp()",
         "values",
-        POLICY + "test_sentigan_penalises_the_probability_even_by_a_constant",
+        GRADIENTS + "test_sentigan_penalises_the_probability_even_by_a_constant",
     ),
     Mutation(
         "DPGAN",
@@ -197,7 +198,7 @@ MUTATIONS = [
         "objectives/coldgan",
         "return ratios.exp().clamp(max=self.max_weight) * advantages",
         "return advantages",
-        POLICY + "test_coldgans_weights_give_the_generators_own_gradient",
+        GRADIENTS + "test_coldgans_weights_give_the_generators_own_gradient",
     ),
     Mutation(
         "TextGAIL",
@@ -214,7 +215,7 @@ MUTATIONS = [
         "objectives/grpo",
         'torch.expm1(token_logprobs(models["reference"], samples) - logprobs)',
         '(logprobs - token_logprobs(models["reference"], samples))',
-        POLICY + "test_the_two_places_of_the_kl_follow_two_divergences",
+        GRADIENTS + "test_the_two_places_of_the_kl_follow_two_divergences",
         ("loss", (-1 / 6, 1 / 30, 2 / 15)),
     ),
     Mutation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 import torch
@@ -16,6 +17,7 @@ from tests.tools.tiny import BOS
 V = T = 3
 SEQUENCES = torch.tensor(list(product(range(V), repeat=T)))  # 27, each once: a batch mean is an exact expectation
 PREFIXES = [prefix for length in range(T) for prefix in product(range(V), repeat=length)]
+assert_close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
 
 
 class TableGenerator(torch.nn.Module):
@@ -103,3 +105,34 @@ def last_ids(rows: list[list[int]]) -> list[float]:
 def places(rows: list[list[int]]) -> list[float]:
     """A reward function on ids: (i + 1) / 27 of the sequence of number i."""
     return [(9 * row[0] + 3 * row[1] + row[2] + 1) / 27 for row in rows]
+
+
+def random_table(seed: int = 0) -> TableGenerator:
+    torch.manual_seed(seed)
+    return TableGenerator(torch.randn(len(PREFIXES), V))
+
+
+def gradient(objective, models, fake, real=None) -> torch.Tensor:
+    """Of the loss of a generator step, by the whole table."""
+    models.generator.table.grad = None
+    objective.generator_loss(models, fake if real is None else real, fake).value.backward()
+    return models.generator.table.grad
+
+
+def exact(generator: TableGenerator, function) -> torch.Tensor:
+    """The gradient of a function of the 27 probabilities, by the whole table."""
+    return torch.autograd.grad(function(generator.probabilities(SEQUENCES)), generator.table)[0]
+
+
+def credited(objective, models, batch: Samples | None = None) -> Samples:
+    batch = all_sequences() if batch is None else batch
+    with torch.no_grad():
+        return objective.credit(models, batch, batch).samples
+
+
+class Judge(TableJudge):
+    """Any log-odds for the 27 sequences."""
+
+    def __init__(self, log_odds: torch.Tensor):
+        super().__init__()
+        self.log_odds = log_odds

@@ -98,3 +98,16 @@ def build_discriminator(kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) 
         **tokens,
     )
     return BertForSequenceClassification(config)
+
+
+def limit_memory(model: PreTrainedModel, room: int) -> list[int]:
+    """Let every pass of more than `room` rows run out of memory; gives the list of how many are asked for."""
+    asked: list[int] = []
+
+    def fails_on_more(module: torch.nn.Module, arguments: tuple, options: dict) -> None:
+        asked.append(len(options["input_ids"]))
+        if asked[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    model.base_model.register_forward_pre_hook(fails_on_more, with_kwargs=True)
+    return asked

@@ -151,7 +151,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.usefixtures("as_shipped")
-@pytest.mark.skipif(functional._ONEDNN_LINEAR is None, reason="needs a torch with oneDNN")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs a torch with oneDNN")
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias):
     for dtype, rows, fast in (

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ...generation.vocabulary import vocabulary_size
 from ...objectives import Models, Objective, Turn
+from ...runs.console import clock
 from ...runs.record import UNITS
 from ..batches import InMemoryData, TrainingData
-from ..console import clock
 from ..session import Session
 
 

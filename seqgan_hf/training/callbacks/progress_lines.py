@@ -10,8 +10,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from ...runs.console import clock
 from ...runs.record import UNITS
-from ..console import clock
 
 
 logger = logging.getLogger(__name__)

@@ -657,7 +657,8 @@ def test_print_config_shows_every_setting(tmp_path, capsys):
 
 def test_the_command_line_and_the_package_import_nothing_heavy():
     heavy = "{'torch', 'transformers', 'datasets', 'jsonargparse', 'matplotlib'} & sys.modules.keys()"
-    code = f"import sys, seqgan_hf, seqgan_hf.commands; seqgan_hf.commands.main(['--help']); print({heavy})"
+    calls = "for call in ('--help', '--version', 'recipes'): main([call])"
+    code = f"import sys, seqgan_hf\nfrom seqgan_hf.commands import main\n{calls}\nprint({heavy})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
 

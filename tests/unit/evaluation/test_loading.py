@@ -1,6 +1,7 @@
 """Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
 
 import copy
+import socket
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,8 @@ from seqgan_hf.evaluation.loading import (
     draw_samples,
     encode_prompts,
     encode_texts,
+    load_generator,
+    load_writer,
     tempered,
     unknown_notes,
 )
@@ -107,3 +110,13 @@ def test_tempered_likelihoods_are_those_of_scaled_logits(generator):
         after = token_logprobs(generator.model, samples)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (after - found).abs().max() > 0.01  # the temperature is gone again
+
+
+@pytest.mark.parametrize("load", [load_writer, lambda path: load_generator(path, "cpu")], ids=["writer", "generator"])
+def test_a_file_is_no_repository_to_ask_the_hub_for(load, tmp_path, monkeypatch):
+    """With its retries that takes a minute where there is no network."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lines.txt").write_text("a man\n")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **how: pytest.fail(f"asked for {where}"))
+    with pytest.raises(UserError, match="'lines.txt' is a file: expected a run's folder"):
+        load("lines.txt")

@@ -19,7 +19,7 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import mix_in_own_tokens, sample, sample_mixture
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, EOS, PAD, build_generator
+from tests.tools.tiny import BOS, EOS, PAD, build_generator, limit_memory
 
 
 KINDS = ["lstm", "gru", "memory", "gpt2", "llama"]
@@ -266,18 +266,11 @@ def test_completed_prefixes_are_counted_for_reports_of_speed():
     assert rollouts.rollouts_done() - before == 2 * 3 * 3
 
 
-def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch, caplog):
+def test_out_of_memory_halves_the_budget_and_changes_nothing(caplog):
     generator = build_generator("lstm")
     samples = sample(generator, start_prompt(generator, 6), 7, rng=seeded(0))
     expected = rollouts_of(generator, samples, 4, rng=seeded(1))
-    walk = rollouts._walk
-
-    def fails_on_large_batches(generator, samples, units, *options):
-        if sum(len(unit.rows) for unit in units) > 12:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return walk(generator, samples, units, *options)
-
-    monkeypatch.setattr(rollouts, "_walk", fails_on_large_batches)
+    limit_memory(generator, 18)  # the six sequences and two rollouts of each
     limited = rollouts_of(generator, samples, 4, rng=seeded(1))
     assert "rollouts ran out of memory; going on with" in caplog.text
     for ours, theirs in zip(limited, expected, strict=True):
@@ -287,22 +280,14 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(monkeypatch, caplog
     assert not caplog.text, "what fits is remembered"
 
 
-def test_out_of_memory_while_sampling_changes_nothing(monkeypatch, caplog):
+def test_out_of_memory_while_sampling_changes_nothing(caplog):
     generator = build_generator("lstm")
     prompt = start_prompt(generator, 20)
     expected = sample(generator, prompt, 7, rng=seeded(0))
-    sizes, write = [], sampling._sample_rows
-
-    def fails_on_large_batches(generator, start, *options):
-        sizes.append(start.batch_size)
-        if start.batch_size > 6:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return write(generator, start, *options)
-
-    monkeypatch.setattr(sampling, "_sample_rows", fails_on_large_batches)
+    asked = limit_memory(generator, 6)
     limited = sample(generator, prompt, 7, rng=seeded(0))
     assert "sampling ran out of memory; going on with 10 rows at a time" in caplog.text
-    assert sizes == [20, 10, 5, 5, 5, 5]
+    assert [rows for rows in asked if rows > 6] == [20, 10] and asked.count(5) >= 4
     assert torch.equal(expected.ids, limited.ids) and torch.equal(expected.mask, limited.mask)
 
 

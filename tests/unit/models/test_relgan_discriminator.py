@@ -125,7 +125,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     model, ids = make(), tokens(7, 9)
     mask = torch.arange(9) < torch.tensor([9, 3, 1, 7, 9, 8, 2])[:, None]
     whole = model(ids, attention_mask=mask).representation_logits
-    monkeypatch.setattr(modeling_relgan_discriminator, "_BLOCK", 100)
+    monkeypatch.setattr(modeling_relgan_discriminator, "BLOCK", 100)
     torch.testing.assert_close(model(ids, attention_mask=mask).representation_logits, whole, **CLOSE)
     assert model(tokens(0, 9)).logits.shape == (0, 2)
 

@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 import torch
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.objectives import CoT, Models
 from seqgan_hf.samples import Samples
@@ -179,3 +180,11 @@ def test_what_is_logged_and_what_the_mediator_minimises():
 def test_credit_is_one_of_two():
     with pytest.raises(ValueError, match="credit='all': expected myopic or full"):
         CoT("all")
+
+
+def test_a_sequence_with_no_other_to_be_compared_with_is_refused_where_any_are_compared():
+    models = Models(build_generator("lstm"), build_generator("lstm", seed=1))
+    with pytest.raises(UserError, match="baseline=leave_one_out with batches of one sequence: expected others"):
+        CoT("full").check(models, 1, False)
+    for objective, size in ((CoT("full"), 2), (CoT("full", "none"), 1), (CoT(), 1)):
+        objective.check(models, size, False)

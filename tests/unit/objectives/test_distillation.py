@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -86,3 +88,30 @@ def test_a_teacher_that_gives_tokens_other_ids_is_refused(tmp_path):
     generator = build_generator("lstm", vocab_size=5)
     with pytest.raises(UserError, match="gives the tokens of the data other ids"):
         objective.check(Models(generator, tokenizer=swapped), 4, False)
+
+
+def test_every_teacher_of_several_is_asked_for_its_ids(folders, tmp_path):
+    """The first has no tokenizer, which is no mistake; where the data have none, nothing is compared."""
+    build_generator("lstm", seed=3).save_pretrained(tmp_path)
+    integer_tokenizer(13).save_pretrained(tmp_path)
+    objective, generator = Distillation([folders[0], str(tmp_path)]), build_generator("lstm")
+    objective.check(Models(generator), 4, False)
+    with pytest.raises(UserError, match=f"the teacher '{tmp_path}' gives the tokens of the data other ids"):
+        objective.check(Models(generator, tokenizer=integer_tokenizer(12)), 4, False)
+    assert not any(parameter.requires_grad for parameter in objective.teacher_of(Models(generator)).parameters())
+
+
+def test_a_teacher_that_is_a_pickle_or_brings_code_is_refused(tmp_path):
+    model = build_generator("gpt2", seed=3)
+    model.save_pretrained(tmp_path / "pickle")
+    (tmp_path / "pickle" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pickle" / "pytorch_model.bin")
+    model.save_pretrained(tmp_path / "code")
+    settings = json.loads((tmp_path / "code" / "config.json").read_text())
+    settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "code" / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "code" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for name in ("pickle", "code"):
+        with pytest.raises(UserError, match=f"teacher '.*{name}' cannot be loaded"):
+            Distillation(str(tmp_path / name)).check(Models(build_generator("lstm")), 4, False)
+    assert not (tmp_path / "ran").exists()

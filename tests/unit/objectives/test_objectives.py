@@ -16,7 +16,7 @@ from seqgan_hf.generation.verdicts import realness, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import MLE, ConstantReward, Models, RandomReward, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator, limit_memory
 
 
 class FirstTokenJudge(torch.nn.Module):
@@ -272,22 +272,15 @@ def test_settings_out_of_range_are_refused(build, message):
         build()
 
 
-def test_rollouts_go_on_with_a_part_of_the_batch_when_one_prefix_of_all_does_not_fit(monkeypatch, caplog):
+def test_rollouts_go_on_with_a_part_of_the_batch_when_one_prefix_of_all_does_not_fit(caplog):
     """What is bounded is how many completions are in flight; below the batch size sequences take turns."""
     samples = Samples(
         torch.zeros(6, 1, dtype=torch.long), torch.randint(7, (6, 4)), torch.ones(6, 4, dtype=torch.bool)
     )
-    generator, walk, seen = build_generator("lstm"), rollouts._walk, []
-
-    def small_memory(generator, samples, *arguments):
-        seen.append(samples.batch_size)
-        if samples.batch_size > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return walk(generator, samples, *arguments)
-
-    monkeypatch.setattr(rollouts, "_walk", small_memory)
+    generator = build_generator("lstm")
+    asked = limit_memory(generator, 3)
     values = SeqGAN(rollouts=2).action_values(Models(generator, FirstTokenJudge()), samples, samples)
     assert "rollouts of one prefix of every sequence ran out of memory; going on with 3" in caplog.text
     expected = ((samples.ids[:, :1].float() - 6) / 2).sigmoid().expand(6, 4)
     torch.testing.assert_close(values, expected)
-    assert seen[-1] == 3
+    assert asked[-1] == 3

@@ -191,12 +191,24 @@ def test_comparing_texts_of_unequal_lengths_changes_no_expected_gradient():
     torch.testing.assert_close(generator.table.grad, exact, rtol=0, atol=1e-6)
 
 
-def test_a_sequence_with_no_other_to_be_compared_with_is_refused():
+def test_a_sequence_with_no_other_to_be_compared_with_is_refused(monkeypatch):
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     with pytest.raises(UserError, match="baseline=leave_one_out with batches of one sequence: expected others"):
         Reinforce("leave_one_out").check(models, 1, False)
     Reinforce("leave_one_out").check(models, 2, False)
     Reinforce("batch").check(models, 1, False)
+    monkeypatch.setattr("seqgan_hf.objectives.reinforce.count_processes", lambda: 2)  # each with one of its own
+    Reinforce("leave_one_out").check(models, 1, False)
+
+
+def test_what_is_no_opponent_of_that_kind_is_named():
+    generator = build_generator("lstm")
+    for opponent, given in (
+        (None, "no discriminator"),
+        (build_generator("gpt2"), "the discriminator GPT2LMHeadModel"),
+    ):
+        with pytest.raises(UserError, match=f"^{given} for the objective Reinforce: expected a sequence classifier"):
+            Reinforce().check(Models(generator, opponent), 4, False)
 
 
 def test_rewards_are_where_the_samples_are():

@@ -333,12 +333,36 @@ def test_what_is_logged_is_on_the_page(name):
     assert found <= documented and documented - found <= SOMETIMES | {"kl_in", "gradient_penalty"}
 
 
-@pytest.mark.parametrize("name", ["MaliGAN", "SentiGAN", "DPGAN", "GRPO", "GAD", "TextGAIL", "ORGAN"])
-def test_the_weights_of_likelihood_and_kl_are_logged(name):
-    more = {"kl": 0.1} | ({"kl_in": "reward"} if name == "GRPO" else {})
-    more |= {"likelihood_prefix": None} if name == "MaliGAN" else {}
-    found, _ = logged(name, likelihood_weight=0.5, **more)
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("MaliGAN", {"likelihood_prefix": None}),
+        ("SentiGAN", {}),
+        ("DPGAN", {}),
+        ("GRPO", {"kl_in": "reward"}),
+        ("GRPO", {"kl_in": "loss"}),
+        ("GAD", {}),
+        ("TextGAIL", {}),
+        ("ORGAN", {}),
+    ],
+)
+def test_the_weights_of_likelihood_and_kl_are_logged(name, more):
+    found, _ = logged(name, likelihood_weight=0.5, kl=0.1, **more)
     assert {"nll_train", "kl_reference"} <= found.keys() and found["nll_train"] > 0
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_kl_that_is_logged_is_the_same_wherever_it_is_paid(updates):
+    generator, batch, found = build_generator("lstm").eval(), text(8), []
+    for kl_in in ("reward", "loss"):
+        objective = GRPO(kl=0.1, kl_in=kl_in, updates=updates)
+        models = Models(generator, build_opponent("cnn"), objective.copies())
+        models.begin()
+        with torch.no_grad():
+            models["reference"].lm_head.bias += torch.arange(13.0) / 13
+            found.append(objective.credit(models, batch, batch).metrics["kl_reference"])
+    torch.testing.assert_close(*found)
+    assert found[0].abs() > 0.1
 
 
 @pytest.mark.parametrize("name", [name for name, row in OBJECTIVES.items() if row.opponents != ("none",)])

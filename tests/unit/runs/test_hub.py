@@ -37,8 +37,9 @@ from seqgan_hf.models import RNNGeneratorForCausalLM
 from seqgan_hf.runs import hub as hub_module
 from seqgan_hf.runs.card import model_card, public_recipe
 from seqgan_hf.runs.folder import RunFolder
-from seqgan_hf.runs.hub import classifier_tokenizer, push_run
+from seqgan_hf.runs.hub import classifier_tokenizer, generator_files, push_run
 from seqgan_hf.runs.record import read_lines
+from seqgan_hf.runs.space import space_files
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.sharing import PushToHub
 from tests.tools.fake_hub import TOKEN
@@ -493,6 +494,18 @@ def test_no_path_of_the_machine_is_in_a_signature(run, tmp_path):
     copy.write_summary(summary)
     card = model_card(copy, "someone/grammar")
     assert "samples:40|encoder:encoder|seed:0" in str(card) and "/home/me" not in str(card)
+
+
+def test_no_path_of_the_machine_is_in_the_log_that_is_pushed(run, tmp_path):
+    """A run that measures with an encoder or a judge of this machine, and then says so in every line."""
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    lines = [json.loads(line) for line in copy.metrics.read_text().splitlines()]
+    lines[-1]["signatures"] = {"fed": "samples:40|encoder:/home/me/encoder", "judge_lm": "seed:0|judge_lm:C:\\lm\\a"}
+    copy.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines[-1]["signatures"] = {"fed": "samples:40|encoder:encoder", "judge_lm": "seed:0|judge_lm:a"}
+    for files in (generator_files(copy, with_discriminator=False), space_files(copy, with_discriminator=False)):
+        (log,) = (content for name, content in files.items() if name.endswith("metrics.jsonl"))
+        assert [json.loads(line) for line in log.decode().splitlines()] == lines
 
 
 def test_a_run_of_before_prompts_were_recorded_is_shared_without_one(run, tmp_path):
