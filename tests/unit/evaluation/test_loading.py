@@ -1,10 +1,12 @@
 """Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
 
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from seqgan_hf.data import TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch
@@ -14,6 +16,7 @@ from seqgan_hf.evaluation.loading import (
     draw_samples,
     encode_prompts,
     encode_texts,
+    load_generator,
     tempered,
     unknown_notes,
 )
@@ -107,3 +110,12 @@ def test_tempered_likelihoods_are_those_of_scaled_logits(generator):
         after = token_logprobs(generator.model, samples)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (after - found).abs().max() > 0.01  # the temperature is gone again
+
+
+def test_a_generator_that_lacks_weights_is_refused(model_path, tmp_path):
+    folder = shutil.copytree(model_path / "generator", tmp_path / "incomplete")
+    weights = load_file(folder / "model.safetensors")
+    name, _ = weights.popitem()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"lacks 1 of its weights .{name}"):
+        load_generator(str(folder), "cpu")
