@@ -13,7 +13,8 @@ from seqgan_hf.commands import COMMANDS, main
 
 
 project = "seqgan_hf"
-author = "the seqgan_hf authors"
+author = "the seqgan_hf contributors"
+copyright = f"{author}, Apache License 2.0"
 version = release = metadata.version("seqgan-hf")
 html_title = f"seqgan_hf {release}"
 

@@ -20,7 +20,7 @@ _seqgan_hf() {{
     esac
     if [ "$COMP_CWORD" -eq 1 ]; then
         words={commands!r} options="--help --version"
-    elif [ "$COMP_CWORD" -gt "$most" ]; then
+    elif [[ "$COMP_CWORD" -gt "$most" || "${{COMP_WORDS[COMP_CWORD-1]}}" == -* ]]; then
         words=""
     fi
     case "$current" in
@@ -48,6 +48,7 @@ def script() -> str:
     evaluate = [name for name in names if name.startswith("evaluation/")]
     # words that are no options, and up to which place in the line they are offered
     words = {"train": (train, 2), "data": (train, 2), "evaluate": (evaluate, 2), "recipes": (["copy", *names], 3)}
+    words["benchmark"] = (train, 99)
     cases = []
     for command in COMMANDS:
         given, most = words.get(command, ([], 2))

@@ -114,16 +114,13 @@ def write_texts(
 
 
 def describe(first: str, second: str) -> list[Any]:
-    """What was measured, its learning curves and last values, and what each run is; or what is wrong."""
+    """What was measured, its learning curves and last values, and what each run is; or what is wrong with it."""
     names = _named(first, second)
-    try:
-        runs = _read(names)
-    except UserError as error:
-        record = [gr.Dropdown([], value=[]), gr.Image(None, visible=False), str(error), ""]
-    else:
-        measured = measured_metrics(runs)
-        chosen = [name for name in TITLES if name in measured] or measured[:1]
-        record = [gr.Dropdown(measured, value=chosen), *draw(first, second, chosen), _last_values(runs, measured)]
+    runs, _ = _read(names)
+    measured = measured_metrics(runs)
+    chosen = [name for name in TITLES if name in measured] or measured[:1]
+    values = _last_values(runs, measured) if runs else ""
+    record = [gr.Dropdown(measured, value=chosen), *draw(first, second, chosen), values]
     facts = [f"# {label}\n\n{_facts(name)}" for label, name in zip(_labels(names), names, strict=True)]
     return [*record, facts[0], gr.Markdown("".join(facts[1:]), visible=len(facts) > 1)]
 
@@ -137,17 +134,27 @@ def _facts(name: str) -> str:
 
 def draw(first: str, second: str, metrics: Sequence[str]) -> tuple[gr.Image, str]:
     """Learning curves, a panel for each metric, and notes on what they do not show."""
+    runs, problems = _read(_named(first, second))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "curves.png"
-        drawn, notes = draw_runs(_read(_named(first, second)), path, metrics)
-        return gr.Image(imread(path) if drawn else None, visible=drawn), "\n".join(f"- {note}" for note in notes)
+        drawn, notes = draw_runs(runs, path, metrics) if runs else (False, [])
+        image = gr.Image(imread(path) if drawn else None, visible=drawn)
+        return image, "\n".join(f"- {note}" for note in [*problems, *notes])
 
 
-def _read(names: Sequence[str]) -> list[Run]:
-    runs = read_runs(names)
-    for run, label in zip(runs, _labels(names), strict=True):
+def _read(names: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """The records that can be read, and what is wrong with the others."""
+    runs: list[Run] = []
+    held, problems = list[str](), list[str]()
+    for name in names:
+        try:
+            runs = read_runs([*held, name])
+            held.append(name)
+        except UserError as error:
+            problems.append(str(error))
+    for run, label in zip(runs, _labels(held), strict=True):
         run.label = label
-    return runs
+    return runs, problems
 
 
 def _labels(names: Sequence[str]) -> list[str]:

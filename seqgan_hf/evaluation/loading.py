@@ -196,7 +196,12 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
 def _load_model(source: str) -> Any:
     adapts = _adapted(source) is not None
     # adapters were trained on a base in this type, however it was saved
-    model = _load(AutoModelForCausalLM, source, **({"dtype": torch.float32} if adapts else {}))
+    options: dict[str, Any] = {"dtype": torch.float32} if adapts else {}
+    model, found = _load(AutoModelForCausalLM, source, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        problem = f"the generator in {source!r} lacks {len(missing)} of its weights ({missing[0]}, ...)"
+        fix = "save it again" + (", and update peft: `pip install -U peft`" if adapts else "")
+        raise UserError(problem, "all weights of a causal language model", fix)
     if adapts:
         with suppress(OSError):  # peft itself writes none
             # else these would be those of the model that was adapted

@@ -29,6 +29,14 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def roughly(seconds: float) -> str:
+    """Seconds, minutes or hours in words: `40 s`, `12 min`, `2 h 5 min`."""
+    minutes = round(seconds / 60)
+    if minutes >= 90:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 def show_log() -> None:
     """Show the messages of this package on standard error, unless the program has set up logging by itself."""
     logger = logging.getLogger("seqgan_hf")

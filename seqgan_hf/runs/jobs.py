@@ -135,7 +135,9 @@ class Queue:
                 job.write_recipe()
         print(f"{self.total} runs, {self.finished} of them done", flush=True)
         futures: dict[int, Future] = {}
-        with self._interruptible(), ThreadPoolExecutor(self.parallel) as pool:
+        # as many threads as jobs, so that one which waits for another keeps no third from its slot
+        threads = 1 if self.parallel == 1 else max(1, len(self.left))
+        with self._interruptible(), ThreadPoolExecutor(threads) as pool:
             try:
                 for job in self.left:
                     futures[id(job)] = pool.submit(self._do, job, [futures.get(id(need)) for need in job.needs])

@@ -20,7 +20,7 @@ UNITS = {"pretrain_generator": "epoch", "pretrain_discriminator": "step", "adver
 # Where a line of `metrics.jsonl` stands, and what the run cost; all other numbers in it are metrics.
 POSITION = {"phase", *UNITS.values(), "global_step", "seconds"}
 COST = {f"{name}_per_second" for name in ("sequences", "tokens", "rollouts")}
-COST |= {"phase_seconds_left", "peak_memory_gib", "peak_gpu_memory_gib"}
+COST |= {"seconds_left", "seconds_left_at_least", "peak_memory_gib", "peak_gpu_memory_gib"}
 # Settings in which runs of one experiment may differ.
 SEEDS = {"seed", "data_seed", "output_dir", "run_name", "logging_dir", "overwrite_run", "resume_from_checkpoint"}
 NUMBERED = r"[-_.]?(seed|run)?[-_.]?\d+$"  # the end of a name that tells seeds apart

@@ -44,6 +44,11 @@ def held_out_evaluators(
     return found
 
 
+def interval(args: AdversarialTrainingArguments, phase: str) -> int:
+    """How many units of a phase lie between two evaluations by the settings; 0 for no evaluation."""
+    return {"pretrain_generator": args.eval_epochs, "adversarial": args.eval_rounds}.get(phase, 0)
+
+
 class Evaluation:
     """Measures the generator now and then; nothing that training does depends on it.
 
@@ -67,8 +72,7 @@ class Evaluation:
 
     def due(self, phase: Phase, done: int, total: int) -> bool:
         """Whether a unit is followed by an evaluation: by the settings, or because a callback asked for one."""
-        args, control = self.session.args, self.session.control
-        every = {"pretrain_generator": args.eval_epochs, "adversarial": args.eval_rounds}.get(phase, 0)
+        control, every = self.session.control, interval(self.session.args, phase)
         (asked,) = self.session.vote(control.should_evaluate)
         control.should_evaluate = False
         return bool(every and (done % every == 0 or done == total) or asked)

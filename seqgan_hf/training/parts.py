@@ -18,6 +18,7 @@ from .callbacks import Announcements, CollapseWarnings, LogLines, ModelCard, Pro
 from .checkpoint import Checkpoints, Part
 from .checks import checkpoint_activations
 from .evaluation import Evaluation
+from .forecast import Forecast
 from .player import Player
 from .processes import check_same_data
 from .progress import Progress
@@ -34,6 +35,7 @@ class Parts:
         units: what is done, and what may interrupt it.
         best: the best evaluation so far.
         evaluation: when the generator is measured.
+        forecast: how long the run will go on.
         checkpoints: saves and loads the state of all of these.
         bar: shows where the run is.
         push: uploads the run.
@@ -54,10 +56,9 @@ class Parts:
         self.session = session
         args, generator, discriminator = session.args, models.generator, models.discriminator
         self.progress, self.best = Progress(session), Best(session)
-        self.units = Units(session, self.progress)
-        self.evaluation = Evaluation(
-            session, models, data, self.units, self.best, evaluators, tokenizer, max_new_tokens
-        )
+        self.units = units = Units(session, self.progress)
+        self.evaluation = Evaluation(session, models, data, units, self.best, evaluators, tokenizer, max_new_tokens)
+        self.forecast = Forecast(args, turns, units, self.progress.meter)
         if args.activation_checkpointing:
             checkpoint_activations(models)
         own = (session, self.progress)
@@ -74,7 +75,7 @@ class Parts:
             trunk = args.discriminator_trunk_learning_rate
             self.players["discriminator"] = Player("discriminator", discriminator, rate, norm, *own, trunk)
         collapse = CollapseWarnings()
-        shared: dict[str, Part] = {**self.players, "units": self.units, "evaluation": self.evaluation}
+        shared: dict[str, Part] = {**self.players, "units": units, "evaluation": self.evaluation}
         shared["collapse"] = collapse
         if session.accelerator.scaler is not None:
             shared["scaler"] = session.accelerator.scaler
@@ -82,7 +83,7 @@ class Parts:
         fingerprint, tokenizers = data.fingerprint(), own_tokenizers(models, tokenizer)
         check_same_data(session.accelerator, fingerprint)
         self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizers)
-        self.units.checkpoints = self.checkpoints
+        units.checkpoints = self.checkpoints
         self.push = PushToHub(session, discriminator is not None)
         self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]

@@ -31,17 +31,16 @@ class Progress:
     def begin(self, phase: Phase, done: int) -> None:
         """A unit of a phase begins, of which so many are done."""
         self.position = f"{phase}, {UNITS[phase]} {done + 1}"
-        self.meter.begin(phase, done)
+        self.meter.begin(phase)
 
     def add(self, metrics: Mapping[str, Tensor | float]) -> None:
         """Values whose mean is logged when the unit is done; tensors stay on the device until then."""
         for name, value in metrics.items():
             self._collected[name].append(value)
 
-    def measure(self, done: int, total: int) -> dict[str, float]:
-        """Means and speed of the unit that was just done, the `done`th of `total`."""
-        values = self._means() | rates(gather_object([self.meter.work()]))
-        return values | {"phase_seconds_left": round(self.meter.seconds_left(done, total), 3)}
+    def measure(self) -> dict[str, float]:
+        """Means and speed of the unit that was just done."""
+        return self._means() | rates(gather_object([self.meter.work()]))
 
     def report(
         self, phase: Phase, done: int, total: int, values: Mapping[str, float], results: Mapping[str, Estimate]
@@ -83,20 +82,23 @@ class Progress:
 
 
 class Meter:
-    """Counts the work of this process, whose models are on `device`, between two reports."""
+    """Counts the work of this process, whose models are on `device`, between two reports.
+
+    Attributes:
+        since: when the work that is counted began.
+        seconds: of the work that was counted last.
+    """
 
     def __init__(self, device: torch.device):
         self.device, self.phase = device, ""
         self.sequences, self.tokens = 0, torch.zeros((), dtype=torch.long, device=device)
         self.rollouts = rollouts_done()
-        self.since = self.phase_since = time.perf_counter()
-        self.phase_done = 0
+        self.since, self.seconds = time.perf_counter(), 0.0
 
-    def begin(self, phase: str, done: int) -> None:
-        """A unit of a phase begins, of which so many are done; the time left is told from those that follow."""
+    def begin(self, phase: str) -> None:
+        """A unit of a phase begins; what has happened between two phases was no training."""
         if phase != self.phase:
-            self.phase, self.phase_done = phase, done
-            self.phase_since = self.since = time.perf_counter()
+            self.phase, self.since = phase, time.perf_counter()
 
     def count(self, *samples: Samples) -> None:
         """A model has learnt from these sequences."""
@@ -108,18 +110,14 @@ class Meter:
         """What was done since the last call, and in how many seconds: sums over processes are sums of these."""
         now, rollouts = time.perf_counter(), rollouts_done()
         done = {"sequences": self.sequences, "tokens": int(self.tokens), "rollouts": rollouts - self.rollouts}
-        seconds, self.since, self.rollouts = now - self.since, now, rollouts
+        self.seconds, self.since, self.rollouts = now - self.since, now, rollouts
         self.sequences = 0
         self.tokens.zero_()
-        return done | {"seconds": seconds} | peak_memory(self.device)
+        return done | {"seconds": self.seconds} | peak_memory(self.device)
 
     def resume_clock(self) -> None:
         """What has happened since the last report, an evaluation for example, was no training."""
         self.since = time.perf_counter()
-
-    def seconds_left(self, done: int, total: int) -> float:
-        """Of the phase, if its units go on to take as long as those of this session did."""
-        return (time.perf_counter() - self.phase_since) / max(1, done - self.phase_done) * (total - done)
 
 
 def rates(work: list[dict[str, float]]) -> dict[str, float]:

@@ -228,9 +228,10 @@ class AdversarialTrainer:
         return self.parts.evaluation.run(name)
 
     def _report(self, turn: Turn, done: int) -> None:
-        values = self.parts.progress.measure(done, turn.units)
+        values = self.parts.progress.measure()
         due = self.parts.evaluation.due(turn.phase, done, turn.units)
         results = self.evaluate(f"{turn.phase}-{done}") if due else {}
+        values |= self.parts.forecast.after(turn, done, due)
         self.parts.progress.report(turn.phase, done, turn.units, values, results)
 
     def push_to_hub(self, commit_message: str = "End of training") -> str | None:

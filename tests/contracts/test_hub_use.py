@@ -212,7 +212,7 @@ LORA = {
 @pytest.mark.parametrize("part", LORA)
 def test_lora(part, cell_type, tokenizer, tmp_path):
     """It changes nothing at first, learns, is saved and loaded alone, and can be merged; batches are padded."""
-    peft = pytest.importorskip("peft", minversion="0.19.1")
+    peft = pytest.importorskip("peft", minversion="0.20")
     torch.manual_seed(0)
     sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "hidden_size": 12, "num_hidden_layers": 2}
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

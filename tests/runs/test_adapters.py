@@ -23,7 +23,7 @@ from tests.tools.small_runs import BRIEF, same, weights
 from tests.tools.tiny import build_discriminator
 
 
-peft = pytest.importorskip("peft", minversion="0.19.1")
+peft = pytest.importorskip("peft", minversion="0.20")
 SETTINGS = {"per_device_train_batch_size": 12, "discriminator_batch_size": 12, "discriminator_epochs": 1}
 SETTINGS |= {"num_fakes": 24, "pretrain_learning_rate": 0.05, "use_cpu": True, "disable_tqdm": True}
 

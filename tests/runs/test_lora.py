@@ -19,7 +19,7 @@ from tests.tools.small_language import sentences
 from tests.tools.small_runs import options
 
 
-peft = pytest.importorskip("peft", minversion="0.19.1")
+peft = pytest.importorskip("peft", minversion="0.20")
 
 
 @pytest.fixture(scope="module")

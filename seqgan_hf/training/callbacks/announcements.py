@@ -62,10 +62,8 @@ class Announcements(TrainerCallback):
         count = f"{len(self.data):,}" if isinstance(self.data, InMemoryData) else "a stream of"
         known = f"vocabulary of {vocabulary_size(self.models.generator):,} tokens"
         lines.append(f"Data: {count} training sequences; {known}; samples of up to {self.max_new_tokens} tokens")
-        return [
-            *lines,
-            f"Schedule: {', then '.join(steps(self.turns))}. Time left is told from a phase's first unit on",
-        ]
+        known = "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed"
+        return [*lines, f"Schedule: {', then '.join(steps(self.turns))}. {known}"]
 
     def outcome(self) -> list[str]:
         """Where everything is, and commands that go on from there."""

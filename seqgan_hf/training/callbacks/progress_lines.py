@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from ...runs.console import clock
+from ...runs.console import clock, roughly
 from ...runs.record import UNITS
 
 
@@ -22,6 +22,7 @@ LOG_SECONDS = 30.0
 SAMPLES, SAMPLE_WIDTH = 3, 160
 # What bars and lines show, where it was measured.
 SHOWN = ("nll_train", "reward", "discriminator_loss", "discriminator_accuracy", "nll_test", "nll_oracle")
+LEFT = {"seconds_left": "about", "seconds_left_at_least": "at least"}  # see `Forecast`
 MEMORY = {"peak_memory_gib": "", "peak_gpu_memory_gib": " on the GPU"}
 
 
@@ -82,6 +83,9 @@ class ProgressBar(LogLines):
             name = phase.replace("_", " ")
             self.bar = tqdm(total=total, initial=done - 1, desc=name, dynamic_ncols=True, leave=False)
         self.shown |= {key: f"{logs[key]:.3f}" for key in SHOWN if key in logs}
+        for name, how in LEFT.items():
+            if logs.get(name):
+                self.shown["run left"] = f"{how} {roughly(logs[name])}"
         if "sequences_per_second" in logs:
             self.shown["sequences/s"] = f"{logs['sequences_per_second']:,.0f}"
         self.bar.set_postfix(self.shown, refresh=False)
@@ -97,13 +101,14 @@ class ProgressBar(LogLines):
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float], took: float | None = None) -> str:
     """One line for a log: where the run is, how well it does, how fast it is.
 
-    At its end stands how long the phase will take, or, in seconds, how long it took.
+    At its end stand how long the phase took, in seconds, if it is over, and how long the run will go on.
     """
     values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
     rates = {name: metrics.get(f"{name}_per_second") for name in ("sequences", "tokens", "rollouts")}
     speed = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if rate is not None]
     memory = [f"{metrics[name]:.2f} GiB{kind}" for name, kind in MEMORY.items() if name in metrics]
-    time_of_phase = f"{clock(metrics['phase_seconds_left'])} left" if took is None else f"in {clock(took)}"
-    return (
-        f"{phase.replace('_', ' ')} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, time_of_phase])}"
-    )
+    times = [] if took is None else [f"in {clock(took)}"]
+    for name, how in LEFT.items():
+        if metrics.get(name):
+            times.append(f"{how} {roughly(metrics[name])} left")
+    return f"{phase.replace('_', ' ')} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, *times])}"

@@ -804,7 +804,7 @@ def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinishe
 
 
 def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
-    peft = pytest.importorskip("peft", minversion="0.19.1")
+    peft = pytest.importorskip("peft", minversion="0.20")
     model = AutoModelForCausalLM.from_pretrained(language_model)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     adapter = tmp_path / "adapter"

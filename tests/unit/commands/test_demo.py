@@ -226,8 +226,16 @@ def test_the_page_shows_what_a_run_has_measured_and_learnt_from(ask, trained, tm
     assert f"| nll_oracle | {last['nll_oracle']:.3f} |" in values
     assert "- training sequences: 64\n" in facts and "SeqGAN" in facts and facts.startswith("# oracle\n")
     saved = save(tmp_path / "saved", "word")
-    *_, values, facts, beside = client.predict(second=saved, api_name="/describe")
-    assert "holds no metrics.jsonl" in beside["value"] and values == "" and "training sequences" in facts
+    metrics, picture, notes, values, facts, beside = client.predict(second=saved, api_name="/describe")
+    assert "holds no metrics.jsonl" in beside["value"] and "training sequences" in facts
+    # what is wrong with one run takes nothing from the other
+    assert metrics["value"] == ["nll_oracle", "nll_test", "jsd_oracle"] and "metrics.jsonl" in notes
+    assert Path(picture["value"] if isinstance(picture, dict) else picture).stat().st_size > 10_000
+    assert f"| nll_oracle | {last['nll_oracle']:.3f} |" in values
+    metrics, picture, notes, values, *_ = client.predict(first=saved, second=str(trained), api_name="/describe")
+    assert "metrics.jsonl" in notes and f"| nll_oracle | {last['nll_oracle']:.3f} |" in values
+    metrics, picture, notes, values, *_ = client.predict(first=saved, api_name="/describe")
+    assert metrics["value"] == [] and "metrics.jsonl" in notes and values == ""
 
 
 def test_visitors_of_a_fixed_page_cannot_name_other_runs(ask, tmp_path):

@@ -112,13 +112,15 @@ def test_the_version_is_that_of_the_package(capsys):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_a_shell_completes_commands_options_and_recipes(monkeypatch):
-    monkeypatch.setattr(completion, "COMMANDS", ("evaluate", "recipes", "env"))
+    monkeypatch.setattr(completion, "COMMANDS", ("evaluate", "recipes", "env", "benchmark"))
     expected = {
         "ev": "evaluate",
         "evaluate evaluation/b": "evaluation/bleu",
         "evaluate mine evaluation/b": "",
         "evaluate evaluation/bleu --temp": "--temperatures",
         "recipes copy tun": "tunes/organ",
+        "benchmark text/seqgan tunes/o": "tunes/organ",
+        "benchmark text/seqgan --output tunes/o": "",
         "env --": "--help",
         "--v": "--version",
         "unknown x": "",

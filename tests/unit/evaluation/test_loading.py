@@ -1,11 +1,13 @@
 """Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
 
 import copy
+import shutil
 import socket
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from seqgan_hf.data import TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch
@@ -120,3 +122,12 @@ def test_a_file_is_no_repository_to_ask_the_hub_for(load, tmp_path, monkeypatch)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **how: pytest.fail(f"asked for {where}"))
     with pytest.raises(UserError, match="'lines.txt' is a file: expected a run's folder"):
         load("lines.txt")
+
+
+def test_a_generator_that_lacks_weights_is_refused(model_path, tmp_path):
+    folder = shutil.copytree(model_path / "generator", tmp_path / "incomplete")
+    weights = load_file(folder / "model.safetensors")
+    name, _ = weights.popitem()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"lacks 1 of its weights .{name}"):
+        load_generator(str(folder), "cpu")

@@ -146,7 +146,7 @@ def test_runs_without_recipes_are_grouped_by_name(tmp_path):
 
 def test_what_was_measured_is_neither_position_nor_cost(tmp_path):
     run = write_run(tmp_path / "a", 1, 0)
-    cost = {"tokens_per_second": 9.0, "peak_memory_gib": 1.0, "phase_seconds_left": 3.0}
+    cost = {"tokens_per_second": 9.0, "peak_memory_gib": 1.0, "seconds_left": 3.0, "seconds_left_at_least": 3.0}
     line = {"phase": "adversarial", "round": 1, "global_step": 7, "seconds": 1.0, "reward": 0.5, "bad": None}
     write_lines(run, [line | cost | {"nll_test": 2.0, "intervals": {"nll_test": [1.0, 3.0]}}])
     assert compare_runs([run]).metrics == ["nll_test", "reward"]

@@ -7,20 +7,23 @@ import os
 import re
 import sqlite3
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from seqgan_hf.objectives import SeqGAN
+from seqgan_hf.objectives import SeqGAN, Turn
 from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.progress_lines import log_line
+from seqgan_hf.training.console import roughly
+from seqgan_hf.training.forecast import Forecast
 from seqgan_hf.training.progress import Meter, rates
 from tests.tools import soak
 from tests.tools.small_runs import build, small_corpus
 
 
-TIMED = re.compile(r"( left|in \d+:\d\d:\d\d)$")  # how a line of a unit ends
+TIMED = re.compile(r"(\d (s|min) left|in \d+:\d\d:\d\d)$")  # how a line of a unit ends
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +49,8 @@ def test_work_is_counted(corpus, tmp_path, monkeypatch):
         assert 0 < line["sequences_per_second"] * 4.9 < line["tokens_per_second"]
         assert 0.05 < line["peak_memory_gib"] < 100
         assert ("rollouts_per_second" in line) == (line["phase"] == "adversarial")
-    assert [line["phase_seconds_left"] > 0 for line in lines] == [True, False, True, False, False]
-    assert set(lines[-1]) & COST == COST - {"peak_gpu_memory_gib"}
+    assert all(line["seconds_left_at_least"] >= 0 for line in lines[:-1]) and lines[-1]["seconds_left"] == 0
+    assert set(lines[-1]) & COST == COST - {"peak_gpu_memory_gib", "seconds_left_at_least"}
 
 
 def test_evaluations_are_no_training_time(corpus, tmp_path, monkeypatch):
@@ -65,15 +68,73 @@ def test_rates_are_those_of_all_processes():
     assert rates([one, other]) == {"sequences_per_second": 20.0, "tokens_per_second": 50.0, "peak_memory_gib": 1.0}
 
 
-def test_the_time_left_is_that_of_the_phase(monkeypatch):
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("seqgan_hf.training.progress.time.perf_counter", lambda: float(next(clock)))
-    meter = Meter(torch.device("cpu"))  # at 0
-    meter.begin("rounds", 4)  # at 10, resumed after four
-    assert meter.seconds_left(5, 8) == 30.0  # one unit in 10 s
-    meter.begin("rounds", 5)
-    assert meter.seconds_left(6, 8) == 20.0  # two units in 20 s
-    assert meter.seconds_left(8, 8) == 0.0
+class Planned:
+    """A run whose units and evaluations take as long as the test says."""
+
+    def __init__(self, monkeypatch, turns, **settings):
+        self.now, self.units = 0.0, SimpleNamespace(seconds=0.0)
+        for module in ("progress", "forecast"):
+            monkeypatch.setattr(f"seqgan_hf.training.{module}.time.perf_counter", lambda: self.now)
+        self.meter = Meter(torch.device("cpu"))
+        args = SimpleNamespace(**{"eval_epochs": 0, "eval_rounds": 0, "max_seconds": None} | settings)
+        self.forecast = Forecast(args, turns, self.units, self.meter)
+
+    def unit(self, turn, done, seconds, evaluation=None):
+        self.meter.begin(turn.phase)
+        self.now += seconds
+        self.meter.work()
+        self.now += evaluation or 0.0
+        left = self.forecast.after(turn, done, evaluation is not None)
+        self.meter.resume_clock()
+        return left
+
+
+EPOCHS, STEPS, ROUNDS = Turn("pretrain_generator", 4), Turn("pretrain_discriminator", 2), Turn("adversarial", 10)
+
+
+def test_the_time_left_is_a_lower_bound_until_everything_ahead_was_timed(monkeypatch):
+    run = Planned(monkeypatch, [EPOCHS, STEPS, ROUNDS], eval_epochs=2, eval_rounds=4)
+    assert run.unit(EPOCHS, 1, 10.0) == {"seconds_left_at_least": 30.0}
+    assert run.unit(EPOCHS, 2, 20.0, evaluation=5.0) == {"seconds_left_at_least": 2 * 15.0 + 5.0}
+    assert run.unit(EPOCHS, 4, 15.0, evaluation=7.0) == {"seconds_left_at_least": 0.0}  # nothing but epochs is known
+    assert run.unit(STEPS, 1, 3.0) == {"seconds_left_at_least": 3.0}
+    # of nine rounds the fourth, the eighth and the last are evaluated
+    assert run.unit(ROUNDS, 1, 100.0) == {"seconds_left": 9 * 100.0 + 3 * 6.0}
+    assert run.unit(ROUNDS, 8, 100.0, evaluation=6.0) == {"seconds_left": 2 * 100.0 + 6.0}
+    assert run.unit(ROUNDS, 10, 100.0, evaluation=6.0) == {"seconds_left": 0.0}
+
+
+def test_evaluations_that_were_not_timed_are_not_guessed(monkeypatch):
+    run = Planned(monkeypatch, [ROUNDS], eval_rounds=5)
+    assert run.unit(ROUNDS, 7, 1.0) == {"seconds_left_at_least": 3.0}  # resumed, the last round will be evaluated
+    assert run.unit(ROUNDS, 8, 1.0, evaluation=9.0) == {"seconds_left": 2.0 + 9.0}  # asked for by a callback
+
+
+def test_phases_that_take_turns_are_told_once_each_was_timed(monkeypatch):
+    turns = [Turn("pretrain_generator", 1), STEPS, Turn("pretrain_generator", 3), Turn("pretrain_discriminator", 6)]
+    run = Planned(monkeypatch, turns)
+    assert run.unit(turns[0], 1, 10.0) == {"seconds_left_at_least": 20.0}
+    assert run.unit(turns[1], 1, 1.0) == {"seconds_left": 1.0 + 20.0 + 4.0}
+    assert run.unit(turns[2], 2, 10.0) == {"seconds_left": 10.0 + 4.0}
+
+
+def test_the_time_left_ends_with_the_budget(monkeypatch):
+    run = Planned(monkeypatch, [EPOCHS, STEPS, Turn("adversarial", 10**6)], eval_rounds=10**6, max_seconds=60.0)
+    run.units.seconds = 20.0
+    assert run.unit(Turn("adversarial", 10**6), 1, 3.0) == {"seconds_left": 39.0}  # 13 whole rounds fit in 40 s
+    run.units.seconds = 61.0
+    assert run.unit(Turn("adversarial", 10**6), 2, 3.0) == {"seconds_left": 0.0}
+
+
+def test_durations_are_told_as_roughly_as_they_are_known():
+    assert [roughly(seconds) for seconds in (0.4, 89, 91, 3600, 5400, 90_000)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "60 min",
+        "1 h 30 min",
+        "25 h 0 min",
+    ]
 
 
 def test_padding_is_not_counted():
@@ -120,7 +181,7 @@ def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog
         "Data: 48 training sequences; vocabulary of 13 tokens; samples of up to 5 tokens",
         "Schedule: 2 epochs of pretrain generator, then 2 steps of pretrain discriminator, then 2 rounds of "
         "adversarial (1 generator step and 2 discriminator steps each). "
-        "Time left is told from a phase's first unit on",
+        "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed",
     ]
     assert shown[-2].startswith("Done in 0:00:") and f"in {run}; card: {run}/generator/README.md" in shown[-2]
     calls = [f"generate {run}", f"evaluate --model {run} --references FILE", f"push {run} user/name"]
@@ -147,11 +208,13 @@ def test_a_line_of_the_log():
         "nll_test": 3.14159,
         "sequences_per_second": 1234.5,
         "peak_memory_gib": 0.5,
-        "phase_seconds_left": 3725.2,
+        "seconds_left": 3725.2,
     }
     line = log_line("adversarial", 3, 200, metrics)
-    assert line == "adversarial 3/200: nll_test 3.142; 1,234 sequences/s, 0.50 GiB, 1:02:05 left"
-    assert log_line("adversarial", 200, 200, metrics, took=61.2).endswith(", 0.50 GiB, in 0:01:01")
+    assert line == "adversarial 3/200: nll_test 3.142; 1,234 sequences/s, 0.50 GiB, about 62 min left"
+    bound = {"seconds_left_at_least": 40.0}
+    assert log_line("pretrain_generator", 9, 9, bound, took=61.2).endswith("; in 0:01:01, at least 40 s left")
+    assert log_line("adversarial", 200, 200, {"seconds_left": 0.0}, took=61.2).endswith("; in 0:01:01")
 
 
 # --- Trackers --------------------------------------------------------------------------------------------------------
