@@ -11,6 +11,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from ..errors import UserError
+from .threads import PIECES_PER_THREAD, side_by_side, threads_for
 
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def fewer_rows(model: nn.Module, task: str, rows: int) -> int:
 
 
 def in_parts(
-    model: nn.Module, task: str, batch_size: int, max_rows: int, function: Callable[[slice], Any]
+    model: nn.Module, task: str, batch_size: int, max_rows: int, function: Callable[[slice], Any], least: int = 0
 ) -> list[Any]:
     """Apply a function to consecutive rows of a batch, as many at once as fit into memory.
 
@@ -44,20 +45,28 @@ def in_parts(
         batch_size: rows in all.
         max_rows: at most so many at once; halved when they run out of memory, from then on.
         function: takes the rows; its result must not depend on how they are cut.
+        least: share the rows out among threads where the model runs on a CPU, so many at least to each; 0: do not.
     """
     if max_rows < 1:
         raise UserError(f"max_rows={max_rows}", "at least 1 row", "leave it out to have it chosen")
+    threads = threads_for(model) if least else 1
     rows, start, parts = fitting_rows(model, task, max_rows), 0, []
     while start < batch_size:
-        part = slice(start, min(start + rows, batch_size))
+        left = batch_size - start
+        size, stop = rows, start + rows
+        if threads > 1 and left > least:
+            size = max(1, min(rows // threads, max(least, left // (threads * PIECES_PER_THREAD))))
+            stop = batch_size
+        stop = min(stop, batch_size)
+        pieces = [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
         try:
-            parts.append(function(part))
+            parts += side_by_side(function, pieces, threads)
         except RuntimeError as error:
-            if part.stop - start == 1 or not should_reduce_batch_size(error):
+            if size == 1 or stop - start == 1 or not should_reduce_batch_size(error):
                 raise
         else:
-            start = part.stop
+            start = stop
             continue
         # outside the handler, since a caught error keeps the failed attempt's tensors alive
-        rows = fewer_rows(model, task, part.stop - start)
+        rows = fewer_rows(model, task, min(rows, stop - start))
     return parts
