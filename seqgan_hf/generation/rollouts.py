@@ -143,7 +143,8 @@ def _walk_if_they_fit(
             raise
         return None
     whole, row, prefix_length = zip(*parts, strict=True)
-    return Completions(Samples.concatenate(whole), torch.cat(row), torch.cat(prefix_length))
+    origin = torch.stack([torch.cat(row), torch.cat(prefix_length)], dim=1)
+    return Completions(Samples.concatenate(whole)._replace(origin=origin), *origin.unbind(dim=1))
 
 
 def _pieces(units: list[_Unit], length: int, threads: int, least: int) -> list[list[_Unit]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -21,6 +22,8 @@ from .vocabulary import token_embeddings
 SCORE_TOKENS = 81_920
 # And the fewest that are worth a thread of their own.
 LEAST_TOKENS = 2_560
+# Devices on which what completions share is read once; others would wait to know which do.
+READ_PREFIXES_ONCE = {"cpu"}
 
 
 def judged_tokens(samples: Samples, pad_token_id: int) -> tuple[LongTensor, BoolTensor, Tensor]:
@@ -121,7 +124,15 @@ def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTe
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )
+    if samples.origin is not None and samples.soft is None and _reads_origins(discriminator, ids.device):
+        inputs["origin"] = samples.origin
     return discriminator(**inputs, attention_mask=mask.long()), mask, begin
+
+
+def _reads_origins(discriminator: PreTrainedModel, device: torch.device) -> bool:
+    """Whether it can read once what completions of a prefix share, and may: gradients go the plain way."""
+    accepted = inspect.signature(discriminator.forward).parameters
+    return device.type in READ_PREFIXES_ONCE and not torch.is_grad_enabled() and "origin" in accepted
 
 
 def _read_text(

@@ -126,6 +126,11 @@ class MaxOverTime:
         return torch.cat(features, dim=1)
 
 
+def maxima(inputs: Tensor, lengths: Tensor | None, origin, sizes: Sequence[int], weights) -> Tensor:
+    """Every completion by itself."""
+    return MaxOverTime.apply(inputs, lengths, sizes, *weights)
+
+
 def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     """One token after another; the state passes padding unchanged."""
     outputs = []
@@ -154,6 +159,7 @@ PLAIN = {
     rollouts._walk: walk,
     modeling_cnn_discriminator._multiply: multiply,
     modeling_cnn_discriminator._MaxOverTime: MaxOverTime,
+    modeling_cnn_discriminator._maxima: maxima,
     modeling_rnn_generator._run_padded: run_padded,
 }
 

@@ -308,3 +308,43 @@ def test_the_product_compiles():
     a, b = torch.randn(2, 3, 6), torch.randn(5, 6)
     compiled = torch.compile(lambda a, b: modeling_cnn_discriminator._multiply(a.view(-1, 6), b))
     torch.testing.assert_close(compiled(a, b), a.view(-1, 6) @ b.T)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("length", [2, 3, 7, 12])
+def test_completions_score_as_they_do_without_their_origin(length, padded, monkeypatch):
+    """Prefixes of every length, shorter than some windows and longer than others; ends anywhere after the prefix."""
+    model, generator = make().eval(), torch.Generator().manual_seed(length)
+    sentences, rollouts = tokens(4, length), 3
+    origin = torch.tensor([(row, t) for t in range(1, length) for _ in range(rollouts) for row in (2, 0, 3)])
+    ids, (row, given) = tokens(len(origin), length, seed=1), origin.unbind(1)
+    ids = torch.where(torch.arange(length) < given[:, None], sentences[row], ids)
+    ends = given + 1 + (torch.rand(len(origin), generator=generator) * (length - given)).long()
+    mask = (torch.arange(length) < ends[:, None]).long() if padded else None
+    expected, rows = model(ids, mask).logits, []
+    product = modeling_cnn_discriminator._multiply
+    monkeypatch.setattr(
+        modeling_cnn_discriminator, "_multiply", lambda a, b: (rows.append(a.numel()), product(a, b))[1]
+    )
+    torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
+    shared = sum(rows)
+    rows.clear()
+    model(ids, mask)
+    assert shared < sum(rows) or length < 7  # not every product is spared, but some are
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["another token in a prefix", "nothing after a prefix", "origins in no order"])
+def test_an_origin_that_is_wrong_changes_no_score(change):
+    """Whoever changes completions need not know of it."""
+    model, ids = make().eval(), tokens(1, 9).repeat(6, 1)
+    ids[:, 5:] = tokens(6, 4, seed=1)
+    origin, mask = torch.tensor([[0, 5]] * 6), None
+    if change == "another token in a prefix":
+        ids[4, 2] = (ids[4, 2] + 1) % model.config.vocab_size
+    elif change == "nothing after a prefix":
+        mask = torch.arange(9) < torch.tensor([9, 5, 9, 9, 3, 9])[:, None]
+    else:
+        origin = torch.tensor([[0, 5], [0, 2], [0, 5], [0, 5], [0, 9], [0, 5]])
+    torch.testing.assert_close(model(ids, mask, origin=origin).logits, model(ids, mask).logits)
