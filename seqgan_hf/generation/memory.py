@@ -1,4 +1,4 @@
-"""How many rows fit into memory: halved when a device runs out of it, and remembered."""
+"""Rows shared out: as many as fit into memory, halved when a device runs out of it; on a CPU among threads."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from ..errors import UserError
-from .threads import PIECES_PER_THREAD, side_by_side, threads_for
+from ..functional import side_by_side
 
 
 logger = logging.getLogger(__name__)
 
 # For each model and task, the rows that turned out to fit into memory.
 _FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
+
+
+# Pieces that a thread gets of a large piece of work: many enough that the last ones end at about the same time.
+PIECES_PER_THREAD = 6
+
+
+def threads_for(model: nn.Module) -> int:
+    """Threads that may run a model side by side: all that torch has, where it lies on the CPU as a whole; else 1.
+
+    Weights that are elsewhere (on the disk, say) come and go while a model runs; and tokenizers of classifiers that
+    read text are not made for several threads.
+    """
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return torch.get_num_threads() if on_cpu and not hasattr(model, "text_reader") else 1
 
 
 def fitting_rows(model: nn.Module, task: str, max_rows: int) -> int:

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..functional import block_rows
+from ..functional import block_rows, side_by_side
 from ..samples import Completions, LongTensor, Samples
 from .decoder import Decoder
-from .memory import fewer_rows, fitting_rows
+from .memory import PIECES_PER_THREAD, fewer_rows, fitting_rows, threads_for
 from .modes import evaluating
 from .sampling import check_sampling, rows_that_fit, unfinished
-from .threads import PIECES_PER_THREAD, side_by_side, threads_for
 from .vocabulary import special_tokens, vocabulary_size
 
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from seqgan_hf import functional
+from seqgan_hf.functional import linear_kl, linear_nll, side_by_side
 from seqgan_hf.generation import rollouts, verdicts
-from seqgan_hf.generation.memory import in_parts
+from seqgan_hf.generation.memory import in_parts, threads_for
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
-from seqgan_hf.generation.threads import side_by_side, threads_for
 from seqgan_hf.generation.verdicts import features, judge, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import Models, SeqGAN
@@ -253,3 +254,25 @@ def test_scores_need_one_thread_where_rows_are_few():
     seen = held_up(discriminator)
     rewards(discriminator, samples)
     assert seen == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_several_threads_are_those_of_one_and_the_same_each_time(rows, bias, monkeypatch):
+    """Of blocks of three rows, in six parts; a larger weight is left to one."""
+    monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 3)
+    head, hidden = nn.Linear(5, 11, bias=bias), torch.randn(rows, 5, requires_grad=True)
+    other = (torch.randn(rows, 4), torch.randn(11, 4), None)
+    targets, weights, parameters = torch.randint(11, (rows,)), torch.rand(rows), [hidden, *head.parameters()]
+
+    def run() -> list[torch.Tensor]:
+        nll, logprobs = linear_nll(hidden, head.weight, head.bias, targets, weights)
+        kl, values = linear_kl((hidden, head.weight, head.bias), other, weights, forward=False)
+        return [nll, logprobs, kl, values, *torch.autograd.grad(nll + kl, parameters)]
+
+    expected, first = with_threads(1, run), run()
+    for found, wanted in zip(first, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(run(), first, strict=True))
+    monkeypatch.setattr(functional, "SHARED_WEIGHT", 54)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(run(), expected, strict=True))

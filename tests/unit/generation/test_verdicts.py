@@ -258,7 +258,8 @@ def test_completions_get_the_verdicts_of_whole_sequences(prompted, function, mon
     samples = batch(prompted)
     parts = list(complete(generator, samples, 5, rng=torch.Generator().manual_seed(0)))
     completed = Samples.concatenate([part.samples for part in parts])
-    assert completed.origin.tolist() == [[r, t] for part in parts for r, t in zip(part.row, part.prefix_length)]
+    owners = [torch.stack([part.row, part.prefix_length], dim=1) for part in parts]
+    assert torch.equal(completed.origin, torch.cat(owners))
     for max_rows in (None, 7):
         plain = judge(discriminator, completed._replace(origin=None), function, max_rows)
         torch.testing.assert_close(judge(discriminator, completed, function, max_rows), plain)

@@ -17,6 +17,7 @@ from seqgan_hf.models import (
     CNNDiscriminatorForSequenceClassification,
     modeling_cnn_discriminator,
 )
+from tests.tools.plain_paths import ONEDNN
 
 
 VOCAB = 23
@@ -123,8 +124,8 @@ def test_single_precision_and_either_matrix_library(monkeypatch):
     model, mask = make(), torch.arange(9) < torch.tensor([9, 3, 1, 7])[:, None]
     embeds = torch.randn(4, 9, 3, dtype=torch.float64)
     expected = scores_and_gradients(model, embeds, mask)
-    for library in (modeling_cnn_discriminator._ONEDNN_LINEAR, None):
-        monkeypatch.setattr(modeling_cnn_discriminator, "_ONEDNN_LINEAR", library)
+    for library in (ONEDNN, None):
+        monkeypatch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", library)
         for value, reference in zip(scores_and_gradients(model.float(), embeds.float(), mask), expected, strict=True):
             torch.testing.assert_close(value, reference.float(), atol=1e-4, rtol=1e-5)
 
@@ -322,16 +323,19 @@ def test_completions_score_as_they_do_without_their_origin(length, padded, monke
     ids = torch.where(torch.arange(length) < given[:, None], sentences[row], ids)
     ends = given + 1 + (torch.rand(len(origin), generator=generator) * (length - given)).long()
     mask = (torch.arange(length) < ends[:, None]).long() if padded else None
-    expected, rows = model(ids, mask).logits, []
+    expected, spent = model(ids, mask).logits, []
     product = modeling_cnn_discriminator._multiply
-    monkeypatch.setattr(
-        modeling_cnn_discriminator, "_multiply", lambda a, b: (rows.append(a.numel()), product(a, b))[1]
-    )
+
+    def counted(a, b):
+        spent.append(len(a) * b.numel())
+        return product(a, b)
+
+    monkeypatch.setattr(modeling_cnn_discriminator, "_multiply", counted)
     torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
-    shared = sum(rows)
-    rows.clear()
+    shared = sum(spent)
+    spent.clear()
     model(ids, mask)
-    assert shared < sum(rows) or length < 7  # not every product is spared, but some are
+    assert shared < sum(spent) or length < 7  # where there is enough to share
 
 
 @torch.no_grad()
