@@ -1,16 +1,23 @@
-"""Tensor maths, nothing else: sampling from logits, means, returns, distances of sets, losses of a softmax layer."""
+"""Tensor maths, and the threads that share it: sampling from logits, returns, distances of sets, softmax losses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .models.modeling_cnn_discriminator import ONEDNN_LINEAR
 from .samples import BoolTensor, LongTensor
 
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 # Vocabulary entries summed into one block of the two-level inverse CDF: about the square root of usual vocabularies.
 CDF_BLOCKS = range(128, 31, -1)
@@ -168,27 +175,25 @@ def posterior_gumbel(logits: Tensor, ids: LongTensor, uniforms: Tensor) -> Tenso
 
 def block_rows(vocab_size: int, device: torch.device) -> int:
     """Rows whose logits are computed together: on a CPU as many as stay in the cache, elsewhere about 256 MiB."""
-    logits = 2**20 if device.type == "cpu" else 2**26
+    logits = 2**19 if device.type == "cpu" else 2**26
     return max(16, logits // vocab_size)
 
 
-# oneDNN multiplies float32 matrices at about twice the rate of MKL, which `torch.mm` calls, on processors that are not
-# Intel's. Compiled models go the same way; eager ones are offered it in lower precisions only.
-_ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-
-
 def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b^T + bias, without gradient. (The modeling file of the CNN, which has to stand alone, has its own.)
+    """a b^T + bias, without gradient, by the faster library (`ONEDNN_LINEAR`).
 
     Args:
         a: shape (M, K).
         b: shape (N, K).
         bias: shape (N,).
     """
-    plain = a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
-    if _ONEDNN_LINEAR is not None and plain and a.device.type == "cpu" and a.numel() > 0:
-        return _ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
+    if ONEDNN_LINEAR is not None and _in_float32(a, b) and a.device.type == "cpu" and a.numel() > 0:
+        return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
     return F.linear(a, b, bias)
+
+
+def _in_float32(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
 
 
 def linear_nll(
@@ -217,18 +222,20 @@ class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, weights):
         inputs = (hidden, weight, bias)
-        gradients = _zero_gradients(inputs, ctx.needs_input_grad)
         log_probabilities = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        for rows in _blocks(hidden, weight):
-            logits = multiply(hidden[rows], weight, bias).float()
-            slope = logits.softmax(dim=-1)
-            # the softmax of the largest logit is 1 / sum exp(logit - largest): no second pass of exponentials
-            log_normalizer = logits.amax(dim=-1) - slope.amax(dim=-1).log()
-            target = targets[rows, None]
-            log_probabilities[rows] = logits.gather(1, target).squeeze(1) - log_normalizer
-            # d loss / d logits = weight * (softmax - one-hot); the row's weight goes to the narrower factors below
-            slope.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=slope.dtype))
-            _accumulate(gradients, rows, slope, weights[rows], hidden, weight)
+
+        def add(rows: slice, gradients: list[Tensor | None]) -> None:
+            slope, target = multiply(hidden[rows], weight, bias).float(), targets[rows, None]
+            slope -= slope.amax(dim=-1, keepdim=True)
+            own = slope.gather(1, target)
+            whole = slope.exp_().sum(dim=-1, keepdim=True)
+            log_probabilities[rows] = (own - whole.log()).squeeze(1)
+            # d loss / d logits = weight * (softmax - one-hot); what is the same for a row, its weight and the
+            # denominator of the softmax, goes to the narrower factors below
+            slope.scatter_add_(1, target, -whole)
+            _accumulate(gradients, rows, slope, weights[rows] / whole.squeeze(1), hidden, weight)
+
+        gradients = _summed_over_blocks(inputs, ctx.needs_input_grad, add)
         ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
         ctx.mark_non_differentiable(log_probabilities)
         return -(log_probabilities * weights).sum(), log_probabilities
@@ -264,9 +271,9 @@ class _LinearKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, other, weights, forward):
         inputs = (hidden, weight, bias)
-        gradients = _zero_gradients(inputs, ctx.needs_input_grad)
         divergences = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        for rows in _blocks(hidden, weight):
+
+        def add(rows: slice, gradients: list[Tensor | None]) -> None:
             ours = multiply(hidden[rows], weight, bias).float().log_softmax(dim=-1)
             theirs = multiply(other[0][rows], *other[1:]).float().log_softmax(dim=-1)
             if forward:  # sum_v M log(M / G), whose derivative by the logits of G is G - M
@@ -278,6 +285,8 @@ class _LinearKL(torch.autograd.Function):
                 divergences[rows] = (probabilities * ratio).sum(dim=-1)
                 slope = probabilities * (ratio - divergences[rows, None])
             _accumulate(gradients, rows, slope, weights[rows], hidden, weight)
+
+        gradients = _summed_over_blocks(inputs, ctx.needs_input_grad, add)
         ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
         ctx.mark_non_differentiable(divergences)
         return (divergences * weights).sum(), divergences
@@ -287,9 +296,38 @@ class _LinearKL(torch.autograd.Function):
         return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None
 
 
-def _blocks(hidden: Tensor, weight: Tensor) -> list[slice]:
+# The largest weight (numbers) of which threads have a gradient each, two for every one of them.
+SHARED_WEIGHT = 2**22
+
+
+def _summed_over_blocks(
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    add: Callable[[slice, list[Tensor | None]], None],
+) -> list[Tensor | None]:
+    """Gradients of a head's inputs, weight and bias, to which `add` adds those of each block of rows.
+
+    Threads take blocks that follow each other, and what they found is added in this order.
+    """
+    hidden, weight, _ = inputs
     size = block_rows(len(weight), hidden.device)
-    return [slice(start, start + size) for start in range(0, len(hidden), size)]
+    blocks = [slice(start, start + size) for start in range(0, len(hidden), size)]
+    threads = torch.get_num_threads() if hidden.device.type == "cpu" and weight.numel() <= SHARED_WEIGHT else 1
+    number = max(1, min(2 * threads, len(blocks))) if threads > 1 else 1
+    (of_hidden,) = _zero_gradients(inputs[:1], needed)
+
+    def share(part: int) -> list[Tensor | None]:
+        gradients = [of_hidden, *_zero_gradients(inputs[1:], needed[1:])]
+        for rows in blocks[len(blocks) * part // number : len(blocks) * (part + 1) // number]:
+            add(rows, gradients)
+        return gradients
+
+    gradients, *others = side_by_side(share, range(number), threads)
+    for other in others:
+        for total, more in zip(gradients[1:], other[1:], strict=True):
+            if total is not None:
+                total += more
+    return gradients
 
 
 def _zero_gradients(inputs: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
@@ -308,6 +346,74 @@ def _accumulate(gradients, rows: slice, slope: Tensor, weights: Tensor, hidden: 
         of_hidden[rows] = multiply(slope_as_weight, weight.T) * weights[:, None]
     if of_weight is not None:
         weighted = (hidden[rows] * weights[:, None]).to(weight.dtype)
-        of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
+        if ONEDNN_LINEAR is None and _in_float32(slope_as_weight, weighted):
+            of_weight.addmm_(slope_as_weight.T, weighted)
+        else:
+            of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
     if of_bias is not None:
         of_bias += weights.to(slope.dtype) @ slope
+
+
+def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], threads: int) -> list[Result]:
+    """`[function(piece) for piece in pieces]`, with up to `threads` threads that each take the next piece.
+
+    Torch splits every operation among its threads and lets them wait for the slowest at the end of each. With a busy
+    neighbour on the machine one of them often does not run, and thousands of such waits take ten times as long as the
+    work. Here a thread does whole pieces, in operations that are not split, and takes another piece when it is done:
+    whoever is held up takes fewer of them. Which thread takes which piece changes no result. Threads see the autograd
+    and autocast settings of the caller.
+
+    Raises:
+        BaseException: what the first piece that failed raised; no further piece is begun once one has.
+    """
+    if min(threads, len(pieces)) == 1:
+        return [function(piece) for piece in pieces]
+    results: dict[int, Result] = {}
+    errors: dict[int, BaseException] = {}
+    todo, inherited = iter(range(len(pieces))), _settings()
+    stopped = threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(1)  # of this thread
+        with inherited():
+            while not stopped.is_set() and (index := next(todo, None)) is not None:
+                try:
+                    results[index] = function(pieces[index])
+                except BaseException as error:  # handed over to the caller
+                    errors[index] = error
+                    stopped.set()
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(pieces)))]
+    split = torch.get_num_threads()
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:  # an interrupt, too, leaves no thread at work on models that the caller goes on with
+        stopped.set()
+        for worker in workers:
+            if worker.ident is not None:
+                worker.join()
+        torch.set_num_threads(split)  # threads yet to come begin with what was set last, by any of them
+    try:
+        if errors:
+            raise errors[min(errors)]
+    finally:
+        errors.clear()  # they hold the tensors of what failed, and this frame holds them
+    return [results[index] for index in range(len(pieces))]
+
+
+def _settings() -> Callable:
+    """What makes the settings of this thread those of another."""
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    cached = torch.is_autocast_cache_enabled()
+
+    @contextmanager
+    def inherited() -> Iterator[None]:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            with torch.autocast("cpu", dtype, enabled=enabled, cache_enabled=cached):
+                yield
+
+    return inherited

@@ -33,6 +33,8 @@ class Samples(NamedTuple):
             `SoftTokens`, which compute it where it is used.
         logprobs: of each token under the policy that it was drawn from, in nats, shape (B, T).
         advantages: what each token is credited with in a policy gradient, shape (B, T).
+        origin: of completions: which sequence of a batch each completes, and how many of its tokens are given, shape
+            (B, 2). A hint for discriminators that read what completions share once for all.
     """
 
     prompt: LongTensor
@@ -42,6 +44,7 @@ class Samples(NamedTuple):
     soft: Any = None
     logprobs: FloatTensor | None = None
     advantages: FloatTensor | None = None
+    origin: LongTensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -85,7 +88,10 @@ class Samples(NamedTuple):
 
     @staticmethod
     def concatenate(parts: Sequence[Samples], pad_token_id: int = 0) -> Samples:
-        """Join batches row-wise; prompts are padded on the left and continuations on the right to a common length."""
+        """Join batches row-wise; prompts are padded on the left and continuations on the right to a common length.
+
+        Origins, which count within one batch, are left out.
+        """
         if len(parts) == 1:
             return parts[0]
         prompt_width = max(part.prompt.shape[1] for part in parts)

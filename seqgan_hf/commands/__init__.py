@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TextIO
 
 from .. import __version__
@@ -84,6 +85,7 @@ def _main(arguments: list[str]) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     try:
         if command != "recipes":  # which reads nothing but files of the package
+            _share_the_machine()
             _quieten()
         import_module(f".{command}", __name__).run(arguments)
     except (Interrupted, KeyboardInterrupt) as interrupt:
@@ -97,6 +99,35 @@ def _run(command: str, arguments: list[str]) -> int:
             raise
         return _complain(for_the_user(error), 1)
     return 0
+
+
+def _share_the_machine() -> None:
+    """Settings of torch's threads that it reads when it is loaded; what the user has set stays.
+
+    At the end of every operation threads wait for each other. They spin for a while, which is the fastest where each
+    has a core of its own, and ruinous where the one that is waited for needs this very core: so they give up early.
+    """
+    if "torch" in sys.modules:
+        return
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if cores := cores_of_container():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+
+
+def cores_of_container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Whole cores that a container may use, at least 1; `None` where they are not limited to fewer than it sees.
+
+    Torch counts the cores that it sees, which are those of the machine.
+    """
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2 and 1 of cgroups
+        try:
+            quota, period = " ".join((root / file).read_text() for file in files).split()
+            cores = max(1, int(quota) // int(period)) if int(quota) > 0 else None
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores if cores is not None and cores < seen else None
+    return None
 
 
 def _quieten() -> None:

@@ -159,5 +159,6 @@ def sequence_logprobs(
                 .double()
                 .sum(dim=1)
             ),
+            least=SCORE_ROWS // 16,
         )
     return torch.cat(parts)

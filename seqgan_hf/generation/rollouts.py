@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,13 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from ..functional import block_rows, side_by_side
 from ..samples import Completions, LongTensor, Samples
 from .decoder import Decoder
-from .memory import fewer_rows, fitting_rows
+from .memory import PIECES_PER_THREAD, fewer_rows, fitting_rows, threads_for
 from .modes import evaluating
 from .sampling import check_sampling, rows_that_fit, unfinished
-from .vocabulary import special_tokens
+from .vocabulary import special_tokens, vocabulary_size
 
 
 class _Unit(NamedTuple):
@@ -73,7 +75,7 @@ def complete(
         max_rows = fitting_rows(generator, "rollouts", max_rows)
         queue = _Units(samples, rollouts, rng, prefix_lengths)
         while units := queue.take(max_rows):
-            if (completions := _walk_if_it_fits(generator, samples, units, temperature, top_k, top_p)) is None:
+            if (completions := _walk_if_they_fit(generator, samples, units, temperature, top_k, top_p)) is None:
                 max_rows = fewer_rows(generator, "rollouts", sum(len(unit.rows) for unit in units))
                 queue.put_back(units)
                 continue
@@ -123,16 +125,36 @@ class _Units:
         self.returned.extendleft(reversed(units))
 
 
-def _walk_if_it_fits(
+def _walk_if_they_fit(
     generator: PreTrainedModel, samples: Samples, units: list[_Unit], *policy: Any
 ) -> Completions | None:
-    """`_walk`; `None` if memory was too small for several units, whose tensors are free again when this returns."""
+    """Completions of all units, `_walk`ed side by side on a CPU; `None` if memory was too small for several.
+
+    The tensors of what did not fit are free again when this returns.
+    """
+    threads, device = threads_for(generator), samples.ids.device
+    least = block_rows(vocabulary_size(generator), device)
+    pieces = _pieces(units, samples.ids.shape[1], threads, least)
     try:
-        return _walk(generator, samples, units, *policy)
+        parts = side_by_side(lambda piece: _walk(generator, samples, piece, *policy), pieces, threads)
     except RuntimeError as error:
         if len(units) == 1 or not should_reduce_batch_size(error):
             raise
         return None
+    whole, row, prefix_length = zip(*parts, strict=True)
+    origin = torch.stack([torch.cat(row), torch.cat(prefix_length)], dim=1)
+    return Completions(Samples.concatenate(whole)._replace(origin=origin), *origin.unbind(dim=1))
+
+
+def _pieces(units: list[_Unit], length: int, threads: int, least: int) -> list[list[_Unit]]:
+    """Consecutive units, cut into pieces with about as many tokens to draw, of `least` rows or more on average."""
+    rows = sum(len(unit.rows) for unit in units)
+    number = 1 if threads == 1 else max(1, min(threads * PIECES_PER_THREAD, rows // least))
+    work = [len(unit.rows) * (length - unit.prefix_length) for unit in units]
+    pieces: list[list[_Unit]] = [[] for _ in range(number)]
+    for unit, own, end in zip(units, work, accumulate(work), strict=True):
+        pieces[number * (2 * end - own) // (2 * sum(work))].append(unit)
+    return [piece for piece in pieces if piece]
 
 
 def _walk(

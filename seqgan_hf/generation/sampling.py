@@ -7,11 +7,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from ..functional import block_rows
 from ..samples import LongTensor, Samples
 from .decoder import Decoder
 from .memory import in_parts
 from .modes import evaluating
-from .vocabulary import special_tokens
+from .vocabulary import special_tokens, vocabulary_size
 
 
 # Rows that are completed at the same time when the caller sets no limit, and the bytes their caches may take.
@@ -63,6 +64,7 @@ def sample(
             batch,
             max_rows,
             lambda rows: _sample_rows(generator, start.select(rows), uniforms[rows], *options),
+            least=block_rows(vocabulary_size(generator), prompt.device),
         )
     return Samples.concatenate(parts)
 

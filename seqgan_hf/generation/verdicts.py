@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -18,6 +20,10 @@ from .vocabulary import token_embeddings
 
 # Tokens that are rewarded in one forward pass when the caller sets no limit: 4,096 sequences of the paper's length.
 SCORE_TOKENS = 81_920
+# And the fewest that are worth a thread of their own.
+LEAST_TOKENS = 2_560
+# Devices on which what completions share is read once; others would wait to know which do.
+READ_PREFIXES_ONCE = {"cpu"}
 
 
 def judged_tokens(samples: Samples, pad_token_id: int) -> tuple[LongTensor, BoolTensor, Tensor]:
@@ -118,7 +124,15 @@ def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTe
     inputs = (
         {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
     )
+    if samples.origin is not None and samples.soft is None and _reads_origins(discriminator, ids.device):
+        inputs["origin"] = samples.origin
     return discriminator(**inputs, attention_mask=mask.long()), mask, begin
+
+
+def _reads_origins(discriminator: PreTrainedModel, device: torch.device) -> bool:
+    """Whether it can read once what completions of a prefix share, and may: gradients go the plain way."""
+    accepted = inspect.signature(discriminator.forward).parameters
+    return device.type in READ_PREFIXES_ONCE and not torch.is_grad_enabled() and "origin" in accepted
 
 
 def _read_text(
@@ -163,7 +177,13 @@ def features(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     found: list[Tensor] = []
     linear = [layer for layer in discriminator.modules() if isinstance(layer, nn.Linear)]
     heads = [layer for layer in linear if layer.out_features in labels]
-    hooks = [head.register_forward_pre_hook(lambda head, inputs: found.append(inputs[0])) for head in heads]
+    thread = get_ident()  # others may run the same model
+
+    def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if get_ident() == thread:
+            found.append(inputs[0])
+
+    hooks = [head.register_forward_pre_hook(keep) for head in heads]
     try:
         outputs, mask, _ = _read(discriminator, samples)
     finally:
@@ -196,8 +216,9 @@ def judge(
     Returns:
         The function's rows in float32.
     """
+    width = samples.prompt.shape[1] - 1 + samples.ids.shape[1]
     if max_rows is None:
-        max_rows = max(1, SCORE_TOKENS // (samples.prompt.shape[1] - 1 + samples.ids.shape[1]))
+        max_rows = max(1, SCORE_TOKENS // width)
     with evaluating(discriminator):
         parts = in_parts(
             discriminator,
@@ -205,6 +226,7 @@ def judge(
             samples.batch_size,
             max_rows,
             lambda rows: function(discriminator, samples.select(rows)).float(),
+            least=max(1, LEAST_TOKENS // width),
         )
     return torch.cat(parts)
 

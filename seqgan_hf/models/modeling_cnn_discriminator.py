@@ -5,6 +5,8 @@ https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and L
 The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
 """
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -160,6 +162,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        origin: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Score sequences.
 
@@ -173,6 +176,8 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
                 tokens.
             labels: 0 = fake, 1 = real (B,).
             token_type_ids: accepted because tokenizers return them; has no meaning here.
+            origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
+                (B, 2). The windows inside a prefix are multiplied once for all its completions.
 
         Returns:
             `logits` (B, num_labels); with `labels` also `loss`: cross-entropy plus `regularization()`.
@@ -189,7 +194,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         dtype = _compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
-        features = _MaxOverTime.apply(embedded.to(dtype), lengths, self.config.filter_sizes, *weights)
+        features = _maxima(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
         features = self._highway(features + torch.cat(biases))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else _classification_loss(logits, labels) + self.regularization()
@@ -242,20 +247,31 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device)
 
 
-# oneDNN multiplies float32 matrices at about twice the rate of MKL, which `torch.mm` calls, on processors that are not
-# Intel's. Eager models are offered it in lower precisions only; the compiler chooses for itself, and cannot take this
-# operation where it knows that a matrix is a view of another.
-_ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+def _onednn_linear() -> Any:
+    """oneDNN's product, which is up to twice as fast as that of MKL (`torch.mm`) on processors that are not Intel's.
+
+    On Intel's MKL is the faster one, by up to three times for narrow matrices. Eager models are offered oneDNN in
+    lower precisions only; the compiler chooses for itself, and cannot take this operation where it knows that a matrix
+    is a view of another.
+    """
+    processors = Path("/proc/cpuinfo")
+    described = processors.read_text() if processors.exists() else platform.processor()
+    if "GenuineIntel" in described or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+ONEDNN_LINEAR = _onednn_linear()
 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b^T for matrices (M, K) and (N, K)."""
-    eager = _ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
+    eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
     if eager and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
         # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
         # to a short sequence
         b = b if b.T.is_contiguous() else b.contiguous()
-        return _ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
+        return ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
     return a @ b.T
 
 
@@ -314,14 +330,16 @@ class _MaxOverTime(torch.autograd.Function):
         the features (B, sum of numbers).
 
     A convolution is one matrix product over the windows, copied side by side, as its gradients are; rows are taken in
-    blocks. The backward pass needs only where each maximum was, as it sends gradient there alone.
+    blocks. The backward pass needs only where each maximum was, as it sends gradient there alone; where none will
+    follow, this is not asked for.
     """
 
     @staticmethod
     def forward(ctx, inputs: Tensor, lengths: Tensor | None, sizes: list[int], *weights: Tensor) -> Tensor:
         batch, length, _ = inputs.shape
         features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
-        places = torch.empty(features.shape, dtype=torch.int64, device=inputs.device)
+        learns = any(ctx.needs_input_grad)
+        places = torch.empty(features.shape if learns else (0, 0), dtype=torch.int64, device=inputs.device)
         column, numbers = 0, _BLOCK if inputs.device.type == "cpu" else 64 * _BLOCK
         for size, weight in zip(sizes, weights, strict=True):
             columns = slice(column, column := column + len(weight))
@@ -329,13 +347,16 @@ class _MaxOverTime(torch.autograd.Function):
             block = max(numbers // (steps * (sum(weight.shape))), 1)
             for first in range(0, batch, block):
                 rows = slice(first, first + block)
-                activations = _multiply(_windows(inputs[rows], size), weight[:, : length * inputs.shape[2]])
-                activations = activations.view(-1, steps, len(weight))
+                products = _multiply(_windows(inputs[rows], size), weight[:, : length * inputs.shape[2]])
+                activations = products.view(-1, steps, len(weight))
                 if lengths is not None and steps > 1:
                     last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
                     beyond = torch.arange(steps, device=inputs.device) > last[:, None]
                     activations.masked_fill_(beyond[..., None], float("-inf"))
-                features[rows, columns], places[rows, columns] = _max_over_time(activations)
+                if learns:
+                    features[rows, columns], places[rows, columns] = _max_over_time(activations)
+                else:
+                    torch.amax(activations, dim=1, out=features[rows, columns])
         ctx.sizes = sizes
         ctx.save_for_backward(inputs, places, *weights)
         return features
@@ -365,6 +386,43 @@ class _MaxOverTime(torch.autograd.Function):
                 shape = (batch, width, 1, length)
                 total += conv2d_input(shape, kernel, spread.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
         return total.to(inputs.dtype) if needs_inputs else None, None, None, *weight_gradients
+
+
+def _maxima(
+    inputs: Tensor, lengths: Tensor | None, origin: Tensor | None, sizes: list[int], weights: tuple[Tensor, ...]
+) -> Tensor:
+    """`_MaxOverTime`; of completions, windows inside a prefix are multiplied once for all that share it.
+
+    Args:
+        inputs, lengths, sizes, weights: see `_MaxOverTime`.
+        origin: which sequence a row completes, and how many of its tokens are given (B, 2). Rows whose tokens are not
+            those of the others with the same origin share nothing with them.
+    """
+    if not torch.is_grad_enabled():  # which `_MaxOverTime` cannot know otherwise
+        weights = tuple(weight.detach() for weight in weights)
+    if origin is None:
+        return _MaxOverTime.apply(inputs, lengths, sizes, *weights)
+    given, counts = origin[:, 1].unique_consecutive(return_counts=True)
+    parts, last = [], 0
+    for prefix, count in zip(given.tolist(), counts.tolist(), strict=True):
+        rows = slice(last, last := last + count)
+        group, ends = inputs[rows], None if lengths is None else lengths[rows]
+        _, same = origin[rows, 0].unique(return_inverse=True)
+        # one row of each prefix: the last, as it happens
+        one = same.new_empty(int(same.max()) + 1).scatter_(0, same, torch.arange(count, device=same.device))
+        prefixes = group[one, :prefix]
+        beyond = inputs.shape[1] if ends is None else int(ends.min())
+        shared = beyond > prefix and torch.equal(prefixes[same], group[:, :prefix])
+        columns = []
+        for size, weight in zip(sizes, weights, strict=True):
+            if size > prefix or not shared:
+                columns.append(_MaxOverTime.apply(group, ends, [size], weight))
+                continue
+            first = prefix - size + 1  # the first window that holds a token beyond the prefix
+            rest = _MaxOverTime.apply(group[:, first:], None if ends is None else ends - first, [size], weight)
+            columns.append(torch.maximum(rest, _MaxOverTime.apply(prefixes, None, [size], weight)[same]))
+        parts.append(torch.cat(columns, dim=1))
+    return torch.cat(parts)
 
 
 def _windows(inputs: Tensor, size: int) -> Tensor:

@@ -24,6 +24,8 @@ from seqgan_hf.samples import Samples
 
 SETTINGS = ("auto", "on", "off")
 BLOCK_ROWS = functional.block_rows
+# Taken by itself on processors that are not Intel's only.
+ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def sample_categorical(logits: Tensor, uniforms: Tensor) -> LongTensor:
@@ -126,6 +128,11 @@ class MaxOverTime:
         return torch.cat(features, dim=1)
 
 
+def maxima(inputs: Tensor, lengths: Tensor | None, origin, sizes: Sequence[int], weights) -> Tensor:
+    """Every completion by itself."""
+    return MaxOverTime.apply(inputs, lengths, sizes, *weights)
+
+
 def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     """One token after another; the state passes padding unchanged."""
     outputs = []
@@ -154,6 +161,7 @@ PLAIN = {
     rollouts._walk: walk,
     modeling_cnn_discriminator._multiply: multiply,
     modeling_cnn_discriminator._MaxOverTime: MaxOverTime,
+    modeling_cnn_discriminator._maxima: maxima,
     modeling_rnn_generator._run_padded: run_padded,
 }
 
@@ -176,7 +184,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     """
     chosen = {fast: plain if setting == "off" and fast not in kept else fast for fast, plain in PLAIN.items()}
     if setting == "on":
-        if modeling_cnn_discriminator._ONEDNN_LINEAR is None:
+        if ONEDNN is None:
             raise RuntimeError("--fast-paths on: expected a torch with oneDNN. Leave the option out")
         chosen[BLOCK_ROWS] = a_few
     target = {id(path): chosen[fast] for fast, plain in PLAIN.items() for path in (fast, plain)}
@@ -184,6 +192,8 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "_BLOCK", 300)
+            patch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
+            patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)
         if setting != "auto":  # plain code holds the logits of all positions of so many rows
             patch.setattr(sampling, "MAX_ROWS", 1000)
         for name, module in list(sys.modules.items()):

@@ -67,6 +67,7 @@ def test_a_mask_of_prompts_is_there_where_some_are_padded_only():
 
 def test_every_field_that_is_there_moves_and_is_selected():
     whole = batch(3, 2)._replace(prompt_mask=torch.ones(3, 1, dtype=torch.bool), soft=torch.randn(3, 2, 5))
+    whole = whole._replace(origin=torch.tensor([[0, 1], [1, 1], [1, 2]]))
     assert {field.device.type for field in whole.to("meta")} == {"meta"}
     assert Samples.concatenate([whole]) is whole
     for rows in (slice(1, 3), torch.tensor([False, True, True]), torch.tensor([1, 2])):

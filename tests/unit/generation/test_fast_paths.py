@@ -103,6 +103,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (rollouts, "_walk"),
         (rollouts, "Decoder"),
         (modeling_cnn_discriminator, "_MaxOverTime"),
+        (modeling_cnn_discriminator, "_maxima"),
         (modeling_cnn_discriminator, "_multiply"),
         (modeling_rnn_generator, "_run_padded"),
     ]

@@ -8,9 +8,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from seqgan_hf.generation import verdicts
-from seqgan_hf.generation.verdicts import judged_tokens, realness, rewards
+from seqgan_hf.generation.rollouts import complete
+from seqgan_hf.generation.verdicts import judge, judged_tokens, realness, rewards
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator
+from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
 
 
 def batch(prompted: bool = False) -> Samples:
@@ -246,3 +247,24 @@ def test_other_errors_are_not_taken_for_memory():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         rewards(broken, batch())
     assert broken.calls == 1
+
+
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, nothing is shared")
+@pytest.mark.parametrize("function", [realness, verdicts.features])
+@pytest.mark.parametrize("prompted", [False, True])
+def test_completions_get_the_verdicts_of_whole_sequences(prompted, function, monkeypatch):
+    """What they share is read once, whatever the condition, the ends and the cut into parts."""
+    generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
+    samples = batch(prompted)
+    parts = list(complete(generator, samples, 5, rng=torch.Generator().manual_seed(0)))
+    completed = Samples.concatenate([part.samples for part in parts])
+    owners = [torch.stack([part.row, part.prefix_length], dim=1) for part in parts]
+    assert torch.equal(completed.origin, torch.cat(owners))
+    for max_rows in (None, 7):
+        plain = judge(discriminator, completed._replace(origin=None), function, max_rows)
+        torch.testing.assert_close(judge(discriminator, completed, function, max_rows), plain)
+    monkeypatch.setattr(torch, "equal", lambda *_: True)  # found out by the answer: prefixes are taken for shared
+    wrong = completed._replace(ids=completed.ids.flip(0), mask=torch.ones_like(completed.mask))
+    assert not torch.allclose(
+        judge(discriminator, wrong, function), judge(discriminator, wrong._replace(origin=None), function)
+    )

@@ -17,6 +17,7 @@ from seqgan_hf.models import (
     CNNDiscriminatorForSequenceClassification,
     modeling_cnn_discriminator,
 )
+from tests.tools.plain_paths import ONEDNN
 
 
 VOCAB = 23
@@ -123,8 +124,8 @@ def test_single_precision_and_either_matrix_library(monkeypatch):
     model, mask = make(), torch.arange(9) < torch.tensor([9, 3, 1, 7])[:, None]
     embeds = torch.randn(4, 9, 3, dtype=torch.float64)
     expected = scores_and_gradients(model, embeds, mask)
-    for library in (modeling_cnn_discriminator._ONEDNN_LINEAR, None):
-        monkeypatch.setattr(modeling_cnn_discriminator, "_ONEDNN_LINEAR", library)
+    for library in (ONEDNN, None):
+        monkeypatch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", library)
         for value, reference in zip(scores_and_gradients(model.float(), embeds.float(), mask), expected, strict=True):
             torch.testing.assert_close(value, reference.float(), atol=1e-4, rtol=1e-5)
 
@@ -308,3 +309,46 @@ def test_the_product_compiles():
     a, b = torch.randn(2, 3, 6), torch.randn(5, 6)
     compiled = torch.compile(lambda a, b: modeling_cnn_discriminator._multiply(a.view(-1, 6), b))
     torch.testing.assert_close(compiled(a, b), a.view(-1, 6) @ b.T)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("length", [2, 3, 7, 12])
+def test_completions_score_as_they_do_without_their_origin(length, padded, monkeypatch):
+    """Prefixes of every length, shorter than some windows and longer than others; ends anywhere after the prefix."""
+    model, generator = make().eval(), torch.Generator().manual_seed(length)
+    sentences, rollouts = tokens(4, length), 3
+    origin = torch.tensor([(row, t) for t in range(1, length) for _ in range(rollouts) for row in (2, 0, 3)])
+    ids, (row, given) = tokens(len(origin), length, seed=1), origin.unbind(1)
+    ids = torch.where(torch.arange(length) < given[:, None], sentences[row], ids)
+    ends = given + 1 + (torch.rand(len(origin), generator=generator) * (length - given)).long()
+    mask = (torch.arange(length) < ends[:, None]).long() if padded else None
+    expected, spent = model(ids, mask).logits, []
+    product = modeling_cnn_discriminator._multiply
+
+    def counted(a, b):
+        spent.append(len(a) * b.numel())
+        return product(a, b)
+
+    monkeypatch.setattr(modeling_cnn_discriminator, "_multiply", counted)
+    torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
+    shared = sum(spent)
+    spent.clear()
+    model(ids, mask)
+    assert shared < sum(spent) or length < 7  # where there is enough to share
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["another token in a prefix", "nothing after a prefix", "origins in no order"])
+def test_an_origin_that_is_wrong_changes_no_score(change):
+    """Whoever changes completions need not know of it."""
+    model, ids = make().eval(), tokens(1, 9).repeat(6, 1)
+    ids[:, 5:] = tokens(6, 4, seed=1)
+    origin, mask = torch.tensor([[0, 5]] * 6), None
+    if change == "another token in a prefix":
+        ids[4, 2] = (ids[4, 2] + 1) % model.config.vocab_size
+    elif change == "nothing after a prefix":
+        mask = torch.arange(9) < torch.tensor([9, 5, 9, 9, 3, 9])[:, None]
+    else:
+        origin = torch.tensor([[0, 5], [0, 2], [0, 5], [0, 5], [0, 9], [0, 5]])
+    torch.testing.assert_close(model(ids, mask, origin=origin).logits, model(ids, mask).logits)

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from seqgan_hf.training.console import roughly
 
 from seqgan_hf.objectives import SeqGAN, Turn
 from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.progress_lines import log_line
-from seqgan_hf.training.console import roughly
 from seqgan_hf.training.forecast import Forecast
 from seqgan_hf.training.progress import Meter, rates
 from tests.tools import soak
