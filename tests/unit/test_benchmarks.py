@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
-from tests.benchmarks.measuring import Rates, Turn, peak_memory, summary, table, whole_seconds
+from tests.benchmarks.measuring import (
+    OtherWork,
+    Rates,
+    Turn,
+    busy_neighbour,
+    disturbed,
+    peak_memory,
+    summary,
+    table,
+    whole_seconds,
+)
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
 
 
@@ -16,11 +28,12 @@ def test_a_step_runs_beside_its_reference(operation):
     case.check()
     assert whole_seconds(case.ours) > 0 and whole_seconds(case.plain) > 0
     rates = Rates(1e9, 1e9, 1e9, 1e9, 1e9)
-    row = summary(case, [Turn(rates, 2.0, 4.0), Turn(rates, 1.0, 4.0), Turn(rates, 9.0, 9.0)])
+    row = summary(case, [Turn(rates, 2.0, 4.0), Turn(rates, 1.0, 4.0), Turn(rates, 9.0, 9.0)], [5.0, 3.0], 0.5)
     floor = case.work.floor(rates, case.low_precision)[0]
     assert (row["ours"], row["plain"], row["ours_of_plain"], row["floor"]) == (2.0, 4.0, 0.5, floor)
     assert row["ours_of_floor"] == pytest.approx(2.0 / floor) and row["ours_peak"] > row["ours_added"] >= 0
-    assert len(table({operation: row})) == 3
+    assert row["in_company"] == 4.0 and "4 s" in table({operation: row})[2] and len(table({operation: row})) == 3
+    assert f"{operation} (0.5)" in disturbed({operation: row}) and disturbed({operation: row | {"others": 0.0}}) == ""
 
 
 @pytest.mark.parametrize("size", [*SIZES, SMALL], ids=lambda size: size.name)
@@ -34,6 +47,26 @@ def test_work_is_that_of_the_paper():
     assert paper.judge_work(1).flops == pytest.approx(27e6, rel=0.01)
     head = 2 * 32 * 5000
     assert paper.generator_work(1).flops == head + 2 * 4 * 32 * 64
+
+
+def test_rollouts_share_the_windows_of_their_prefix():
+    """What is left of the discriminator's products, counted by hand window by window."""
+    paper, prefixes = SIZES[0], 64 * 16 * 19
+    scores = paper.reward_work().flops - paper.generator_work(prefixes * 10).flops - paper.judge_work(64).flops
+    assert scores / paper.judge_work(prefixes).flops == pytest.approx(0.8136, abs=1e-3)
+
+
+def test_others_on_the_machine_are_seen():
+    """Those beside this test are there in both measurements."""
+
+    def cores(seconds: float = 0.5) -> float:
+        others, end = OtherWork(), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            time.sleep(0.01)
+        return others.cores()
+
+    with busy_neighbour():
+        assert cores() > 0.2
 
 
 def test_peak_memory_sees_what_is_freed_before_the_end():
