@@ -7,6 +7,8 @@ import time
 import pytest
 import torch
 
+from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
+from tests.benchmarks import gpu
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
 from tests.benchmarks.measuring import (
     OtherWork,
@@ -20,6 +22,7 @@ from tests.benchmarks.measuring import (
     whole_seconds,
 )
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
+from tests.tools.plain_paths import fast_paths
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -47,6 +50,29 @@ def test_work_is_that_of_the_paper():
     assert paper.judge_work(1).flops == pytest.approx(27e6, rel=0.01)
     head = 2 * 32 * 5000
     assert paper.generator_work(1).flops == head + 2 * 4 * 32 * 64
+
+
+# What a GPU would be asked to do in a step of SMALL (6 tokens, 3 convolutions, 2 rollouts); more costs time there.
+OPERATIONS_OF_A_STEP = {"sampling 10,000": 180, "rollout rewards": 360, "G update": 66, "MLE step": 62, "D step": 190}
+
+
+@pytest.fixture
+def as_shipped():
+    with fast_paths("auto"):
+        yield
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
+    for module in (likelihood, rollouts, sampling):  # the policy of an accelerator
+        monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
+    monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
+    rows = gpu.measure(SMALL, "cpu", repetitions=1)
+    for name, most in OPERATIONS_OF_A_STEP.items():
+        assert 0 < rows[name].operations <= most, name
+    *_, last = gpu.table(dict.fromkeys(rows, gpu.Row(60e-3, 30e-3, 1)))
+    steps = 120 * 156.25 + 1050 * (3 * 312.5 + 1) + 2 * 200
+    assert f"{steps * 60e-3 / 60:.3g} min | {steps * 30e-3 / 60:.3g} min" in last
 
 
 def test_rollouts_share_the_windows_of_their_prefix():
