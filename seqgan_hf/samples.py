@@ -88,10 +88,7 @@ class Samples(NamedTuple):
 
     @staticmethod
     def concatenate(parts: Sequence[Samples], pad_token_id: int = 0) -> Samples:
-        """Join batches row-wise; prompts are padded on the left and continuations on the right to a common length.
-
-        Origins, which count within one batch, are left out.
-        """
+        """Join batches row-wise; prompts are padded on the left and continuations on the right to a common length."""
         if len(parts) == 1:
             return parts[0]
         prompt_width = max(part.prompt.shape[1] for part in parts)
@@ -114,6 +111,7 @@ class Samples(NamedTuple):
                 raise UserError(f"`{name}` in some of the samples only", "them in all or none", "fill in the others")
             return torch.cat([right(field, 0.0) for field in fields])
 
+        origins = [part.origin for part in parts if part.origin is not None]
         masks = [part.attention_mask[:, : part.prompt.shape[1]] for part in parts]
         return Samples(
             prompt=torch.cat([left(part.prompt, pad_token_id) for part in parts]),
@@ -122,6 +120,7 @@ class Samples(NamedTuple):
             prompt_mask=torch.cat([left(mask, False) for mask in masks]) if padded else None,
             logprobs=optional("logprobs"),
             advantages=optional("advantages"),
+            origin=torch.cat(origins) if len(origins) == len(parts) else None,
         )
 
 

@@ -42,7 +42,8 @@ def has_plain_head(generator: PreTrainedModel) -> bool:
     return _HEADS[generator]
 
 
-# Devices that are spared the work at padding; on others, not to wait for a number of tokens is worth more.
+# Devices that are spared the work at padding, and at rows that have ended; on others, not to wait for the number of
+# those that are left is worth more.
 LEAVE_PADDING_OUT = {"cpu"}
 
 

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from ..errors import UserError
 from ..functional import block_rows, side_by_side
 from ..samples import Completions, LongTensor, Samples
-from .decoder import Decoder
+from .decoder import LEAVE_PADDING_OUT, Decoder
 from .memory import PIECES_PER_THREAD, fewer_rows, fitting_rows, threads_for
 from .modes import evaluating
-from .sampling import check_sampling, rows_that_fit, unfinished
+from .sampling import check_sampling, cut, rows_that_fit, unfinished
 from .vocabulary import special_tokens, vocabulary_size
 
 
@@ -98,11 +98,12 @@ class _Units:
         self, samples: Samples, rollouts: int, rng: torch.Generator | None, prefix_lengths: Collection[int] | None
     ):
         self.length, self.rng, self.device = samples.ids.shape[1], rng, samples.ids.device
-        lengths = samples.lengths
+        lengths = samples.lengths.tolist()  # the one wait for the device
         # EOS is the last counted token: the prefix that contains it is the whole sequence, so it needs no completion
         chosen = [t for t in range(1, self.length) if prefix_lengths is None or t in prefix_lengths]
-        rows = [(t, (lengths > t).nonzero().squeeze(1)) for t in chosen]
-        self.todo = deque((t, unfinished) for t, unfinished in rows if len(unfinished) for _ in range(rollouts))
+        rows = [(t, [row for row, own in enumerate(lengths) if own > t]) for t in chosen]
+        left = [(t, torch.tensor(going, device=self.device)) for t, going in rows if going]
+        self.todo = deque(unit for unit in left for _ in range(rollouts))
         self.returned: deque[_Unit] = deque()
 
     def take(self, max_rows: int) -> list[_Unit]:
@@ -169,7 +170,7 @@ def _walk(
     device, length = samples.ids.device, samples.ids.shape[1]
     completions, uniforms = _given_prefixes(samples, units, pad)
     ids, mask = completions.samples.ids, completions.samples.mask
-    joins = _joins(units)
+    joins, leaves = _joins(units), bool(eos) and device.type in LEAVE_PADDING_OUT
     first, last = units[0].prefix_length, units[-1].prefix_length
 
     decoder = Decoder(generator, _with_prefix(samples, first))
@@ -194,7 +195,9 @@ def _walk(
         drawn = decoder.draw(slice(len(main), None), uniforms[active, position], temperature, top_k, top_p)
         ids[active, position] = drawn
         mask[active, position] = True
-        going = unfinished(drawn, ends) if eos else torch.arange(len(active), device=device)
+        going = unfinished(drawn, ends) if leaves else torch.arange(len(active), device=device)
+    if eos and not leaves:
+        completions = completions._replace(samples=cut(completions.samples, ends, pad))
     return completions
 
 

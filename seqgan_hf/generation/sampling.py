@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from ..errors import UserError
 from ..functional import block_rows
 from ..samples import LongTensor, Samples
-from .decoder import Decoder
+from .decoder import LEAVE_PADDING_OUT, Decoder
 from .memory import in_parts
 from .modes import evaluating
 from .vocabulary import special_tokens, vocabulary_size
@@ -122,6 +122,7 @@ def _sample_rows(
     ids = torch.full((batch, length), pad, dtype=torch.long, device=uniforms.device)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     active, ends = torch.arange(batch, device=ids.device), torch.tensor(eos, dtype=torch.long, device=ids.device)
+    leaves = bool(eos) and ids.device.type in LEAVE_PADDING_OUT
     decoder = Decoder(generator, start)
     decoder.reserve(batch, start.prompt.shape[1] + length)
     for position in range(length):
@@ -130,7 +131,7 @@ def _sample_rows(
         mask[active, position] = True
         if position + 1 == length:
             break
-        if eos:
+        if leaves:
             going = unfinished(tokens, ends)
             active, tokens = active[going], tokens[going]
             if not len(active):
@@ -138,7 +139,16 @@ def _sample_rows(
             if len(active) < len(decoder.features):
                 decoder.select(going, going[:0])
         decoder.feed(tokens)
-    return start._replace(ids=ids, mask=mask)
+    return (
+        start._replace(ids=ids, mask=mask) if leaves or not eos else cut(start._replace(ids=ids, mask=mask), ends, pad)
+    )
+
+
+def cut(samples: Samples, ends: LongTensor, pad: int) -> Samples:
+    """Padding in place of what stands after an end token, and no longer counted."""
+    ended = torch.isin(samples.ids, ends)
+    after = ended.cumsum(dim=1) > ended
+    return samples._replace(ids=samples.ids.masked_fill(after, pad), mask=samples.mask & ~after)
 
 
 def unfinished(tokens: LongTensor, ends: LongTensor) -> LongTensor:

@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 
-from tests.benchmarks.measuring import Rates, table
+from tests.benchmarks.measuring import Rates, disturbed, table
 
 
 # What test_bench_training.py measured: size, step -> summary and turns.
@@ -23,7 +23,8 @@ def pytest_terminal_summary(terminalreporter):
     """The tables, ready for docs/performance.md."""
     for size, steps in RESULTS.items():
         terminalreporter.section(f"speed: {size}")
-        for line in table({name: row for name, (row, _) in steps.items()}):
+        rows = {name: row for name, (row, _) in steps.items()}
+        for line in (*table(rows), disturbed(rows)):
             terminalreporter.write_line(line)
         rates = [turn.rates for _, turns in steps.values() for turn in turns]
         medians = Rates(*map(statistics.median, zip(*rates, strict=True)))

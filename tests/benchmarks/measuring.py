@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -91,6 +95,38 @@ class Work:
         return limits[name], name
 
 
+# --- Others on the machine -------------------------------------------------------------------------------------------
+
+
+class OtherWork:
+    """How many cores others than this process and its children keep busy, from now on. Linux only."""
+
+    def __init__(self):
+        self.before = self._seconds()
+
+    @staticmethod
+    def _seconds() -> tuple[float, float]:
+        # user, nice, system, (idle, iowait), irq, softirq, steal
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        busy = (sum(ticks[:3]) + sum(ticks[5:])) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy - sum(os.times()[:4])
+
+    def cores(self) -> float:
+        (began, before), (now, busy) = self.before, self._seconds()
+        return max(0.0, busy - before) / (now - began)
+
+
+@contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """A process that spins, pinned nowhere."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 # --- Memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -154,8 +190,13 @@ def whole_seconds(parts: list[Part]) -> float:
     return sum(seconds_of(part.run) * part.times for part in parts)
 
 
-def summary(case: Case, turns: list[Turn]) -> dict[str, float | str]:
-    """Medians over turns, ratios taken within each; and the peak memory of one more run, in MiB."""
+def summary(case: Case, turns: list[Turn], in_company: list[float], others: float) -> dict[str, float | str]:
+    """Medians over turns, ratios taken within each; and the peak memory of one more run, in MiB.
+
+    Args:
+        in_company: seconds of ours beside a busy neighbour.
+        others: cores that others kept busy during the turns.
+    """
     floors = [case.work.floor(turn.rates, case.low_precision) for turn in turns]
     ours_peak, ours_added = peak_memory(lambda: [part.run() for part in case.ours])
     plain_peak, plain_added = peak_memory(lambda: [part.run() for part in case.plain])
@@ -163,6 +204,8 @@ def summary(case: Case, turns: list[Turn]) -> dict[str, float | str]:
         "ours": statistics.median(turn.ours for turn in turns),
         "plain": statistics.median(turn.plain for turn in turns),
         "ours_of_plain": statistics.median(turn.ours / turn.plain for turn in turns),
+        "in_company": statistics.median(in_company),
+        "others": others,
         "floor": statistics.median(seconds for seconds, _ in floors),
         "floor_is": statistics.mode(name for _, name in floors),
         "ours_of_floor": statistics.median(
@@ -177,6 +220,16 @@ def summary(case: Case, turns: list[Turn]) -> dict[str, float | str]:
     }
 
 
+# Cores that others may keep busy while the machine still counts as quiet.
+QUIET = 0.1
+
+
+def disturbed(rows: dict[str, dict]) -> str:
+    """Which steps were measured while others worked, as a sentence; empty if none was."""
+    steps = [f"{step} ({row['others']:.1f})" for step, row in rows.items() if row["others"] > QUIET]
+    return f"NOT QUIET: others kept so many cores busy during {', '.join(steps)}." if steps else ""
+
+
 def _share(parts: list[Part]) -> str:
     """What was measured of the whole, part by part."""
     return " + ".join("all" if part.times == 1 else f"1/{part.times:.3g}" for part in parts)
@@ -187,6 +240,7 @@ COLUMNS = (
     "ours",
     "plain",
     "ours / plain",
+    "with a busy neighbour",
     "floor",
     "ours / floor",
     "peak MiB, ours (added)",
@@ -205,6 +259,7 @@ def table(rows: dict[str, dict]) -> list[str]:
             f"{row['ours']:.3g} s",
             f"{row['plain']:.3g} s",
             f"{row['ours_of_plain']:.3g}",
+            f"{row['in_company']:.3g} s",
             f"{row['floor']:.2g} s ({row['floor_is']})",
             f"{row['ours_of_floor']:.3g}",
             f"{row['ours_peak']:.0f} (+{row['ours_added']:.0f})",

@@ -103,17 +103,22 @@ class Size:
         trunk = self.layers * (2 * 12 * width**2 + 2 * width * self.length) if self.layers else cell
         return Work(tokens * (trunk + 2 * width * self.vocab_size), tokens * self.vocab_size)
 
-    def judge_work(self, sequences: float) -> Work:
+    def judge_work(self, sequences: float, known: int = 0) -> Work:
+        """Of all windows, or of those that do not lie within the first `known` tokens."""
         config = CNNDiscriminatorConfig(**self.discriminator)
         flops = 2 * 2 * sum(config.num_filters) ** 2
         for size, number in zip(config.filter_sizes, config.num_filters, strict=True):
             windows, reach = max(self.length - size, 0) + 1, min(size, self.length)
+            windows -= max(known - size + 1, 0)
             flops += 2 * windows * number * reach * config.embedding_size
         return Work(sequences * flops)
 
     def reward_work(self) -> Work:
-        prefixes = BATCH * ROLLOUTS * (self.length - 1)
-        return self.generator_work(prefixes * self.length / 2) + self.judge_work(prefixes + BATCH)
+        """Windows within a prefix count once a sequence, since its rollouts share them."""
+        rollouts, lengths = BATCH * ROLLOUTS, range(1, self.length)
+        scores = [self.judge_work(rollouts, known) for known in lengths]
+        drawn = self.generator_work(rollouts * len(lengths) * self.length / 2)
+        return sum(scores, start=drawn) + self.judge_work(BATCH)
 
 
 SIZES = [

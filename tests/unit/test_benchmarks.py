@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
+from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
+from tests.benchmarks import gpu
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
-from tests.benchmarks.measuring import Rates, Turn, peak_memory, summary, table, whole_seconds
+from tests.benchmarks.measuring import (
+    OtherWork,
+    Rates,
+    Turn,
+    busy_neighbour,
+    disturbed,
+    peak_memory,
+    summary,
+    table,
+    whole_seconds,
+)
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
+from tests.tools.plain_paths import fast_paths
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -16,11 +31,12 @@ def test_a_step_runs_beside_its_reference(operation):
     case.check()
     assert whole_seconds(case.ours) > 0 and whole_seconds(case.plain) > 0
     rates = Rates(1e9, 1e9, 1e9, 1e9, 1e9)
-    row = summary(case, [Turn(rates, 2.0, 4.0), Turn(rates, 1.0, 4.0), Turn(rates, 9.0, 9.0)])
+    row = summary(case, [Turn(rates, 2.0, 4.0), Turn(rates, 1.0, 4.0), Turn(rates, 9.0, 9.0)], [5.0, 3.0], 0.5)
     floor = case.work.floor(rates, case.low_precision)[0]
     assert (row["ours"], row["plain"], row["ours_of_plain"], row["floor"]) == (2.0, 4.0, 0.5, floor)
     assert row["ours_of_floor"] == pytest.approx(2.0 / floor) and row["ours_peak"] > row["ours_added"] >= 0
-    assert len(table({operation: row})) == 3
+    assert row["in_company"] == 4.0 and "4 s" in table({operation: row})[2] and len(table({operation: row})) == 3
+    assert f"{operation} (0.5)" in disturbed({operation: row}) and disturbed({operation: row | {"others": 0.0}}) == ""
 
 
 @pytest.mark.parametrize("size", [*SIZES, SMALL], ids=lambda size: size.name)
@@ -34,6 +50,49 @@ def test_work_is_that_of_the_paper():
     assert paper.judge_work(1).flops == pytest.approx(27e6, rel=0.01)
     head = 2 * 32 * 5000
     assert paper.generator_work(1).flops == head + 2 * 4 * 32 * 64
+
+
+# What a GPU would be asked to do in a step of SMALL (6 tokens, 3 convolutions, 2 rollouts); more costs time there.
+OPERATIONS_OF_A_STEP = {"sampling 10,000": 180, "rollout rewards": 360, "G update": 66, "MLE step": 62, "D step": 190}
+
+
+@pytest.fixture
+def as_shipped():
+    with fast_paths("auto"):
+        yield
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
+    for module in (likelihood, rollouts, sampling):  # the policy of an accelerator
+        monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
+    monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
+    rows = gpu.measure(SMALL, "cpu", repetitions=1)
+    for name, most in OPERATIONS_OF_A_STEP.items():
+        assert 0 < rows[name].operations <= most, name
+    *_, last = gpu.table(dict.fromkeys(rows, gpu.Row(60e-3, 30e-3, 1)))
+    steps = 120 * 156.25 + 1050 * (3 * 312.5 + 1) + 2 * 200
+    assert f"{steps * 60e-3 / 60:.3g} min | {steps * 30e-3 / 60:.3g} min" in last
+
+
+def test_rollouts_share_the_windows_of_their_prefix():
+    """What is left of the discriminator's products, counted by hand window by window."""
+    paper, prefixes = SIZES[0], 64 * 16 * 19
+    scores = paper.reward_work().flops - paper.generator_work(prefixes * 10).flops - paper.judge_work(64).flops
+    assert scores / paper.judge_work(prefixes).flops == pytest.approx(0.8136, abs=1e-3)
+
+
+def test_others_on_the_machine_are_seen():
+    """Those beside this test are there in both measurements."""
+
+    def cores(seconds: float = 0.5) -> float:
+        others, end = OtherWork(), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            time.sleep(0.01)
+        return others.cores()
+
+    with busy_neighbour():
+        assert cores() > 0.2
 
 
 def test_peak_memory_sees_what_is_freed_before_the_end():

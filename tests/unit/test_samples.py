@@ -74,3 +74,10 @@ def test_every_field_that_is_there_moves_and_is_selected():
         chosen = whole.select(rows)
         assert all(torch.equal(field, original[1:]) for field, original in zip(chosen, whole, strict=True))
     assert batch(3, 2).select(slice(0, 1)).soft is None
+
+
+def test_origins_are_joined_where_all_have_one():
+    """They are a hint only, which nobody misses."""
+    part = batch(2, 3)._replace(origin=torch.tensor([[0, 1], [1, 1]]))
+    assert Samples.concatenate([part, part]).origin.tolist() == [[0, 1], [1, 1]] * 2
+    assert Samples.concatenate([part, batch(2, 3)]).origin is None

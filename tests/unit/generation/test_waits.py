@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqgan_hf.generation import likelihood, verdicts
+from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
@@ -134,20 +134,38 @@ def test_sequences_of_fixed_length_are_drawn_and_learned_without_a_wait(kind, al
     assert counts.total() <= allowed
 
 
-def test_sequences_that_end_are_waited_for_once_a_token():
-    """The rows that go on are counted, so that no step is spent on the others."""
-    generator = build_generator("lstm")
+@pytest.fixture
+def accelerator(monkeypatch):
+    """The policy of a device that should not be waited for."""
+    for module in (likelihood, sampling, rollouts):
+        monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
+    monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gpt2"])
+def test_sequences_that_end_are_waited_for_once_a_token_on_a_cpu_only(kind, request):
+    """There the rows that go on are counted, so that no step is spent on the others; the results are the same."""
+    generator = build_generator(kind)
+    generator.config.pad_token_id = None
     counts = waits(lambda: drawn(generator))
     assert set(counts) <= {"nonzero"} and counts["nonzero"] <= LENGTH - 1
+    samples = drawn(generator, 30)
+    parts = list(complete(generator, samples, 2, rng=torch.Generator().manual_seed(1)))
+    request.getfixturevalue("accelerator")
+    assert waits(lambda: drawn(generator)) == {}
+    assert waits(lambda: list(complete(generator, samples, 2))) == {"tolist": 1}
+    assert not samples.mask.all() and all(map(torch.equal, drawn(generator, 30)[:3], samples[:3]))
+    for part, same in zip(complete(generator, samples, 2, rng=torch.Generator().manual_seed(1)), parts, strict=True):
+        assert all(map(torch.equal, (*part.samples[:3], part.row), (*same.samples[:3], same.row)))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "memory", "gpt2"])
-def test_rollouts_wait_once_a_prefix_length_before_they_begin(kind):
+def test_rollouts_wait_once_before_they_begin(kind):
     """Whatever their number: the tokens of a completion need no wait."""
     generator = fixed_length(kind)
     samples = drawn(generator)
-    for rollouts in (1, 4):
-        assert waits(lambda n=rollouts: list(complete(generator, samples, n))) == {"nonzero": LENGTH - 1}
+    for number in (1, 4):
+        assert waits(lambda n=number: list(complete(generator, samples, n))) == {"tolist": 1}
 
 
 @pytest.mark.parametrize("kind", ["rnn", "per_token", "relgan"])
@@ -164,8 +182,8 @@ def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding(
     assert waits(lambda: rewards(discriminator, padded)) == {"_local_scalar_dense": 2}
 
 
-def test_a_generator_step_waits_for_nothing_but_these(monkeypatch):
-    monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())  # as on an accelerator
+@pytest.mark.usefixtures("accelerator")
+def test_a_generator_step_waits_for_nothing_but_these():
     generator, discriminator = build_generator("lstm", eos=None), build_discriminator("cnn")
     samples, objective = drawn(generator), SeqGAN(rollouts=2)
     models = Models(generator, discriminator)
@@ -176,4 +194,4 @@ def test_a_generator_step_waits_for_nothing_but_these(monkeypatch):
 
     counts = waits(step)
     assert counts["_local_scalar_dense"] == 2  # rollouts and whole sequences are scored
-    assert set(counts) == {"nonzero", "_local_scalar_dense"}
+    assert set(counts) == {"tolist", "_local_scalar_dense"}
