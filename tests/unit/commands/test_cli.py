@@ -29,6 +29,7 @@ from tests.tools.small_runs import quickstart, short_run
 from tests.tools.tiny import build_discriminator, build_generator
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 ROOT = Path(__file__).parents[3]
 FOLDERS = ("oracle", "text", "molecules", "tunes")
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name in FOLDERS)
