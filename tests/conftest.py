@@ -38,3 +38,9 @@ def generator(request) -> PreTrainedModel:
 @pytest.fixture(params=["cnn", "relgan", "rnn", "per_token", "bert"])
 def discriminator(request) -> PreTrainedModel:
     return build_discriminator(request.param)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Cards of runs have no learning curve, whose drawing takes as long as the rest of a tiny run."""
+    monkeypatch.setattr("seqgan_hf.runs.card.draw_runs", lambda runs, picture: (False, []))

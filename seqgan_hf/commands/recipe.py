@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +117,7 @@ SECTIONS = {
 NOT_IN_RECIPES = {"hub_token", "local_rank"}
 
 
+@cache
 def recipe_parser() -> ArgumentParser:
     """The command line of `train`: a recipe, then overrides of any of its values."""
     parser = _parser("seqgan-hf train RECIPE", "Train from a recipe.")

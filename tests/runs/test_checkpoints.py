@@ -35,6 +35,7 @@ from tests.tools.small_runs import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 

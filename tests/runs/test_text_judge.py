@@ -15,6 +15,9 @@ from tests.tools.small_language import sentences
 from tests.tools.small_runs import ROOT, short_run
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "lines.txt"

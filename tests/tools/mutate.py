@@ -1,28 +1,34 @@
-"""Mutation testing by mutmut: which changes to the code does no test notice? See docs/contributing.md.
+"""Mutation testing with mutmut's mutants: which changes to the code does no test notice? See docs/contributing.md.
 
-    python tests/tools/mutate.py [seqgan_hf.objectives.* ...]
+    python tests/tools/mutate.py [seqgan_hf.objectives.pairwise* ...] [-- TESTS AND OPTIONS OF PYTEST]
 
 `mutmut results` lists the survivors, `mutmut show NAME` shows one. Settings: `[tool.mutmut]` in pyproject.toml.
-Beyond what mutmut offers, decorated functions are mutated, too; messages (strings with a space) and `device=` are not.
+Beyond what mutmut offers, decorated functions are mutated, too; messages (strings with a space) and `device=` are not;
+and tests are collected once: each mutant is tried in a fork, by the tests that reach it, until one of them fails.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from fnmatch import fnmatch
 from pathlib import Path
 
 import libcst as cst
+import pytest
 from mutmut import __main__ as mutmut
-from mutmut.mutation import file_mutation, mutators
-from mutmut.runners import harness
-from mutmut.state import state
+from mutmut.configuration import config
+from mutmut.mutation import file_mutation, mutators, trampoline
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.utils import file_utils
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 
-NOT_KILLED = {0, 33}  # exit codes of mutmut: survived, or reached by no test; timeouts and crashes are noticed
+SURVIVED, KILLED, UNREACHED, TIMEOUT = 0, 1, 33, 36  # exit codes of mutmut
 skips, arranges = file_mutation.MutationVisitor._skip_node_and_children, file_mutation.function_trampoline_arrangement
-selects = harness.PytestRunner._pytest_args_regular_run
 
 
 def skip(visitor, node: cst.CSTNode) -> bool:
@@ -57,29 +63,94 @@ def operator_arg_removal(node: cst.Call):
             yield mutant
 
 
-def arguments(runner: harness.PytestRunner, tests) -> list[str]:
-    """The fast tests first: most mutants are killed by one of them."""
-    return selects(runner, sorted(tests, key=lambda test: state().duration_by_test.get(test, 0.0)))
+def generate() -> list[SourceFileMutationData]:
+    """Write the mutants, where the code has changed since they were; what is known of those of each file."""
+    Path("mutants").mkdir(exist_ok=True)
+    file_utils.copy_src_dir()
+    file_utils.copy_also_copy_files()
+    file_utils.setup_source_paths()
+    mutmut.create_mutants(1)
+    files = [SourceFileMutationData(path=path) for path in sorted(file_utils.walk_mutatable_files())]
+    for file in files:
+        file.load()
+        file.meta_path = file.meta_path.absolute()
+    return files
 
 
-def report() -> None:
+class Forks:
+    """Of pytest: in place of the tests, the tests on every mutant whose name fits one of the patterns."""
+
+    def __init__(self, files: list[SourceFileMutationData], patterns: list[str]):
+        self.files, self.patterns, self.reached, self.failed = files, patterns, set(), False
+
+    def pytest_runtest_logreport(self, report) -> None:
+        self.failed |= report.failed
+
+    def pytest_runtestloop(self, session) -> bool:
+        tests, took = self.measure(session.items)
+        for file in self.files:
+            for name in file.exit_code_by_key:
+                if any(fnmatch(name, pattern) for pattern in self.patterns):
+                    chosen = sorted(tests[mangled_name_from_mutant_name(name)], key=took.__getitem__)
+                    file.exit_code_by_key[name] = self.outcome(name, chosen, 10 + 3 * sum(map(took.get, chosen)))
+                    file.save()
+        return True
+
+    def measure(self, items: list) -> tuple[dict, dict]:
+        """Which tests reach a function, and their seconds, without a mutant."""
+        trampoline.record_trampoline_hit = lambda name, caller=None: self.reached.add(name)
+        trampoline.set_mutant_under_test("stats")
+        tests, took = defaultdict(list), {}
+        for item in items:
+            self.reached.clear()
+            started = time.monotonic()
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            took[item] = time.monotonic() - started
+            if self.failed:
+                pytest.exit(f"{item.nodeid} fails without any mutant", 1)
+            for name in self.reached:
+                tests[name].append(item)
+        trampoline.set_mutant_under_test("")
+        return tests, took
+
+    def outcome(self, mutant: str, items: list, seconds: float) -> int:
+        if not items:
+            return UNREACHED
+        if (child := os.fork()) == 0:
+            signal.alarm(round(seconds))  # whose signal ends it
+            trampoline.set_mutant_under_test(mutant)
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self.failed:
+                    os._exit(KILLED)
+            os._exit(SURVIVED)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return TIMEOUT if status == -signal.SIGALRM else KILLED if status else SURVIVED
+
+
+def report(files: list[SourceFileMutationData]) -> None:
     total: Counter[str] = Counter()
     print(f"\n{'file':48} {'mutants':>8} {'killed':>8}")
-    for path in sorted(Path("mutants/seqgan_hf").rglob("*.meta")):
-        codes = [code for code in json.loads(path.read_text())["exit_code_by_key"].values() if code is not None]
-        killed = sum(code not in NOT_KILLED for code in codes)
+    for file in files:
+        codes = [code for code in file.exit_code_by_key.values() if code is not None]
         if codes:
-            print(f"{str(path)[8:-5]:48} {len(codes):8} {killed / len(codes):8.1%}")
-        total += Counter(mutants=len(codes), killed=killed)
+            print(f"{file.path!s:48} {len(codes):8} {codes.count(KILLED) / len(codes):8.1%}")
+        total += Counter(mutants=len(codes), killed=codes.count(KILLED))
     print(f"{'all':48} {total['mutants']:8} {total['killed'] / max(1, total['mutants']):8.1%}")
 
 
 if __name__ == "__main__":
     file_mutation.MutationVisitor._skip_node_and_children = skip
     file_mutation.function_trampoline_arrangement = arrange
-    harness.PytestRunner._pytest_args_regular_run = arguments
     ours = {mutators.operator_string: operator_string, mutators.operator_arg_removal: operator_arg_removal}
     operators = mutators.mutation_operators
     operators[:] = [(kind, ours.get(operator, operator)) for kind, operator in operators]
-    mutmut.run.callback(tuple(sys.argv[1:]), max_children=1)
-    report()
+    given = sys.argv[1:]
+    at = given.index("--") if "--" in given else len(given)
+    files = generate()
+    os.chdir("mutants")
+    chosen = given[at + 1 :] or config().pytest_add_cli_args_test_selection
+    pytest.main([*config().pytest_add_cli_args, *chosen], plugins=[Forks(files, given[:at] or ["*"])])
+    report(files)

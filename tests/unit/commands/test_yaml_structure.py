@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.recipe import load_recipe
@@ -54,9 +53,11 @@ def test_files_with_aliases_and_of_some_size_are_read(tmp_path):
     content = "[" * (MOST_LEVELS - 1) + "&x [a, b], *x, *x, &y c, *y" + "]" * (MOST_LEVELS - 1)
     path.write_text(content)
     check_structure(str(path))
-    path.write_text(yaml.safe_dump(list(range(MOST_VALUES - 1))))
+    thousand = f"&x [{', '.join('0' * 999)}]"  # a collection counts, too
+    content = f"[{thousand}{', *x' * (MOST_VALUES // 1000 - 2)}, {', '.join('0' * 999)}"
+    path.write_text(f"{content}]")
     check_structure(str(path))
-    path.write_text(yaml.safe_dump(list(range(MOST_VALUES))))
+    path.write_text(f"{content}, 0]")
     with pytest.raises(RecipeError, match="100,001 values"):
         check_structure(str(path))
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -27,6 +27,7 @@ class Device:
         return list(range(rows.start, rows.stop))
 
 
+@settings(max_examples=30, deadline=None)  # every shortage collects garbage
 @given(batch_size=st.integers(0, 40), max_rows=st.integers(1, 50), room=st.integers(1, 50))
 def test_every_row_is_worked_on_once_in_order_and_never_too_many_at_once(batch_size, max_rows, room):
     device = Device(room)

@@ -20,6 +20,7 @@ from seqgan_hf.objectives import (
 )
 from seqgan_hf.objectives.ratios import clipped
 from tests.tools.tables import (
+    Judge,
     T,
     TableGenerator,
     TableJudge,
@@ -193,3 +194,17 @@ def test_textgails_demonstrations_fade_out():
         shares.append(int((credited(objective, models).advantages == 2.0).all(dim=1).sum()))
         objective.after_step("generator", models)
     assert shares == [14, 10, 7, 3, 0]
+
+
+def test_pairs_are_told_apart_by_the_sign_of_their_margin():
+    """Of whole sequences and, at their last tokens, of a judge of every token."""
+    log_odds, batch = torch.zeros(27), all_sequences()
+    log_odds[:5] = torch.tensor([2.0, 0.5, 0.0, -1.0, 0.0])
+    judge, of_tokens = Judge(log_odds), TableJudge(per_token=True)
+    of_tokens.log_odds = log_odds
+    for opponent in (judge, of_tokens):
+        models = Models(None, opponent)
+        loss = GAD().discriminator_loss(models, batch.select(slice(0, 4)), batch.select(torch.full((4,), 4)))
+        assert_close(loss.value, torch.nn.functional.softplus(-log_odds[:4]).mean())
+        assert float(loss.metrics["discriminator_accuracy"]) == 0.5  # a tie is not told apart
+        assert float(loss.metrics["discriminator_margin"]) == pytest.approx(0.375) and float(loss.weight) == 4

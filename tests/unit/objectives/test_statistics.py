@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import distributed
 
-from seqgan_hf.objectives.statistics import shared_mean, shared_softmax, sum_over_processes
+from seqgan_hf.objectives.statistics import (
+    place_of_rows,
+    rows_of_processes,
+    samples_of_processes,
+    shared_mean,
+    shared_softmax,
+    sum_over_processes,
+)
+from seqgan_hf.samples import Samples
 from tests.tools.two_processes import on_two
 
 
@@ -60,6 +68,35 @@ def test_the_mean_of_all_processes_shares_is_the_softmax_over_all_their_scores()
     assert torch.equal(shared_softmax(scores), scores.softmax(dim=0))
     shares = on_two(_softmax_of_share, scores)
     torch.testing.assert_close(torch.cat(shares) / 2, scores.softmax(dim=0))
+
+
+def test_rows_of_unequal_batches_are_put_together():
+    """Three rows here, one there; prompts of one width more there. Gradients go back to whose rows they are."""
+    for rank, (values, samples, place, gradient) in enumerate(on_two(_put_together)):
+        assert values.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [10.0, 11.0]]
+        assert samples.ids.tolist() == [[0, 1], [2, 3], [4, 5], [10, 11]]
+        assert samples.prompt.tolist() == [[0, 7]] * 3 + [[6, 7]]
+        assert samples.attention_mask[:, 0].tolist() == [False] * 3 + [True] and samples.mask.all()
+        assert place == ((0, 4), (3, 4))[rank]
+        weights = torch.arange(4.0)[3:] if rank else torch.arange(4.0)[:3]
+        torch.testing.assert_close(gradient, 2 * weights[:, None].expand(-1, 2))  # both processes have the same loss
+
+
+def _put_together(rank):
+    values = torch.tensor([[10.0, 11.0]]) if rank else torch.arange(6.0).view(3, 2)
+    prompt = torch.tensor([[6, 7]] if rank else [[7]] * 3)
+    samples = samples_of_processes(Samples(prompt, values.long(), torch.ones_like(values, dtype=torch.bool)))
+    together = rows_of_processes(values.requires_grad_(), differentiable=True)
+    (torch.arange(4.0) @ together).sum().backward()
+    plain = rows_of_processes(values)
+    assert torch.equal(plain, together) and not plain.requires_grad
+    return plain, samples, place_of_rows(len(values), values.device), values.grad
+
+
+def test_one_process_has_its_own_rows():
+    samples = Samples(torch.zeros(2, 1).long(), torch.zeros(2, 3).long(), torch.ones(2, 3).bool())
+    assert samples_of_processes(samples) is samples and rows_of_processes(VALUES) is VALUES
+    assert place_of_rows(2, VALUES.device) == (0, 2)
 
 
 def _softmax_of_share(rank, scores):

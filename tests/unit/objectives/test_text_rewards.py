@@ -100,17 +100,18 @@ def test_rankgan_keeps_half_of_a_small_batch_beside_the_references():
 # --- PG-BLEU, functions of one's own ---------------------------------------------------------------------------------
 
 
-def test_pgbleu_is_nltks_sentence_bleu():
+@pytest.mark.parametrize("count", [10, 2])  # with two, few are as long as a sample
+def test_pgbleu_is_nltks_sentence_bleu(count):
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     torch.manual_seed(0)
     ids, lengths = torch.randint(0, 5, (60, 8)), torch.randint(1, 9, (60,))
     rows = Samples(torch.zeros(60, 1, dtype=torch.long), ids, torch.arange(8) < lengths[:, None])
-    real, fake = rows.select(slice(0, 10)), rows.select(slice(10, None))
-    found = PGBLEU(max_n=3, references=10).reward(Models(build_generator("lstm", eos=None)), fake, real)
+    real, fake = rows.select(slice(0, count)), rows.select(slice(10, None))
+    found = PGBLEU(max_n=3, references=count).reward(Models(build_generator("lstm", eos=None)), fake, real)
     texts = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
     smoothing = SmoothingFunction().method1
-    expected = [sentence_bleu(texts[:10], text, (1 / 3,) * 3, smoothing_function=smoothing) for text in texts[10:]]
+    expected = [sentence_bleu(texts[:count], text, (1 / 3,) * 3, smoothing_function=smoothing) for text in texts[10:]]
     assert_close(found, torch.tensor(expected, dtype=torch.float32))
 
 
