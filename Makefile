@@ -10,7 +10,7 @@ help:
 	@echo "make demo       install into $(VENV), then learn a small grammar and show what was learnt (a few minutes)"
 	@echo "make test       install into $(VENV), then the whole test suite"
 	@echo "make test-fast-paths   the suite with every fast path forced on, then with plain code in their place"
-	@echo "make test-wheel        wheel and sdist, and a first hour with the wheel where there is no checkout"
+	@echo "make test-wheel        wheel and sdist, an installation as the docs say, a first hour without a checkout, a Space"
 	@echo "make test-lowest       the suite on the lowest versions that pyproject.toml allows; TESTS=tests/unit for a part"
 	@echo "make lint       ruff: rules and formatting; mypy: types; deptry: dependencies"
 	@echo "make docs       build the site of docs/ into build/site and serve it on http://localhost:8000"

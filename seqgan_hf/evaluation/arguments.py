@@ -13,6 +13,7 @@ from ..data.delimited import FileFormat
 from ..data.sources import file_kind
 from ..errors import UserError, import_by_path
 from .catalog import TextSettings, get_metric
+from .encoders import check_encoder
 from .tokenization import tokenize
 
 
@@ -26,7 +27,7 @@ def split_names(names: list[str] | str | None) -> list[str] | None:
 
 
 def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
-    """Raise a `UserError` for metrics, a tokenization, an encoder's folder or a function that do not exist."""
+    """Raise a `UserError` for metrics, a tokenization, models or functions that do not exist, or lack a library."""
     for name in metrics or ():
         get_metric(name)
     if settings.tokenization is not None:
@@ -38,6 +39,8 @@ def check_names(metrics: Sequence[str] | None, settings: TextSettings) -> None:
         if isinstance(path, str) and path.startswith(("/", "./", "../")) and not Path(path).exists():
             expected = "a folder with a model, or an id on the Hub"
             raise UserError(f"{what}={path!r} does not exist", expected, "check the path")
+    if isinstance(settings.encoder, str):
+        check_encoder(settings.encoder)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,29 @@ def load_encoder(name: str, batch_size: int = 64, device: str | torch.device = "
         MissingExtraError: a Sentence Transformers model without that library.
         UserError: there is no such model.
     """
-    of_sentences = name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
+    check_encoder(name)
     try:
         with asking_once(name):
-            return (_sentence_transformer if of_sentences else _mean_pooling)(name, batch_size, device)
-    except MissingExtraError:
-        raise
+            return (_sentence_transformer if _of_sentences(name) else _mean_pooling)(name, batch_size, device)
     except (OSError, ValueError) as error:
         problem = f"encoder={name!r} cannot be loaded ({str(error).splitlines()[0]})"
         raise UserError(problem, "a folder with a model, or an id on the Hub", "check the name") from error
 
 
-def _sentence_transformer(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
+def check_encoder(name: str) -> None:
+    """Raise a `MissingExtraError` for a Sentence Transformers model without that library."""
+    if _of_sentences(name) and find_spec("sentence_transformers") is None:
         problem, fix = f"encoder {name!r} needs sentence-transformers", 'run `pip install "seqgan-hf[embeddings]"`'
-        raise MissingExtraError(problem, None, fix) from error
+        raise MissingExtraError(problem, None, fix)
+
+
+def _of_sentences(name: str) -> bool:
+    return name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
+
+
+def _sentence_transformer(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
+    from sentence_transformers import SentenceTransformer
+
     encode = SentenceTransformer(name, device=str(device)).encode
     return lambda texts: encode(list(texts), batch_size=batch_size, show_progress_bar=False).astype(np.float64)
 

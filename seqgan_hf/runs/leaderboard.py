@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -289,7 +290,7 @@ def table(board: Board) -> list[str]:
     ]
     lines = ["| | seeds | seconds | rounds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 4) + "|"]
     for method in (method for method in board.order() if method.values):
-        at = min(method.temperatures, key=lambda temperature: abs(temperature - 1))
+        at = nearest(method.temperatures)
         cells = [_cell(*method.over_seeds(at, metric)) for metric in metrics]
         cost = [f"{np.mean(each):.0f}" for each in zip(*method.cost.values(), strict=True)] or ["", ""]
         lines.append(f"| {method.name} | {len(method.seeds(at))} | {' | '.join([*cost, *cells])} |")
@@ -299,6 +300,11 @@ def table(board: Board) -> list[str]:
                 f"| {method.name} | seed {seed} failed: {reason.replace('|', '/')} " + "|" * (len(metrics) + 3)
             )
     return lines
+
+
+def nearest(temperatures: Iterable[float]) -> float:
+    """Of these, to 1."""
+    return min(temperatures, key=lambda temperature: abs(temperature - 1))
 
 
 def _cell(mean: float, error: float, count: int) -> str:
@@ -320,8 +326,12 @@ def verdicts(board: Board) -> list[str]:
 
 
 def page(board: Board, pictures: Sequence[str]) -> str:
-    lines = ["# Leaderboard", "", f"Budget after the generator's pretraining: {board.budget}.", ""]
-    lines += ["At temperature 1, mean ± standard error over seeds (of one seed, over samples).", "", *table(board), ""]
+    budget = re.sub(r"(?<=\d)(?=[a-z])", " ", board.budget)
+    measured = [m.temperatures for m in board.methods.values() if m.kind != "real" and m.values]
+    at = ", ".join(f"{each:g}" for each in sorted({nearest(each) for each in measured})) or "1"
+    where = f"At temperature {at}{'' if at == '1' else ', the nearest to 1'}"
+    lines = ["# Leaderboard", "", f"Budget after the generator's pretraining: {budget}.", ""]
+    lines += [f"{where}: mean ± standard error over seeds (of one seed, over samples).", "", *table(board), ""]
     if found := verdicts(board):
         lines += [
             "Beyond the envelope of maximum likelihood: by more than two standard errors over seeds, in quality at",

@@ -56,8 +56,8 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
     kept = {label: handle for handle, label in zip(handles, labels, strict=True)}
     kept = {("the method" if methods and label == methods[0].name else label): h for label, h in kept.items()}
     figure.legend(kept.values(), kept.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    figure.supxlabel(f"{plane.x_label} (coverage; left is better)", fontsize=10)
-    figure.supylabel(f"{plane.y_label} (quality; lower is better)", fontsize=10)
+    figure.supxlabel(f"{plane.x_label}\n(coverage; left is better)", fontsize=10)
+    figure.supylabel(f"{plane.y_label}\n(quality; lower is better)", fontsize=10)
     return figure
 
 

@@ -1,33 +1,35 @@
 """Does the package work where it is installed, without a checkout?
 
-    python -m build                                # dist/*.whl and dist/*.tar.gz, or let the script build them
-    python tests/tools/installed.py [--dist dist]
+    python tests/tools/installed.py
 
-Wheel and sdist are built and compared with the files of the repository; the wheel is unpacked into a new virtual
-environment, in an empty folder, which takes all other packages from the environment of this interpreter. There the
-commands of a first hour run in miniature: train by the name of a recipe, generate, evaluate, benchmark, push to a Hub
-of this machine. It takes two minutes of processor time.
+Wheel and sdist are built and compared with the files of the repository. The first block of `docs/learn/first-hour.md`
+installs the package from a copy of the checkout, with all that it needs in the versions of `constraints.txt`. In an
+empty folder the commands of a first hour then run in miniature: train by the name of a recipe, generate, evaluate,
+benchmark, push to a Hub of this machine. Elsewhere a Space of the run is installed from its own files, and answers.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import venv
 import zipfile
 from pathlib import Path
 
+from gradio_client import Client
+
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from tests.tools import fake_hub  # noqa: E402  (it imports the standard library alone)
+from tests.tools import fake_hub  # noqa: E402
+from tests.tools.documents import snippets  # noqa: E402
+from tests.tools.spaces import serve  # noqa: E402
 
 
 TINY = {
@@ -45,62 +47,55 @@ TINY = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dist", type=Path, help="folder with a built wheel and sdist (default: they are built)")
-    dist = parser.parse_args().dist
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        wheel, sdist = find(dist) if dist else build(place / "dist")
+        subprocess.run([sys.executable, "-m", "build", "--outdir", str(place / "dist"), str(ROOT)], check=True)
+        (wheel,), (sdist,) = (list((place / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
         check_contents(wheel, sdist)
-        Installed(place, wheel).first_hour()
+        installed = Installed(place)
+        installed.first_hour()
+        installed.space()
     print("1 passed, 0 failed")
 
 
-def build(dist: Path) -> tuple[Path, Path]:
-    """The sdist of this checkout, and the wheel that is built from the sdist."""
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT)], check=True)
-    return find(dist)
-
-
-def find(dist: Path) -> tuple[Path, Path]:
-    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
-    return wheel, sdist
+def tracked() -> list[str]:
+    """The files of the repository, those that are not committed yet included."""
+    call = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
 def check_contents(wheel: Path, sdist: Path) -> None:
     """Every file of the package and every recipe is in both, and nothing else is in the wheel."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    packed = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
-    missing = {name for name in tracked if name.startswith(("seqgan_hf/", "recipes/", "tests/", "docs/"))} - packed
+    files, packed = tracked(), {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    missing = {name for name in files if name.startswith(("seqgan_hf/", "recipes/", "tests/", "docs/"))} - packed
     assert not missing, f"not in {sdist.name}: {sorted(missing)}"
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {name for name in tracked if name.startswith("seqgan_hf/")}
-    expected |= {f"seqgan_hf/{name}" for name in tracked if name.startswith("recipes/")}
+    expected = {name for name in files if name.startswith("seqgan_hf/")}
+    expected |= {f"seqgan_hf/{name}" for name in files if name.startswith("recipes/")}
     assert names == expected, f"{wheel.name} differs in {sorted(names ^ expected)}"
 
 
 class Installed:
-    """The wheel in a virtual environment of its own, and an empty folder to work in."""
+    """What the first block of `docs/learn/first-hour.md` installs in a checkout, and an empty folder to work in."""
 
-    def __init__(self, place: Path, wheel: Path):
-        self.work = place / "work"
+    def __init__(self, place: Path):
+        self.place, self.work = place, place / "work"
         self.work.mkdir()
-        venv.create(place / "env", with_pip=False)
-        self.bin = place / "env" / "bin"
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        packages = place / "env" / "lib" / version / "site-packages"
-        call = [sys.executable, "-m", "pip", "--quiet", "--python", str(self.bin / "python")]
-        subprocess.run([*call, "install", "--no-deps", str(wheel)], check=True)
-        # after its own packages come those of this interpreter, without what its *.pth files add (editable installs)
-        (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # whose python3 makes the environment
         self.environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.environment |= {"HF_HOME": str(place / "home"), "OMP_NUM_THREADS": "1"}
+        self.environment |= {"HF_HOME": str(place / "home"), "OMP_NUM_THREADS": "1", "PATH": path}
+        self.environment |= {"PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "PIP_NO_COMPILE": "1"}
+        checkout = place / "checkout"
+        for name in tracked():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+        install, shown, *_ = (each.text for each in snippets() if each.page == "docs/learn/first-hour.md")
+        print(install, flush=True)
+        done = subprocess.run(
+            ["bash", "-ec", install], cwd=checkout, env=self.environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        assert done.stdout.endswith(f"\n{shown}"), done.stdout
+        self.bin = checkout / "venv" / "bin"
 
     def run(self, *command: str, **more: str) -> str:
         """What a command of the environment writes to standard output."""
@@ -183,6 +178,25 @@ class Installed:
             assert {"model.safetensors", "README.md"} <= hub.files("someone/mine").keys()
             shared = self.run("seqgan-hf", "generate", "someone/mine", "--num_samples", "2", HF_ENDPOINT=hub.url)
             assert len(shared.splitlines()) == 2
+
+    def space(self) -> None:
+        """The Space of the run answers in a new environment that holds what its files ask for, and nothing else."""
+        self.run("pip", "install", "--quiet", "seqgan-hf[demo]")
+        with fake_hub.serve() as hub:
+            here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": fake_hub.TOKEN}
+            self.run("seqgan-hf", "push", "runs/mine", "--space", "someone/shown", **here)
+            files = hub.files("spaces/someone/shown")
+        folder = self.place / "space"
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        venv.create(folder / "env", with_pip=True)
+        (gradio,) = re.findall(r"^sdk_version: (\S+)$", files["README.md"].decode(), re.MULTILINE)
+        call = [str(folder / "env/bin/python"), "-m", "pip", "install", "--quiet", "--no-compile"]
+        subprocess.run([*call, "-r", "requirements.txt", f"gradio=={gradio}"], cwd=folder, check=True)
+        with serve(folder, folder / "env/bin/python") as address:
+            page = Client(address, verbose=False).predict(prompt="the cat", number=3, api_name="/write")
+        assert page.count('<span class="prompt">the cat</span>') == 3 and "<mark" in page, page
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from seqgan_hf.errors import MissingExtraError, UserError
-from seqgan_hf.evaluation.catalog import METRICS
+from seqgan_hf.evaluation.arguments import check_names
+from seqgan_hf.evaluation.catalog import METRICS, TextSettings
 from seqgan_hf.evaluation.encoders import load_encoder
 from seqgan_hf.evaluation.tokenization import tokenize
 
@@ -41,6 +42,12 @@ def test_mean_pooling_encoder_counts_tokens_and_no_padding(tmp_path, generator):
     ("module", "call", "extra"),
     [
         ("sentence_transformers", lambda: load_encoder("sentence-transformers/any"), "embeddings"),
+        # before anything is trained or measured
+        (
+            "sentence_transformers",
+            lambda: check_names([], TextSettings(encoder="sentence-transformers/any")),
+            "embeddings",
+        ),
         ("mauve", lambda: METRICS["mauve"].function(np.zeros((9, 2)), np.zeros((9, 2))), "mauve"),
         ("nltk.tokenize", lambda: tokenize(["a"], "treebank"), "treebank"),
     ],

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from functools import partial
 
+import accelerate
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -146,6 +148,7 @@ def test_bfloat16(name, tmp_path):
         assert loaded.generate(IDS[:1], max_new_tokens=3, do_sample=False).shape[1] > 4
 
 
+@pytest.mark.skipif(Version(accelerate.__version__) < Version("1.15"), reason="accelerate keeps a part in memory")
 @EVERY_MODEL
 def test_weights_can_stay_on_disk_until_they_are_needed(name, tmp_path):
     """What `device_map="auto"` does where memory is short: every parameter has to be reached by calling its module."""

@@ -125,7 +125,7 @@ def test_a_picture_has_a_panel_for_each_method_beside_likelihood_and_its_envelop
     assert len(dashed) == 3
     write_leaderboard(tmp_path)
     page = (tmp_path / "leaderboard.md").read_text()
-    assert "Budget after the generator's pretraining: 60s." in page
+    assert "Budget after the generator's pretraining: 60 s." in page and "At temperature 1: mean" in page
     assert (tmp_path / "kl_generator_oracle_kl_oracle_generator.png").exists()
     assert "(kl_generator_oracle_kl_oracle_generator.png)" in page
 
@@ -166,3 +166,9 @@ def test_what_runs_left_is_collected_with_errors_and_what_is_known_of_a_grammar(
     assert method.errors[1, 1.0] == pytest.approx({"nll_test_sequence": 0.5, "nll_above_entropy": 0.5}, rel=1e-3)
     assert real.values == {(1, 1.0): {"bleu_4": 0.4, "nll_above_entropy": 0.0, "grammar_acceptance": 1.0}}
     assert board.methods["broken"].failed == {1: "numbers went bad"} and board.budget == "60s"
+
+
+def test_the_temperature_of_the_table_is_named_where_it_is_not_1(tmp_path):
+    write(tmp_path / "leaderboard.csv", measured("some", "objective", 1, 0.8, (1.0, 2.0)))
+    (tmp_path / "mixtures.csv").write_text("name,seed,temperature,other,weight\n")
+    assert "At temperature 0.8, the nearest to 1: mean" in write_leaderboard(tmp_path)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from importlib import metadata
 
 import pytest
@@ -21,6 +17,7 @@ from seqgan_hf.errors import MissingExtraError
 from seqgan_hf.runs import space
 from seqgan_hf.runs.folder import RunFolder
 from tests.tools.small_runs import ROOT, quickstart
+from tests.tools.spaces import serve
 
 
 pytest.importorskip("gradio", reason="gradio is not installed")
@@ -97,24 +94,8 @@ def served(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/demo.md").read_text(encoding="utf-8"), re.DOTALL)
     exec(code, {})
-    space, log = tmp_path / "grammar-demo", tmp_path / "log"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    with log.open("w") as output:
-        call = [sys.executable, "app.py"]
-        process = subprocess.Popen(call, cwd=space, env=environment, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 200
-        while "until you press" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with serve(tmp_path / "grammar-demo", sys.executable) as address:
+        yield address
 
 
 def test_a_space_runs_from_its_files_alone(served):
