@@ -109,7 +109,7 @@ def _share_the_machine() -> None:
     """
     if "torch" in sys.modules:
         return
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     if cores := cores_of_container():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 

@@ -52,4 +52,4 @@ def test_settings_are_made_before_torch_is_loaded_and_those_of_the_user_stay(cho
     assert {name: os.environ[name] for name in names if name in os.environ} == chosen
     monkeypatch.delitem(sys.modules, "torch")
     commands._share_the_machine()
-    assert [os.environ[name] for name in names] == (list(chosen.values()) or ["1000", "3"])
+    assert [os.environ[name] for name in names] == (list(chosen.values()) or ["3000", "3"])
