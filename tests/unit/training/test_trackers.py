@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from seqgan_hf.training.console import roughly
 
 from seqgan_hf.objectives import SeqGAN, Turn
+from seqgan_hf.runs.console import roughly
 from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.callbacks.progress_lines import log_line
