@@ -139,12 +139,12 @@ def sample_categorical(logits: Tensor, uniforms: Tensor) -> LongTensor:
     if vocab_size % size:
         probabilities = F.pad(probabilities, (0, -vocab_size % size))
     blocks = probabilities.view(len(probabilities), -1, size)
-    block = _first_above(blocks.sum(dim=-1), uniforms[:, :1])
+    block = first_above(blocks.sum(dim=-1), uniforms[:, :1])
     inside = blocks.gather(1, block[:, :, None].expand(-1, 1, size)).squeeze(1)
-    return (block * size + _first_above(inside, uniforms[:, 1:])).squeeze(1)
+    return (block * size + first_above(inside, uniforms[:, 1:])).squeeze(1)
 
 
-def _first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
+def first_above(weights: Tensor, uniforms: Tensor) -> LongTensor:
     """Index at which the running total of `weights` (N, K) first exceeds `uniforms` (N, 1) of the whole, (N, 1)."""
     totals = weights.cumsum(dim=-1)
     whole = totals[:, -1:]
@@ -215,10 +215,10 @@ def linear_nll(
         The loss `sum_i weights_i * -log p(targets_i)`, a differentiable scalar; and the log-probabilities of the
         targets, shape (N,), without gradient.
     """
-    return _LinearNLL.apply(hidden, weight, bias, targets, weights)
+    return LinearNLL.apply(hidden, weight, bias, targets, weights)
 
 
-class _LinearNLL(torch.autograd.Function):
+class LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, weights):
         inputs = (hidden, weight, bias)
@@ -264,10 +264,10 @@ def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[
         The loss `sum_i weights_i * KL_i`, a differentiable scalar in nats; and the divergences, shape (N,), without
         gradient.
     """
-    return _LinearKL.apply(*head, other, weights, forward)
+    return LinearKL.apply(*head, other, weights, forward)
 
 
-class _LinearKL(torch.autograd.Function):
+class LinearKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, other, weights, forward):
         inputs = (hidden, weight, bias)

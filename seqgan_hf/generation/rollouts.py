@@ -129,7 +129,7 @@ class _Units:
 def _walk_if_they_fit(
     generator: PreTrainedModel, samples: Samples, units: list[_Unit], *policy: Any
 ) -> Completions | None:
-    """Completions of all units, `_walk`ed side by side on a CPU; `None` if memory was too small for several.
+    """Completions of all units, `walk`ed side by side on a CPU; `None` if memory was too small for several.
 
     The tensors of what did not fit are free again when this returns.
     """
@@ -137,7 +137,7 @@ def _walk_if_they_fit(
     least = block_rows(vocabulary_size(generator), device)
     pieces = _pieces(units, samples.ids.shape[1], threads, least)
     try:
-        parts = side_by_side(lambda piece: _walk(generator, samples, piece, *policy), pieces, threads)
+        parts = side_by_side(lambda piece: walk(generator, samples, piece, *policy), pieces, threads)
     except RuntimeError as error:
         if len(units) == 1 or not should_reduce_batch_size(error):
             raise
@@ -158,7 +158,7 @@ def _pieces(units: list[_Unit], length: int, threads: int, least: int) -> list[l
     return [piece for piece in pieces if piece]
 
 
-def _walk(
+def walk(
     generator: PreTrainedModel, samples: Samples, units: list[_Unit], temperature: float, top_k: int, top_p: float
 ) -> Completions:
     """One walk over the given units.
@@ -168,12 +168,12 @@ def _walk(
     """
     eos, pad = special_tokens(generator)
     device, length = samples.ids.device, samples.ids.shape[1]
-    completions, uniforms = _given_prefixes(samples, units, pad)
+    completions, uniforms = given_prefixes(samples, units, pad)
     ids, mask = completions.samples.ids, completions.samples.mask
-    joins, leaves = _joins(units), bool(eos) and device.type in LEAVE_PADDING_OUT
+    joins, leaves = joining(units), bool(eos) and device.type in LEAVE_PADDING_OUT
     first, last = units[0].prefix_length, units[-1].prefix_length
 
-    decoder = Decoder(generator, _with_prefix(samples, first))
+    decoder = Decoder(generator, with_prefix(samples, first))
     decoder.reserve(samples.batch_size + len(ids), samples.prompt.shape[1] + length)
     active = going = torch.empty(0, dtype=torch.long, device=device)
     ends = torch.tensor(eos, dtype=torch.long, device=device)
@@ -201,7 +201,7 @@ def _walk(
     return completions
 
 
-def _given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Completions, Tensor]:
+def given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Completions, Tensor]:
     """Completions (K, T) that hold their prefixes and nothing else yet, and their random numbers, (K, T, 2)."""
     row = torch.cat([unit.rows for unit in units])
     prefix_length = torch.cat([torch.full_like(unit.rows, unit.prefix_length) for unit in units])
@@ -211,7 +211,7 @@ def _given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Com
     return Completions(whole, row, prefix_length), uniforms
 
 
-def _joins(units: list[_Unit]) -> dict[int, tuple[int, int]]:
+def joining(units: list[_Unit]) -> dict[int, tuple[int, int]]:
     """Which completions (first, past the last) join at which position: those whose prefix is fed by then."""
     joins: dict[int, tuple[int, int]] = {}
     end = 0
@@ -222,7 +222,7 @@ def _joins(units: list[_Unit]) -> dict[int, tuple[int, int]]:
     return joins
 
 
-def _with_prefix(samples: Samples, length: int) -> Samples:
+def with_prefix(samples: Samples, length: int) -> Samples:
     """The first `length` tokens counted as part of the prompt."""
     prompt_mask = samples.prompt_mask
     if prompt_mask is not None:

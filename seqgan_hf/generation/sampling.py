@@ -63,7 +63,7 @@ def sample(
             "sampling",
             batch,
             max_rows,
-            lambda rows: _sample_rows(generator, start.select(rows), uniforms[rows], *options),
+            lambda rows: sample_rows(generator, start.select(rows), uniforms[rows], *options),
             least=block_rows(vocabulary_size(generator), prompt.device),
         )
     return Samples.concatenate(parts)
@@ -114,9 +114,10 @@ def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: f
             raise UserError(f"{name}={value}", f"{expected}", f"set `{name}` accordingly")
 
 
-def _sample_rows(
+def sample_rows(
     generator: PreTrainedModel, start: Samples, uniforms: Tensor, temperature: float, top_k: int, top_p: float
 ) -> Samples:
+    """Continuations of B prompts, by uniforms (B, T, 2)."""
     eos, pad = special_tokens(generator)
     batch, length, _ = uniforms.shape
     ids = torch.full((batch, length), pad, dtype=torch.long, device=uniforms.device)

@@ -194,7 +194,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         dtype = _compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
-        features = _maxima(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
+        features = max_over_windows(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
         features = self._highway(features + torch.cat(biases))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else _classification_loss(logits, labels) + self.regularization()
@@ -264,7 +264,7 @@ def _onednn_linear() -> Any:
 ONEDNN_LINEAR = _onednn_linear()
 
 
-def _multiply(a: Tensor, b: Tensor) -> Tensor:
+def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b^T for matrices (M, K) and (N, K)."""
     eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
     if eager and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
@@ -276,12 +276,12 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`_multiply`, differentiable any number of times."""
+    """`multiply`, differentiable any number of times."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return _multiply(a, b)
+        return multiply(a, b)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -293,7 +293,7 @@ class _Product(torch.autograd.Function):
 
 
 class _Linear(nn.Linear):
-    """`nn.Linear` for matrices, by `_multiply`."""
+    """`nn.Linear` for matrices, by `multiply`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = _compute_dtype(inputs)
@@ -314,10 +314,10 @@ class _Filters(nn.Module):
 
 
 # Numbers in a block of windows and activations: on a CPU few enough to stay in the cache, elsewhere 64 times as many.
-_BLOCK = 2**21
+BLOCK = 2**21
 
 
-class _MaxOverTime(torch.autograd.Function):
+class MaxOverTime(torch.autograd.Function):
     """Convolutions of several widths, each followed by its maximum over time, without biases.
 
     Args:
@@ -340,14 +340,14 @@ class _MaxOverTime(torch.autograd.Function):
         features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
         learns = any(ctx.needs_input_grad)
         places = torch.empty(features.shape if learns else (0, 0), dtype=torch.int64, device=inputs.device)
-        column, numbers = 0, _BLOCK if inputs.device.type == "cpu" else 64 * _BLOCK
+        column, numbers = 0, BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
         for size, weight in zip(sizes, weights, strict=True):
             columns = slice(column, column := column + len(weight))
             steps = max(length - size, 0) + 1
             block = max(numbers // (steps * (sum(weight.shape))), 1)
             for first in range(0, batch, block):
                 rows = slice(first, first + block)
-                products = _multiply(_windows(inputs[rows], size), weight[:, : length * inputs.shape[2]])
+                products = multiply(windows_of(inputs[rows], size), weight[:, : length * inputs.shape[2]])
                 activations = products.view(-1, steps, len(weight))
                 if lengths is not None and steps > 1:
                     last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
@@ -374,7 +374,7 @@ class _MaxOverTime(torch.autograd.Function):
             steps, reach = max(length - size, 0) + 1, min(size, length) * width
             spread = part.new_zeros(batch, steps, len(weight)).scatter_(1, place[:, None], part[:, None])
             if needs_weight:
-                product = _Product.apply(spread.flatten(0, 1).T, _windows(inputs, size).T)
+                product = _Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
                 short = weight.shape[1] - reach  # the sequence does not reach the end of the window
                 weight_gradients.append(F.pad(product, (0, short)) if short else product)
             else:
@@ -388,20 +388,20 @@ class _MaxOverTime(torch.autograd.Function):
         return total.to(inputs.dtype) if needs_inputs else None, None, None, *weight_gradients
 
 
-def _maxima(
+def max_over_windows(
     inputs: Tensor, lengths: Tensor | None, origin: Tensor | None, sizes: list[int], weights: tuple[Tensor, ...]
 ) -> Tensor:
-    """`_MaxOverTime`; of completions, windows inside a prefix are multiplied once for all that share it.
+    """`MaxOverTime`; of completions, windows inside a prefix are multiplied once for all that share it.
 
     Args:
-        inputs, lengths, sizes, weights: see `_MaxOverTime`.
+        inputs, lengths, sizes, weights: see `MaxOverTime`.
         origin: which sequence a row completes, and how many of its tokens are given (B, 2). Rows whose tokens are not
             those of the others with the same origin share nothing with them.
     """
-    if not torch.is_grad_enabled():  # which `_MaxOverTime` cannot know otherwise
+    if not torch.is_grad_enabled():  # which `MaxOverTime` cannot know otherwise
         weights = tuple(weight.detach() for weight in weights)
     if origin is None:
-        return _MaxOverTime.apply(inputs, lengths, sizes, *weights)
+        return MaxOverTime.apply(inputs, lengths, sizes, *weights)
     given, counts = origin[:, 1].unique_consecutive(return_counts=True)
     parts, last = [], 0
     for prefix, count in zip(given.tolist(), counts.tolist(), strict=True):
@@ -416,16 +416,16 @@ def _maxima(
         columns = []
         for size, weight in zip(sizes, weights, strict=True):
             if size > prefix or not shared:
-                columns.append(_MaxOverTime.apply(group, ends, [size], weight))
+                columns.append(MaxOverTime.apply(group, ends, [size], weight))
                 continue
             first = prefix - size + 1  # the first window that holds a token beyond the prefix
-            rest = _MaxOverTime.apply(group[:, first:], None if ends is None else ends - first, [size], weight)
-            columns.append(torch.maximum(rest, _MaxOverTime.apply(prefixes, None, [size], weight)[same]))
+            rest = MaxOverTime.apply(group[:, first:], None if ends is None else ends - first, [size], weight)
+            columns.append(torch.maximum(rest, MaxOverTime.apply(prefixes, None, [size], weight)[same]))
         parts.append(torch.cat(columns, dim=1))
     return torch.cat(parts)
 
 
-def _windows(inputs: Tensor, size: int) -> Tensor:
+def windows_of(inputs: Tensor, size: int) -> Tensor:
     """The windows of `size` vectors, side by side: (B, T, E) -> (B * steps, size * E); a shorter sequence is one."""
     batch, length, width = inputs.shape
     size = min(size, length)
@@ -443,7 +443,7 @@ def _prefix_maxima(inputs: Tensor, weight: Tensor, size: int) -> Tensor:
     maxima = F.pad(parts.cumsum(dim=1), (0, 0, 1, 0))  # of the prefixes of 0 to size - 1 tokens
     if length < size:
         return maxima
-    activations = _Product.apply(_windows(inputs, size), weight).view(batch, -1, len(weight))
+    activations = _Product.apply(windows_of(inputs, size), weight).view(batch, -1, len(weight))
     return torch.cat([maxima, activations.cummax(dim=1).values], dim=1)
 
 

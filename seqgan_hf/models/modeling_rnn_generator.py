@@ -275,14 +275,14 @@ class RNNGeneratorModel(RNNGeneratorPreTrainedModel):
         if mask is None:
             outputs, state = layer(inputs, state)
         else:
-            outputs, state = _run_padded(layer, inputs, state, mask, needs_state=cache is not None)
+            outputs, state = run_padded(layer, inputs, state, mask, needs_state=cache is not None)
         if cache is not None:
             new_h, new_c = (state[0][0], state[1][0]) if is_lstm else (state[0], c)
             cache.update(new_h, new_c, seq_length=inputs.shape[1])
         return outputs
 
 
-def _run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor, needs_state: bool):
+def run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     """A recurrent layer over sequences with padding anywhere; shapes as in `torch.nn.LSTM` with `batch_first`.
 
     Real tokens are moved to the front, run, and their outputs carried to the padding after them. Only where the state

@@ -91,11 +91,11 @@ class Decoder(decoder.Decoder):
 
 def walk(generator, samples: Samples, units: list, temperature: float, top_k: int, top_p: float):
     """Prefix length after prefix length: the prefixes become prompts, which are continued from the beginning."""
-    completions, uniforms = rollouts._given_prefixes(samples, units, vocabulary.special_tokens(generator)[1])
+    completions, uniforms = rollouts.given_prefixes(samples, units, vocabulary.special_tokens(generator)[1])
     for t in sorted({unit.prefix_length for unit in units}):
         rows = (completions.prefix_length == t).nonzero().squeeze(1)
-        prompts = rollouts._with_prefix(samples.select(completions.row[rows]), t)
-        rest = sampling._sample_rows(generator, prompts, uniforms[rows, t:], temperature, top_k, top_p)
+        prompts = rollouts.with_prefix(samples.select(completions.row[rows]), t)
+        rest = sampling.sample_rows(generator, prompts, uniforms[rows, t:], temperature, top_k, top_p)
         completions.samples.ids[rows, t:] = rest.ids
         completions.samples.mask[rows, t:] = rest.mask
     return completions
@@ -158,11 +158,11 @@ PLAIN = {
     reserved_cache.reserve: leave,
     decoder.has_plain_head: no_plain_head,
     decoder.Decoder: Decoder,
-    rollouts._walk: walk,
-    modeling_cnn_discriminator._multiply: multiply,
-    modeling_cnn_discriminator._MaxOverTime: MaxOverTime,
-    modeling_cnn_discriminator._maxima: maxima,
-    modeling_rnn_generator._run_padded: run_padded,
+    rollouts.walk: walk,
+    modeling_cnn_discriminator.multiply: multiply,
+    modeling_cnn_discriminator.MaxOverTime: MaxOverTime,
+    modeling_cnn_discriminator.max_over_windows: maxima,
+    modeling_rnn_generator.run_padded: run_padded,
 }
 
 
@@ -191,7 +191,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     target[id(a_few)] = chosen[BLOCK_ROWS]
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
-            patch.setattr(modeling_cnn_discriminator, "_BLOCK", 300)
+            patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
             patch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
             patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)
         if setting != "auto":  # plain code holds the logits of all positions of so many rows

@@ -100,12 +100,12 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (decoder, "sample_categorical"),
         (decoder, "multiply"),
         (decoder, "reserve"),
-        (rollouts, "_walk"),
+        (rollouts, "walk"),
         (rollouts, "Decoder"),
-        (modeling_cnn_discriminator, "_MaxOverTime"),
-        (modeling_cnn_discriminator, "_maxima"),
-        (modeling_cnn_discriminator, "_multiply"),
-        (modeling_rnn_generator, "_run_padded"),
+        (modeling_cnn_discriminator, "MaxOverTime"),
+        (modeling_cnn_discriminator, "max_over_windows"),
+        (modeling_cnn_discriminator, "multiply"),
+        (modeling_rnn_generator, "run_padded"),
     ]
     before = [getattr(*place) for place in places]
     with fast_paths("off"):
@@ -123,9 +123,9 @@ def test_plain_rollouts_do_not_depend_on_the_walk(monkeypatch):
         raise AssertionError("a fast path was taken")
 
     with fast_paths("off"):
-        for module, name in ((functional, "_first_above"), (functional._LinearNLL, "apply"), (rollouts, "_joins")):
+        for module, name in ((functional, "first_above"), (functional.LinearNLL, "apply"), (rollouts, "joining")):
             monkeypatch.setattr(module, name, fails)
-        monkeypatch.setattr(modeling_cnn_discriminator, "_windows", fails)
+        monkeypatch.setattr(modeling_cnn_discriminator, "windows_of", fails)
         generator = build_generator("gpt2")
         losses(generator)
         completed(generator)

@@ -236,14 +236,14 @@ def test_rollouts_that_run_out_of_memory_in_a_thread_are_taken_in_smaller_walks(
     generator = build_generator("lstm")
     samples = drawn(generator)
     expected = [part.row for part in complete(generator, samples, 4, rng=seeded(1))]
-    walk = rollouts._walk
+    walk = rollouts.walk
 
     def fails(generator, samples, units, *policy):
         if sum(len(unit.rows) for unit in units) > 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         return walk(generator, samples, units, *policy)
 
-    monkeypatch.setattr(rollouts, "_walk", fails)
+    monkeypatch.setattr(rollouts, "walk", fails)
     monkeypatch.setattr(rollouts, "PIECES_PER_THREAD", 1)
     found = [part.row for part in complete(generator, samples, 4, rng=seeded(1))]
     assert torch.equal(torch.cat(found), torch.cat(expected)) and "rollouts ran out of memory" in caplog.text

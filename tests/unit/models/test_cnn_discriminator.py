@@ -115,7 +115,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     embeds = torch.randn(7, 9, 3, dtype=torch.float64)
     whole = scores_and_gradients(model, embeds, mask)
     for numbers in (1, 200):  # one row a block, and a few
-        monkeypatch.setattr(modeling_cnn_discriminator, "_BLOCK", numbers)
+        monkeypatch.setattr(modeling_cnn_discriminator, "BLOCK", numbers)
         for part, expected in zip(scores_and_gradients(model, embeds, mask), whole, strict=True):
             torch.testing.assert_close(part, expected, **CLOSE)
 
@@ -307,7 +307,7 @@ def test_exactly_one_kind_of_input(inputs):
 def test_the_product_compiles():
     """By the default compiler, of a view, as the windows of width 1 are: the whole model takes it half a minute."""
     a, b = torch.randn(2, 3, 6), torch.randn(5, 6)
-    compiled = torch.compile(lambda a, b: modeling_cnn_discriminator._multiply(a.view(-1, 6), b))
+    compiled = torch.compile(lambda a, b: modeling_cnn_discriminator.multiply(a.view(-1, 6), b))
     torch.testing.assert_close(compiled(a, b), a.view(-1, 6) @ b.T)
 
 
@@ -324,13 +324,13 @@ def test_completions_score_as_they_do_without_their_origin(length, padded, monke
     ends = given + 1 + (torch.rand(len(origin), generator=generator) * (length - given)).long()
     mask = (torch.arange(length) < ends[:, None]).long() if padded else None
     expected, spent = model(ids, mask).logits, []
-    product = modeling_cnn_discriminator._multiply
+    product = modeling_cnn_discriminator.multiply
 
     def counted(a, b):
         spent.append(len(a) * b.numel())
         return product(a, b)
 
-    monkeypatch.setattr(modeling_cnn_discriminator, "_multiply", counted)
+    monkeypatch.setattr(modeling_cnn_discriminator, "multiply", counted)
     torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
     shared = sum(spent)
     spent.clear()
