@@ -189,7 +189,7 @@ def _as_lists(arguments: list[str]) -> list[str]:
 
     `--discriminator` alone is `--discriminator=own`.
     """
-    names = ("--model", "--temperatures", "--exponents", "--metrics")
+    names = [f"--{name}{plus}" for plus in ("", "+") for name in ("model", "temperatures", "exponents", "metrics")]
     parser = argparse.ArgumentParser(
         prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False, exit_on_error=False
     )
@@ -202,13 +202,13 @@ def _as_lists(arguments: list[str]) -> list[str]:
         lists, result = parser.parse_known_args([part for parts in split for part in parts])
     except argparse.ArgumentError as error:
         raise RecipeError(f"{error.argument_name} without a value", "one, or several", None) from error
-    for name, values in vars(lists).items():
-        if name == "discriminator":
-            result.append(f"--discriminator={values}")
-            continue
+    given = vars(lists)
+    if "discriminator" in given:
+        result.append(f"--discriminator={given.pop('discriminator')}")
+    for name, values in sorted(given.items(), key=lambda item: item[0].endswith("+")):  # what is added comes last
         if not values[0].startswith("["):
             parts = ",".join(value.strip(",") for value in values)
-            values = [json.dumps(values) if name == "model" else f"[{parts}]"]
+            values = [json.dumps(values) if name.startswith("model") else f"[{parts}]"]
         result.append(f"--{name}={' '.join(values)}")
     return result
 

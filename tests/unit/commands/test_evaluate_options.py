@@ -19,3 +19,16 @@ def test_models_are_named_as_on_any_command_line(given, expected):
     assert settings.model == expected
     assert settings.temperatures == [0.7, 0.8] and settings.metrics == ["bleu", "length"]
     assert load_evaluation(["--model", "a", "--oracle", "o", "--temperatures=0.7", "1.1"]).temperatures == [0.7, 1.1]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--metrics distinct --metrics+ bleu length",
+        "--metrics distinct --metrics+=[bleu,length]",
+        "--metrics+ bleu,length --metrics distinct",
+    ],
+)
+def test_what_is_added_to_a_list_is_added_wherever_it_stands(given):
+    settings = load_evaluation(["--model", "x", "--references", "r", *given.split()])
+    assert settings.metrics == ["distinct", "bleu", "length"]
