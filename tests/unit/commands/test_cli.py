@@ -67,7 +67,8 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])  # where the folder of a recipe goes; others have modules of one name
+    # where the folder of a recipe goes; others, which tests before this one have put there, have modules of the same name
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not place.startswith(str(ROOT / "recipes"))])
     for module in recipe.parent.glob("*.py"):
         monkeypatch.delitem(sys.modules, module.stem, raising=False)
     if recipe.parent.name == "tunes":
@@ -446,6 +447,7 @@ class HalfReward(Reinforce):
 def test_an_objective_of_ones_own_is_named_by_its_dotted_path(tmp_path, monkeypatch):
     (tmp_path / "my_ideas.py").write_text(OWN_OBJECTIVE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_ideas", raising=False)  # that of another test
     recipe = yaml.safe_load((ROOT / "recipes/oracle/quickstart.yaml").read_text())
     recipe["objective"] = {"class_path": "my_ideas.HalfReward", "init_args": {"factor": 0.25}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
