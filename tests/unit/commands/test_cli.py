@@ -67,7 +67,7 @@ def test_a_classifier_is_refused_where_the_opponent_is_a_language_model(tmp_path
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, language_model, monkeypatch):
-    # where the folder of a recipe goes; others, which tests before this one have put there, have modules of the same name
+    # where the folder of a recipe goes; those that tests before this one put there have modules of the same name
     monkeypatch.setattr(sys, "path", [place for place in sys.path if not place.startswith(str(ROOT / "recipes"))])
     for module in recipe.parent.glob("*.py"):
         monkeypatch.delitem(sys.modules, module.stem, raising=False)
