@@ -20,7 +20,7 @@ from ..generation.verdicts import judge
 from ..samples import BoolTensor, Samples
 from .loading import LoadedGenerator, in_turn
 from .record import Estimate, Result, Z
-from .verdicts import auc
+from .verdicts import auc, writable
 
 
 @dataclass
@@ -89,9 +89,11 @@ class Residual:
     def results(self, held_out: Samples, signature: str) -> dict[str, Result]:
         """How much there is to win, and how far the proposals reach.
 
-        `discriminator_auc_test` is the chance that a held-out sequence looks more real to the discriminator than one
-        of the generator does. `effective_sample_size` is that of the K proposals of a sample, between 1 and K.
+        `discriminator_auc_test` is the chance that a held-out sequence (which the generator could write) looks more
+        real to the discriminator than one of the generator does. `effective_sample_size` is that of the K proposals of
+        a sample, between 1 and K.
         """
+        held_out = writable(self.generator, held_out)
         real, proposed = self.exponent * self.log_odds(held_out).double(), self.log_weights.flatten()
         found = {
             "discriminator_auc_test": auc(real, proposed.to(real)),

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..data.reading import text_reader
 from ..generation.likelihood import sequence_logprobs
 from ..generation.verdicts import class_logits, judge, realness
+from ..generation.vocabulary import suppressed_tokens
 from ..objectives import Models, Objective
 from ..samples import Samples
 from .base import Evaluator
@@ -35,6 +36,16 @@ def scores(models: Models, samples: Samples, classes: int = 2) -> Tensor:
         return logits[:, 1:].logsumexp(dim=1) - logits[:, 0]
     values = judge(discriminator, samples, realness)
     return values if values.dim() == 1 else values.sum(dim=1) / samples.lengths  # which are zero at padding
+
+
+def writable(generator: PreTrainedModel, held_out: Samples) -> Samples:
+    """The sequences without a token that the generator never writes, or all if there is no such sequence.
+
+    An unknown word would give them away, or count against them: either way it says nothing of what can be won.
+    """
+    never = torch.tensor(suppressed_tokens(generator), dtype=torch.long, device=held_out.ids.device)
+    possible = ~(held_out.mask & torch.isin(held_out.ids, never)).any(dim=1)
+    return held_out.select(possible) if possible.any() else held_out
 
 
 def auc(real: Tensor, fake: Tensor) -> Estimate:
@@ -66,7 +77,7 @@ class HeldOutVerdicts(Evaluator):
     Args:
         models: with the discriminator.
         objective: names its labels.
-        held_out: sequences on which nothing is trained.
+        held_out: sequences on which nothing is trained, and which the generator could write (`writable`).
         train: training sequences.
     """
 
@@ -85,4 +96,4 @@ class HeldOutVerdicts(Evaluator):
         }
         reads = "text" if text_reader(self.models.discriminator) else "ids"
         drawn = f"reads:{reads}|samples:{len(fake)}|held_out:{len(held_out)}|temperature:1|seed:{seed}"
-        return {name: replace(estimate, signature=f"{drawn}|version:1") for name, estimate in found.items()}
+        return {name: replace(estimate, signature=f"{drawn}|version:2") for name, estimate in found.items()}

@@ -13,7 +13,7 @@ from ..data.tokenization import decode
 from ..evaluation.base import Evaluator
 from ..evaluation.likelihood import HeldOutNLL
 from ..evaluation.record import Estimate
-from ..evaluation.verdicts import HeldOutVerdicts
+from ..evaluation.verdicts import HeldOutVerdicts, writable
 from ..generation.modes import evaluating
 from ..generation.sampling import sample
 from ..objectives import Models, Objective
@@ -38,7 +38,7 @@ def held_out_evaluators(
     """NLL_test of held-out rows, and where there is an opponent its verdicts on some of them beside `real` ones."""
     found: list[Evaluator] = [HeldOutNLL(rows, models.tokenizer)]
     if models.discriminator is not None:
-        rows = rows.select(slice(0, args.eval_samples))
+        rows = writable(models.generator, rows).select(slice(0, args.eval_samples))
         seen = real.take((args.seed, EVALUATION), rows.batch_size)
         found.append(HeldOutVerdicts(models, objective, rows, seen))
     return found

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from seqgan_hf.evaluation.verdicts import HeldOutVerdicts, auc, scores
+from seqgan_hf.evaluation.verdicts import HeldOutVerdicts, auc, scores, writable
 from seqgan_hf.generation.likelihood import sequence_logprobs
 from seqgan_hf.objectives import Models, SeqGAN
 from seqgan_hf.samples import Samples
@@ -66,8 +66,18 @@ def test_held_out_text_and_training_text_are_told_apart():
     assert found["discriminator_auc_test"].value == pytest.approx((1.5 + 3.5 + 4 + 4) / 16)
     assert found["discriminator_accuracy_test"].value == pytest.approx((3 / 4 + 3 / 4) / 2)
     assert found["discriminator_auc_train"].value == 1.0
-    assert found["discriminator_auc_test"].signature == "reads:ids|samples:4|held_out:4|temperature:1|seed:3|version:1"
+    assert found["discriminator_auc_test"].signature == "reads:ids|samples:4|held_out:4|temperature:1|seed:3|version:2"
     assert all(0 <= each.low <= each.value <= each.high <= 1 for each in found.values())
+
+
+def test_text_that_the_generator_cannot_write_is_left_out_unless_nothing_else_is_left():
+    generator = build_generator("lstm")
+    generator.generation_config.suppress_tokens = [5, 6]
+    held_out = rows([3, 5, 6, 7])
+    assert writable(generator, held_out).ids[:, 0].tolist() == [3, 7]
+    held_out.mask[1] = False  # what is behind its end does not count
+    assert writable(generator, held_out).ids[:, 0].tolist() == [3, 5, 7]
+    assert writable(generator, rows([5, 6])).ids[:, 0].tolist() == [5, 6]
 
 
 def test_every_kind_of_opponent_has_scores():
