@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     AutoModelForCausalLM,
     BambaConfig,
@@ -104,6 +106,8 @@ CONFIGS = {
         **TOKENS,
     ),
 }
+if Version(transformers.__version__) < Version("5.18"):
+    del CONFIGS["rembert"]  # there its logits depend on whether a cache is asked for
 
 
 @pytest.fixture(params=CONFIGS)
