@@ -87,7 +87,7 @@ def mixed_likelihoods(
 ) -> dict[str, float]:
     """Likelihoods of a mixture of two of the components by its exact density; no new samples are drawn.
 
-    `w` is the weight of the first, and `oracle` the oracle's log-probabilities of the held-out sequences, (N,), if any.
+    `w` is the weight of the first; `oracle` has the oracle's log-probabilities of the held-out sequences, (N,).
     """
     one, other = components[first], components[second]
     held_out = mixed(w, one.held_out, other.held_out)
@@ -125,7 +125,7 @@ def gaps(curve: np.ndarray, x: float, y: float) -> tuple[float, float]:
     Beyond the better end of the curve, in either coordinate, it is compared with that end. Beyond the worse end in x,
     nothing is known of what other temperatures could do there: NaN.
     """
-    quality = float(np.interp(x, *curve.T, right=np.nan)) - y
+    quality = float(np.interp(x, curve[:, 0], curve[:, 1], right=np.nan)) - y
     return quality, float(np.interp(y, curve[::-1, 1], curve[::-1, 0])) - x
 
 

@@ -12,9 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
@@ -67,11 +66,7 @@ class Job:
         return failed.read_text(encoding="utf-8").strip() if failed.exists() else None
 
     def write_recipe(self) -> None:
-        """Write the recipe, unless it is there already.
-
-        Raises:
-            UserError: the run was begun with another one.
-        """
+        """Write the recipe, unless it is there already; raises a UserError if the run was begun with another one."""
         path, recipe = self.beside(".yaml"), self.recipe()
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +132,7 @@ class Queue:
         futures: dict[int, Future] = {}
         # as many threads as jobs, so that one which waits for another keeps no third from its slot
         threads = 1 if self.parallel == 1 else max(1, len(self.left))
-        with self._interruptible(), ThreadPoolExecutor(threads) as pool:
+        with handling_signals(_interrupt), ThreadPoolExecutor(threads) as pool:
             try:
                 for job in self.left:
                     futures[id(job)] = pool.submit(self._do, job, [futures.get(id(need)) for need in job.needs])
@@ -164,7 +159,7 @@ class Queue:
         finally:
             self.slots.put(slot)
         if self.stopping or status == INTERRUPTED:
-            raise Interrupted("Interrupted; run the same command again to go on.")
+            _interrupt()
         if status or not job.done:
             job.fail(reason_of_failure(job.beside(".log"), status))
         self._tell(job, time.monotonic() - began)
@@ -206,15 +201,10 @@ class Queue:
             for process in self.running:
                 os.kill(process.pid, signal.SIGINT)
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the queue after the units of work in progress."""
 
-        def handle(number: int, frame: Any) -> None:
-            raise Interrupted("Interrupted; run the same command again to go on.")
-
-        with handling_signals(handle):
-            yield
+def _interrupt(*signalled: Any) -> None:
+    """End the queue, after the units of work in progress."""
+    raise Interrupted("Interrupted; run the same command again to go on.")
 
 
 def reason_of_failure(log: Path, status: int) -> str:
