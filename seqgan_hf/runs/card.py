@@ -247,10 +247,8 @@ def _introduction(summary: dict) -> str:
     base = _base_model(summary, "generator")
     begun = f" begun as [{base}](https://huggingface.co/{base})," if base else ""
     against = f" against a discriminator ({_size(discriminator)})" if discriminator else ""
-    objective = summary["objective"]["name"]
-    return (
-        f"A text generator ({_size(generator)}),{begun} trained{against} with the objective {objective} of seqgan_hf."
-    )
+    objective = f"the objective {summary['objective']['name']} of seqgan_hf"
+    return f"A text generator ({_size(generator)}),{begun} trained{against} with {objective}."
 
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:

@@ -102,13 +102,8 @@ def _write(comparison: Comparison, output: Path) -> None:
     picture = output / "comparison.png"
     drawn, notes = draw_runs(comparison.runs, picture, comparison.metrics)
     comparison.notes += notes
-    page = [
-        "# Comparison of runs",
-        "",
-        "Last values: mean ± standard deviation over runs (seeds).",
-        "",
-        str(comparison),
-    ]
+    what = "Last values: mean ± standard deviation over runs (seeds)."
+    page = ["# Comparison of runs", "", what, "", str(comparison)]
     page += ["", f"![learning curves]({picture.name})"] if drawn else []
     page += ["", *(f"- {experiment}: {', '.join(names)}" for experiment, (names, _) in comparison.rows.items()), ""]
     (output / "comparison.md").write_text("\n".join(page), encoding="utf-8")
