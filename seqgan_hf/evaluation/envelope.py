@@ -48,24 +48,14 @@ PLANES = (
 
 
 class Component(NamedTuple):
-    """A generator at one temperature, as mixtures need to know it.
+    """A generator at one temperature, as mixtures need to know it; all but the first three only with an oracle."""
 
-    Attributes:
-        temperature: of its samples.
-        held_out: log-probabilities of N held-out sequences, in nats, (N,).
-        held_out_tokens: their mean number of tokens.
-        own: for each component of the mixtures, log-probabilities of its samples under this one, (M,) each; empty
-            without an oracle.
-        oracle: the oracle's log-probabilities of this one's own samples, (M,).
-        sample_tokens: their mean number of tokens.
-    """
-
-    temperature: float
-    held_out: np.ndarray
-    held_out_tokens: float
-    own: Sequence[np.ndarray] = ()
-    oracle: np.ndarray | None = None
-    sample_tokens: float = 1.0
+    temperature: float  # of its samples
+    held_out: np.ndarray  # log-probabilities of N held-out sequences, in nats, (N,)
+    held_out_tokens: float  # their mean number of tokens
+    own: Sequence[np.ndarray] = ()  # of the samples of each component of the mixtures, under this one, (M,) each
+    oracle: np.ndarray | None = None  # of this one's own samples, under the oracle, (M,)
+    sample_tokens: float = 1.0  # their mean number of tokens
 
 
 class Mixture(NamedTuple):

@@ -79,27 +79,19 @@ class SoftTokens:
     """Relaxed tokens (B, T, V) that are computed where they are used, block by block: `soft @ weight`.
 
     Neither they nor logits or noise of a whole batch need to be in memory. Noise comes from a seed for each row, so
-    that rows can be selected, and blocks change no result.
-
-    Attributes:
-        features: what the head reads, shape (B, T, H).
-        ids, mask: of the samples, shape (B, T).
-        seeds: of the noise, shape (B,), on the CPU.
-        head, vocab_size, added: what makes logits of features; `added` (V,) is -inf at suppressed tokens.
-        beta, straight_through: see `relax`.
-        learns: whether gradient goes to the generator.
+    that rows can be selected, and blocks change no result. `beta` and `straight_through` are those of `relax`.
     """
 
-    features: Tensor
-    ids: LongTensor
+    features: Tensor  # what the head reads, shape (B, T, H)
+    ids: LongTensor  # of the samples, shape (B, T), and so is the mask
     mask: BoolTensor
-    seeds: LongTensor
-    head: nn.Module
+    seeds: LongTensor  # of the noise, shape (B,), on the CPU
+    head: nn.Module  # makes logits of features
     vocab_size: int
-    added: Tensor | None
+    added: Tensor | None  # to logits, shape (V,): -inf at suppressed tokens
     beta: float
     straight_through: bool
-    learns: bool
+    learns: bool  # whether gradient goes to the generator
 
     @property
     def shape(self) -> torch.Size:

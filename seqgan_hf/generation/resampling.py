@@ -31,31 +31,19 @@ PILOT = 2_000
 
 
 class Resampled(NamedTuple):
-    """What `resample` drew.
+    """What `resample` drew."""
 
-    Attributes:
-        samples: one sequence for each prompt, (B, T).
-        log_weights: a s(Y) of all proposals, in nats, float64, shape (B, K).
-    """
-
-    samples: Samples
-    log_weights: Tensor
+    samples: Samples  # one sequence for each prompt, (B, T)
+    log_weights: Tensor  # a s(Y) of all proposals, in nats, float64, shape (B, K)
 
 
 class Accepted(NamedTuple):
-    """What `reject` drew.
+    """What `reject` drew."""
 
-    Attributes:
-        samples: one sequence for each prompt, (B, T).
-        rate: the share of proposals that were accepted.
-        bound: that was taken for the largest log-odds.
-        above: the share of proposals whose log-odds were above it: of these too few were accepted.
-    """
-
-    samples: Samples
-    rate: float
-    bound: float
-    above: float
+    samples: Samples  # one sequence for each prompt, (B, T)
+    rate: float  # the share of proposals that were accepted
+    bound: float  # that was taken for the largest log-odds
+    above: float  # the share of proposals whose log-odds were above it: of these too few were accepted
 
 
 @dataclass(frozen=True)

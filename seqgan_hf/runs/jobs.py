@@ -30,23 +30,14 @@ from .interrupts import handling_signals
 
 @dataclass
 class Job:
-    """A run of `seqgan-hf train` that evaluates its generator at the end.
+    """A run of `seqgan-hf train` that evaluates its generator at the end."""
 
-    Attributes:
-        name: of what is compared, such as the recipe.
-        kind: `likelihood`, `control` or `objective`.
-        seed: of the run.
-        path: the run's folder; its recipe, its log and the reason of a failure lie beside it.
-        recipe: makes the recipe, once what it needs is done.
-        needs: jobs that come first.
-    """
-
-    name: str
-    kind: str
+    name: str  # of what is compared, such as the recipe
+    kind: str  # `likelihood`, `control` or `objective`
     seed: int
-    path: Path
-    recipe: Callable[[], dict[str, Any]] = field(repr=False)
-    needs: Sequence[Job] = field(default=(), repr=False)
+    path: Path  # the run's folder; its recipe, its log and the reason of a failure lie beside it
+    recipe: Callable[[], dict[str, Any]] = field(repr=False)  # makes the recipe, once what it needs is done
+    needs: Sequence[Job] = field(default=(), repr=False)  # jobs that come first
 
     @property
     def folder(self) -> RunFolder:

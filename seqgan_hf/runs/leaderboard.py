@@ -51,23 +51,15 @@ class Gap(NamedTuple):
 
 @dataclass
 class Method:
-    """What is compared: at each temperature the values of each seed.
+    """What is compared: at each temperature the values of each seed."""
 
-    Attributes:
-        name: of the recipe, or of the baseline.
-        kind: `likelihood`, `control`, `objective` or `real`.
-        values: by seed and temperature, values by name.
-        errors: standard errors over samples, likewise.
-        cost: by seed, seconds of work after pretraining, and rounds.
-        failed: by seed, why.
-    """
-
-    name: str
-    kind: str
+    name: str  # of the recipe, or of the baseline
+    kind: str  # `likelihood`, `control`, `objective` or `real`
+    # by seed and temperature, values by name, and their standard errors over samples
     values: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
     errors: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
-    cost: dict[int, tuple[float, float]] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
+    cost: dict[int, tuple[float, float]] = field(default_factory=dict)  # by seed, seconds after pretraining, rounds
+    failed: dict[int, str] = field(default_factory=dict)  # by seed, why
 
     @property
     def temperatures(self) -> list[float]:

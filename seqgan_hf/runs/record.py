@@ -28,23 +28,14 @@ NUMBERED = r"[-_.]?(seed|run)?[-_.]?\d+$"  # the end of a name that tells seeds 
 
 @dataclass
 class Run:
-    """The record of one run.
+    """The record of one run."""
 
-    Attributes:
-        name: of its folder.
-        label: of its curve; equal for runs that differ in nothing but the seed.
-        lines: of `metrics.jsonl`.
-        start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
-        seeds: of its recipe, in words; `None` where there is no recipe.
-        ended: whether it has come to its end; its last values are then those of its recipe.
-    """
-
-    name: str
-    label: str
-    lines: list[dict[str, Any]]
-    start: str | None = None
-    seeds: str | None = None
-    ended: bool = True
+    name: str  # of its folder
+    label: str  # of its curve; equal for runs that differ in nothing but the seed
+    lines: list[dict[str, Any]]  # of `metrics.jsonl`
+    start: str | None = None  # the weights that the generator began from (`generator.pretrained`); `None`: fresh ones
+    seeds: str | None = None  # of its recipe, in words; `None` where there is no recipe
+    ended: bool = True  # whether it has come to its end; its last values are then those of its recipe
 
     @property
     def pretraining(self) -> int:

@@ -76,10 +76,8 @@ class EvaluateAtEnd(TrainerCallback):
         read = encode_batch(tokenizer, texts)
         kept = [[token for token in row if token not in ends] for row in rows]
         if changed := sum(again != row for again, row in zip(read, kept, strict=True)):
-            told = (
-                f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as other tokens"
-            )
-            notes.append(f"{told}: to repeat this evaluation by hand, use the original file")
+            told = f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as"
+            notes.append(f"{told} other tokens: to repeat this evaluation by hand, use the original file")
 
     def _oracle(self, model: PreTrainedModel) -> PreTrainedModel | None:
         if (path := self.settings.oracle) is None:
