@@ -68,10 +68,7 @@ def open_repositories(
 ) -> list[str]:
     """Make the repositories of a run, where they are not there; returns their full names, `owner/name`.
 
-    Args:
-        repo_id: of the generator.
-        discriminator: "repository" if there is to be a second one.
-        private, token: see `push_run`.
+    That is the generator's, and a second one if `discriminator` is "repository"; `private`, `token`: see `push_run`.
 
     Raises:
         HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub

@@ -159,12 +159,9 @@ class Board:
 
 
 def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | None) -> None:
-    """Write `leaderboard.csv`, a row for each value of a run, and `mixtures.csv`, from what the runs left.
+    """Write `leaderboard.csv`, a row for each value of a run, and `mixtures.csv`, from what all jobs left so far.
 
-    Args:
-        jobs: all of them, done or not.
-        budget: in words.
-        entropy: of the corpus, in nats a sequence, where it is known.
+    `budget` is in words; `entropy` is that of the corpus, in nats a sequence, where it is known.
     """
     rows: list[dict[str, Any]] = []
     coins: list[dict[str, Any]] = []

@@ -63,7 +63,8 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
             logger.warning(
                 "The discriminator knows %d token ids, the generator %d, whose ids it reads. If it was pretrained "
                 "with another tokenizer, they are other words to it: name that one in `data.tokenizer.pretrained`",
-                *(known, vocab_size),
+                known,
+                vocab_size,
             )
     length = max_new_tokens + (data.samples.prompt.shape[1] if isinstance(data, InMemoryData) else 1)
     for name, model in models.players().items():
