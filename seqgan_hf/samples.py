@@ -97,29 +97,25 @@ class Samples(NamedTuple):
             raise UserError("samples with a soft relaxation", "token ids only", "drop `soft` before joining them")
         padded = any(part.prompt_mask is not None or part.prompt.shape[1] != prompt_width for part in parts)
 
-        def left(field: Tensor, value: int | bool) -> Tensor:
-            return F.pad(field, (prompt_width - field.shape[1], 0), value=value)
+        def left(fields: list[Tensor], value: int) -> Tensor:
+            return torch.cat([F.pad(field, (prompt_width - field.shape[1], 0), value=value) for field in fields])
 
-        def right(field: Tensor, value: float) -> Tensor:
-            return F.pad(field, (0, width - field.shape[1]), value=value)
-
-        def optional(name: str) -> Tensor | None:
-            fields = [getattr(part, name) for part in parts]
-            if all(field is None for field in fields):
-                return None
-            if any(field is None for field in fields):
+        def right(name: str, value: int = 0) -> Tensor | None:
+            fields = [field for part in parts if (field := getattr(part, name)) is not None]
+            if 0 < len(fields) < len(parts):
                 raise UserError(f"`{name}` in some of the samples only", "them in all or none", "fill in the others")
-            return torch.cat([right(field, 0.0) for field in fields])
+            filled = [F.pad(field, (0, width - field.shape[1]), value=value) for field in fields]
+            return torch.cat(filled) if filled else None
 
         origins = [part.origin for part in parts if part.origin is not None]
         masks = [part.attention_mask[:, : part.prompt.shape[1]] for part in parts]
         return Samples(
-            prompt=torch.cat([left(part.prompt, pad_token_id) for part in parts]),
-            ids=torch.cat([right(part.ids, pad_token_id) for part in parts]),
-            mask=torch.cat([right(part.mask, False) for part in parts]),
-            prompt_mask=torch.cat([left(mask, False) for mask in masks]) if padded else None,
-            logprobs=optional("logprobs"),
-            advantages=optional("advantages"),
+            prompt=left([part.prompt for part in parts], pad_token_id),
+            ids=right("ids", pad_token_id),
+            mask=right("mask"),
+            prompt_mask=left(masks, 0) if padded else None,
+            logprobs=right("logprobs"),
+            advantages=right("advantages"),
             origin=torch.cat(origins) if len(origins) == len(parts) else None,
         )
 

@@ -20,9 +20,8 @@ from ..evaluation.text import TextEvaluator
 from ..objectives import Objective
 from ..samples import Samples
 from ..training.batches import as_samples
-from ..training.callbacks.describe_corpus import DescribeCorpus
+from ..training.callbacks.corpus import DescribeCorpus, SaveOracle
 from ..training.callbacks.evaluate_at_end import EvaluateAtEnd
-from ..training.callbacks.save_oracle import SaveOracle
 from ..training.trainer import AdversarialTrainer
 from .build_models import build_discriminator, build_generator
 from .recipe import EvaluationSettings, instantiate, load_evaluation, recipe_parser

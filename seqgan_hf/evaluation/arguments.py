@@ -77,17 +77,15 @@ class SuiteSettings(TextSettings):
 
     def __post_init__(self):
         self.metrics = split_names(self.metrics)
-        usable = [temperature for temperature in self.temperatures if 0 < temperature < math.inf]
-        if not usable or len(set(usable)) != len(self.temperatures):
+        usable = {temperature for temperature in self.temperatures if 0 < temperature < math.inf}
+        if not usable or len(usable) != len(self.temperatures):
             raise UserError(f"temperatures={self.temperatures}", "different finite numbers above 0", "set 0.8,1.0")
-        usable = [exponent for exponent in self.exponents if 0 <= exponent < math.inf]
-        if not usable or len(set(usable)) != len(self.exponents):
+        usable = {exponent for exponent in self.exponents if 0 <= exponent < math.inf}
+        if not usable or len(usable) != len(self.exponents):
             raise UserError(f"exponents={self.exponents}", "different finite numbers of at least 0", "set 0,0.5,1")
-        for name, least in (("num_samples", 1), ("max_new_tokens", 1), ("proposals", 2)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}", f"at least {least}", "raise it, or leave it out")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}", "at least 0", "set it to 0, for example")
+        for name, least in {"num_samples": 1, "max_new_tokens": 1, "proposals": 2, "seed": 0}.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"{name}={value}", f"at least {least}", "raise it, or leave it out")
         if self.device is None:
             available = torch.accelerator.is_available()
             self.device = str(torch.accelerator.current_accelerator()) if available else "cpu"

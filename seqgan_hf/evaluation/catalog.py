@@ -125,11 +125,7 @@ ALL_INPUTS = INPUTS | {
 
 
 def get_metric(name: str, table: Mapping[str, Metric] = METRICS) -> Metric:
-    """A metric by name, or a function by its dotted path.
-
-    Raises:
-        UserError: neither exists, or the function has a parameter that nothing is known for.
-    """
+    """A metric by name, or a function by its dotted path; raises a `UserError` for what cannot be measured."""
     if name in table:
         return table[name]
     if "." not in name:
@@ -216,12 +212,9 @@ class Texts:
     def select(self, rows: Sequence[int] | np.ndarray) -> Texts:
         """Some of the texts, with the forms that were made already."""
         part = Texts([self.texts[row] for row in rows], self.settings, self.written)
-        if "tokens" in vars(self):
-            part.tokens = [self.tokens[row] for row in rows]
-        if "features" in vars(self):
-            part.features = self.features[rows]
-        if "nlls" in vars(self):
-            part.nlls = self.nlls[rows]
+        for form in {"tokens", "features", "nlls"} & vars(self).keys():
+            made = vars(self)[form]
+            setattr(part, form, [made[row] for row in rows] if form == "tokens" else made[rows])
         return part
 
 

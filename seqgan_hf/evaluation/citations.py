@@ -4,6 +4,11 @@ SEQGAN = """@inproceedings{yu2017seqgan,
   title={{SeqGAN}: Sequence Generative Adversarial Nets with Policy Gradient},
   author={Yu, Lantao and Zhang, Weinan and Wang, Jun and Yu, Yong}, booktitle={AAAI}, year={2017}}"""
 
+TEXYGEN = """@inproceedings{zhu2018texygen,
+  title={Texygen: A benchmarking platform for text generation models},
+  author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and Guo, Jiaxian and Zhang, Weinan and Wang, Jun and Yu, Yong},
+  booktitle={SIGIR}, year={2018}}"""
+
 RELGAN = """@inproceedings{nie2019relgan,
   title={{RelGAN}: Relational Generative Adversarial Networks for Text Generation},
   author={Nie, Weili and Narodytska, Nina and Patel, Ankit}, booktitle={ICLR}, year={2019}}"""
@@ -12,10 +17,7 @@ CITATIONS = {
     "bleu": """@inproceedings{papineni2002bleu,
   title={{BLEU}: a method for automatic evaluation of machine translation},
   author={Papineni, Kishore and Roukos, Salim and Ward, Todd and Zhu, Wei-Jing}, booktitle={ACL}, year={2002}}""",
-    "self_bleu": """@inproceedings{zhu2018texygen,
-  title={Texygen: A benchmarking platform for text generation models},
-  author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and Guo, Jiaxian and Zhang, Weinan and Wang, Jun and Yu, Yong},
-  booktitle={SIGIR}, year={2018}}""",
+    "self_bleu": TEXYGEN,
     "distinct": """@inproceedings{li2016diversity,
   title={A diversity-promoting objective function for neural conversation models},
   author={Li, Jiwei and Galley, Michel and Brockett, Chris and Gao, Jianfeng and Dolan, Bill},
@@ -31,10 +33,7 @@ CITATIONS = {
     "reverse_lm_score": """@article{semeniuta2018accurate,
   title={On accurate evaluation of {GANs} for language generation},
   author={Semeniuta, Stanislau and Severyn, Aliaksei and Gelly, Sylvain}, journal={arXiv:1806.04936}, year={2018}}""",
-    "emb_sim": """@inproceedings{zhu2018texygen,
-  title={Texygen: A benchmarking platform for text generation models},
-  author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and Guo, Jiaxian and Zhang, Weinan and Wang, Jun and Yu, Yong},
-  booktitle={SIGIR}, year={2018}}""",
+    "emb_sim": TEXYGEN,
     "fed": """@inproceedings{heusel2017gans,
   title={{GANs} trained by a two time-scale update rule converge to a local {Nash} equilibrium},
   author={Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp},

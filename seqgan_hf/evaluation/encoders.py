@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModel, AutoTokenizer
 
 from ..data.network import asking_once
 from ..errors import MissingExtraError, UserError
@@ -58,8 +59,6 @@ def _sentence_transformer(name: str, batch_size: int, device: str | torch.device
 
 
 def _mean_pooling(name: str, batch_size: int, device: str | torch.device) -> TextEncoder:
-    from transformers import AutoModel, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False).to(device).eval()
     if tokenizer.pad_token is None:

@@ -48,24 +48,14 @@ PLANES = (
 
 
 class Component(NamedTuple):
-    """A generator at one temperature, as mixtures need to know it.
+    """A generator at one temperature, as mixtures need to know it; all but the first three only with an oracle."""
 
-    Attributes:
-        temperature: of its samples.
-        held_out: log-probabilities of N held-out sequences, in nats, (N,).
-        held_out_tokens: their mean number of tokens.
-        own: for each component of the mixtures, log-probabilities of its samples under this one, (M,) each; empty
-            without an oracle.
-        oracle: the oracle's log-probabilities of this one's own samples, (M,).
-        sample_tokens: their mean number of tokens.
-    """
-
-    temperature: float
-    held_out: np.ndarray
-    held_out_tokens: float
-    own: Sequence[np.ndarray] = ()
-    oracle: np.ndarray | None = None
-    sample_tokens: float = 1.0
+    temperature: float  # of its samples
+    held_out: np.ndarray  # log-probabilities of N held-out sequences, in nats, (N,)
+    held_out_tokens: float  # their mean number of tokens
+    own: Sequence[np.ndarray] = ()  # of the samples of each component of the mixtures, under this one, (M,) each
+    oracle: np.ndarray | None = None  # of this one's own samples, under the oracle, (M,)
+    sample_tokens: float = 1.0  # their mean number of tokens
 
 
 class Mixture(NamedTuple):
@@ -85,12 +75,9 @@ def mixed(w: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def mixed_likelihoods(
     w: float, components: Sequence[Component], first: int, second: int, oracle: np.ndarray | None
 ) -> dict[str, float]:
-    """Likelihoods of a mixture of two components by its exact density; no new samples are drawn.
+    """Likelihoods of a mixture of two of the components by its exact density; no new samples are drawn.
 
-    Args:
-        w: weight of the first.
-        components: all there are; `first` and `second` are places among them.
-        oracle: the oracle's log-probabilities of the held-out sequences, (N,), if there is one.
+    `w` is the weight of the first; `oracle` has the oracle's log-probabilities of the held-out sequences, (N,).
     """
     one, other = components[first], components[second]
     held_out = mixed(w, one.held_out, other.held_out)
@@ -98,16 +85,16 @@ def mixed_likelihoods(
     values = {"nll_test": nats / one.held_out_tokens, "nll_test_sequence": nats}
     if oracle is None or one.oracle is None or other.oracle is None:
         return values
-    parts = ((w, first), (1 - w, second))
-    density = [mixed(w, one.own[place], other.own[place]) for _, place in parts]  # of the samples of both
-    written = [components[place].oracle for _, place in parts]
-    nats = -sum(share * float(o.mean()) for (share, _), o in zip(parts, written, strict=True))
-    tokens = sum(share * components[place].sample_tokens for share, place in parts)
-    forward = [float((g - o).mean()) for g, o in zip(density, written, strict=True)]
+    nats, tokens, divergence = 0.0, 0.0, 0.0
+    for share, place in ((w, first), (1 - w, second)):
+        density, written = mixed(w, one.own[place], other.own[place]), components[place].oracle  # of its own samples
+        nats -= share * float(written.mean())
+        tokens += share * components[place].sample_tokens
+        divergence += share * float((density - written).mean())
     return values | {
         "nll_oracle": nats / tokens,
         "nll_oracle_sequence": nats,
-        "kl_generator_oracle": sum(share * kl for (share, _), kl in zip(parts, forward, strict=True)),
+        "kl_generator_oracle": divergence,
         "kl_oracle_generator": float((oracle - held_out).mean()),
     }
 
@@ -128,10 +115,7 @@ def gaps(curve: np.ndarray, x: float, y: float) -> tuple[float, float]:
     Beyond the better end of the curve, in either coordinate, it is compared with that end. Beyond the worse end in x,
     nothing is known of what other temperatures could do there: NaN.
     """
-    if x > curve[-1, 0]:
-        quality = np.nan
-    else:
-        quality = float(np.interp(x, curve[:, 0], curve[:, 1])) - y
+    quality = float(np.interp(x, curve[:, 0], curve[:, 1], right=np.nan)) - y
     return quality, float(np.interp(y, curve[::-1, 1], curve[::-1, 0])) - x
 
 
@@ -139,4 +123,4 @@ def better(mixtures: Sequence[Mixture], plane: Plane, x: float, y: float) -> Mix
     """A mixture that is better in both coordinates, if there is one: of these, that with the best quality."""
     placed = [(plane.place(mixture.values), mixture) for mixture in mixtures]
     found = [(place[1], mixture) for place, mixture in placed if place and place[0] < x and place[1] < y]
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+    return min(found, key=lambda pair: pair[0], default=(0, None))[1]

@@ -113,21 +113,17 @@ class SuiteMetric(evaluate.Metric):
         return {name: e.value for name, e in estimates.items()} | ({"intervals": intervals} if intervals else {})
 
     def _likelihood(self, given: dict[str, Any]) -> Mapping[str, Any]:
-        models, texts = {}, {}
+        prompts, models, texts = given["prompts"], {}, {}
         loaders = {"generator": load_generator, "oracle": load_oracle_generator}
         for name in self.metric.inputs:
-            value = given[name]
-            if value is None:
+            if (value := given[name]) is None:
                 raise UserError(f"metric {self.config_name!r} needs {ALL_INPUTS[name]}", None, "give it to `compute`")
             if name in loaders:
                 models[name] = loaders[name](value, "cpu") if isinstance(value, str) else value
+                check_prompts(models[name], prompts is not None)
             else:
                 texts[name] = value
-        for model in models.values():
-            check_prompts(model, given["prompts"] is not None)
-        readings = [
-            {name: encode_texts(m, value, given["prompts"]) for name, value in texts.items()} for m in models.values()
-        ]
+        readings = [{name: encode_texts(m, value, prompts) for name, value in texts.items()} for m in models.values()]
         if any(not other[name].ids.equal(readings[0][name].ids) for other in readings for name in texts):
             fix = "give the oracle that wrote the model's training data"
             raise UserError("model and oracle read the same text as different tokens", "one vocabulary", fix)

@@ -37,13 +37,8 @@ def find_flags(results: Mapping[str, Result], samples: Texts, real: Texts | None
     """What is wrong, one line for each symptom; first, as `cannot judge: ...`, why other lines may be missing.
 
     A value is bad if its interval lies wholly on the bad side of real text's interval.
-
-    Args:
-        results: by name.
-        samples: the texts that were measured.
-        real: those beside them, if there are any.
     """
-    flags = [] if real is None else [*_empty(samples, real), *_lengths(samples, real)]
+    flags = [] if real is None else _far_from_real(samples, real)
     for patterns, sign, meaning in SYMPTOMS:
         bad = [[name for name in _named(pattern, results) if _is_bad(results[name], sign)] for pattern in patterns]
         if all(bad):
@@ -62,9 +57,7 @@ def compared(results: Mapping[str, Result]) -> tuple[list[str], list[str]]:
 def short_sighted(texts: Texts, option: str = "--tokenization") -> str | None:
     """Why metrics that count tokens see nothing in these real texts, and the remedy; `None` where they do.
 
-    Args:
-        texts: real ones.
-        option: how the setting of the tokenization is called where it is set.
+    `option` is how the setting of the tokenization is called where it is set.
     """
     tokenization = texts.settings.tokenization
     different = set(map(tuple, texts.tokens))
@@ -106,19 +99,16 @@ def _is_bad(result: Result, sign: int) -> bool:
     return result.low > result.real.high if sign > 0 else result.high < result.real.low
 
 
-def _empty(samples: Texts, real: Texts) -> list[str]:
-    """A flag if more samples are empty than real texts are."""
-    counts = [(sum(not text.strip() for text in texts.texts), len(texts)) for texts in (samples, real)]
+def _far_from_real(samples: Texts, real: Texts) -> list[str]:
+    """Flags if more samples are empty than real texts are, and if samples are far longer or shorter."""
+    flags, counts = [], [(sum(not text.strip() for text in texts.texts), len(texts)) for texts in (samples, real)]
     ours, theirs = (Estimate.of_share(*count) for count in counts)
-    flag = f"{counts[0][0]} of {counts[0][1]} samples are empty ({counts[1][0]} of {counts[1][1]} real texts)"
-    return [flag] if ours.low > theirs.high else []
-
-
-def _lengths(samples: Texts, real: Texts) -> list[str]:
-    """A flag if samples are far longer or shorter than real texts."""
-    lengths = (np.fromiter(map(len, texts.tokens), np.float64, len(texts)) for texts in (samples, real))
-    ours, theirs = map(Estimate.of_mean, lengths)
-    if not (_has_interval(ours) and _has_interval(theirs)):
-        return []
-    flag = f"samples have {ours.value:.1f} tokens on average, real texts {theirs.value:.1f}: lengths are far off"
-    return [flag] if ours.low > FAR_OFF * theirs.high or FAR_OFF * ours.high < theirs.low else []
+    if ours.low > theirs.high:
+        (empty, of), (real_empty, of_real) = counts
+        flags.append(f"{empty} of {of} samples are empty ({real_empty} of {of_real} real texts)")
+    ours, theirs = (Estimate.of_mean(np.array([len(t) for t in texts.tokens], float)) for texts in (samples, real))
+    far = _has_interval(ours) and _has_interval(theirs)
+    if far and (ours.low > FAR_OFF * theirs.high or FAR_OFF * ours.high < theirs.low):
+        means = f"samples have {ours.value:.1f} tokens on average, real texts {theirs.value:.1f}"
+        flags.append(f"{means}: lengths are far off")
+    return flags

@@ -42,17 +42,11 @@ def nll(model: Model, samples: Samples, name: str) -> dict[str, Estimate]:
     """-log p per token, `nll_<name>`, and per sequence, `nll_<name>_sequence`.
 
     Padding does not count, and neither do tokens that the model never writes (see `unwritable`), as a perplexity
-    leaves out words that its vocabulary lacks.
-
-    Intervals are over sequences. The per-token value is a ratio of two sums over sequences (nats by tokens), and its
-    standard error is that of a ratio (linearised, Cochran, Sampling Techniques, section 6.4).
+    leaves out words that its vocabulary lacks. Intervals are over sequences.
     """
     counted = samples.mask & ~unwritable(model, samples)
     nats = -logprobs(model, samples, counted)
-    tokens = counted.sum(dim=1).to(nats)
-    ratio = nats.sum() / tokens.sum()
-    residual = (nats - ratio * tokens) / tokens.mean()
-    return {f"nll_{name}": _estimate(residual, ratio), f"nll_{name}_sequence": _estimate(nats)}
+    return {f"nll_{name}": _per_token(nats, counted.sum(dim=1).to(nats)), f"nll_{name}_sequence": _estimate(nats)}
 
 
 def unwritable(model: Model, samples: Samples) -> BoolTensor:
@@ -66,9 +60,14 @@ def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def _estimate(values: Tensor, value: Tensor | None = None) -> Estimate:
-    """The mean, or another value, with the standard error of the mean."""
-    return Estimate.from_error(float(values.mean() if value is None else value), _standard_error(values))
+def _estimate(values: Tensor) -> Estimate:
+    return Estimate.from_error(float(values.mean()), _standard_error(values))
+
+
+def _per_token(nats: Tensor, tokens: Tensor) -> Estimate:
+    """Two sums over sequences, one by the other; its error is that of a ratio (Cochran, Sampling Techniques, 6.4)."""
+    ratio = nats.sum() / tokens.sum()
+    return Estimate.from_error(float(ratio), _standard_error((nats - ratio * tokens) / tokens.mean()))
 
 
 def nll_div(generator: Model, samples: Samples) -> dict[str, Estimate]:
@@ -132,13 +131,8 @@ def calibration(generator: Model, held_out: Samples) -> dict[str, Estimate]:
 
     bounds = (math.log(0.25), math.log(4.0))
     found = minimize_scalar(lambda x: float(nats(x).sum()), bounds=bounds, method="bounded", options={"xatol": 0.005})
-    won = nats(0.0) - nats(found.x)
-    gain = won.sum() / tokens.sum()
-    residual = (won - gain * tokens) / tokens.mean()
-    return {
-        "calibration_temperature": Estimate(math.exp(found.x)),
-        "calibration_gain": _estimate(residual, gain),
-    }
+    gain = _per_token(nats(0.0) - nats(found.x), tokens)
+    return {"calibration_temperature": Estimate(math.exp(found.x)), "calibration_gain": gain}
 
 
 # All likelihoods: a row is computed from what its function's parameters name, wherever all of that is there.
@@ -183,11 +177,10 @@ def measure_likelihoods(
         drawn += f"|suppressed:{suppressed}|left_out:{int(unwritable(generator, held_out).sum())}"
     longest = "" if max_new_tokens is None else f"|max_new_tokens:{max_new_tokens}"
     results = {}
-    for name, metric in ((name, LIKELIHOODS[name]) for name in names):
-        if name == "calibration" and temperature != 1.0:
-            continue
+    for name in names:
+        metric = LIKELIHOODS[name]
         inputs = {each: given.get(each) for each in metric.inputs}
-        if any(value is None for value in inputs.values()):
+        if None in inputs.values() or (name == "calibration" and temperature != 1.0):
             continue
         values = metric(**inputs)
         if residual is not None and "generator" in metric.inputs:

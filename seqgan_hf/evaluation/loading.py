@@ -39,6 +39,7 @@ from .tokenization import unknown_note, unknown_share
 
 GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
 DISCRIMINATOR = "a run's folder, a saved discriminator, or an id on the Hub"
+EXPECTED = {AutoModelForSequenceClassification: DISCRIMINATOR}  # of all else, a generator
 
 
 @dataclass
@@ -74,26 +75,22 @@ def load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel
         UserError: there is no trained classifier, or it was trained on other tokens.
     """
     with asking_once(path):
-        return _load_discriminator(path, generator)
-
-
-def _load_discriminator(path: str, generator: LoadedGenerator) -> PreTrainedModel:
-    source, place = _discriminator_source(path)
-    model, found = _load(AutoModelForSequenceClassification, source, output_loading_info=True, **place)
-    if found["missing_keys"]:
-        problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
-        raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
-    if (labels := model.config.num_labels) > 2:
-        fix = "name one that was trained without classes"
-        raise UserError(f"the discriminator in {source!r} tells {labels} classes apart", "real from generated", fix)
-    model = model.to(generator.model.device).eval()
-    if getattr(model.config, "reads", "ids") == "text":
-        return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)
-    check_discriminator(generator.model, model)
-    try:
-        tokenizer = _load(AutoTokenizer, source, **place)
-    except UserError:  # it need not have one
-        return model
+        source, place = _discriminator_source(path)
+        model, found = _load(AutoModelForSequenceClassification, source, output_loading_info=True, **place)
+        if found["missing_keys"]:
+            problem = f"the model in {source!r} is no classifier: it lacks {', '.join(sorted(found['missing_keys']))}"
+            raise UserError(problem, DISCRIMINATOR, "name a discriminator that was trained as a classifier")
+        if (labels := model.config.num_labels) > 2:
+            problem = f"the discriminator in {source!r} tells {labels} classes apart"
+            raise UserError(problem, "real from generated", "name one that was trained without classes")
+        model = model.to(generator.model.device).eval()
+        if getattr(model.config, "reads", "ids") == "text":
+            return read_as_text(model, _load(AutoTokenizer, source, **place), generator.tokenizer)
+        check_discriminator(generator.model, model)
+        try:
+            tokenizer = _load(AutoTokenizer, source, **place)
+        except UserError:  # it need not have one
+            return model
     if tokenizer.get_vocab() != generator.tokenizer.get_vocab():
         problem = f"the discriminator in {source!r} reads other tokens than {generator.name} writes"
         raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
@@ -110,11 +107,9 @@ def _discriminator_source(path: str) -> tuple[str, dict[str, str]]:
         fix = "give another's, or train with an objective that has a classifier for an opponent"
         raise UserError(f"the run in {str(run)!r} holds no discriminator", DISCRIMINATOR, fix)
     if not folder.exists():
-        try:
+        with suppress(OSError, ValueError):  # it lies at the root of its repository, or nowhere: loading it says so
             AutoConfig.from_pretrained(path, subfolder="discriminator", trust_remote_code=False)
             return path, {"subfolder": "discriminator"}
-        except (OSError, ValueError):  # it lies at the root of its repository, or nowhere: loading it says so
-            pass
     return path, {}
 
 
@@ -122,12 +117,10 @@ def load_writer(path: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer of a generator, and the length T of its longest text, where that is recorded."""
     source = _source(path)
     with _asking_once(source):
-        tokenizer = _load(AutoTokenizer, source)
-        try:
+        tokenizer, longest = _load(AutoTokenizer, source), None
+        with suppress(OSError):
             longest = GenerationConfig.from_pretrained(source).max_new_tokens
-        except OSError:
-            longest = None
-        return tokenizer, longest
+    return tokenizer, longest
 
 
 def check_generator(path: str) -> None:
@@ -138,11 +131,7 @@ def check_generator(path: str) -> None:
 
 
 def _source(path: str) -> str:
-    """Where the generator lies: in a run's folder or a checkpoint, it is `generator/`.
-
-    Raises:
-        UserError: the run has not ended.
-    """
+    """Where the generator lies: in a run that has ended (others raise a `UserError`) or a checkpoint, `generator/`."""
     folder = Path(path)
     if (folder / "generator").is_dir():
         return str(folder / "generator")
@@ -167,13 +156,10 @@ def _adapted(source: str) -> str | None:
     Raises:
         MissingExtraError: it is one, and peft is not installed.
     """
-    if Path(source).is_file():
-        return None
-    try:
-        found = find_adapter_config_file(source)
-        settings = None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # neither a folder here nor on the Hub, or broken: loading it says so
-        return None
+    settings = None
+    with suppress(OSError, ValueError):  # neither a folder here nor on the Hub, or broken: loading it says so
+        if not Path(source).is_file() and (found := find_adapter_config_file(source)):
+            settings = json.loads(Path(found).read_text(encoding="utf-8"))
     if settings is None:
         return None
     if not is_peft_available():
@@ -183,7 +169,7 @@ def _adapted(source: str) -> str | None:
 
 def _load(kind: Any, source: str, **options: Any) -> Any:
     if Path(source).is_file():  # transformers would ask the Hub for a repository of its name
-        raise UserError(f"{source!r} is a file", _expected(kind), "name the folder that it lies in")
+        raise UserError(f"{source!r} is a file", EXPECTED.get(kind, GENERATOR), "name the folder that it lies in")
     place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
     # weights as safetensors only: a pickle could run code; tokenizers ignore this
     safely = {"use_safetensors": True, "trust_remote_code": False}
@@ -204,22 +190,16 @@ def _load_model(source: str) -> Any:
         raise UserError(problem, "all weights of a causal language model", fix)
     if adapts:
         with suppress(OSError):  # peft itself writes none
-            # else these would be those of the model that was adapted
-            # what is its own is left out of a configuration that was made from a model's
+            # else the adapted model's; what is its own is left out of a configuration that was made from a model's
             model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
             for name in ("conditional", "max_prompt_length"):
                 setattr(model.config, name, getattr(model.generation_config, name, None))
     return model
 
 
-def _expected(kind: Any) -> str:
-    return DISCRIMINATOR if kind is AutoModelForSequenceClassification else GENERATOR
-
-
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     """Why there is no model or tokenizer in a folder or on the Hub."""
-    folder = Path(source)
-    expected = _expected(kind)
+    folder, expected = Path(source), EXPECTED.get(kind, GENERATOR)
     if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
         why = reason if Path(base).is_dir() else _absent(base, reason)
         problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
@@ -361,10 +341,7 @@ def draw_samples(
     """
     model, given = generator.model, in_turn(prompts, count)
     rng = torch.Generator(device=model.device).manual_seed(seed)
-    with torch.no_grad():
-        samples = sample(
-            model, given.prompt, max_new_tokens, temperature=temperature, rng=rng, prompt_mask=given.prompt_mask
-        )
+    samples = sample(model, given.prompt, max_new_tokens, temperature, rng=rng, prompt_mask=given.prompt_mask)
     return samples, decode(samples, generator.tokenizer)
 
 

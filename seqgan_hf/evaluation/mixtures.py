@@ -40,8 +40,7 @@ def measure_mixtures(
     """Mixtures of every two temperatures of one generator; none of a single temperature.
 
     Args:
-        drawn: of each temperature.
-        generator: what the densities are of.
+        drawn: of each temperature; `generator` is what the densities are of.
         held_out: sequences on which nothing was trained.
         oracle: the model that wrote them, if there is one.
         seed: of the choice of samples of either temperature.
@@ -53,10 +52,9 @@ def measure_mixtures(
     found = []
     for first, second in combinations(range(len(drawn)), 2):
         one, other = drawn[first], drawn[second]
-        linear = [name for name in one.results if name.startswith(LINEAR)]
         for w in map(float, WEIGHTS):
             values = mixed_likelihoods(w, components, first, second, of_oracle)
-            for name in linear:
+            for name in filter(lambda name: name.startswith(LINEAR), one.results):
                 values[name] = w * one.results[name].value + (1 - w) * other.results[name].value
             if w == 0.5 and oracle is None:
                 values |= _of_samples(one, other, seed)
@@ -65,23 +63,17 @@ def measure_mixtures(
 
 
 def _component(
-    one: Drawn,
-    drawn: Sequence[Drawn],
-    generator: PreTrainedModel,
-    held_out: Samples,
-    oracle: PreTrainedModel | None,
+    one: Drawn, drawn: Sequence[Drawn], model: PreTrainedModel, held_out: Samples, oracle: PreTrainedModel | None
 ) -> Component:
     counted = held_out.mask & ~unwritable(one.density, held_out)
-    with tempered(generator, one.temperature):
+    with tempered(model, one.temperature):
         of_held_out = logprobs(one.density, held_out, counted).cpu().numpy()
         others = [] if oracle is None else [logprobs(one.density, each.samples).cpu().numpy() for each in drawn]
-    tokens = float(counted.sum(dim=1).double().mean())
+    component = Component(one.temperature, of_held_out, float(counted.sum(dim=1).double().mean()))
     if oracle is None:
-        return Component(one.temperature, of_held_out, tokens)
+        return component
     own = sequence_logprobs(oracle, one.samples).cpu().numpy()
-    return Component(
-        one.temperature, of_held_out, tokens, others, own, float(one.samples.mask.sum(dim=1).double().mean())
-    )
+    return component._replace(own=others, oracle=own, sample_tokens=float(one.samples.lengths.double().mean()))
 
 
 def _of_samples(one: Drawn, other: Drawn, seed: int) -> dict[str, float]:
@@ -94,6 +86,6 @@ def _of_samples(one: Drawn, other: Drawn, seed: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for metric, name in OF_SAMPLES.items():
         if name in one.results:
-            values = measurement.measure(metric)
-            found[name] = float(values[name].value if isinstance(values[name], Estimate) else values[name])
+            value = measurement.measure(metric)[name]
+            found[name] = float(value.value if isinstance(value, Estimate) else value)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +30,9 @@ def write_report(evaluation: Evaluation, output: Path, title: str, settings: Map
     content = evaluation.to_dict() | {"settings": dict(settings)}
     write_json(output / "metrics.json", content)
     drawn = {"quality_diversity.png": draw_quality_diversity(evaluation), "lengths.png": draw_lengths(evaluation)}
-    pictures = {name: figure for name, figure in drawn.items() if figure is not None}
-    for name, figure in pictures.items():
-        figure.savefig(output / name, dpi=150)
+    pictures = [name for name, figure in drawn.items() if figure is not None]
+    for name in pictures:
+        drawn[name].savefig(output / name, dpi=150)
     (output / "report.md").write_text(report_page(evaluation, title, pictures), encoding="utf-8")
     return content
 
@@ -40,6 +41,12 @@ def write_json(path: Path, content: Mapping) -> None:
     """Indented; functions among the settings are written as their `str`."""
     text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; `None` is written as nothing."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
 
 
 def format_value(value: float | None) -> str:
@@ -86,20 +93,18 @@ def _all_clear(evaluation: Evaluation) -> str:
 
 def draw_quality_diversity(evaluation: Evaluation) -> Figure | None:
     """BLEU-n and Self-BLEU-n of samples and of real text, with intervals; `None` if neither was measured."""
-    families = {}
-    for label, prefix in (("BLEU (quality)", "bleu_"), ("Self-BLEU (repetition)", "self_bleu_")):
-        if names := [name for name in evaluation.results if name.startswith(prefix)]:
-            families[label] = names
-    if not families:
+    families = {"BLEU (quality)": "bleu_", "Self-BLEU (repetition)": "self_bleu_"}
+    named = {label: [n for n in evaluation.results if n.startswith(start)] for label, start in families.items()}
+    shown = [(label, names) for label, names in named.items() if names]
+    if not shown:
         return None
-    figure = Figure(figsize=(4.2 * len(families), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(families), squeeze=False)[0]
-    for axes, (label, names) in zip(panels, families.items(), strict=True):
+    figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (label, names) in zip(panels, shown, strict=True):
         results, positions = [evaluation.results[name] for name in names], np.arange(len(names))
         _points(axes, positions - 0.08, results, "samples", MODEL_COLOR, "o")
-        real = [result.real for result in results]
-        if None not in real:
-            _points(axes, positions + 0.08, real, "real text", REAL_COLOR, "D")
+        if all(result.real for result in results):
+            _points(axes, positions + 0.08, [result.real for result in results], "real text", REAL_COLOR, "D")
         axes.set_xticks(positions, [name.rsplit("_", 1)[1] for name in names])
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.02), xlabel="n", title=label)
         axes.grid(axis="y", alpha=0.3)

@@ -25,21 +25,13 @@ from .verdicts import auc, writable
 
 @dataclass
 class Residual:
-    """P(Y) = G(Y) exp(a s(Y)) / Z: what resampling draws from, but for an error of O(1 / proposals).
+    """P(Y) = G(Y) exp(a s(Y)) / Z: what resampling draws from, but for an error of O(1 / proposals)."""
 
-    Attributes:
-        generator: G.
-        discriminator: whose log-odds are s.
-        exponent: a.
-        log_weights: a s of the proposals, (N, K); row i continues prompt i modulo R.
-        prompts: R, the number of prompts; 1 where there is none but the start token.
-    """
-
-    generator: PreTrainedModel
-    discriminator: PreTrainedModel
-    exponent: float
-    log_weights: Tensor
-    prompts: int = 1
+    generator: PreTrainedModel  # G
+    discriminator: PreTrainedModel  # whose log-odds are s
+    exponent: float  # a
+    log_weights: Tensor  # a s of the proposals, (N, K); row i continues prompt i modulo R
+    prompts: int = 1  # R, the number of prompts; 1 where there is none but the start token
     log_z: Tensor = field(init=False)  # of each prompt, the middle of both estimates, (R,)
     bounds: tuple[float, float] = field(init=False)  # both, means over prompts
     error: float = field(init=False)  # standard error; of several prompts it shows in their spread
@@ -74,16 +66,14 @@ class Residual:
         They move with log Z one to one, per token by the mean number of tokens less, and the JSD at most half as much.
         """
         half = (self.bounds[1] - self.bounds[0]) / 2
-        wide = {}
+        wide = dict(found)
         for key, estimate in found.items():
             share = 0.5 if key.startswith("jsd") else 1.0
             if (whole := found.get(f"{key}_sequence")) is not None:
                 share = estimate.value / whole.value
-            if estimate.low is None or estimate.high is None:
-                wide[key] = estimate
-                continue
-            error = math.hypot((estimate.high - estimate.low) / 2, Z * share * self.error) + share * half
-            wide[key] = Estimate(estimate.value, estimate.value - error, estimate.value + error)
+            if estimate.low is not None:
+                error = math.hypot((estimate.high - estimate.low) / 2, Z * share * self.error) + share * half
+                wide[key] = Estimate(estimate.value, estimate.value - error, estimate.value + error)
         return wide
 
     def results(self, held_out: Samples, signature: str) -> dict[str, Result]:
@@ -127,10 +117,8 @@ def draw_residual(
     """
     model, given = generator.model, in_turn(held_out, count)
     rng = torch.Generator(device=model.device).manual_seed(seed)
-    options = (proposals, exponent, temperature)
-    drawn = resample(
-        model, discriminator, given.prompt, max_new_tokens, *options, rng=rng, prompt_mask=given.prompt_mask
-    )
+    asked = (given.prompt, max_new_tokens, proposals, exponent, temperature)
+    drawn = resample(model, discriminator, *asked, rng=rng, prompt_mask=given.prompt_mask)
     prompts = min(held_out.batch_size, count) if held_out.prompt.shape[1] > 1 else 1
     density = Residual(model, discriminator, exponent, drawn.log_weights, prompts)
     return drawn.samples, decode(drawn.samples, generator.tokenizer), density

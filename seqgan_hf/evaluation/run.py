@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
@@ -34,12 +34,14 @@ from .tokenization import unknown_note, written_setting
 
 LARGEST_SAMPLE = 10_000  # samples drawn by default, unless there are fewer references
 
+Real: TypeAlias = Sequence[str] | Samples  # real texts, or the same as sequences of the generator's tokens
+
 
 def evaluate_generator(
     generator: loading.LoadedGenerator,
     settings: SuiteSettings,
-    references: Sequence[str] | Samples | None = None,
-    train: Sequence[str] | Samples | None = None,
+    references: Real | None = None,
+    train: Real | None = None,
     oracle: PreTrainedModel | None = None,
     prompts: Sequence[str] | None = None,
     discriminator: PreTrainedModel | None = None,
@@ -47,9 +49,7 @@ def evaluate_generator(
     """One generator at all temperatures: likelihoods and text metrics, with real text beside its samples.
 
     With a discriminator, at all exponents as well: samples are drawn by resampling, and likelihoods are those of the
-    residual model.
-
-    Samples and real texts are compared as the generator's tokenizer writes them.
+    residual model. Samples and real texts are compared as the generator's tokenizer writes them.
 
     Args:
         generator: with its tokenizer; in eval mode, on the device where it is to run.
@@ -162,7 +162,7 @@ class _Subject:
 def _held_out(
     generator: loading.LoadedGenerator,
     settings: SuiteSettings,
-    references: Sequence[str] | Samples | None,
+    references: Real | None,
     oracle: PreTrainedModel | None,
     prompts: Sequence[str] | None,
 ) -> tuple[Samples, list[str]]:
@@ -187,21 +187,14 @@ def _held_out(
 
 
 def _sequences(
-    generator: loading.LoadedGenerator,
-    texts: Sequence[str] | Samples,
-    what: str,
-    prompts: Sequence[str] | None,
-    notes: list[str],
+    generator: loading.LoadedGenerator, texts: Real, what: str, prompts: Sequence[str] | None, notes: list[str]
 ) -> Samples:
     """Real texts as training reads them: in the generator's tokens, cut to the length of what it writes."""
     if isinstance(texts, Samples):
         return texts.to(generator.model.device)
-    sequences, longest = (
-        loading.encode_texts(generator, texts, prompts),
-        generator.model.generation_config.max_new_tokens,
-    )
-    longer = 0 if longest is None else int((sequences.lengths > longest).sum())
-    if longer:
+    sequences = loading.encode_texts(generator, texts, prompts)
+    longest = generator.model.generation_config.max_new_tokens
+    if longest is not None and (longer := int((sequences.lengths > longest).sum())):
         notes.append(f"{longer} of {len(texts)} {what} have more than {longest} tokens and are cut there")
     return sequences._replace(ids=sequences.ids[:, :longest], mask=sequences.mask[:, :longest])
 
@@ -250,9 +243,8 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     if arguments.samples:
         evaluation = _evaluate_file(arguments, references, train, notes)
         evaluation.notes[:0] = notes
-        return write_report(
-            evaluation, output, f"Evaluation of {arguments.samples}", asdict(evaluation.texts.settings)
-        )
+        settings = asdict(evaluation.texts.settings)
+        return write_report(evaluation, output, f"Evaluation of {arguments.samples}", settings)
     names = _distinct_names(arguments.model)
     for path in arguments.model:
         loading.check_generator(path)
@@ -269,13 +261,11 @@ def run_evaluation(arguments: EvaluationArguments) -> dict:
     return write_evaluation(points, output, asdict(arguments))
 
 
-def load_judge(
-    arguments: EvaluationArguments, model: str, generator: loading.LoadedGenerator
-) -> PreTrainedModel | None:
-    """The discriminator that the arguments name, `own` being that of the run at `model`; `None` if they name none."""
+def load_judge(arguments: EvaluationArguments, run: str, generator: loading.LoadedGenerator) -> PreTrainedModel | None:
+    """The discriminator that the arguments name, `own` being that of a run; `None` if they name none."""
     if arguments.discriminator is None:
         return None
-    return loading.load_discriminator(model if arguments.discriminator == OWN else arguments.discriminator, generator)
+    return loading.load_discriminator(run if arguments.discriminator == OWN else arguments.discriminator, generator)
 
 
 def _evaluate_file(
@@ -304,10 +294,11 @@ def read_references(arguments: EvaluationArguments, notes: list[str]) -> tuple[l
         UserError: as `read_lines`, or if there are not as many prompts as references.
     """
     continued = arguments.prompts or (arguments.prompt_column and arguments.references)
-    if not arguments.references or not continued:
-        references = read_lines(arguments.references, "references", notes, arguments) if arguments.references else None
+    if not arguments.references:
+        return None, None
+    references = read_lines(arguments.references, "references", notes, arguments, blank=bool(continued))
+    if not continued:
         return references, None
-    references = read_lines(arguments.references, "references", notes, arguments, blank=True)
     prompts = _read(read_prompts, continued, arguments.prompt_column, arguments)
     if len(prompts) != len(references):
         problem = f"{len(prompts)} lines of prompts for {len(references)} of references"
@@ -356,12 +347,7 @@ def read_lines(
     return kept
 
 
-def _read(
-    reader: Callable[[str, str | None, FileFormat], list[str]],
-    path: str,
-    column: str | None,
-    settings: EvaluationArguments,
-) -> list[str]:
+def _read(reader: Callable[..., list[str]], path: str, column: str | None, settings: EvaluationArguments) -> list[str]:
     """What a file holds; settings of tables are for those of an evaluation's files that are tables."""
     kind = file_kind(find_files(path)[0])
     form = settings if kind in SEPARATORS else FileFormat(encoding=settings.encoding)

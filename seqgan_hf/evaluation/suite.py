@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -50,10 +50,9 @@ def measure(name: str, measurement: Measurement, jackknifed: bool = True) -> dic
         half_widths = {key: float(t.ppf(0.975, metric.groups - 1)) * error for key, error in errors.items()}
     for key in plain:
         value, half = values[key], half_widths.get(key, 0.0)
-        if 0 < half < math.inf:
-            values[key] = metric.bounded(key, Estimate(value, value - half, value + half))
-        else:  # an error of 0 has not seen what would move the value, and gives no interval
-            values[key] = Estimate(value)
+        # an error of 0 has not seen what would move the value, and gives no interval
+        known = (value - half, value + half) if 0 < half < math.inf else (None, None)
+        values[key] = metric.bounded(key, Estimate(value, *known))
     return measurement.sign(values, metric)
 
 
@@ -135,7 +134,7 @@ def chosen_metrics(metrics: Iterable[str] | None, measurement: Measurement, note
             notes.append(f"not measured: {name}, which needs {missing[0]}")
         elif too_few(name, measurement):
             notes.append(f"not measured: {name}, which needs {metric.fewest} texts or more on each side")
-        elif name == "mauve" and importlib.util.find_spec("mauve") is None:
+        elif name == "mauve" and find_spec("mauve") is None:
             notes.append('not measured: mauve, which needs its authors\' library (pip install "seqgan-hf[mauve]")')
         else:
             chosen.append(name)
@@ -154,16 +153,13 @@ def real_text_notes(measurement: Measurement) -> list[str]:
     size, references, train = len(measurement.samples), measurement.references, measurement.train
     if references is None:
         return ["no row of real text: give `references` (real texts on which nothing was trained)"]
-    if train is None:
-        notes = [
-            "real text: without training texts, each reference is scored against the other references (BLEU), and one "
-            "half against the other (other comparisons); give `train` for an independent set"
-        ]
-    else:
-        notes = [
-            f"real text: {min(size, len(train))} training texts stand in the samples' place where texts are compared "
-            f"with references, {min(size, len(references))} references elsewhere"
-        ]
+    notes = [
+        "real text: without training texts, each reference is scored against the other references (BLEU), and one "
+        "half against the other (other comparisons); give `train` for an independent set"
+    ]
+    if train is not None:
+        given = f"real text: {min(size, len(train))} training texts stand in the samples' place where texts are"
+        notes = [f"{given} compared with references, {min(size, len(references))} references elsewhere"]
         if shared := len(set(map(tuple, references.tokens)) & set(map(tuple, train.tokens))):
             notes.append(f"{shared} different texts stand both in the references and in the training texts")
     for name, texts in (("samples", measurement.samples), ("references", references)):

@@ -6,7 +6,6 @@ https://arxiv.org/abs/1811.02549, compare whole curves, and find the maximum-lik
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .envelope import PLANES, Mixture, Plane, better, envelope
-from .record import Estimate
-from .report import REAL_COLOR
+from .report import REAL_COLOR, write_csv
 from .suite import Evaluation
 
 
@@ -69,11 +67,8 @@ def note_envelope(points: Sequence[Point]) -> None:
 def write_mixtures(mixtures: Sequence[Mixture], path: Path) -> None:
     """A row for each mixture: two temperatures, the weight of the first, and the values."""
     names = list(dict.fromkeys(name for mixture in mixtures for name in mixture.values))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["temperature", "other", "weight", *names])
-        for mixture in mixtures:
-            writer.writerow([*mixture[:3], *(mixture.values.get(name, "") for name in names)])
+    rows = ([*mixture[:3], *map(mixture.values.get, names)] for mixture in mixtures)
+    write_csv(path, ["temperature", "other", "weight", *names], rows)
 
 
 def write_sweep(points: Sequence[Point], output: Path) -> None:
@@ -84,25 +79,16 @@ def write_sweep(points: Sequence[Point], output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if points[0].mixtures:
         write_mixtures(points[0].mixtures, output / "mixtures.csv")
-    with (output / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "temperature", "metric", "value", "low", "high", "signature"])
-        rows: list[tuple[str, float | str, str, Estimate]] = [
-            (point.model, point.temperature, name, found)
-            for point in points
-            for name, found in point.evaluation.results.items()
-        ]
-        rows += [("real text", "", n, found.real) for n, found in points[0].evaluation.results.items() if found.real]
-        for *place, found in rows:
-            writer.writerow([*place, found.value, found.low, found.high, found.signature])
-    figure = draw_sweep(points)
-    if figure is not None:
+    measured = [(p.model, p.temperature, *result) for p in points for result in p.evaluation.results.items()]
+    real = [("real text", "", n, found.real) for n, found in points[0].evaluation.results.items() if found.real]
+    rows = ([*place, e.value, e.low, e.high, e.signature] for *place, e in [*measured, *real])
+    write_csv(output / "sweep.csv", ["model", "temperature", "metric", "value", "low", "high", "signature"], rows)
+    if (figure := draw_sweep(points)) is not None:
         figure.savefig(output / "sweep.png", dpi=150)
 
 
 def draw_sweep(points: Sequence[Point]) -> Figure | None:
     """A panel for each plane that was measured, a curve for each generator, real text as a star, coins dashed."""
-    measured = points[0].evaluation.results
     panels = [plane for plane in PLANES if plane.place(points[0].values)]
     if not panels:
         return None
@@ -120,8 +106,8 @@ def draw_sweep(points: Sequence[Point]) -> Figure | None:
                 axes.annotate(f"{point.temperature:g}", place, **style)
         if len(coins := curve_of_coins(points, plane)):
             label = f"coin between two temperatures of {models[0]}"
-            axes.plot(coins[:, 0], coins[:, 1], "--", color=COLORS[0], label=label)
-        real = {name: found.real.value for name, found in measured.items() if found.real is not None}
+            axes.plot(*coins.T, "--", color=COLORS[0], label=label)
+        real = {n: found.real.value for n, found in points[0].evaluation.results.items() if found.real is not None}
         if (place := plane.place(real)) is not None:
             axes.plot(*place, "*", color=REAL_COLOR, ms=14, label="real text")
         axes.set(xlabel=f"{plane.x_label} (coverage)", ylabel=f"{plane.y_label} (quality)")

@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 OPTION = "evaluation.tokenization"  # in a training recipe
 DEFAULT_METRICS = ("bleu", "self_bleu", "distinct")
 
-
 # Texts, or the ids of their tokens.
 RealTexts: TypeAlias = Sequence[str] | Sequence[list[int]] | None
 
@@ -102,7 +101,5 @@ class TextEvaluator(Evaluator):
         written = self.measurement.samples.written
         texts = Texts(decode(samples, self.tokenizer), self.measurement.settings, written)
         measurement = replace(self.measurement, samples=texts)
-        found: dict[str, Estimate] = {}
-        for name in self.metrics:
-            found |= measure(name, measurement, jackknifed=False)
-        return found
+        found = (measure(name, measurement, jackknifed=False) for name in self.metrics)
+        return {key: value for values in found for key, value in values.items()}

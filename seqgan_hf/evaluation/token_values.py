@@ -54,13 +54,10 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], samp
     prefixes, row, place = _prefixes(samples)
     texts = decode_continuations(tokenizer, [prompts[number] for number in row.tolist()], prefixes)
     pieces: list[list[str]] = [[] for _ in prompts]
-    for number, position, length, text in zip(
-        row.tolist(), place.tolist(), samples.lengths[row].tolist(), texts, strict=True
-    ):
-        written = text[len(prompts[number]) :]
-        before = sum(map(len, pieces[number]))
-        unfinished = written.endswith(UNFINISHED) and position + 1 < length
-        pieces[number].append("" if unfinished else written[before:])
+    is_last = (place + 1 == samples.lengths[row]).tolist()
+    for number, last, text in zip(row.tolist(), is_last, texts, strict=True):
+        written = text[len(prompts[number]) + sum(map(len, pieces[number])) :]
+        pieces[number].append(written if last or not text.endswith(UNFINISHED) else "")
     return pieces
 
 

@@ -99,10 +99,5 @@ def unknown_note(share: str, what: str, name: str, left_out: bool = False) -> st
 
 
 def written_setting(tokenizer: PreTrainedTokenizerBase, references: LongTensor) -> str:
-    """What a signature says of texts as a tokenizer writes them; the size of its vocabulary stands for it.
-
-    Args:
-        tokenizer: of the generator.
-        references: tokens of the real texts, shape (N,).
-    """
+    """What a signature says of texts as a tokenizer writes them, by its vocabulary and tokens of real texts (N,)."""
     return f"vocabulary:{len(tokenizer)}{unknown_setting(unknown_share(tokenizer, references))}"

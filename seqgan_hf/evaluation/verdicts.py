@@ -23,10 +23,7 @@ def scores(models: Models, samples: Samples, classes: int = 2) -> Tensor:
     """How real the opponent finds each sequence, larger is more real, shape (N,).
 
     Log-odds of a classifier, the mean over tokens of one that judges each; log M - log G of a language model M, as the
-    discriminator of the mixture of data and samples would be.
-
-    Args:
-        classes: labels of the classifier; of more than two, all but the first are real.
+    discriminator of the mixture of data and samples would be. Of more than two `classes`, all but the first are real.
     """
     discriminator = models.discriminator
     if discriminator.can_generate():
@@ -51,10 +48,7 @@ def writable(generator: PreTrainedModel, held_out: Samples) -> Samples:
 def auc(real: Tensor, fake: Tensor) -> Estimate:
     """Area under the ROC curve: the chance that a real sequence scores higher than a generated one; ties count half.
 
-    Its standard error is that of DeLong et al. (1988), https://doi.org/10.2307/2531595.
-
-    Args:
-        real, fake: scores, shapes (N,) and (M,).
+    Of scores (N,) and (M,). Its standard error is that of DeLong et al. (1988), https://doi.org/10.2307/2531595.
     """
     above = _share_below(real, fake)  # of the generated ones, below each real one
     below = _share_below(-fake, -real)  # of the real ones, above each generated one

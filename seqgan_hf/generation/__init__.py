@@ -9,23 +9,6 @@ from .verdicts import realness, rewards
 from .vocabulary import special_tokens, start_prompt, vocabulary_size
 
 
-__all__ = [
-    "complete",
-    "effective_sample_size",
-    "full_kl",
-    "log_normalizer",
-    "mix_in_own_tokens",
-    "realness",
-    "relax",
-    "reject",
-    "resample",
-    "rewards",
-    "sample",
-    "sample_soft",
-    "sequence_logprobs",
-    "special_tokens",
-    "start_prompt",
-    "token_logprobs",
-    "vocabulary_size",
-    "weighted_nll",
-]
+__all__ = ["complete", "effective_sample_size", "full_kl", "log_normalizer", "mix_in_own_tokens", "realness", "reject"]
+__all__ += ["relax", "resample", "rewards", "sample", "sample_soft", "sequence_logprobs", "special_tokens"]
+__all__ += ["start_prompt", "token_logprobs", "vocabulary_size", "weighted_nll"]

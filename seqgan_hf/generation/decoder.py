@@ -35,9 +35,8 @@ def has_plain_head(generator: PreTrainedModel) -> bool:
             with torch.no_grad(), evaluating(generator):
                 features = trunk(input_ids=ids, use_cache=False)[0]
                 logits = generator(input_ids=ids, use_cache=False).logits
-                plain = features.shape[-1] == head.in_features and torch.allclose(
-                    head(features).float(), logits.float(), rtol=1e-3, atol=1e-4
-                )
+                plain = features.shape[-1] == head.in_features
+                plain = plain and torch.allclose(head(features).float(), logits.float(), rtol=1e-3, atol=1e-4)
         _HEADS[generator] = plain
     return _HEADS[generator]
 
@@ -126,9 +125,8 @@ class Decoder:
         # a decoder that could attend to an encoder, but has none
         self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(self.cache, Cache):
-            raise UserError(
-                f"{type(self.model).__name__} returns no cache", "a causal LM with `use_cache` and `past_key_values`"
-            )
+            problem = f"{type(self.model).__name__} returns no cache"
+            raise UserError(problem, "a causal LM with `use_cache` and `past_key_values`")
         return output[0][:, -1]
 
     def reserve(self, rows: int, length: int) -> None:
@@ -155,15 +153,7 @@ class Decoder:
             self.mask = _keep_and_repeat(self.mask, kept, repeated)
 
     def draw(self, rows: slice, uniforms: Tensor, temperature: float, top_k: int, top_p: float) -> LongTensor:
-        """The next token of the given rows; logits are computed and used block by block while they are in the cache.
-
-        Args:
-            rows: K of the batch's rows.
-            uniforms: shape (K, 2).
-
-        Returns:
-            Token ids, shape (K,).
-        """
+        """The next tokens (K,) of K rows, by uniforms (K, 2); logits are used block by block while they are cached."""
         features = self.features[rows]
         size = block_rows(self.vocab_size, features.device)
         tokens = []
@@ -174,14 +164,12 @@ class Decoder:
 
     def bytes_per_row(self, length: int) -> int:
         """Memory of one row's cache once it holds `length` tokens: keys and values grow, recurrent states do not."""
-        total = 0
+        total, fixed = 0, list(getattr(self.cache, "linear_cache", []))  # MiniMax's
         for layer in self.cache.layers:
             for state in (getattr(layer, "keys", None), getattr(layer, "values", None)):
                 if isinstance(state, Tensor):
                     growth = length / max(1, layer.get_seq_length()) if state.dim() == 4 else 1
                     total += int(_row_bytes(state) * growth)
             for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
-                total += sum(_row_bytes(state) for state in states.values() if state is not None)
-        beside = getattr(self.cache, "linear_cache", [])  # MiniMax's
-        total += sum(_row_bytes(state) for state in beside if isinstance(state, Tensor))
-        return max(1, total)
+                fixed += states.values()
+        return max(1, total + sum(_row_bytes(state) for state in fixed if isinstance(state, Tensor)))

@@ -12,14 +12,7 @@ from transformers import PreTrainedModel
 
 from ..functional import block_rows, filter_logits, linear_kl, linear_nll
 from ..samples import BoolTensor, LongTensor, Samples
-from .decoder import (
-    LEAVE_PADDING_OUT,
-    has_plain_head,
-    head_logits,
-    is_plain_product,
-    position_arguments,
-    whole_bias,
-)
+from .decoder import LEAVE_PADDING_OUT, has_plain_head, head_logits, is_plain_product, position_arguments, whole_bias
 from .memory import in_parts
 from .modes import evaluating
 from .vocabulary import NEVER, suppression, vocabulary_size
@@ -121,7 +114,8 @@ def full_kl(
     other_flat = other_features.flatten(0, 1)
     added, other_added = suppression(generator, NEVER), suppression(other, NEVER)
     if is_plain_product(head) and is_plain_product(other_head):
-        fixed = (other_flat, other_head.weight.detach(), _detached(whole_bias(other_head, other_added)))
+        bias = whole_bias(other_head, other_added)
+        fixed = (other_flat, other_head.weight.detach(), None if bias is None else bias.detach())
         loss, values = linear_kl((flat, head.weight, whole_bias(head, added)), fixed, weights, forward)
     else:
         ours = head_logits(head, flat, added).float().log_softmax(dim=-1)
@@ -131,10 +125,6 @@ def full_kl(
         values = (first.exp() * (first - second)).sum(dim=-1)
         loss = (weights * values).sum()
     return loss, values.detach().view_as(samples.ids).masked_fill(~samples.mask, 0.0)
-
-
-def _detached(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
 
 
 # Sequences whose density is computed in one forward pass.
@@ -147,18 +137,10 @@ def sequence_logprobs(
 ) -> Tensor:
     """log p(Y) of whole sequences in float64, natural logarithm, shape (N,); `counted` (N, T) leaves tokens out."""
     kept = samples.mask if counted is None else counted
+
+    def part(rows: slice) -> Tensor:
+        found = token_logprobs(model, samples.select(rows).to(model.device), temperature)
+        return found.masked_fill(~kept[rows].to(model.device), 0.0).double().sum(dim=1)
+
     with evaluating(model):
-        parts = in_parts(
-            model,
-            "likelihoods",
-            samples.batch_size,
-            SCORE_ROWS,
-            lambda rows: (
-                token_logprobs(model, samples.select(rows).to(model.device), temperature)
-                .masked_fill(~kept[rows].to(model.device), 0.0)
-                .double()
-                .sum(dim=1)
-            ),
-            least=SCORE_ROWS // 16,
-        )
-    return torch.cat(parts)
+        return torch.cat(in_parts(model, "likelihoods", samples.batch_size, SCORE_ROWS, part, SCORE_ROWS // 16))

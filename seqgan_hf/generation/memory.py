@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 # For each model and task, the rows that turned out to fit into memory.
 _FITTING_ROWS: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
 
-
 # Pieces that a thread gets of a large piece of work: many enough that the last ones end at about the same time.
 PIECES_PER_THREAD = 6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ from ..samples import BoolTensor, LongTensor, Samples
 from .decoder import Decoder, head_logits
 from .likelihood import predictions
 from .modes import evaluating, train_without_dropout
-from .sampling import check_sampling
+from .sampling import check_sampling, nothing_written
 from .vocabulary import special_tokens, suppression, token_embeddings, vocabulary_size
 
 
@@ -78,27 +79,19 @@ class SoftTokens:
     """Relaxed tokens (B, T, V) that are computed where they are used, block by block: `soft @ weight`.
 
     Neither they nor logits or noise of a whole batch need to be in memory. Noise comes from a seed for each row, so
-    that rows can be selected, and blocks change no result.
-
-    Attributes:
-        features: what the head reads, shape (B, T, H).
-        ids, mask: of the samples, shape (B, T).
-        seeds: of the noise, shape (B,), on the CPU.
-        head, vocab_size, added: what makes logits of features; `added` (V,) is -inf at suppressed tokens.
-        beta, straight_through: see `relax`.
-        learns: whether gradient goes to the generator.
+    that rows can be selected, and blocks change no result. `beta` and `straight_through` are those of `relax`.
     """
 
-    features: Tensor
-    ids: LongTensor
+    features: Tensor  # what the head reads, shape (B, T, H)
+    ids: LongTensor  # of the samples, shape (B, T), and so is the mask
     mask: BoolTensor
-    seeds: LongTensor
-    head: nn.Module
+    seeds: LongTensor  # of the noise, shape (B,), on the CPU
+    head: nn.Module  # makes logits of features
     vocab_size: int
-    added: Tensor | None
+    added: Tensor | None  # to logits, shape (V,): -inf at suppressed tokens
     beta: float
     straight_through: bool
-    learns: bool
+    learns: bool  # whether gradient goes to the generator
 
     @property
     def shape(self) -> torch.Size:
@@ -110,20 +103,15 @@ class SoftTokens:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> SoftTokens:
         """The same; the generator stays where it is, so this must be its device."""
-        features, ids, mask = (
-            field.to(device, non_blocking=non_blocking) for field in (self.features, self.ids, self.mask)
-        )
-        return replace(self, features=features, ids=ids, mask=mask)
+        moved = {n: getattr(self, n).to(device, non_blocking=non_blocking) for n in ("features", "ids", "mask")}
+        return replace(self, **moved)
 
     def __matmul__(self, weight: Tensor) -> Tensor:
         """Mixtures of the rows of a matrix (V, E), zero where the mask is false, shape (B, T, E)."""
-        if not self.straight_through:
-            mixed = self._mix(weight)
-        else:
-            mixed = weight[self.ids]
-            if self.learns and torch.is_grad_enabled():
-                soft = self._mix(weight.detach())
-                mixed = mixed + (soft - soft.detach())
+        mixed = weight[self.ids] if self.straight_through else self._mix(weight)
+        if self.straight_through and self.learns and torch.is_grad_enabled():
+            soft = self._mix(weight.detach())
+            mixed = mixed + (soft - soft.detach())
         return mixed.masked_fill(~self.mask[..., None], 0.0)
 
     def dense(self) -> Tensor:
@@ -149,17 +137,13 @@ class SoftTokens:
         batch, length = self.ids.shape
         width = min(self._stretch, length)
         size = max(1, block_rows(self.vocab_size, self.ids.device) // width)
-        recompute = torch.is_grad_enabled() and batch * length * self.vocab_size > KEPT_NUMBERS
+        block: Any = self._block
+        if torch.is_grad_enabled() and batch * length * self.vocab_size > KEPT_NUMBERS:
+            block = partial(checkpoint, self._block, use_reentrant=False, preserve_rng_state=False)
         columns = []
-        for start in range(0, length, width):
-            positions, blocks = slice(start, start + width), []
-            for first in range(0, batch, size):
-                rows = slice(first, first + size)
-                block = self.features[rows, positions], weight, rows, positions
-                if recompute:
-                    blocks.append(checkpoint(self._block, *block, use_reentrant=False, preserve_rng_state=False))
-                else:
-                    blocks.append(self._block(*block))
+        for positions in (slice(start, start + width) for start in range(0, length, width)):
+            every_rows = [slice(first, first + size) for first in range(0, batch, size)]
+            blocks = [block(self.features[rows, positions], weight, rows, positions) for rows in every_rows]
             columns.append(torch.cat(blocks))
         return torch.cat(columns, dim=1)
 
@@ -227,8 +211,7 @@ def sample_soft(
     _check_beta(beta)
     check_sampling(max_new_tokens, temperature=1.0, top_k=0, top_p=1.0)
     embeddings, (eos, pad) = fed_back_embeddings(generator), special_tokens(generator)
-    empty = torch.empty(len(prompt), 0, dtype=torch.long, device=prompt.device)
-    start = Samples(prompt, empty, empty.bool(), prompt_mask)
+    start = nothing_written(prompt, prompt_mask)
     decoder, going = Decoder(generator, start), torch.ones_like(prompt[:, 0], dtype=torch.bool)
     softs, ids, masks = [], [], []
     ends = torch.tensor(eos, dtype=torch.long, device=prompt.device)
@@ -277,7 +260,7 @@ def _passes_gradient(generator: PreTrainedModel, weight: Tensor) -> bool:
     token = weight[:1].detach().clone().requires_grad_()
     with evaluating(generator), torch.enable_grad():
         train_without_dropout(generator)  # cuDNN refuses the backward pass of recurrent layers in eval mode
-        decoder = Decoder(generator, Samples(prompt, prompt[:, :0], prompt[:, :0].bool()))
+        decoder = Decoder(generator, nothing_written(prompt))
         for _ in range(3):
             decoder.feed(token)
         try:

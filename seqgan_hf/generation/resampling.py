@@ -9,7 +9,7 @@ the data. Of a prompt x, G(Y|x) and Z(x) take their places.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,31 +31,19 @@ PILOT = 2_000
 
 
 class Resampled(NamedTuple):
-    """What `resample` drew.
+    """What `resample` drew."""
 
-    Attributes:
-        samples: one sequence for each prompt, (B, T).
-        log_weights: a s(Y) of all proposals, in nats, float64, shape (B, K).
-    """
-
-    samples: Samples
-    log_weights: Tensor
+    samples: Samples  # one sequence for each prompt, (B, T)
+    log_weights: Tensor  # a s(Y) of all proposals, in nats, float64, shape (B, K)
 
 
 class Accepted(NamedTuple):
-    """What `reject` drew.
+    """What `reject` drew."""
 
-    Attributes:
-        samples: one sequence for each prompt, (B, T).
-        rate: the share of proposals that were accepted.
-        bound: that was taken for the largest log-odds.
-        above: the share of proposals whose log-odds were above it: of these too few were accepted.
-    """
-
-    samples: Samples
-    rate: float
-    bound: float
-    above: float
+    samples: Samples  # one sequence for each prompt, (B, T)
+    rate: float  # the share of proposals that were accepted
+    bound: float  # that was taken for the largest log-odds
+    above: float  # the share of proposals whose log-odds were above it: of these too few were accepted
 
 
 @dataclass(frozen=True)
@@ -180,25 +168,15 @@ def check_discriminator(generator: PreTrainedModel, discriminator: PreTrainedMod
     """Raise a UserError for a discriminator that cannot judge the generator's sequences, or a meaningless exponent."""
     if not 0 <= exponent < math.inf:
         raise UserError(f"exponent={exponent:g}", "a number of at least 0", "set `exponent`")
-    try:
-        embeddings: Any = discriminator.get_input_embeddings()
-    except NotImplementedError:  # it reads something else than these tokens
-        embeddings = None
-    if getattr(discriminator, "text_reader", None) is not None:  # see `data.reading`
-        embeddings = None
+    embeddings: Any = None  # of what reads something else than these tokens
+    if getattr(discriminator, "text_reader", None) is None:  # see `data.reading`
+        with suppress(NotImplementedError):
+            embeddings = discriminator.get_input_embeddings()
     if embeddings is not None and (known := len(embeddings.weight)) < (size := vocabulary_size(generator)):
         problem = f"the discriminator knows {known} token ids, the generator {size}"
         raise UserError(problem, "one vocabulary", "give the discriminator of the generator's run")
     ids = torch.zeros(1, 2, dtype=torch.long, device=discriminator.device)
     _check_verdicts(discriminator, judge(discriminator, Samples(ids[:, :1], ids, ids == 0)))
-
-
-def _passes(proposals: int, tokens: int) -> Iterator[int]:
-    """How many proposals for each prompt are drawn at once; `tokens` are those of one for each. No setting counts."""
-    most = max(1, PROPOSAL_TOKENS // max(1, tokens))
-    while proposals > 0:
-        yield min(most, proposals)
-        proposals -= most
 
 
 def _keep_one_each(proposer: _Proposer, proposals: int, exponent: float) -> Resampled:
@@ -207,15 +185,17 @@ def _keep_one_each(proposer: _Proposer, proposals: int, exponent: float) -> Resa
     kept: Samples | None = None
     best = torch.full(rows.shape, -torch.inf, dtype=torch.float64, device=rows.device)
     log_weights = []
-    for count in _passes(proposals, len(rows) * proposer.max_new_tokens):
+    most = max(1, PROPOSAL_TOKENS // max(1, len(rows) * proposer.max_new_tokens))
+    for done in range(0, proposals, most):
+        count = min(most, proposals - done)
         drawn, log_odds = proposer.propose(rows, count)
         log_weights.append(exponent * log_odds)
         # the largest of a s + Gumbel noise has the law of a draw with weights exp(a s), in however many passes
         keys, index = (log_weights[-1] - (-proposer.uniforms(log_odds).log()).log()).max(dim=1)
         chosen, better = drawn.select(rows * count + index), keys > best
-        kept = chosen if kept is None else _where(better, chosen, kept)
+        kept = chosen if kept is None else kept
+        kept.ids[better], kept.mask[better] = chosen.ids[better], chosen.mask[better]
         best = torch.where(better, keys, best)
-    assert kept is not None
     return Resampled(proposer.answered(kept), torch.cat(log_weights, dim=1))
 
 
@@ -242,7 +222,6 @@ def _until_accepted(proposer: _Proposer, exponent: float, bound: float, max_prop
         # about as many as one acceptance takes, within memory
         most = PROPOSAL_TOKENS // max(1, len(pending) * proposer.max_new_tokens)
         count = max(1, min(-(-proposed // max(1, accepted)), most, max_proposals - tried))
-    assert kept is not None
     return Accepted(proposer.answered(kept), accepted / proposed, bound, above / proposed)
 
 
@@ -254,12 +233,6 @@ def _check_verdicts(discriminator: PreTrainedModel, log_odds: Tensor) -> None:
         raise UserError(f"{name} judges every token", "a discriminator with one verdict for a sequence", fix)
     if not bool(log_odds.isfinite().all()):
         raise UserError(f"{name} gives log-odds that are not finite", "numbers", "train it again, or on less")
-
-
-def _where(rows: Tensor, one: Samples, other: Samples) -> Samples:
-    """Row by row one of two batches that continue the same prompts."""
-    ids, mask = (torch.where(rows[:, None], a, b) for a, b in ((one.ids, other.ids), (one.mask, other.mask)))
-    return other._replace(ids=ids, mask=mask)
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:

@@ -22,12 +22,7 @@ MOVED_TOGETHER = 2**22
 
 
 class ReservedLayer(DynamicLayer):
-    """Keys and values (rows, heads, tokens, width) as views of memory for more rows and tokens.
-
-    Args:
-        layer: holds the keys and values so far.
-        rows, length: what there must be room for.
-    """
+    """Keys and values (rows, heads, tokens, width) as views of memory for so many rows of so many tokens."""
 
     def __init__(self, layer: DynamicLayer, rows: int, length: int):
         super().__init__()
@@ -41,10 +36,8 @@ class ReservedLayer(DynamicLayer):
     def _show(self, rows: int, length: int) -> None:
         reserved_rows, _, reserved_length, _ = self._memory[0].shape
         if rows > reserved_rows or length > reserved_length:
-            raise IndexError(
-                f"{rows} rows of {length} tokens: expected at most {reserved_rows} rows of "
-                f"{reserved_length} tokens. Reserve more."
-            )
+            most = f"at most {reserved_rows} rows of {reserved_length} tokens"
+            raise IndexError(f"{rows} rows of {length} tokens: expected {most}. Reserve more.")
         self.keys, self.values = (memory[:rows, :, :length] for memory in self._memory)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
@@ -74,11 +67,9 @@ class ReservedLayer(DynamicLayer):
 
 
 def reserve(cache: Cache, rows: int, length: int) -> None:
-    """Put a cache's keys and values into reserved memory; those that do more than append tokens stay as they are.
+    """Put a cache's keys and values into reserved memory, in place, with room for so many rows of so many tokens.
 
-    Args:
-        cache: as a model returned it; changed in place.
-        rows, length: what there must be room for.
+    Those that do more than append tokens stay as they are.
     """
     layers: list[Any] = cache.layers
     if type(cache) is DynamicCache and all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
@@ -86,13 +77,7 @@ def reserve(cache: Cache, rows: int, length: int) -> None:
 
 
 def select_rows(cache: Cache, batch_size: int, kept: LongTensor | None, repeated: LongTensor) -> None:
-    """Keep rows of a cache, and append copies of rows.
-
-    Args:
-        cache: of `batch_size` rows; changed in place.
-        kept: in ascending order, shape (K,); `None` keeps all.
-        repeated: shape (L,).
-    """
+    """Keep rows (K,), in ascending order (`None`: all), of the `batch_size` of a cache; append copies of rows (L,)."""
     everything = torch.arange(batch_size + len(repeated), device=repeated.device)
     if not (type(cache) is DynamicCache and all(isinstance(layer, ReservedLayer) for layer in cache.layers)):
         # both select rows: a cache with states of its own knows of them in one of the two only, as layers do

@@ -214,18 +214,14 @@ def given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Comp
 def joining(units: list[_Unit]) -> dict[int, tuple[int, int]]:
     """Which completions (first, past the last) join at which position: those whose prefix is fed by then."""
     joins: dict[int, tuple[int, int]] = {}
-    end = 0
-    for unit in units:
-        start = joins.get(unit.prefix_length, (end, end))[0]
-        end += len(unit.rows)
+    for unit, end in zip(units, accumulate(len(unit.rows) for unit in units), strict=True):
+        start, _ = joins.get(unit.prefix_length, (end - len(unit.rows), end))
         joins[unit.prefix_length] = (start, end)
     return joins
 
 
 def with_prefix(samples: Samples, length: int) -> Samples:
     """The first `length` tokens counted as part of the prompt."""
-    prompt_mask = samples.prompt_mask
-    if prompt_mask is not None:
-        prompt_mask = F.pad(prompt_mask, (0, length), value=True)
+    mask = None if samples.prompt_mask is None else F.pad(samples.prompt_mask, (0, length), value=True)
     prompt = torch.cat([samples.prompt, samples.ids[:, :length]], dim=1)
-    return Samples(prompt, samples.ids[:, length:], samples.mask[:, length:], prompt_mask)
+    return Samples(prompt, samples.ids[:, length:], samples.mask[:, length:], mask)

@@ -16,10 +16,7 @@ from .vocabulary import special_tokens, vocabulary_size
 
 
 # Rows that are completed at the same time when the caller sets no limit, and the bytes their caches may take.
-MAX_ROWS = 32_768
-
-
-MAX_CACHE_BYTES = 2**31
+MAX_ROWS, MAX_CACHE_BYTES = 32_768, 2**31
 
 
 @torch.no_grad()
@@ -50,23 +47,22 @@ def sample(
         Samples with `ids` and `mask` of shape (B, T).
     """
     check_sampling(max_new_tokens, temperature, top_k, top_p)
-    batch = prompt.shape[0]
-    empty = torch.empty(batch, 0, dtype=torch.long, device=prompt.device)
-    start = Samples(prompt, empty, empty.bool(), prompt_mask)
-    uniforms = torch.rand(batch, max_new_tokens, 2, generator=rng, device=prompt.device)
+    start = nothing_written(prompt, prompt_mask)
+    uniforms = torch.rand(len(prompt), max_new_tokens, 2, generator=rng, device=prompt.device)
+
+    def part(rows: slice) -> Samples:
+        return sample_rows(generator, start.select(rows), uniforms[rows], temperature, top_k, top_p)
+
     with evaluating(generator):
         if max_rows is None:
             max_rows = rows_that_fit(generator, start, max_new_tokens)
-        options = temperature, top_k, top_p
-        parts = in_parts(
-            generator,
-            "sampling",
-            batch,
-            max_rows,
-            lambda rows: sample_rows(generator, start.select(rows), uniforms[rows], *options),
-            least=block_rows(vocabulary_size(generator), prompt.device),
-        )
-    return Samples.concatenate(parts)
+        least = block_rows(vocabulary_size(generator), prompt.device)
+        return Samples.concatenate(in_parts(generator, "sampling", len(prompt), max_rows, part, least))
+
+
+def nothing_written(prompt: LongTensor, prompt_mask: Tensor | None = None) -> Samples:
+    """Prompts that nothing continues yet: T = 0."""
+    return Samples(prompt, prompt[:, :0], prompt[:, :0].bool(), prompt_mask)
 
 
 def sample_mixture(
@@ -99,19 +95,15 @@ def sample_mixture(
 
 
 def check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float) -> None:
+    greedy = "top_k=1 is greedy, as is temperature 0 of `generate`"
     for name, value, holds, expected in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1 token"),
-        (
-            "temperature",
-            temperature,
-            temperature > 0,
-            "a positive number; top_k=1 is greedy, as is temperature 0 of `generate`",
-        ),
+        ("temperature", temperature, temperature > 0, f"a positive number; {greedy}"),
         ("top_k", top_k, top_k >= 0, "0 (keep all) or a positive number of tokens"),
         ("top_p", top_p, 0 < top_p <= 1, "a probability in (0, 1]"),
     ):
         if not holds:
-            raise UserError(f"{name}={value}", f"{expected}", f"set `{name}` accordingly")
+            raise UserError(f"{name}={value}", expected, f"set `{name}` accordingly")
 
 
 def sample_rows(
@@ -140,9 +132,8 @@ def sample_rows(
             if len(active) < len(decoder.features):
                 decoder.select(going, going[:0])
         decoder.feed(tokens)
-    return (
-        start._replace(ids=ids, mask=mask) if leaves or not eos else cut(start._replace(ids=ids, mask=mask), ends, pad)
-    )
+    whole = start._replace(ids=ids, mask=mask)
+    return whole if leaves or not eos else cut(whole, ends, pad)
 
 
 def cut(samples: Samples, ends: LongTensor, pad: int) -> Samples:

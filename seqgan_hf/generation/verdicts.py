@@ -108,24 +108,22 @@ def _log_odds(discriminator: PreTrainedModel, logits: Tensor, samples: Samples, 
         return logits[:, 1] - logits[:, 0]
     if logits.dim() == 2 and logits.shape[1] == 1:
         return logits[:, 0]
-    raise UserError(
-        f"logits of shape {tuple(logits.shape)} from {type(discriminator).__name__}",
-        "(B, 2) with label 1 = real, (B, 1), or (B, T, 1)",
-        "set `num_labels=2`",
-    )
+    problem = f"logits of shape {tuple(logits.shape)} from {type(discriminator).__name__}"
+    raise UserError(problem, "(B, 2) with label 1 = real, (B, 1), or (B, T, 1)", "set `num_labels=2`")
 
 
 def _read(discriminator: PreTrainedModel, samples: Samples) -> tuple[Any, BoolTensor, Tensor]:
     """What a discriminator returns, and of what it read the mask and where the continuations begin."""
-    if (reader := getattr(discriminator, "text_reader", None)) is not None:  # see `data.reading`
-        return _read_text(discriminator, reader, samples)
+    if getattr(discriminator, "text_reader", None) is not None:  # see `data.reading`
+        return _read_text(discriminator, samples)
     pad_token_id = getattr(getattr(discriminator, "config", None), "pad_token_id", None)
     ids, mask, begin = judged_tokens(samples, 0 if pad_token_id is None else pad_token_id)
-    inputs = (
-        {"input_ids": ids} if samples.soft is None else {"inputs_embeds": _soft_embeddings(discriminator, samples)}
-    )
-    if samples.origin is not None and samples.soft is None and _reads_origins(discriminator, ids.device):
-        inputs["origin"] = samples.origin
+    if samples.soft is not None:
+        inputs = {"inputs_embeds": _soft_embeddings(discriminator, samples)}
+    else:
+        inputs = {"input_ids": ids}
+        if samples.origin is not None and _reads_origins(discriminator, ids.device):
+            inputs["origin"] = samples.origin
     return discriminator(**inputs, attention_mask=mask.long()), mask, begin
 
 
@@ -135,18 +133,14 @@ def _reads_origins(discriminator: PreTrainedModel, device: torch.device) -> bool
     return device.type in READ_PREFIXES_ONCE and not torch.is_grad_enabled() and "origin" in accepted
 
 
-def _read_text(
-    discriminator: PreTrainedModel, reader: Callable[[Samples], dict[str, Tensor]], samples: Samples
-) -> tuple[Any, BoolTensor, Tensor]:
-    name = type(discriminator).__name__
+def _read_text(discriminator: Any, samples: Samples) -> tuple[Any, BoolTensor, Tensor]:
     if samples.soft is not None:
         token_embeddings(discriminator)  # which refuses it
-    inputs = reader(samples)
+    inputs = discriminator.text_reader(samples)
     outputs = discriminator(**inputs)
     if outputs.logits.dim() != 2:
-        problem = (
-            f"logits of shape {tuple(outputs.logits.shape)} from {name}, which reads text: its tokens are its own"
-        )
+        logits = f"logits of shape {tuple(outputs.logits.shape)} from {type(discriminator).__name__}"
+        problem = f"{logits}, which reads text: its tokens are its own"
         raise UserError(problem, "a verdict on the whole text", "choose a sequence classifier")
     return outputs, inputs["attention_mask"].bool(), torch.zeros_like(samples.lengths)
 
@@ -219,16 +213,13 @@ def judge(
     width = samples.prompt.shape[1] - 1 + samples.ids.shape[1]
     if max_rows is None:
         max_rows = max(1, SCORE_TOKENS // width)
+
+    def part(rows: slice) -> Tensor:
+        return function(discriminator, samples.select(rows)).float()
+
+    least = max(1, LEAST_TOKENS // width)
     with evaluating(discriminator):
-        parts = in_parts(
-            discriminator,
-            "scoring",
-            samples.batch_size,
-            max_rows,
-            lambda rows: function(discriminator, samples.select(rows)).float(),
-            least=max(1, LEAST_TOKENS // width),
-        )
-    return torch.cat(parts)
+        return torch.cat(in_parts(discriminator, "scoring", samples.batch_size, max_rows, part, least))
 
 
 def rewards(discriminator: PreTrainedModel, samples: Samples, max_rows: int | None = None) -> Tensor:

@@ -26,9 +26,8 @@ _LOOKUPS: WeakKeyDictionary[PreTrainedModel, tuple[bool, bool]] = WeakKeyDiction
 
 def special_tokens(generator: PreTrainedModel) -> tuple[list[int], int]:
     """The token ids that end a sequence (none for sequences of fixed length) and the one that fills up after it."""
-    eos = generator.config.eos_token_id
+    eos, pad = generator.config.eos_token_id, generator.config.pad_token_id
     eos = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-    pad = generator.config.pad_token_id
     return eos, pad if pad is not None else eos[0] if eos else 0
 
 
@@ -41,11 +40,7 @@ def start_prompt(generator: PreTrainedModel, batch_size: int) -> LongTensor:
 
 
 def vocabulary_size(generator: PreTrainedModel) -> int:
-    """V, the number of token ids a generator can write.
-
-    Raises:
-        ValueError: the config says none, as that of a model of more than text.
-    """
+    """V, the number of token ids a generator can write; a UserError for a model of more than text, which says none."""
     size = getattr(generator.config, "vocab_size", None)
     if size is None:
         raise UserError(f"the config of {type(generator).__name__} has no `vocab_size`", "a causal LM over text alone")
@@ -91,7 +86,7 @@ def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
     if getattr(model, "text_reader", None) is not None:  # see `data.reading`
         problem, fix = f"soft tokens for {type(model).__name__}, which reads text", "leave out `discriminator.reads`"
         raise UserError(problem, "a discriminator that reads ids", f"{fix}, or choose another objective")
-    name, expected = type(model).__name__, "a model that reads `inputs_embeds`, a plain row for each token"
+    name = type(model).__name__
     weight = getattr(model.get_input_embeddings(), "weight", None)
     if model not in _LOOKUPS:
         plain = isinstance(weight, Tensor) and not weight.is_meta
@@ -99,9 +94,8 @@ def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
         _LOOKUPS[model] = plain and _reads_rows(model, weight, 1), plain and _reads_rows(model, weight, 0)
     plain, finds_end = _LOOKUPS[model]
     if not plain:
-        raise UserError(
-            f"{name} cannot read soft tokens: its embeddings are no plain lookup", expected, "choose another"
-        )
+        problem = f"{name} cannot read soft tokens: its embeddings are no plain lookup"
+        raise UserError(problem, "a model that reads `inputs_embeds`, a plain row for each token", "choose another")
     if padded and not finds_end:
         problem = f"{name} cannot read soft tokens with padding: it finds a sequence's end by its ids"
         raise UserError(problem, "a model that goes by the mask", "choose another, or sequences of one length")

@@ -108,9 +108,8 @@ class Models:
             if not isinstance(copied, Copy):
                 raise UserError(f"{copied!r:.80} for the copy {name!r}", "a `Copy`", "declare `Copy()`, for example")
             if not isinstance(copied.decay, float | int | None) or not 0 <= (copied.decay or 0) < 1:
-                raise UserError(
-                    f"Copy(decay={copied.decay!r}) for {name!r}", "a share in [0, 1)", "None leaves it as it is"
-                )
+                problem = f"Copy(decay={copied.decay!r}) for {name!r}"
+                raise UserError(problem, "a share in [0, 1)", "None leaves it as it is")
             if name in ("generator", "discriminator") or not name.isidentifier():
                 expected = "a name of letters and digits that no player has"
                 raise UserError(f"a copy named {name!r}", expected, "choose another")
@@ -120,23 +119,18 @@ class Models:
         return self.generator if name in self._declared.keys() - self._copies.keys() else self._copies[name]
 
     def begin(self) -> None:
-        """Make the copies that are not there yet, without dropout.
-
-        Raises:
-            UserError: the generator cannot be copied.
-        """
-        for name in self._declared:
-            if name not in self._copies:
-                # what is never trained is shared: of a generator with an adapter, the adapter alone is there twice
-                fixed = {id(p): p for p in self.generator.parameters() if not p.requires_grad}
-                try:
-                    copied = copy.deepcopy(self.generator, fixed)
-                except Exception as error:  # a model of one's own may hold anything
-                    problem = f"the generator cannot be copied as {name!r} ({type(error).__name__}: {error})"
-                    fix = "keep what cannot be copied out of it, or choose an objective without copies"
-                    raise UserError(problem, "a model that `copy.deepcopy` takes", fix) from error
-                self._copies[name] = copied.requires_grad_(False)
-                train_without_dropout(self._copies[name])  # the generator may have been left with it
+        """Make the copies that are not there yet, without dropout; a UserError if the generator cannot be copied."""
+        for name in (name for name in self._declared if name not in self._copies):
+            # what is never trained is shared: of a generator with an adapter, the adapter alone is there twice
+            fixed = {id(p): p for p in self.generator.parameters() if not p.requires_grad}
+            try:
+                copied = copy.deepcopy(self.generator, fixed)
+            except Exception as error:  # a model of one's own may hold anything
+                problem = f"the generator cannot be copied as {name!r} ({type(error).__name__}: {error})"
+                fix = "keep what cannot be copied out of it, or choose an objective without copies"
+                raise UserError(problem, "a model that `copy.deepcopy` takes", fix) from error
+            self._copies[name] = copied.requires_grad_(False)
+            train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -225,19 +219,17 @@ class Objective(ABC):
         """
         name, opponent = type(self).__name__, models.discriminator
         if not isinstance(self.updates, int) or self.updates < 1:
-            raise UserError(
-                f"{name}.updates={self.updates!r}", "1 or more steps on a batch of samples", "set it higher"
-            )
+            problem = f"{name}.updates={self.updates!r}"
+            raise UserError(problem, "1 or more steps on a batch of samples", "set it higher")
         if self.adversary is None:
             return
-        if self.adversary not in ("classifier", "language_model"):
-            raise UserError(
-                f"{name}.adversary={self.adversary!r}", "classifier, language_model or None", "set one of these"
-            )
-        wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}[self.adversary]
+        wanted = {"classifier": "a sequence classifier", "language_model": "a causal language model"}
+        if self.adversary not in wanted:
+            problem = f"{name}.adversary={self.adversary!r}"
+            raise UserError(problem, "classifier, language_model or None", "set one of these")
         if opponent is None or opponent.can_generate() != (self.adversary == "language_model"):
             given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"
-            raise UserError(f"{given} for the objective {name}", wanted, "pass one")
+            raise UserError(f"{given} for the objective {name}", wanted[self.adversary], "pass one")
 
     def schedule(self, turns: list[Turn]) -> list[Turn]:
         """The turns of a run, in order; given those of the settings: pretraining of G, of D, adversarial rounds."""

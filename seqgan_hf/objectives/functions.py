@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.tokenization import decode
 from ..errors import UserError, import_by_path
+from ..generation.vocabulary import special_tokens
 from ..samples import Samples
 from .base import Models
 
@@ -57,8 +58,7 @@ class RewardFunctions:
         if self.reads == "texts":
             sequences: list = decode(samples, models.tokenizer)
         else:
-            eos = models.generator.config.eos_token_id
-            ends = {eos} if eos is None or isinstance(eos, int) else set(eos)
+            ends, _ = special_tokens(models.generator)
             rows = zip(samples.ids.tolist(), samples.mask.tolist(), strict=True)
             sequences = [[i for i, real in zip(*row, strict=True) if real and i not in ends] for row in rows]
         total = torch.zeros(samples.batch_size, device=samples.ids.device)
@@ -73,15 +73,11 @@ def _numbers(function: Function, sequences: list) -> Tensor:
         found = torch.as_tensor(function(sequences), dtype=torch.float32).cpu()
     except (Exception, SystemExit) as error:  # `sys.exit` in a function would end the run without a word
         problem = f"the reward function {name} raised {type(error).__name__}: {error}"
-        raise UserError(
-            problem, "a list of numbers, one for each sequence it is given", "correct the function"
-        ) from error
+        expected = "a list of numbers, one for each sequence it is given"
+        raise UserError(problem, expected, "correct the function") from error
     if found.shape != (len(sequences),):
-        raise UserError(
-            f"the reward function {name} returned shape {tuple(found.shape)} for {len(sequences)} sequences",
-            "one number each",
-            "return a list as long as the one it is given",
-        )
+        problem = f"the reward function {name} returned shape {tuple(found.shape)} for {len(sequences)} sequences"
+        raise UserError(problem, "one number each", "return a list as long as the one it is given")
     if not found.isfinite().all():
         worst = int((~found.isfinite()).nonzero()[0])
         problem = f"the reward function {name} returned {found[worst]} for {str(sequences[worst])[:80]!r}"

@@ -65,10 +65,8 @@ class Reinforce(Objective):
         for name, value in {"likelihood_weight": likelihood_weight, "kl": kl}.items():
             if not 0 <= value < float("inf"):
                 raise UserError(f"{name}={value}", "a number from 0 on", "0 leaves it out")
-        self.baseline = baseline
-        self.baseline_momentum = baseline_momentum
-        self.likelihood_weight = likelihood_weight
-        self.kl = kl
+        self.baseline, self.baseline_momentum = baseline, baseline_momentum
+        self.likelihood_weight, self.kl = likelihood_weight, kl
         self.moving_average: Tensor | None = None  # (T,)
 
     # --- The four hooks ----------------------------------------------------------------------------------------------

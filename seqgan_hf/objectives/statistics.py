@@ -18,8 +18,7 @@ def count_processes() -> int:
 def sum_over_processes(values: Tensor, differentiable: bool = False) -> Tensor:
     """The sum of a tensor over all processes, on each of them; of one process, the tensor itself.
 
-    Args:
-        differentiable: whether gradient goes back to all processes; all of them must then ask for it.
+    If `differentiable`, gradient goes back to all processes; all of them must then ask for it.
     """
     if count_processes() == 1:
         return values

@@ -128,32 +128,26 @@ def model_card(
         RunFolderError: the run did not end.
     """
     summary = folder.read_summary()
-    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
     name = (model_id or folder.path.resolve().name).rpartition("/")[2]
     parts = [
         f"# {name}",
         f"{_introduction(summary)} This card was written by the training run.",
         _usage(folder, summary, model_id, discriminator_id),
         _objective(summary),
-        _data(summary, recipe),
+        _data(summary),
         _results(summary, has_picture=(folder.generator / PICTURE).exists()),
         _samples(folder, summary),
         _training(summary),
         _limits(summary),
         "## Versions\n\n" + "\n".join(f"- {name}: {version}" for name, version in summary["versions"].items()),
     ]
-    return _card(_metadata(name, summary, recipe, license), parts)
+    return _card(_metadata(name, summary, license), parts)
 
 
 def run_facts(folder: RunFolder) -> str:
-    """What a run was trained on and how, as Markdown: these parts of its card.
-
-    Raises:
-        RunFolderError: the run did not end.
-    """
+    """What a run that has ended was trained on and how, as Markdown: these parts of its card."""
     summary = folder.read_summary()
-    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
-    return "\n\n".join([_introduction(summary), _data(summary, recipe), _objective(summary), _training(summary)])
+    return "\n\n".join([_introduction(summary), _data(summary), _objective(summary), _training(summary)])
 
 
 def discriminator_card(folder: RunFolder, model_id: str, generator_id: str, license: str | None = None) -> ModelCard:
@@ -193,8 +187,12 @@ def _card(data: ModelCardData, parts: list[str]) -> ModelCard:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
-def _metadata(name: str, summary: dict, recipe: dict, license: str | None) -> ModelCardData:
-    source = recipe.get("data", {})
+def _recipe(summary: dict) -> dict:
+    return yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
+
+
+def _metadata(name: str, summary: dict, license: str | None) -> ModelCardData:
+    source = _recipe(summary).get("data", {})
     dataset = _hub_id(source.get("init_args", {}).get("dataset"))
     name_of_data = dataset or source.get("class_path", "text").rpartition(".")[2]
     results = [
@@ -231,17 +229,13 @@ def _hub_id(value: Any) -> str | None:
 
 def _base_model(summary: dict, section: str) -> str | None:
     """The id on the Hub of the model whose weights the run began with; `None` for new ones and those of a folder."""
-    recipe = yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
-    return _hub_id((recipe.get(section) or {}).get("pretrained"))
+    return _hub_id((_recipe(summary).get(section) or {}).get("pretrained"))
 
 
 def _estimates(summary: dict) -> dict[str, Estimate]:
     """The results of the last evaluation, without paths in their signatures; a value may be `None`."""
-    estimates = {}
-    for key, result in summary["evaluation"].get("results", {}).items():
-        signature = public_signature(result["signature"])
-        estimates[key] = Estimate(result["value"], result["low"], result["high"], signature)
-    return estimates
+    results = summary["evaluation"].get("results", {}).items()
+    return {key: Estimate(r["value"], r["low"], r["high"], public_signature(r["signature"])) for key, r in results}
 
 
 def _size(model: dict) -> str:
@@ -253,10 +247,8 @@ def _introduction(summary: dict) -> str:
     base = _base_model(summary, "generator")
     begun = f" begun as [{base}](https://huggingface.co/{base})," if base else ""
     against = f" against a discriminator ({_size(discriminator)})" if discriminator else ""
-    return (
-        f"A text generator ({_size(generator)}),{begun} trained{against} with the objective "
-        f"{summary['objective']['name']} of seqgan_hf."
-    )
+    objective = f"the objective {summary['objective']['name']} of seqgan_hf"
+    return f"A text generator ({_size(generator)}),{begun} trained{against} with {objective}."
 
 
 def _usage(folder: RunFolder, summary: dict, model_id: str | None, discriminator_id: str | None) -> str:
@@ -290,17 +282,14 @@ for sample in generator({prompt}, num_return_sequences=3):
 def _judge_snippet(model: dict, model_id: str, subfolder: str | None) -> str:
     options = [f'subfolder="{subfolder}"'] if subfolder else []
     options += ["trust_remote_code=True"] if model["carries_code"] else []
-    auto = AUTO_CLASSES[model["kind"]]
-    imports, use = f"{auto}, AutoTokenizer", LIKELIHOOD
-    if model["kind"] == "classifier":
-        imports, use = f"{imports}, pipeline", JUDGEMENT
+    auto, is_classifier = AUTO_CLASSES[model["kind"]], model["kind"] == "classifier"
     return f"""```python
-from transformers import {imports}
+from transformers import {auto}, AutoTokenizer{", pipeline" if is_classifier else ""}
 
 place, options = "{model_id}", dict({", ".join(options)})
 model = {auto}.from_pretrained(place, **options)
 tokenizer = AutoTokenizer.from_pretrained(place, **options)
-{use}
+{JUDGEMENT if is_classifier else LIKELIHOOD}
 ```"""
 
 
@@ -310,8 +299,8 @@ def _objective(summary: dict) -> str:
     return f"## Objective\n\n{objective['name']}: {objective['description']}{citation}"
 
 
-def _data(summary: dict, recipe: dict) -> str:
-    facts, data = summary["data"], recipe.get("data", {})
+def _data(summary: dict) -> str:
+    facts, data = summary["data"], _recipe(summary).get("data", {})
     lines = ["## Data", ""]
     if data:
         given = ", ".join(f"{key}={value!r}" for key, value in data.get("init_args", {}).items() if value is not None)

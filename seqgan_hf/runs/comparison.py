@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..evaluation.report import format_value
+from ..evaluation.report import format_value, write_csv
 from .curves import draw_runs
 from .record import Run, by_label, check_measured, measured_metrics, name_experiments, read_runs
 from .signatures import split_by_signature
@@ -103,14 +102,14 @@ def _write(comparison: Comparison, output: Path) -> None:
     picture = output / "comparison.png"
     drawn, notes = draw_runs(comparison.runs, picture, comparison.metrics)
     comparison.notes += notes
-    page = ["# Comparison of runs", "", "Last values: mean ± standard deviation over runs (seeds).", ""]
-    page += [str(comparison)]
+    what = "Last values: mean ± standard deviation over runs (seeds)."
+    page = ["# Comparison of runs", "", what, "", str(comparison)]
     page += ["", f"![learning curves]({picture.name})"] if drawn else []
     page += ["", *(f"- {experiment}: {', '.join(names)}" for experiment, (names, _) in comparison.rows.items()), ""]
     (output / "comparison.md").write_text("\n".join(page), encoding="utf-8")
-    with (output / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["experiment", "runs", *(f"{m}{end}" for m in comparison.metrics for end in ("", "_sd"))])
-        for experiment, (names, values) in comparison.rows.items():
-            cells = [cell for metric in comparison.metrics for cell in values.get(metric, (None, None))[:2]]
-            writer.writerow([experiment, len(names), *cells])
+    head = ["experiment", "runs", *(f"{metric}{end}" for metric in comparison.metrics for end in ("", "_sd"))]
+    rows = []
+    for experiment, (names, values) in comparison.rows.items():
+        cells = [cell for metric in comparison.metrics for cell in values.get(metric, (None, None))[:2]]
+        rows.append([experiment, len(names), *cells])
+    write_csv(output / "comparison.csv", head, rows)

@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import UserError
+from ..evaluation.report import write_csv
 from ..evaluation.sweep import COLORS
 from .record import Run, by_label, check_measured, is_number, measured_metrics, name_experiments, read_runs, unit
 from .signatures import unequal_signatures
@@ -84,10 +85,8 @@ def write_curves(
             the pretraining that the runs share (see `shared_end`); or "epochs" of pretraining, then rounds.
 
     Returns:
-        Where picture and numbers are, and what could not be drawn, for the terminal.
-
-    Raises:
-        UserError: what is asked for cannot be read, drawn or written.
+        Where picture and numbers are, and what could not be drawn, for the terminal; raises a UserError for what
+        cannot be read, drawn or written.
     """
     picture = _checked_output(Path(output), points)
     runs = _read_runs(run_dirs, labels)
@@ -97,7 +96,9 @@ def write_curves(
     unequal, notes = unequal_signatures(runs), absent + gaps
     for metric in filter(unequal.get, chosen):
         notes.append(f"{metric} was measured under unequal signatures ({'; '.join(unequal[metric].values())})")
-    published = {} if points is None else _published_curves(points)
+    published: Curves = {}
+    for point in read_points(points) if points else ():
+        published.setdefault((point.label, point.metric), []).append(point)
     panels = _panels(runs, curves, chosen, axis)
     notes += [f"{metric}: nothing to draw over {axis}, so no panel" for metric in chosen if metric not in panels]
     for metric in dict.fromkeys(metric for _, metric in published if metric not in panels):
@@ -108,8 +109,8 @@ def write_curves(
         _draw(curves, published, panels, axis, _start_of_rounds(runs, axis)).savefig(picture, dpi=150)
         _write_numbers(rows, numbers)
     except OSError as error:
-        place = str(error.filename or picture)
-        raise UserError(f"cannot write {place!r} ({error.strerror})", fix="name another --output") from error
+        problem = f"cannot write {str(error.filename or picture)!r} ({error.strerror})"
+        raise UserError(problem, fix="name another --output") from error
     return "\n".join([f"picture: {picture}", f"numbers: {numbers} ({len(rows)} rows)", *notes])
 
 
@@ -131,10 +132,7 @@ def draw_runs(runs: Sequence[Run], path: Path, metrics: Iterable[str] = tuple(TI
 
 
 def read_points(path: str) -> list[Point]:
-    """Published values: CSV with a head, columns `round,metric,value` and perhaps `label`.
-
-    Args:
-        path: of the file; its name is the label of rows without one.
+    """Published values: CSV with a head, columns `round,metric,value` and perhaps `label`, by default the file's name.
 
     Raises:
         UserError: there is no such file, or a column or row of it is not as expected.
@@ -153,13 +151,6 @@ def read_points(path: str) -> list[Point]:
     if not points:
         raise UserError(f"points {path!r} without a row", "one row for each point", "leave --points out")
     return points
-
-
-def _published_curves(path: str) -> Curves:
-    curves: Curves = {}
-    for point in read_points(path):
-        curves.setdefault((point.label, point.metric), []).append(point)
-    return curves
 
 
 def _published(cells: list[str], columns: list[str], path: str, number: int) -> Point:
@@ -230,11 +221,7 @@ def _chosen_metrics(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[
 
 
 def _panels(runs: Sequence[Run], curves: Curves, chosen: Sequence[str], axis: str) -> list[str]:
-    """The chosen metrics that have a curve.
-
-    Raises:
-        UserError: none has.
-    """
+    """The chosen metrics that have a curve; raises a `UserError` if none has."""
     panels = [metric for metric in chosen if any(metric == name for _, name in curves)]
     if not panels:
         fix = f"choose other metrics or another axis ({', '.join(measured_metrics(runs))} were measured)"
@@ -257,7 +244,7 @@ def shared_end(run: Run, runs: Sequence[Run]) -> float:
     Raises:
         UserError: a run without rounds has no such time, or no single one.
     """
-    adversarial = [other for other in runs if other.rounds]
+    adversarial, fix = [other for other in runs if other.rounds], "leave it out, or set --axis epochs"
     if run.rounds:
         epochs = {run.pretraining}
     elif fellows := [other for other in adversarial if other.start == run.start]:
@@ -266,13 +253,11 @@ def shared_end(run: Run, runs: Sequence[Run]) -> float:
         epochs = {0}
     else:
         problem = f"{run.name} has no rounds and began from fresh weights, which no run with rounds did"
-        expected = "a common beginning from which to count seconds"
-        raise UserError(problem, expected, "leave it out, or set --axis epochs")
+        raise UserError(problem, "a common beginning from which to count seconds", fix)
     if len(epochs) > 1 or max(epochs) > run.pretraining:
         begun = f"beside runs whose rounds begin after {' and '.join(map(str, sorted(epochs)))}"
-        expected = "one beginning of the rounds, and at least as many epochs"
         problem = f"{run.name} has {run.pretraining} epochs and no rounds, {begun}"
-        raise UserError(problem, expected, "leave it out, or set --axis epochs")
+        raise UserError(problem, "one beginning of the rounds, and at least as many epochs", fix)
     (end,) = epochs
     times = [_seconds(line, run) for line in run.lines if unit(line) == ("pretrain_generator", end)]
     return times[-1] if times else 0.0
@@ -316,8 +301,8 @@ def _curves(runs: Sequence[Run], metrics: Sequence[str], axis: str) -> tuple[Cur
             if not everything:
                 absent.append(f"{label}: {metric} was not measured, or not over {axis}")
             elif not shared:
-                shared_by = f"its {len(members)} runs share no place where it was measured"
-                gaps.append(f"{label}: {metric} is not drawn, as {shared_by}")
+                why = f"its {len(members)} runs share no place where it was measured"
+                gaps.append(f"{label}: {metric} is not drawn, as {why}")
             elif len(shared) < len(everything):
                 places = f"{len(shared)} of {len(everything)} places, those which all of its {len(members)} runs"
                 gaps.append(f"{label}: {metric} is drawn at {places} measured")
@@ -339,12 +324,9 @@ def _point(label: str, metric: str, found: Sequence[tuple[float, dict[str, Any]]
 
 def _write_numbers(points: Sequence[Point], path: Path) -> None:
     """The drawn numbers, sorted by label, metric and x."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Point._fields)
-        for point in sorted(points, key=lambda point: (point.label, point.metric, point.x)):
-            x = int(point.x) if float(point.x).is_integer() else round(point.x, 3)
-            writer.writerow(point._replace(x=x))  # `None` is written as nothing
+    ordered = sorted(points, key=lambda point: (point.label, point.metric, point.x))
+    rounded = (p._replace(x=int(p.x) if float(p.x).is_integer() else round(p.x, 3)) for p in ordered)
+    write_csv(path, Point._fields, rounded)
 
 
 # --- The picture -----------------------------------------------------------------------------------------------------
@@ -423,14 +405,12 @@ def _draw_curve(axes: Axes, curve: Sequence[Point], number: int, scale: float) -
     if len(curve) == 1:  # no line leads the eye to it
         options["markersize"] = 7
     (line,) = axes.plot(xs, values, color=color, linestyle=style, **options)
-    known = [(x, point.low, point.high) for x, point in zip(xs, curve, strict=True) if point.low is not None]
-    if known:
-        places, lows, highs = zip(*known, strict=True)
-        if curve[0].n == 1 or len(curve) == 1:
-            width, alpha = (1.6, 1.0) if len(curve) == 1 else (0.8, 0.45)
-            axes.vlines(places, lows, highs, color=color, linewidth=width, alpha=alpha, zorder=2)
-        else:
-            axes.fill_between(places, lows, highs, color=color, alpha=0.18, linewidth=0, zorder=2)
+    known: Any = [(x, point.low, point.high) for x, point in zip(xs, curve, strict=True) if point.low is not None]
+    if known and (curve[0].n == 1 or len(curve) == 1):
+        width, alpha = (1.6, 1.0) if len(curve) == 1 else (0.8, 0.45)
+        axes.vlines(*np.transpose(known), color=color, linewidth=width, alpha=alpha, zorder=2)
+    elif known:
+        axes.fill_between(*np.transpose(known), color=color, alpha=0.18, linewidth=0, zorder=2)
     return line
 
 

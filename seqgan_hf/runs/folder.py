@@ -84,18 +84,13 @@ class RunFolder:
                 self.recipe.write_text(yaml.safe_dump(new, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def recipe_differences(self, checkpoint: Path) -> list[str]:
-        """Settings in which the run that a checkpoint is of differs from the one that is about to go on with it.
-
-        Returns:
-            For each, `name=value (was value)`.
-        """
+        """Settings in which a checkpoint's run differs from the one that goes on: `name=value (was value)`, each."""
         recipe = checkpoint.resolve().parents[1] / self.recipe.name  # <run>/checkpoints/<checkpoint>
         if not recipe.exists():
             recipe = self.recipe
         if self.recipe_text is None or not recipe.exists():
             return []
-        old = _flatten(yaml.safe_load(recipe.read_text(encoding="utf-8")))
-        new = _flatten(yaml.safe_load(self.recipe_text))
+        old, new = (_flatten(yaml.safe_load(text)) for text in (recipe.read_text(encoding="utf-8"), self.recipe_text))
         ignored = {f"training.{name}" for name in (*STARTING, "output_dir")}
         return [
             f"{name}={new.get(name)} (was {old.get(name)})"
@@ -121,11 +116,7 @@ class RunFolder:
             aside.replace(self.metrics)
 
     def own(self, path: Path) -> Path:
-        """The same path, once it is certain that it lies in this folder: what is shared comes from nowhere else.
-
-        Raises:
-            RunFolderError: it is a link, or leads out of the folder.
-        """
+        """The same path, if it lies in this folder, else a RunFolderError: what is shared comes from nowhere else."""
         if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
             problem = f"{str(path)!r} is a link or leads out of the run's folder"
             raise RunFolderError(problem, fix="put the file itself into the folder")
@@ -136,11 +127,7 @@ class RunFolder:
         self.summary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
     def read_summary(self) -> dict[str, Any]:
-        """What `write_summary` wrote.
-
-        Raises:
-            RunFolderError: the run has not ended.
-        """
+        """What `write_summary` wrote; raises a RunFolderError if the run has not ended."""
         if not self.metrics.exists():
             found = "does not exist" if not self.path.exists() else f"holds no {self.metrics.name}"
             raise RunFolderError(f"{str(self.path)!r} {found}", "the folder of a run", "check the path")
@@ -159,11 +146,7 @@ class RunFolder:
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Say in one line that a file or a folder cannot be written.
-
-    Raises:
-        RunFolderError: instead of the error of the disk.
-    """
+    """Say in one line, by a RunFolderError, that a file or a folder cannot be written."""
     try:
         yield
     except Exception as error:

@@ -46,15 +46,12 @@ def classifier_tokenizer(
     if not tokenizer.is_fast:
         return None
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    if eos_token_id is None:
-        backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    else:
-        end = tokenizer.convert_ids_to_tokens(eos_token_id)
-        backend.post_processor = processors.TemplateProcessing(
-            single=["$A:0", f"{end}:0"],
-            pair=["$A:0", "$B:0", f"{end}:0"],
-            special_tokens=[{"id": end, "ids": [eos_token_id], "tokens": [end]}],
-        )
+    ends = [] if eos_token_id is None else [tokenizer.convert_ids_to_tokens(eos_token_id)]
+    backend.post_processor = processors.TemplateProcessing(
+        single=["$A:0", *(f"{end}:0" for end in ends)],
+        pair=["$A:0", "$B:0", *(f"{end}:0" for end in ends)],
+        special_tokens=[{"id": end, "ids": [eos_token_id], "tokens": [end]} for end in ends],
+    )
     names = {role: getattr(tokenizer, role) for role in ("bos_token", "eos_token", "pad_token", "unk_token")}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -71,10 +68,7 @@ def open_repositories(
 ) -> list[str]:
     """Make the repositories of a run, where they are not there; returns their full names, `owner/name`.
 
-    Args:
-        repo_id: of the generator.
-        discriminator: "repository" if there is to be a second one.
-        private, token: see `push_run`.
+    That is the generator's, and a second one if `discriminator` is "repository"; `private`, `token`: see `push_run`.
 
     Raises:
         HubError: a name is not one of a repository, nobody is logged in, the token may not write there, or the Hub
@@ -164,11 +158,7 @@ def push_run(
 
 
 def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Path | bytes]:
-    """What a repository holds, by path in it; the card is not among them.
-
-    Raises:
-        HubError: a pickle, or a link, which could lead out of the folder.
-    """
+    """What a repository holds, by path in it, without the card; raises as `files_of`."""
     files: dict[str, Path | bytes] = {**files_of(folder.own(folder.generator))}
     summary = folder.read_summary()
     if summary["recipe"]:
@@ -185,17 +175,15 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """The files of a model's folder that may be uploaded, by path in it; raises as `generator_files`."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
+    """The files of a folder, by path in it; a HubError for pickles, and for links, which could lead out of it."""
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
         if path.is_symlink():
             raise HubError(f"refusing to upload the link {str(path)!r}", "plain files", "remove it")
         if path.is_file() and path.suffix not in UPLOADED:
             kinds = f"only {', '.join(sorted(UPLOADED))} (pickles run code when they are loaded)"
             raise HubError(f"refusing to upload {str(path)!r}", kinds, "remove it")
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = path
-    return found
+    return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
 
 
 def commit(
@@ -206,20 +194,14 @@ def commit(
     ours: Callable[[Collection[str]], list[str]],
     repo_type: str | None = None,
 ) -> str:
-    """Upload files, and delete what an earlier push left and this one does not write; returns the address.
-
-    Args:
-        ours: which of the paths that the repository holds can be those of a push.
-    """
+    """Upload files, and delete those of `ours` among the paths held that this push does not write; the address."""
     api = HfApi(token=token)
 
     def attempt(repo_id: str) -> str:
         old = set(ours(api.list_repo_files(repo_id, repo_type=repo_type))) - files.keys()
-        operations: list[CommitOperationAdd | CommitOperationDelete]
-        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in files.items()]
         operations += [CommitOperationDelete(name) for name in sorted(old)]
-        done = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
-        return str(done.repo_url)
+        return str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).repo_url)
 
     return _retrying(repo_id, attempt)
 
@@ -238,11 +220,8 @@ def _ours(held: Collection[str]) -> list[str]:
 def _retrying(repo_id: str, request: Callable[..., Answer], first: bool = False, **options: Any) -> Answer:
     """The answer to a request that concerns a repository, tried again while the server or the connection fails.
 
-    Args:
-        first: nothing has been reached so far: without a network, the second attempt is the last.
-
-    Raises:
-        HubError: the Hub refuses, has failed too often, or cannot be reached.
+    A HubError if the Hub refuses, has failed too often, or cannot be reached. `first`: nothing has been so far, and
+    without a network the second attempt is the last.
     """
     for attempt, wait in enumerate((*WAITS, None)):
         try:

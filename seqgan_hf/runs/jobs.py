@@ -12,9 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
@@ -31,23 +30,14 @@ from .interrupts import handling_signals
 
 @dataclass
 class Job:
-    """A run of `seqgan-hf train` that evaluates its generator at the end.
+    """A run of `seqgan-hf train` that evaluates its generator at the end."""
 
-    Attributes:
-        name: of what is compared, such as the recipe.
-        kind: `likelihood`, `control` or `objective`.
-        seed: of the run.
-        path: the run's folder; its recipe, its log and the reason of a failure lie beside it.
-        recipe: makes the recipe, once what it needs is done.
-        needs: jobs that come first.
-    """
-
-    name: str
-    kind: str
+    name: str  # of what is compared, such as the recipe
+    kind: str  # `likelihood`, `control` or `objective`
     seed: int
-    path: Path
-    recipe: Callable[[], dict[str, Any]] = field(repr=False)
-    needs: Sequence[Job] = field(default=(), repr=False)
+    path: Path  # the run's folder; its recipe, its log and the reason of a failure lie beside it
+    recipe: Callable[[], dict[str, Any]] = field(repr=False)  # makes the recipe, once what it needs is done
+    needs: Sequence[Job] = field(default=(), repr=False)  # jobs that come first
 
     @property
     def folder(self) -> RunFolder:
@@ -67,11 +57,7 @@ class Job:
         return failed.read_text(encoding="utf-8").strip() if failed.exists() else None
 
     def write_recipe(self) -> None:
-        """Write the recipe, unless it is there already.
-
-        Raises:
-            UserError: the run was begun with another one.
-        """
+        """Write the recipe, unless it is there already; raises a UserError if the run was begun with another one."""
         path, recipe = self.beside(".yaml"), self.recipe()
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +123,7 @@ class Queue:
         futures: dict[int, Future] = {}
         # as many threads as jobs, so that one which waits for another keeps no third from its slot
         threads = 1 if self.parallel == 1 else max(1, len(self.left))
-        with self._interruptible(), ThreadPoolExecutor(threads) as pool:
+        with handling_signals(_interrupt), ThreadPoolExecutor(threads) as pool:
             try:
                 for job in self.left:
                     futures[id(job)] = pool.submit(self._do, job, [futures.get(id(need)) for need in job.needs])
@@ -164,7 +150,7 @@ class Queue:
         finally:
             self.slots.put(slot)
         if self.stopping or status == INTERRUPTED:
-            raise Interrupted("Interrupted; run the same command again to go on.")
+            _interrupt()
         if status or not job.done:
             job.fail(reason_of_failure(job.beside(".log"), status))
         self._tell(job, time.monotonic() - began)
@@ -206,15 +192,10 @@ class Queue:
             for process in self.running:
                 os.kill(process.pid, signal.SIGINT)
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the queue after the units of work in progress."""
 
-        def handle(number: int, frame: Any) -> None:
-            raise Interrupted("Interrupted; run the same command again to go on.")
-
-        with handling_signals(handle):
-            yield
+def _interrupt(*signalled: Any) -> None:
+    """End the queue, after the units of work in progress."""
+    raise Interrupted("Interrupted; run the same command again to go on.")
 
 
 def reason_of_failure(log: Path, status: int) -> str:

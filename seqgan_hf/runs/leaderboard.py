@@ -31,17 +31,7 @@ COIN_POSITION = ("name", "seed", "temperature", "other", "weight")
 REAL = "real text"
 SEQUENCE = "nll_test_sequence"
 # What the table shows where it was measured, besides the values of the planes.
-SHOWN = (
-    "jsd_oracle",
-    "nll_test",
-    "grammar_acceptance",
-    "judge_nll",
-    "bleu_4",
-    "self_bleu_4",
-    "emb_sim",
-    "fed",
-    "mauve",
-)
+SHOWN = "jsd_oracle nll_test grammar_acceptance judge_nll bleu_4 self_bleu_4 emb_sim fed mauve".split()
 SURE = 2.0  # standard errors
 FEWEST = 3  # seeds, without which their standard error says little
 
@@ -61,23 +51,15 @@ class Gap(NamedTuple):
 
 @dataclass
 class Method:
-    """What is compared: at each temperature the values of each seed.
+    """What is compared: at each temperature the values of each seed."""
 
-    Attributes:
-        name: of the recipe, or of the baseline.
-        kind: `likelihood`, `control`, `objective` or `real`.
-        values: by seed and temperature, values by name.
-        errors: standard errors over samples, likewise.
-        cost: by seed, seconds of work after pretraining, and rounds.
-        failed: by seed, why.
-    """
-
-    name: str
-    kind: str
+    name: str  # of the recipe, or of the baseline
+    kind: str  # `likelihood`, `control`, `objective` or `real`
+    # by seed and temperature, values by name, and their standard errors over samples
     values: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
     errors: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
-    cost: dict[int, tuple[float, float]] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
+    cost: dict[int, tuple[float, float]] = field(default_factory=dict)  # by seed, seconds after pretraining, rounds
+    failed: dict[int, str] = field(default_factory=dict)  # by seed, why
 
     @property
     def temperatures(self) -> list[float]:
@@ -114,17 +96,19 @@ class Board:
     coins: dict[int, list[dict[str, float]]]
     budget: str = ""
 
+    @property
+    def likelihoods(self) -> list[Method]:
+        return [method for method in self.methods.values() if method.kind == "likelihood"]
+
     def curve(self, seed: int, plane: Plane) -> np.ndarray:
         """The envelope of maximum likelihood of a seed, (K, 2); empty where there is none in this plane."""
         coins = [place for values in self.coins.get(seed, []) if (place := plane.place(values))]
-        likelihoods = [method for method in self.methods.values() if method.kind == "likelihood"]
-        alone = [place for m in likelihoods for (of, _), place in m.places(plane).items() if of == seed]
+        alone = [place for m in self.likelihoods for (of, _), place in m.places(plane).items() if of == seed]
         return envelope([*coins, *alone] if coins else [])
 
     def planes(self) -> list[Plane]:
         """In which maximum likelihood was measured: for each measure of quality the first one."""
-        likelihoods = [method for method in self.methods.values() if method.kind == "likelihood"]
-        measured = [plane for plane in PLANES if any(method.places(plane) for method in likelihoods)]
+        measured = [plane for plane in PLANES if any(method.places(plane) for method in self.likelihoods)]
         return list({plane.y: plane for plane in reversed(measured)}.values())[::-1]
 
     def gaps(self, method: Method, plane: Plane) -> tuple[list[Gap], list[Gap]]:
@@ -175,13 +159,9 @@ class Board:
 
 
 def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | None) -> None:
-    """Write `leaderboard.csv`, a row for each value of a run, and `mixtures.csv`, from what the runs left.
+    """Write `leaderboard.csv`, a row for each value of a run, and `mixtures.csv`, from what all jobs left so far.
 
-    Args:
-        jobs: all of them, done or not.
-        output: the folder.
-        budget: in words.
-        entropy: of the corpus, in nats a sequence, where it is known.
+    `budget` is in words; `entropy` is that of the corpus, in nats a sequence, where it is known.
     """
     rows: list[dict[str, Any]] = []
     coins: list[dict[str, Any]] = []
@@ -190,10 +170,10 @@ def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | Non
         if job.failure is not None:
             rows.append(position | {"failed": job.failure})
         elif job.done:
-            found, summary = json.loads((job.folder.evaluation / "metrics.json").read_text("utf-8")), job.folder
-            told = summary.read_summary()
-            position |= {"seconds": round(told["seconds_after_pretraining"], 1)}
-            position |= {"rounds": told["progress"].get("adversarial", 0)}
+            found = json.loads((job.folder.evaluation / "metrics.json").read_text("utf-8"))
+            told = job.folder.read_summary()
+            position["seconds"] = round(told["seconds_after_pretraining"], 1)
+            position["rounds"] = told["progress"].get("adversarial", 0)
             for point in found["points"]:
                 rows += _measured(position | {"temperature": point["temperature"]}, point["results"], entropy)
             if not any(row["kind"] == "real" and row["seed"] == job.seed for row in rows):
@@ -252,11 +232,7 @@ def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_board(output: Path) -> Board:
-    """What `collect` wrote.
-
-    Raises:
-        UserError: it is not there, or lacks columns.
-    """
+    """What `collect` wrote; raises a UserError if it is not there, or lacks columns."""
     board = Board({}, {})
     for row in _read(output / RAW, COLUMNS):
         method = board.methods.setdefault(row["name"], Method(row["name"], row["kind"]))
@@ -281,13 +257,9 @@ def read_board(output: Path) -> Board:
 
 def table(board: Board) -> list[str]:
     """A row for each method: values at temperature 1 (or the nearest), cost, and a verdict for each plane."""
-    planes = board.planes()
-    metrics = [name for plane in planes for name in (plane.y, plane.x)]
-    metrics = [
-        name
-        for name in dict.fromkeys([*metrics, *SHOWN])
-        if any(name in values for method in board.methods.values() for values in method.values.values())
-    ]
+    measured = {name for method in board.methods.values() for values in method.values.values() for name in values}
+    of_planes = (name for plane in board.planes() for name in (plane.y, plane.x))
+    metrics = [name for name in dict.fromkeys([*of_planes, *SHOWN]) if name in measured]
     lines = ["| | seeds | seconds | rounds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 4) + "|"]
     for method in (method for method in board.order() if method.values):
         at = nearest(method.temperatures)
@@ -296,9 +268,8 @@ def table(board: Board) -> list[str]:
         lines.append(f"| {method.name} | {len(method.seeds(at))} | {' | '.join([*cost, *cells])} |")
     for method in board.methods.values():
         for seed, reason in sorted(method.failed.items()):
-            lines.append(
-                f"| {method.name} | seed {seed} failed: {reason.replace('|', '/')} " + "|" * (len(metrics) + 3)
-            )
+            told = f"| {method.name} | seed {seed} failed: {reason.replace('|', '/')} "
+            lines.append(told + "|" * (len(metrics) + 3))
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,15 +17,12 @@ from .leaderboard import PAGE, Board, Method, page, read_board
 
 
 COLUMNS = 4
+BETWEEN = 12  # ellipses of a band from one temperature to the next
 GREYS = ("#636363", "#969696", "#bdbdbd", "#d9d9d9")
 
 
 def write_leaderboard(output: Path) -> str:
-    """Write `leaderboard.md` and a picture for each plane, from the raw values in the folder; returns the page.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Write `leaderboard.md` and a picture for each plane; returns the page, or raises as `read_board`."""
     board, pictures = read_board(output), []
     for plane in board.planes():
         name = f"{plane.y}_{plane.x}.png"
@@ -71,18 +69,14 @@ def _frame(axes: Axes, shown: list[np.ndarray]) -> None:
 
 
 def _background(axes: Axes, board: Board, plane: Plane) -> list[np.ndarray]:
-    """Maximum likelihood over temperatures, what a coin can do with it, and real text.
-
-    Returns:
-        The envelopes and the place of real text.
-    """
-    likelihoods = [m for m in board.methods.values() if m.kind == "likelihood" and m.places(plane)]
+    """Maximum likelihood over temperatures, coins, and real text; returns the envelopes and the place of real text."""
+    likelihoods = [method for method in board.likelihoods if method.places(plane)]
     for method, color in zip(likelihoods, GREYS * len(likelihoods), strict=False):
         _curve(axes, method, plane, color)
     curves = [curve for seed in sorted(board.coins) if len(curve := board.curve(seed, plane))]
     for number, curve in enumerate(curves):
         label = "envelope of coins between temperatures (each seed)" if number == 0 else None
-        axes.plot(curve[:, 0], curve[:, 1], "--", color="black", linewidth=0.9, label=label)
+        axes.plot(*curve.T, "--", color="black", linewidth=0.9, label=label)
     for method in (m for m in board.methods.values() if m.kind == "real"):
         if places := list(method.places(plane).values()):
             axes.plot(*np.mean(places, axis=0), "*", color=REAL_COLOR, ms=12, label="real text")
@@ -91,11 +85,7 @@ def _background(axes: Axes, board: Board, plane: Plane) -> list[np.ndarray]:
 
 
 def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = False) -> np.ndarray:
-    """The mean over seeds from temperature to temperature; the band has the width of one standard error over seeds.
-
-    Returns:
-        These means, (temperatures, 2).
-    """
+    """The means over seeds, (temperatures, 2), as a curve; the band has the width of one standard error over seeds."""
     places = method.places(plane)
     at = {t: [places[seed, t] for seed in method.seeds(t) if (seed, t) in places] for t in method.temperatures}
     means = {t: np.mean(found, axis=0) for t, found in at.items() if found}
@@ -103,23 +93,19 @@ def _curve(axes: Axes, method: Method, plane: Plane, color: str, marked: bool = 
         return np.empty((0, 2))
     xy = np.array(list(means.values()))
     style = {"marker": "o", "markersize": 3.5} if marked else {"linewidth": 1.0}
-    axes.plot(xy[:, 0], xy[:, 1], color=color, label=method.name, **style)
+    axes.plot(*xy.T, color=color, label=method.name, **style)
     band = [np.std(at[t], axis=0, ddof=1) / math.sqrt(len(at[t])) for t in means if len(at[t]) > 1]
     if len(band) == len(xy):
         _band(axes, xy, np.array(band), color)
-    if marked:
-        for temperature, place in means.items():
-            axes.annotate(
-                f"{temperature:g}", place, textcoords="offset points", xytext=(4, 3), fontsize=6, color=color
-            )
+    label: dict[str, Any] = {"textcoords": "offset points", "xytext": (4, 3), "fontsize": 6, "color": color}
+    for temperature, place in means.items() if marked else ():
+        axes.annotate(f"{temperature:g}", place, **label)
     return xy
 
 
-def _band(axes: Axes, xy: np.ndarray, errors: np.ndarray, color: str, between: int = 12) -> None:
+def _band(axes: Axes, xy: np.ndarray, errors: np.ndarray, color: str) -> None:
     """Ellipses with the standard errors as half axes, so close that they make a band."""
-    steps = np.linspace(0, len(xy) - 1, (len(xy) - 1) * between + 1)
-    dense = [
-        np.stack([np.interp(steps, range(len(xy)), each[:, axis]) for axis in (0, 1)], 1) for each in (xy, errors)
-    ]
-    for place, error in zip(*dense, strict=True):
-        axes.add_patch(Ellipse(tuple(place), *(2 * error), facecolor=color, edgecolor="none", alpha=0.04))
+    steps = np.linspace(0, len(xy) - 1, (len(xy) - 1) * BETWEEN + 1)
+    columns = [np.interp(steps, range(len(xy)), column) for column in np.hstack([xy, errors]).T]
+    for x, y, width, height in zip(*columns, strict=True):
+        axes.add_patch(Ellipse((x, y), 2 * width, 2 * height, facecolor=color, edgecolor="none", alpha=0.04))

@@ -28,23 +28,14 @@ NUMBERED = r"[-_.]?(seed|run)?[-_.]?\d+$"  # the end of a name that tells seeds 
 
 @dataclass
 class Run:
-    """The record of one run.
+    """The record of one run."""
 
-    Attributes:
-        name: of its folder.
-        label: of its curve; equal for runs that differ in nothing but the seed.
-        lines: of `metrics.jsonl`.
-        start: the weights that the generator began from (`generator.pretrained`); `None` for fresh ones.
-        seeds: of its recipe, in words; `None` where there is no recipe.
-        ended: whether it has come to its end; its last values are then those of its recipe.
-    """
-
-    name: str
-    label: str
-    lines: list[dict[str, Any]]
-    start: str | None = None
-    seeds: str | None = None
-    ended: bool = True
+    name: str  # of its folder
+    label: str  # of its curve; equal for runs that differ in nothing but the seed
+    lines: list[dict[str, Any]]  # of `metrics.jsonl`
+    start: str | None = None  # the weights that the generator began from (`generator.pretrained`); `None`: fresh ones
+    seeds: str | None = None  # of its recipe, in words; `None` where there is no recipe
+    ended: bool = True  # whether it has come to its end; its last values are then those of its recipe
 
     @property
     def pretraining(self) -> int:
@@ -80,11 +71,7 @@ def measured_metrics(runs: Sequence[Run]) -> list[str]:
 
 
 def check_measured(runs: Sequence[Run], metrics: Sequence[str]) -> None:
-    """Refuse a metric that no run has measured.
-
-    Raises:
-        UserError: the name, and the names that there are.
-    """
+    """Raise a UserError, which names those that there are, for a metric that no run has measured."""
     for metric in metrics:
         if all(run.last(metric) is None for run in runs):
             known = ", ".join(measured_metrics(runs)) or "none"
@@ -92,12 +79,7 @@ def check_measured(runs: Sequence[Run], metrics: Sequence[str]) -> None:
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Read the folders of different runs.
-
-    Raises:
-        UserError: one is named twice.
-        RunFolderError: as `read_run`.
-    """
+    """Read the folders of different runs; raises a UserError if one is named twice, else as `read_run`."""
     places = [Path(folder).resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
@@ -106,15 +88,9 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read a run's folder.
-
-    Raises:
-        RunFolderError: there is no readable `metrics.jsonl` with at least one line, or a `recipe.yaml` that is no
-            recipe.
-    """
+    """Read a run's folder; raises a RunFolderError for an unreadable or empty log, or a `recipe.yaml` that is none."""
     folder = Path(folder)
-    lines = read_lines(folder / "metrics.jsonl")
-    if not lines:
+    if not (lines := read_lines(folder / "metrics.jsonl")):
         raise RunFolderError(f"{str(folder / 'metrics.jsonl')!r} is empty", fix="train the run first")
     name, ended = folder.resolve().name, (folder / "summary.json").exists()
     settings = _read_recipe(folder / "recipe.yaml")
@@ -128,11 +104,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`.
-
-    Raises:
-        RunFolderError: it cannot be read, or a line of it is not a JSON object.
-    """
+    """The lines of a `metrics.jsonl`; raises a RunFolderError if it cannot be read, or one is no JSON object."""
     try:
         texts, lines = path.read_text(encoding="utf-8").splitlines(), []
     except (OSError, ValueError) as error:

@@ -19,11 +19,7 @@ def unequal_signatures(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
 
 
 def split_by_signature(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Give values that cannot be compared names of their own, such as `bleu_2 (samples:500)`, in the runs' lines.
-
-    Returns:
-        The new names, by the old one.
-    """
+    """Rename values that cannot be compared, as `bleu_2 (samples:500)`, in the lines; the new names, by the old."""
     unequal = unequal_signatures(runs)
     for run in runs:
         run.lines = [_renamed(line, unequal) for line in run.lines]
@@ -46,9 +42,8 @@ def _differences(signatures: Iterable[str]) -> dict[str, str]:
 
 
 def _renamed(line: dict[str, Any], unequal: dict[str, dict[str, str]]) -> dict[str, Any]:
-    names = {
-        n: f"{n} ({signatures[_signature(line, n)]})" for n, signatures in unequal.items() if is_number(line.get(n))
-    }
+    measured = {n: words for n, words in unequal.items() if is_number(line.get(n))}
+    names = {n: f"{n} ({words[_signature(line, n)]})" for n, words in measured.items()}
     values = {names.get(name, name): value for name, value in line.items()}
     intervals = {names.get(name, name): interval for name, interval in line.get("intervals", {}).items()}
     return values | {"intervals": intervals}

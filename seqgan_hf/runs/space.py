@@ -76,10 +76,7 @@ def _ours(held: Collection[str]) -> list[str]:
 def space_files(
     folder: RunFolder, model_id: str | None = None, with_discriminator: bool = True, license: str | None = None
 ) -> dict[str, Path | bytes]:
-    """What a Space holds, by path in it: the page, the package as it is installed here, and the run.
-
-    Its versions of the libraries are the ones that are installed here, too.
-    """
+    """What a Space holds, by path in it: the page, the package and versions of libraries as installed, the run."""
     if find_spec("gradio") is None:
         raise MissingExtraError("a Space runs on gradio", None, 'run `pip install "seqgan-hf[demo]"`')
     summary, gradio = folder.read_summary(), metadata.version("gradio")

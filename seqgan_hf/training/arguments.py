@@ -201,23 +201,15 @@ class AdversarialTrainingArguments(TrainingArguments):
         not_negative += " weight_decay adam_epsilon"
         positive = "pretrain_learning_rate generator_learning_rate discriminator_learning_rate"
         for names, holds, expected in (
-            (at_least_one, lambda value: value >= 1, "at least 1"),
-            (not_negative, lambda value: value >= 0, "0 or more"),
-            (positive, lambda value: value > 0, "a positive number"),
-            (
-                "max_new_tokens num_fakes save_total_limit",
-                lambda value: value is None or value >= 1,
-                "at least 1, or nothing",
-            ),
-            ("discriminator_batch_size", lambda value: value > 0 and value % 2 == 0, "an even number of at least 2"),
-            (
-                "discriminator_trunk_learning_rate max_seconds",
-                lambda value: value is None or value > 0,
-                "a positive number",
-            ),
-            ("discriminator_share", lambda value: 0 <= value < 1, "a share, from 0 to below 1"),
-            ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
-            ("seed", lambda value: 0 <= value < 2**32, "a number from 0 to 2**32 - 1"),
+            (at_least_one, lambda n: n >= 1, "at least 1"),
+            (not_negative, lambda n: n >= 0, "0 or more"),
+            (positive, lambda n: n > 0, "a positive number"),
+            ("max_new_tokens num_fakes save_total_limit", lambda n: n is None or n >= 1, "at least 1, or nothing"),
+            ("discriminator_batch_size", lambda n: n > 0 and n % 2 == 0, "an even number of at least 2"),
+            ("discriminator_trunk_learning_rate max_seconds", lambda n: n is None or n > 0, "a positive number"),
+            ("discriminator_share", lambda n: 0 <= n < 1, "a share, from 0 to below 1"),
+            ("adam_beta1 adam_beta2", lambda n: 0 <= n < 1, "a number from 0 to below 1"),
+            ("seed", lambda n: 0 <= n < 2**32, "a number from 0 to 2**32 - 1"),
         ):
             for name in names.split():
                 if not holds(value := getattr(self, name)):

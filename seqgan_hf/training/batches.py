@@ -111,10 +111,8 @@ class StreamedData(TrainingData):
 
     Args:
         dataset: rows with `input_ids` and, optionally, `prompt_ids`.
-        num_rows: training sequences of one epoch, if known; needed where a number of them has to be chosen.
-        bos_token_id, pad_token_id: as in `Corpus`.
         max_length: T, the width of every batch.
-        device, process_index, num_processes: as in `InMemoryData`.
+        bos_token_id, pad_token_id: as in `Corpus`; device, process_index, num_processes: as in `InMemoryData`.
     """
 
     def __init__(

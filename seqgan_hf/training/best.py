@@ -22,8 +22,7 @@ class Best:
     def consider(self, evaluation: dict[str, Any], results: dict[str, Estimate]) -> None:
         """Remember an evaluation that is better; its checkpoint is saved at the end of the unit of work, and kept.
 
-        Raises:
-            UserError: nothing of that name was measured.
+        A UserError if nothing of that name was measured.
         """
         args, name = self.session.args, self.session.args.metric_for_best_model
         if name is None or not results:

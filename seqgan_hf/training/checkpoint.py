@@ -77,7 +77,6 @@ class Checkpoints:
     """Saves and loads the state of a run.
 
     Args:
-        session: of the run.
         models: each becomes a folder as `save_pretrained` writes it.
         best: the best evaluation so far, whose checkpoint is never rotated away.
         shared: parts whose state is the same on all processes, by name; saved once.
@@ -143,11 +142,7 @@ class Checkpoints:
             rotate(session.folder.checkpoints, session.args.save_total_limit, keep=self.best.checkpoint)
 
     def open_run(self) -> None:
-        """Make the run's folder ready, and go on from a checkpoint if the settings ask for it.
-
-        Raises:
-            RunFolderError: it holds another run, or there is nothing to resume from.
-        """
+        """Make the run's folder ready, and go on from a checkpoint if the settings ask for it; raises as both do."""
         session, resumed = self.session, None
         with agreed(session.accelerator):
             if session.is_main:
@@ -164,15 +159,10 @@ class Checkpoints:
             session.say("%s", alone)
 
     def find(self) -> Path:
-        """The checkpoint that `resume_from_checkpoint` names, or the newest complete one.
-
-        Raises:
-            RunFolderError: there is none, or it is damaged.
-        """
+        """What `resume_from_checkpoint` names, or the newest whole one; a RunFolderError if it is broken or absent."""
         named, folder = self.session.args.resume_from_checkpoint, self.session.folder.checkpoints
         if named not in (True, "true", "True"):
-            path = Path(str(named))
-            if (broken := fault(path)) is None:
+            if (broken := fault(path := Path(str(named)))) is None:
                 return path
             problem = f"resume_from_checkpoint={named!r} is no complete checkpoint ({broken})"
             raise RunFolderError(problem, fix="name another one, or `true` for the newest complete one")
@@ -184,11 +174,7 @@ class Checkpoints:
         raise RunFolderError(f"no complete checkpoint in {str(folder)!r} to resume from", fix=fix)
 
     def resume(self, path: Path) -> None:
-        """Take back everything, and forget what the run did after this checkpoint.
-
-        Raises:
-            RunFolderError: it is of another run, or damaged.
-        """
+        """Take back everything, and forget what the run did later; a RunFolderError if it is another's, or damaged."""
         session = self.session
         for difference in (differences := session.folder.recipe_differences(path)):
             session.say("The recipe differs from the checkpoint's: %s", difference)
@@ -196,7 +182,7 @@ class Checkpoints:
             metrics_lines = self._load(path)
         except (RuntimeError, LookupError, ValueError, OSError, SafetensorError, UnpicklingError) as error:
             differ = f"; the recipes differ in {', '.join(differences)}" if differences else ""
-            why = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+            why = (str(error).strip() or "no message").splitlines()[0]
             problem = f"{str(path)!r} does not fit this run or is damaged ({type(error).__name__}: {why}{differ})"
             fix = "resume with the recipe that it was made with, or name an older checkpoint"
             raise RunFolderError(problem, fix=fix) from error
@@ -245,11 +231,7 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
 
 
 def check_finite_weights(models: dict[str, PreTrainedModel], session: Session) -> None:
-    """A checkpoint is something to go back to, so none is made of weights that went bad.
-
-    Raises:
-        TrainingError: names some of these parameters, and the checkpoint from before.
-    """
+    """A checkpoint is something to go back to, so none is made of bad weights: a TrainingError names some of them."""
     named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
     finite = torch.stack([parameter.isfinite().all() for parameter in named.values()]).tolist()
     if bad := [name for name, good in zip(named, finite, strict=True) if not good]:
@@ -272,11 +254,11 @@ def fault(path: Path) -> str | None:
     try:
         files = json.loads((path / COMPLETE).read_text(encoding="utf-8"))["files"]
         for needed in NEEDED:
-            if not fnmatch.filter(files.keys(), needed):
+            if not fnmatch.filter(files, needed):
                 return f"{COMPLETE} lists no {needed}"
         for name, (size, checksum) in files.items():
-            if (path / name).stat().st_size != size:
-                return f"{name} has {(path / name).stat().st_size} bytes instead of {size}"
+            if (found := (path / name).stat().st_size) != size:
+                return f"{name} has {found} bytes instead of {size}"
             if _checksum(path / name) != checksum:
                 return f"the bytes of {name} have changed"
     except OSError as error:
@@ -340,12 +322,7 @@ def tidy(folder: Path) -> None:
 
 
 class CheckpointWriter:
-    """Collects the files of a checkpoint in a folder aside, and gives it its name when all are written.
-
-    Args:
-        folder: holds all checkpoints.
-        name: of this one, `checkpoint-<number>`.
-    """
+    """Collects the files of a checkpoint in a folder aside, and gives it its name when all are written."""
 
     def __init__(self, folder: Path, name: str):
         self.path = folder / name
@@ -371,11 +348,7 @@ class CheckpointWriter:
 
     @contextmanager
     def clear_of_errors(self) -> Iterator[None]:
-        """Say in one line what could not be written, and leave the room that it took.
-
-        Raises:
-            RunFolderError: the disk is full, or something else keeps a file from being written.
-        """
+        """Say in one line, by a RunFolderError, what could not be written, and leave the room that it took."""
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
     """The start and the padding token of a generator; there is none of the latter for sequences of fixed length.
 
-    Raises:
-        UserError: it has no start token, or is no model of transformers, but wraps one.
+    A UserError if it has no start token, or is no model of transformers, but wraps one.
     """
     if not isinstance(generator, PreTrainedModel):
         fix = "add an adapter of peft to the model itself, `model.add_adapter(lora)`, instead of wrapping it"
@@ -49,11 +48,7 @@ def check_share(data: TrainingData) -> InMemoryData:
 
 
 def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> None:
-    """Whether both players know all tokens and positions of the data, and can learn.
-
-    Raises:
-        UserError: they do not, or have no parameter that is trained.
-    """
+    """Raise a UserError for players that do not know all tokens and positions of the data, or cannot learn."""
     vocab_size = vocabulary_size(models.generator)
     if isinstance(data, InMemoryData) and (largest := int(data.samples.ids.max())) >= vocab_size:
         problem, fix = f"token id {largest} in the training data", "set a larger `generator.config.vocab_size`"
@@ -71,20 +66,20 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
                 known,
                 vocab_size,
             )
+    length = max_new_tokens + (data.samples.prompt.shape[1] if isinstance(data, InMemoryData) else 1)
     for name, model in models.players().items():
-        if name not in readers:  # which cut what is too long, by tokens of their own
-            _check_length(model, name, data, max_new_tokens)
+        longest = getattr(model.config, "max_position_embeddings", None)  # of a model with a table of positions
+        # readers of text cut what is too long, by tokens of their own
+        if name not in readers and longest is not None and length > longest:
+            problem = f"sequences of {length} tokens, but the {name} has {longest} positions"
+            raise UserError(problem, fix="set `training.max_new_tokens`")
         if not any(parameter.requires_grad for parameter in model.parameters()):
             problem, fix = f"all parameters of the {name} are frozen", "set `requires_grad` of those that shall learn"
             raise UserError(problem, fix=fix)
 
 
 def checkpoint_activations(models: Models) -> None:
-    """Let every player that can compute its activations again for the backward pass instead of keeping them.
-
-    Raises:
-        UserError: none can.
-    """
+    """Let players compute activations again for the backward pass, not keep them; a UserError if none can."""
     able = [model for model in models.players().values() if model.supports_gradient_checkpointing]
     for model in able:
         # the second is what older versions of transformers call it
@@ -97,15 +92,13 @@ def checkpoint_activations(models: Models) -> None:
 
 def check_fakes(objective: Objective, prompts: Samples, fakes: Samples) -> None:
     """Raise a UserError where nothing is drawn, or rows that should answer each other are not equally many."""
+    gave, count = f"{type(objective).__name__}.fakes gave", prompts.batch_size
     if not isinstance(fakes, Samples) or not fakes.batch_size:
-        problem = (
-            f"{type(objective).__name__}.fakes gave {'no row' if isinstance(fakes, Samples) else repr(fakes)[:80]}"
-        )
-        raise UserError(problem, f"`Samples` of 1 row or more, here for {prompts.batch_size} prompts", "return some")
-    if objective.paired and fakes.batch_size != prompts.batch_size:
-        problem = f"{type(objective).__name__}.fakes gave {fakes.batch_size} rows for {prompts.batch_size} prompts"
-        expected = "one row each, as the objective is `paired`"
-        raise UserError(problem, expected, "draw as many, or set `paired = False`")
+        problem = f"{gave} {'no row' if isinstance(fakes, Samples) else repr(fakes)[:80]}"
+        raise UserError(problem, f"`Samples` of 1 row or more, here for {count} prompts", "return some")
+    if objective.paired and fakes.batch_size != count:
+        problem, fix = f"{gave} {fakes.batch_size} rows for {count} prompts", "draw as many, or set `paired = False`"
+        raise UserError(problem, "one row each, as the objective is `paired`", fix)
 
 
 def check_pretraining(pretraining: Objective) -> None:
@@ -113,12 +106,3 @@ def check_pretraining(pretraining: Objective) -> None:
     if pretraining.adversary is not None or pretraining.copies():
         problem = f"pretraining={type(pretraining).__name__} needs more models than the generator"
         raise UserError(problem, fix="use it as `objective`")
-
-
-def _check_length(model: PreTrainedModel, name: str, data: TrainingData, max_new_tokens: int) -> None:
-    """Models with a table of positions have a longest sequence."""
-    longest = getattr(model.config, "max_position_embeddings", None)
-    length = max_new_tokens + (data.samples.prompt.shape[1] if isinstance(data, InMemoryData) else 1)
-    if longest is not None and length > longest:
-        problem = f"sequences of {length} tokens, but the {name} has {longest} positions"
-        raise UserError(problem, fix="set `training.max_new_tokens`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,26 +50,22 @@ def interval(args: AdversarialTrainingArguments, phase: str) -> int:
     return {"pretrain_generator": args.eval_epochs, "adversarial": args.eval_rounds}.get(phase, 0)
 
 
+@dataclass
 class Evaluation:
     """Measures the generator now and then; nothing that training does depends on it.
 
     All evaluators see the same continuations, of at most `max_new_tokens`, of prompts in `data`.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        models: Models,
-        data: TrainingData,
-        units: Units,
-        best: Best,
-        evaluators: list[Evaluator],
-        tokenizer: PreTrainedTokenizerBase | None,
-        max_new_tokens: int,
-    ):
-        self.session, self.models, self.data, self.units, self.best = session, models, data, units, best
-        self.evaluators, self.tokenizer, self.max_new_tokens = evaluators, tokenizer, max_new_tokens
-        self.last: dict[str, Any] = {}  # name, global_step, results, flags
+    session: Session
+    models: Models
+    data: TrainingData
+    units: Units
+    best: Best
+    evaluators: list[Evaluator]
+    tokenizer: PreTrainedTokenizerBase | None
+    max_new_tokens: int
+    last: dict[str, Any] = field(default_factory=dict)  # name, global_step, results, flags
 
     def due(self, phase: Phase, done: int, total: int) -> bool:
         """Whether a unit is followed by an evaluation: by the settings, or because a callback asked for one."""

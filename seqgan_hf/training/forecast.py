@@ -16,11 +16,7 @@ from .units import Units
 class Forecast:
     """Times units by phase, and evaluations, in this session alone; what it has not seen yet it does not guess.
 
-    Args:
-        args: the settings.
-        turns: the schedule, with units counted through the run.
-        units: how much of `args.max_seconds` is used.
-        meter: how long each unit took.
+    `turns` are the schedule, with units counted through the run.
     """
 
     def __init__(self, args: AdversarialTrainingArguments, turns: list[Turn], units: Units, meter: Meter):
@@ -28,10 +24,9 @@ class Forecast:
         self.spent = defaultdict[str, list[float]](list)
 
     def after(self, turn: Turn, done: int, evaluated: bool) -> dict[str, float]:
-        """A unit was just done, the `done`th of its phase, and the meter was read before its evaluation.
+        """`seconds_left` of the run, or `seconds_left_at_least` while a phase or an evaluation ahead is untimed.
 
-        Returns:
-            `seconds_left` of the run; `seconds_left_at_least` while a phase or an evaluation ahead has not been timed.
+        The `done`th unit of its phase was just done, and the meter was read before its evaluation.
         """
         self.spent[turn.phase].append(self.meter.seconds)
         if evaluated:

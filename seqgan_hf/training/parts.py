@@ -62,21 +62,15 @@ class Parts:
         if args.activation_checkpointing:
             checkpoint_activations(models)
         own = (session, self.progress)
-        self.players = {
-            "pretrained": Player(
-                "generator", generator, args.pretrain_learning_rate, args.pretrain_max_grad_norm, *own
-            ),
-            "generator": Player(
-                "generator", generator, args.generator_learning_rate, args.generator_max_grad_norm, *own
-            ),
-        }
+        rates = {"pretrained": args.pretrain_learning_rate, "generator": args.generator_learning_rate}
+        norms = {"pretrained": args.pretrain_max_grad_norm, "generator": args.generator_max_grad_norm}
+        self.players = {key: Player("generator", generator, rates[key], norms[key], *own) for key in rates}
         if discriminator is not None:
             rate, norm = args.discriminator_learning_rate, args.discriminator_max_grad_norm
             trunk = args.discriminator_trunk_learning_rate
             self.players["discriminator"] = Player("discriminator", discriminator, rate, norm, *own, trunk)
         collapse = CollapseWarnings()
-        shared: dict[str, Part] = {**self.players, "units": units, "evaluation": self.evaluation}
-        shared["collapse"] = collapse
+        shared: dict[str, Part] = {**self.players, "units": units, "evaluation": self.evaluation, "collapse": collapse}
         if session.accelerator.scaler is not None:
             shared["scaler"] = session.accelerator.scaler
         by_process: dict[str, Part] = {**objectives, "progress": self.progress}
@@ -92,11 +86,7 @@ class Parts:
         session.watch(watching, generator, tokenizer, self.players["generator"].optimizer)
 
     def anneal(self, phase: Phase, totals: dict[str, int]) -> None:
-        """Set the learning rates of a unit that begins, by how much of a player's training is done.
-
-        Args:
-            totals: epochs, rounds and d-steps of the whole run.
-        """
+        """Set the learning rates of a unit that begins, by how much of a player's training, of `totals`, is done."""
         args, done = self.session.args, self.units.done
         epochs, rounds, steps = (totals[name] for name in ("pretrain_generator", "adversarial", "discriminator_steps"))
         if phase == "pretrain_generator":

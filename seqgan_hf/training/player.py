@@ -60,8 +60,7 @@ class Player:
     def anneal(self, scheduler: Scheduler, done: float) -> None:
         """Set the learning rates for what comes when this share of the player's units is done.
 
-        Args:
-            scheduler: `constant`; `linear` falls to 0, `cosine` too, along a half wave.
+        `linear` falls to 0, `cosine` too, along a half wave.
         """
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[scheduler]
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -76,13 +75,9 @@ class Player:
         self.progress.add(loss.metrics)
 
     def step(self) -> bool:
-        """Average gradients over processes, clip them, and update.
+        """Average gradients over processes, clip them, and update; a step of bad numbers is skipped: returns false.
 
-        Returns:
-            Whether it did: a step of bad numbers is skipped.
-
-        Raises:
-            TrainingError: too many in a row.
+        A TrainingError for too many of these in a row.
         """
         session, optimizer = self.session, self.optimizer
         average_gradients(session.accelerator, self.model, self._weights)

@@ -61,21 +61,13 @@ def fingerprint(tensor: Tensor) -> Tensor:
 
 
 def check_same_data(accelerator: Accelerator, fingerprint: int) -> None:
-    """Make sure that all processes train on the same sequences, each on its share of them.
-
-    Raises:
-        TrainingError: on all processes, if any has others.
-    """
+    """Raise a TrainingError on all processes if any trains on other sequences; each has its share of them."""
     if len(set(gather_object([fingerprint]))) > 1:
         raise TrainingError("the training data differ between processes", fix="copy the same files to every machine")
 
 
 def check_same_weights(accelerator: Accelerator, models: Mapping[str, nn.Module]) -> None:
-    """Make sure that all processes hold the same weights, bit for bit.
-
-    Raises:
-        TrainingError: on all processes, if any holds others; names some of the parameters.
-    """
+    """Raise a TrainingError on all processes, which names some parameters, if any holds other weights, bit for bit."""
     if accelerator.num_processes == 1:
         return
     named = {f"{name}.{key}": p for name, model in models.items() for key, p in model.named_parameters()}
@@ -108,7 +100,6 @@ def average_gradients(accelerator: Accelerator, model: nn.Module, weights: Seque
     trunk, its embeddings, its soft tokens), where a wrapper would silently leave gradients unsynchronized.
 
     Args:
-        accelerator: knows the processes.
         model: its gradients are sums over this process's batches of loss x weight / first weight.
         weights: of these batches, see `Loss`.
     """
@@ -150,11 +141,7 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
 
 @contextmanager
 def together(accelerator: Accelerator) -> Iterator[None]:
-    """Say in a line of our own that another process was lost.
-
-    Raises:
-        TrainingError: instead of what the library for communication raises.
-    """
+    """Say by a TrainingError that another process was lost, in place of what the library for communication raises."""
     try:
         yield
     except RuntimeError as error:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -63,13 +64,11 @@ class Progress:
 
     def _means(self) -> dict[str, float]:
         """The means of what was collected in a unit, over the processes that did."""
-        device = self.session.device
-        own = {}
+        own, values = {}, defaultdict[str, list[float]](list)
         for name, collected in self._collected.items():
-            tensors = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in collected]
+            tensors = [torch.as_tensor(value, dtype=torch.float32, device=self.session.device) for value in collected]
             own[name] = float(torch.stack(tensors).mean())
         self._collected.clear()
-        values: dict[str, list[float]] = defaultdict(list)
         for name, value in sorted(item for means in gather_object([own]) for item in means.items()):
             values[name].append(value)
         return {name: sum(means) / len(means) for name, means in values.items()}
@@ -84,9 +83,7 @@ class Progress:
 class Meter:
     """Counts the work of this process, whose models are on `device`, between two reports.
 
-    Attributes:
-        since: when the work that is counted began.
-        seconds: of the work that was counted last.
+    Work that is counted began at `since`; what was counted last took `seconds`.
     """
 
     def __init__(self, device: torch.device):
@@ -132,13 +129,11 @@ def rates(work: list[dict[str, float]]) -> dict[str, float]:
 def peak_memory(device: torch.device) -> dict[str, float]:
     """The most main memory that this process has held so far, and the most memory of its GPU, in GiB."""
     found = {}
-    try:
+    with suppress(ImportError):  # on Windows
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`, in bytes
         found["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    except ImportError:  # not on Windows
-        pass
     if device.type == "cuda":
         found["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return found

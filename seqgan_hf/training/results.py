@@ -25,24 +25,20 @@ from .session import Session
 def save_results(objective: Objective, measured: Evaluation, tokenizers: dict[str, PreTrainedTokenizerBase]) -> None:
     """Write both players with their tokenizers, the last ones or the best, and `summary.json`.
 
-    Args:
-        objective: of the run.
-        measured: the part that measured the run, with its models, data and tokenizer.
-        tokenizers: by the name of the model that reads with it.
+    `measured` is the part that measured the run; `tokenizers` are by the name of the model that reads with each.
     """
     session, models, best, last = measured.session, measured.models, measured.best, measured.last
     if session.args.load_best_model_at_end and best.checkpoint:
         last = best.evaluation | {"of_these_weights": True}
         for name, model in models.players().items():  # copies may not have been there yet
             load_weights(model, session.folder.checkpoints / best.checkpoint / name)
-    with agreed(session.accelerator):
+    with agreed(session.accelerator), writable(session.folder.path):
         if session.is_main:
-            with writable(session.folder.path):
-                for name, model in models.players().items():
-                    model.save_pretrained(session.folder.path / name)
-                if measured.tokenizer is not None:
-                    _save_tokenizers(session, models, objective, tokenizers)
-                session.folder.write_summary(summarize(objective, measured, last))
+            for name, model in models.players().items():
+                model.save_pretrained(session.folder.path / name)
+            if measured.tokenizer is not None:
+                _save_tokenizers(session, models, objective, tokenizers)
+            session.folder.write_summary(summarize(objective, measured, last))
 
 
 def _save_tokenizers(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..errors import UserError
 from ..objectives import Objective, Turn
 from ..runs.record import UNITS
@@ -32,29 +34,26 @@ def schedule(objective: Objective, args: AdversarialTrainingArguments) -> list[T
     Raises:
         UserError: the objective states a phase that there is not, a number that none can be, or no turns.
     """
-    turns = objective.schedule(
-        [
-            Turn("pretrain_generator", args.pretrain_epochs),
-            Turn("pretrain_discriminator", args.discriminator_pretrain_steps),
-            Turn("adversarial", args.rounds, args.generator_steps, args.discriminator_steps),
-        ]
-    )
-    name = type(objective).__name__
+    usual = [
+        Turn("pretrain_generator", args.pretrain_epochs),
+        Turn("pretrain_discriminator", args.discriminator_pretrain_steps),
+        Turn("adversarial", args.rounds, args.generator_steps, args.discriminator_steps),
+    ]
+    turns, name = objective.schedule(usual), type(objective).__name__
     if not isinstance(turns, list) or not all(isinstance(turn, Turn) for turn in turns):
         raise UserError(f"{name}.schedule returned {turns!r:.80}", "a list of `Turn`", "return one")
     for turn in turns:
         if turn.phase not in UNITS:
             problem = f"{name} schedules the phase {turn.phase!r}"
             raise UserError(problem, f"one of {', '.join(UNITS)}", "name one of these")
-        for setting, number in list(turn._asdict().items())[1:]:
+        for setting, number in zip(Turn._fields[1:], turn[1:], strict=True):
             if not isinstance(number, int) or number < 0:
                 problem = f"{name} schedules {setting}={number!r} of {turn.phase}"
                 raise UserError(problem, "a whole number, 0 or more", "round it, or leave the turn out")
     if objective.adversary is None:
         turns = [turn._replace(discriminator_steps=0) for turn in turns if turn.phase != "pretrain_discriminator"]
-    done: dict[str, int] = {}
-    through = []
+    done, through = Counter[str](), []
     for turn in turns:
-        done[turn.phase] = done.get(turn.phase, 0) + turn.units
+        done[turn.phase] += turn.units
         through.append(turn._replace(units=done[turn.phase]))
     return through

@@ -35,14 +35,9 @@ class _OwnFlow(DefaultFlowCallback):
 
 
 class Session:
-    """One run in this process.
+    """One run in this process, with the settings and the resolved recipe as YAML, kept in the run's folder.
 
-    Args:
-        args: the settings.
-        recipe: the resolved recipe as YAML, kept in the run's folder.
-
-    Attributes:
-        state, control: of the callbacks, as in transformers; `state.global_step` counts the steps of all optimizers.
+    `state` and `control` are those of the callbacks; `state.global_step` counts the steps of all optimizers.
     """
 
     def __init__(self, args: AdversarialTrainingArguments, recipe: str | None):

@@ -22,13 +22,11 @@ def suppress_special_tokens(
 
     Start, padding and unknown token and those of blanks, each unless the data hold it; the end token is never among
     them. They become `generation_config.suppress_tokens`, which is saved with a model and which `generate` of
-    transformers follows, too.
-    Of a stream only start and padding token and those of blanks are known not to stand in its sequences.
+    transformers follows, too. Of a stream only start and padding token and those of blanks are known not to stand in
+    its sequences.
     """
     blanks = set(blank_token_ids(tokenizer))
-    for model in models:
-        if not model.can_generate():
-            continue
+    for model in (model for model in models if model.can_generate()):
         size, ends = vocabulary_size(model), special_tokens(model)[0]
         special = {token_id for token_id in special_token_ids(tokenizer) | blanks if token_id < size}
         if not isinstance(data, InMemoryData):

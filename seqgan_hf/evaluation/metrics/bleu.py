@@ -60,8 +60,7 @@ def sentence_bleu(samples: Sequence[Text], references: Sequence[Text], orders: S
     check_texts("samples", samples)
     check_texts("references", references)
     check_orders(orders)
-    encoded = encode([*samples, *references])
-    size = len(samples)
+    encoded, size = encode([*samples, *references]), len(samples)
     matches = np.zeros((size, max(orders)))
     for column, (text, ngram, count, num_ngrams) in enumerate(count_ngrams(encoded, max(orders))):
         split = np.searchsorted(text, size)  # entries are ordered by text: samples first

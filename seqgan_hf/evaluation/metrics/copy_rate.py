@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
@@ -23,9 +24,8 @@ def longest_shared(samples: Sequence[Text], train: Sequence[Text]) -> np.ndarray
     text = np.repeat(np.arange(len(lengths)), lengths)
     room = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))
     starts, ngrams = np.arange(len(tokens)), np.zeros(len(tokens), np.int64)
-    longest, n = np.zeros(size, np.int64), 0
-    while True:
-        n += 1
+    longest = np.zeros(size, np.int64)
+    for n in count(1):
         fits = room[starts] >= n
         starts, ngrams = starts[fits], ngrams[fits]
         unique, ngrams = np.unique(ngrams * vocab_size + tokens[starts + n - 1], return_inverse=True)
@@ -35,8 +35,9 @@ def longest_shared(samples: Sequence[Text], train: Sequence[Text]) -> np.ndarray
         survives = shared[ngrams]
         starts, ngrams = starts[survives], ngrams[survives]
         if not len(starts):
-            return longest
+            break
         longest[text[starts[starts < boundary]]] = n
+    return longest
 
 
 def copy_rate(samples: Sequence[Text], train: Sequence[Text]) -> dict[str, Estimate | float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback
@@ -19,29 +20,16 @@ from ..session import Session
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class Announcements(TrainerCallback):
-    """A few lines of the log before a run begins, and two when it has ended.
+    """A few lines of the log before a run begins, and two when it has ended."""
 
-    Args:
-        session: of the run.
-        objective: of the run.
-        models: with both players.
-        data: that the generator learns from.
-        max_new_tokens: T, the length of the longest sample.
-        turns: the schedule, with units counted through the run.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        objective: Objective,
-        models: Models,
-        data: TrainingData,
-        max_new_tokens: int,
-        turns: list[Turn],
-    ):
-        self.session, self.objective, self.models = session, objective, models
-        self.data, self.max_new_tokens, self.turns = data, max_new_tokens, turns
+    session: Session
+    objective: Objective
+    models: Models
+    data: TrainingData  # that the generator learns from
+    max_new_tokens: int  # T, the length of the longest sample
+    turns: list[Turn]  # the schedule, with units counted through the run
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:

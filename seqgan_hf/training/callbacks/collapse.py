@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
+DISTINCT, ACCURACY = "distinct_2", "discriminator_accuracy"
+AUC, TRAIN_AUC = "discriminator_auc_test", "discriminator_auc_train"
 AUC_GAP = "the difference of both areas"  # computed here
 
 FEW_DISTINCT = (
@@ -52,31 +54,20 @@ class CollapseWarnings(TrainerCallback):
     watched.
 
     Args:
-        distinct_metric: name of a distinct-n value.
         distinct_bound: least share of distinct n-grams that is healthy; `None` means half of the first round's value.
-        self_bleu_metric: name of a Self-BLEU value.
         self_bleu_bound: largest healthy Self-BLEU.
-        spread_metric: name of the standard deviation of rewards over the samples of a batch.
-        spread_bound: least healthy one; below it all samples get the same reward, and nothing can be learnt.
-        accuracy_metric: name of the discriminator's accuracy.
-        accuracy_margin: accuracy within this of 0.5 or of 1 is a stuck game.
-        auc_metric, train_auc_metric: names of the discriminator's area under the curve, on held-out and on training
-            sequences.
-        auc_margin: a held-out one within this of 0.5 has nothing to teach.
-        auc_gap: the largest healthy difference of the two.
+        spread_bound: least healthy standard deviation of rewards over the samples of a batch; below it all samples get
+            the same reward, and nothing can be learnt.
+        accuracy_margin: accuracy of the discriminator within this of 0.5 or of 1 is a stuck game.
+        auc_margin: its area under the curve on held-out sequences within this of 0.5 has nothing to teach.
+        auc_gap: the largest healthy difference of that on training sequences.
         patience: rounds in a row before saturated rewards and a stuck accuracy are reported.
     """
 
-    distinct_metric: str = "distinct_2"
     distinct_bound: float | None = None
-    self_bleu_metric: str = "self_bleu_3"
     self_bleu_bound: float = 0.95
-    spread_metric: str = "reward_std"
     spread_bound: float = 0.002
-    accuracy_metric: str = "discriminator_accuracy"
     accuracy_margin: float = 0.01
-    auc_metric: str = "discriminator_auc_test"
-    train_auc_metric: str = "discriminator_auc_train"
     auc_margin: float = 0.03
     auc_gap: float = 0.15
     patience: int = 5
@@ -89,18 +80,11 @@ class CollapseWarnings(TrainerCallback):
                     logger.warning("%s", warning)
 
     def update(self, metrics: Mapping[str, float]) -> list[str]:
-        """Look at one round.
-
-        Args:
-            metrics: values by name; those that are watched are picked out.
-
-        Returns:
-            Warnings that are new in this round.
-        """
-        if self.distinct_bound is None and self.distinct_metric in metrics:
-            self.distinct_bound = metrics[self.distinct_metric] / 2
-        if {self.auc_metric, self.train_auc_metric} <= metrics.keys():
-            metrics = {**metrics, AUC_GAP: metrics[self.train_auc_metric] - metrics[self.auc_metric]}
+        """The warnings that are new in this round, from its values by name."""
+        if self.distinct_bound is None and DISTINCT in metrics:
+            self.distinct_bound = metrics[DISTINCT] / 2
+        if {AUC, TRAIN_AUC} <= metrics.keys():
+            metrics = {**metrics, AUC_GAP: metrics[TRAIN_AUC] - metrics[AUC]}
         warnings = []
         for key, name, holds, bound, rounds, message in self._conditions():
             if (value := metrics.get(name)) is not None:
@@ -118,11 +102,11 @@ class CollapseWarnings(TrainerCallback):
     def _conditions(self) -> Iterator[tuple[str, str, Callable[[float], bool], float | None, int, str]]:
         """What is watched: its key, the metric, what is unhealthy, its bound, rounds until the report, the message."""
         few, alike, spread, margin = self.distinct_bound, self.self_bleu_bound, self.spread_bound, self.accuracy_margin
-        yield "distinct", self.distinct_metric, lambda value: value < few, few, 1, FEW_DISTINCT
-        yield "self_bleu", self.self_bleu_metric, lambda value: value > alike, alike, 1, ALIKE
-        yield "spread", self.spread_metric, lambda value: value < spread, spread, self.patience, SATURATED
-        accuracy, patience, edge, gap = self.accuracy_metric, self.patience, 0.5 + self.auc_margin, self.auc_gap
-        yield "guesses", accuracy, lambda value: abs(value - 0.5) < margin, None, patience, GUESSES
-        yield "wins", accuracy, lambda value: value > 1 - margin, None, patience, WINS
-        yield "nothing", self.auc_metric, lambda value: value < edge, None, 1, NOTHING_TO_WIN
+        yield "distinct", DISTINCT, lambda value: value < few, few, 1, FEW_DISTINCT
+        yield "self_bleu", "self_bleu_3", lambda value: value > alike, alike, 1, ALIKE
+        yield "spread", "reward_std", lambda value: value < spread, spread, self.patience, SATURATED
+        patience, edge, gap = self.patience, 0.5 + self.auc_margin, self.auc_gap
+        yield "guesses", ACCURACY, lambda value: abs(value - 0.5) < margin, None, patience, GUESSES
+        yield "wins", ACCURACY, lambda value: value > 1 - margin, None, patience, WINS
+        yield "nothing", AUC, lambda value: value < edge, None, 1, NOTHING_TO_WIN
         yield "memorises", AUC_GAP, lambda value: value > gap, None, 1, MEMORISES

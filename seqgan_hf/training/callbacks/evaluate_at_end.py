@@ -48,10 +48,9 @@ class EvaluateAtEnd(TrainerCallback):
         train: Samples | list[str] | None = self._own("train", "train", notes)
         if train is None and self.settings.train is not None:
             train = read_lines(self.settings.train, "train", notes, self.settings)
-        judge = load_judge(self.settings, str(self.output.parent), generator)
+        judge, oracle = load_judge(self.settings, str(self.output.parent), generator), self._oracle(model)
         with evaluating(model):
-            real = (references, train, self._oracle(model), prompts)
-            points = evaluate_generator(generator, self.settings, *real, judge)
+            points = evaluate_generator(generator, self.settings, references, train, oracle, prompts, judge)
         for point in points:
             point.evaluation.notes[:0] = notes
         write_evaluation(points, self.output, asdict(self.settings))
@@ -76,12 +75,9 @@ class EvaluateAtEnd(TrainerCallback):
         (self.output / f"{name}.txt").write_text(lines, encoding="utf-8")
         read = encode_batch(tokenizer, texts)
         kept = [[token for token in row if token not in ends] for row in rows]
-        changed = sum(again != row for again, row in zip(read, kept, strict=True))
-        if changed:
-            told = (
-                f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as other tokens"
-            )
-            notes.append(f"{told}: to repeat this evaluation by hand, use the original file")
+        if changed := sum(again != row for again, row in zip(read, kept, strict=True)):
+            told = f"{changed} of {len(rows)} lines of {name}.txt, which the tokenizer wrote, read back as"
+            notes.append(f"{told} other tokens: to repeat this evaluation by hand, use the original file")
 
     def _oracle(self, model: PreTrainedModel) -> PreTrainedModel | None:
         if (path := self.settings.oracle) is None:

@@ -99,16 +99,11 @@ class ProgressBar(LogLines):
 
 
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float], took: float | None = None) -> str:
-    """One line for a log: where the run is, how well it does, how fast it is.
-
-    At its end stand how long the phase took, in seconds, if it is over, and how long the run will go on.
-    """
+    """Where the run is, how well it does, how fast; how many seconds a phase that is over took, and what is left."""
     values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics]
     rates = {name: metrics.get(f"{name}_per_second") for name in ("sequences", "tokens", "rollouts")}
     speed = [f"{rate:,.0f} {name}/s" for name, rate in rates.items() if rate is not None]
     memory = [f"{metrics[name]:.2f} GiB{kind}" for name, kind in MEMORY.items() if name in metrics]
     times = [] if took is None else [f"in {clock(took)}"]
-    for name, how in LEFT.items():
-        if metrics.get(name):
-            times.append(f"{how} {roughly(metrics[name])} left")
+    times += [f"{how} {roughly(metrics[name])} left" for name, how in LEFT.items() if metrics.get(name)]
     return f"{phase.replace('_', ' ')} {done}/{total}: {', '.join(values)}; {', '.join([*speed, *memory, *times])}"

@@ -20,10 +20,9 @@ class ModelCard(TrainerCallback):
         self.session = session
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        with agreed(self.session.accelerator):
+        with agreed(self.session.accelerator), writable(self.session.folder.path):
             if self.session.is_main:
-                with writable(self.session.folder.path):
-                    write_card(self.session.folder)
+                write_card(self.session.folder)
 
 
 class PushToHub(TrainerCallback):
@@ -43,12 +42,7 @@ class PushToHub(TrainerCallback):
         self.push("End of training")
 
     def push(self, commit_message: str) -> str | None:
-        """Upload from the main process; the address of the repository there, `None` elsewhere.
-
-        Raises:
-            HubError: see `hub.push_run`.
-            RunFolderError: the run did not end.
-        """
+        """Upload from the main process; returns the address there, `None` elsewhere; raises as `push_run`."""
         session, args = self.session, self.session.args
         if not session.is_main:
             return None
