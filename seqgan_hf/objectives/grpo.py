@@ -120,7 +120,7 @@ class GRPO(Reinforce):
         return clipped(advantages, logprobs, samples, self.clip, self.clip_high, self.level)
 
     def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
-        """As `Reinforce`; a price in the loss adds the weight that has the gradient of k3, and is logged from there."""
+        """As `Reinforce`; a price in the loss adds the weight that has the gradient of k3, and is logged."""
         if not self.kl_loss:
             return super().generator_loss(models, real, fake)
         with torch.no_grad():
