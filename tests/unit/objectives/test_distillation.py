@@ -115,3 +115,16 @@ def test_a_teacher_that_is_a_pickle_or_brings_code_is_refused(tmp_path):
         with pytest.raises(UserError, match=f"teacher '.*{name}' cannot be loaded"):
             Distillation(str(tmp_path / name)).check(Models(build_generator("lstm")), 4, False)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_teacher_whose_tokenizer_brings_code_runs_none_and_asks_nobody(tmp_path, monkeypatch):
+    """It counts as one without a tokenizer."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append(True) or "y")
+    build_generator("lstm", seed=1).save_pretrained(tmp_path)
+    settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    objective, models = Distillation(str(tmp_path)), Models(build_generator("lstm"), tokenizer=integer_tokenizer(13))
+    objective.check(models, 4, False)
+    assert not (tmp_path / "ran").exists() and not asked
