@@ -66,8 +66,9 @@ def test_a_generator_that_is_its_teacher_has_nothing_to_learn(folders):
     assert all(p.grad is None for p in objective.teacher_of(models).parameters())
 
 
-def test_a_teacher_reads_no_padding_of_a_prompt(folders):
-    models, objective, drawn = Models(build_generator("lstm")), Distillation(folders[1]), []
+def test_a_teacher_reads_no_padding_of_a_prompt(tmp_path):
+    build_generator("gpt2", eos=None).save_pretrained(tmp_path)
+    models, objective, drawn = Models(build_generator("lstm")), Distillation(str(tmp_path)), []
     nothing = torch.zeros(1, 0).long()
     for prompt in ([PAD, PAD, PAD, BOS, 5], [BOS, 5]):
         given = torch.tensor([prompt])
