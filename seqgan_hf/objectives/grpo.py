@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..generation.likelihood import token_logprobs
 from ..samples import Samples
-from .base import Copy, Credit, Models
+from .base import Copy, Credit, Loss, Models
 from .groups import check_groups, in_groups, repeat_prompts
 from .ratios import Level, check_clipping, clipped
 from .reinforce import Reinforce
@@ -89,12 +89,7 @@ class GRPO(Reinforce):
 
     def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
         """Row i of the real batch goes with row i of the samples: both have the same prompt."""
-        samples, metrics = super().credit(models, self._grouped(real), fake)
-        if self.kl_loss:
-            now = token_logprobs(models.generator, samples) if samples.logprobs is None else samples.logprobs
-            ratio = now - token_logprobs(models["reference"], samples)
-            metrics = {**metrics, "kl_reference": ratio.sum(dim=1).mean()}
-        return Credit(samples, metrics)
+        return super().credit(models, self._grouped(real), fake)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """What a sequence earns beside its group, the same for all of its tokens."""
@@ -121,12 +116,22 @@ class GRPO(Reinforce):
         return in_groups(rewards, self.group_size).std(dim=1, unbiased=False).mean()
 
     def token_weights(self, models: Models, advantages: Tensor, logprobs: Tensor, samples: Samples) -> Tensor:
-        """The clipped ratio times the advantage, and the weight whose loss has the gradient of k3."""
-        weights = clipped(advantages, logprobs, samples, self.clip, self.clip_high, self.level)
-        if self.kl_loss:
-            penalty = self.kl_loss * torch.expm1(token_logprobs(models["reference"], samples) - logprobs)
-            weights = weights + (penalty / samples.lengths[:, None] if self.length_normalized else penalty)
-        return weights
+        """The clipped ratio times the advantage."""
+        return clipped(advantages, logprobs, samples, self.clip, self.clip_high, self.level)
+
+    def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
+        """As `Reinforce`; a price in the loss adds the weight that has the gradient of k3, and is logged."""
+        if not self.kl_loss:
+            return super().generator_loss(models, real, fake)
+        with torch.no_grad():
+            logprobs = token_logprobs(models.generator, fake)
+        ratio = token_logprobs(models["reference"], fake) - logprobs
+        penalty = self.kl_loss * torch.expm1(ratio)
+        if self.length_normalized:
+            penalty = penalty / fake.lengths[:, None]
+        weights = self.token_weights(models, fake.advantages, logprobs, fake) + penalty
+        loss = self._weighted(models, real, fake, weights)
+        return loss._replace(metrics={**loss.metrics, "kl_reference": -ratio.sum(dim=1).mean()})
 
     def _grouped(self, real: Samples) -> Samples:
         return real if real.prompt.shape[1] == 1 else repeat_prompts(real, self.group_size)

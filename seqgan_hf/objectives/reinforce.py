@@ -134,17 +134,17 @@ class Reinforce(Objective):
             "action_value": masked_mean(values, fake.mask),
         }
         advantages = self.advantages(models, values, fake)
+        lacking = self.updates > 1 and fake.logprobs is None
+        logprobs = token_logprobs(models.generator, fake) if self.kl or lacking else None
         if self.kl:
-            ratio = token_logprobs(models.generator, fake) - token_logprobs(models["reference"], fake)
+            ratio = logprobs - token_logprobs(models["reference"], fake)
             metrics["kl_reference"] = ratio.sum(dim=1).mean()
             price = discounted(ratio, fake.mask, 1.0)
             counts, sums = _sums(price, fake.mask)
             others = (sums - price) / (counts - 1).clamp(min=1)
             advantages = advantages - self.kl * (price - others.masked_fill(counts < 2, 0.0))
         fake = fake._replace(advantages=advantages)
-        if self.updates > 1 and fake.logprobs is None:
-            fake = fake._replace(logprobs=token_logprobs(models.generator, fake))
-        return Credit(fake, metrics)
+        return Credit(fake._replace(logprobs=logprobs) if lacking else fake, metrics)
 
     def spread(self, rewards: Tensor, samples: Samples) -> Tensor:
         """The standard deviation of rewards (B,) that are compared with each other; at 0 they teach nothing."""
@@ -157,6 +157,10 @@ class Reinforce(Objective):
             with torch.no_grad():
                 logprobs = token_logprobs(models.generator, fake)
             weights = self.token_weights(models, fake.advantages, logprobs, fake)
+        return self._weighted(models, real, fake, weights)
+
+    def _weighted(self, models: Models, real: Samples, fake: Samples, weights: Tensor) -> Loss:
+        """The mean over B of -sum_t w log G, and the likelihood of real text where it has a weight."""
         loss, logprobs = weighted_nll(models.generator, fake, weights / fake.batch_size)
         metrics = {"nll_policy": -masked_mean(logprobs, fake.mask)}
         if self.likelihood_weight:

@@ -25,7 +25,7 @@ from .jobs import Job
 
 
 RAW, COINS, PAGE = "leaderboard.csv", "mixtures.csv", "leaderboard.md"
-POSITION = ("name", "kind", "seed", "temperature", "budget", "seconds", "rounds", "failed")
+POSITION = ("name", "kind", "seed", "temperature", "budget", "seconds", "rounds", "played", "failed")
 COLUMNS = (*POSITION, "metric", "value", "standard_error")
 COIN_POSITION = ("name", "seed", "temperature", "other", "weight")
 REAL = "real text"
@@ -59,7 +59,13 @@ class Method:
     values: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
     errors: dict[tuple[int, float], dict[str, float]] = field(default_factory=dict)
     cost: dict[int, tuple[float, float]] = field(default_factory=dict)  # by seed, seconds after pretraining, rounds
+    idle: set[int] = field(default_factory=set)  # seeds whose time was used up before the first round
     failed: dict[int, str] = field(default_factory=dict)  # by seed, why
+
+    @property
+    def played(self) -> bool:
+        """Whether it was trained by its own objective, with any seed."""
+        return not self.idle or len(self.idle) < len(self.cost)
 
     @property
     def temperatures(self) -> list[float]:
@@ -125,6 +131,8 @@ class Board:
 
     def verdict(self, method: Method, plane: Plane) -> str:
         """Whether the method lies beyond the envelope by more than two standard errors, in which axis, and where."""
+        if not method.played:
+            return "did not play"
         quality, coverage = self.gaps(method, plane)
         if not quality + coverage:
             return "-"
@@ -141,16 +149,21 @@ class Board:
             word = "**both**" if at[0] & at[1] else "**both**, at different temperatures"
         else:
             word = "**quality**" if at[0] else "**coverage**" if at[1] else "neither"
-        return f"{word} ({'; '.join(told)})"
+        idle = f"; did not play with seed {' and '.join(map(str, sorted(method.idle)))}" if method.idle else ""
+        return f"{word} ({'; '.join(told)}){idle}"
 
     def order(self) -> list[Method]:
-        """Objectives by their gap in coverage in the first plane, the best first; then controls, likelihoods, text."""
+        """Objectives by their gap in coverage in the first plane, the best first; then controls, likelihoods, text.
+
+        Of each kind, those that did not play come last.
+        """
         planes = self.planes()
 
-        def key(method: Method) -> tuple[int, float]:
+        def key(method: Method) -> tuple[int, bool, float]:
             kinds = ("objective", "control", "likelihood", "real")
             coverage = self.gaps(method, planes[0])[1] if planes else []
-            return kinds.index(method.kind), -max((gap.mean for gap in coverage), default=-math.inf)
+            best = max((gap.mean for gap in coverage), default=-math.inf)
+            return kinds.index(method.kind), not method.played, -best
 
         return sorted(self.methods.values(), key=key)
 
@@ -165,6 +178,7 @@ def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | Non
     """
     rows: list[dict[str, Any]] = []
     coins: list[dict[str, Any]] = []
+    limit = re.match(r"([\d.]+)\s*s", budget)  # seconds; rounds are played in any case
     for job in jobs:
         position = {"name": job.name, "kind": job.kind, "seed": job.seed, "budget": budget}
         if job.failure is not None:
@@ -174,6 +188,9 @@ def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | Non
             told = job.folder.read_summary()
             position["seconds"] = round(told["seconds_after_pretraining"], 1)
             position["rounds"] = told["progress"].get("adversarial", 0)
+            if job.kind in ("objective", "control"):
+                late = limit is not None and told["seconds_after_pretraining"] >= float(limit[1])
+                position |= {"played": "no" if late and not position["rounds"] else "yes"}
             for point in found["points"]:
                 rows += _measured(position | {"temperature": point["temperature"]}, point["results"], entropy)
             if not any(row["kind"] == "real" and row["seed"] == job.seed for row in rows):
@@ -242,6 +259,7 @@ def read_board(output: Path) -> Board:
             continue
         if row["seconds"]:
             method.cost[seed] = float(row["seconds"]), float(row["rounds"])
+            method.idle |= {seed} if row["played"] == "no" else set()
         key, metric = (seed, float(row["temperature"])), row["metric"]
         method.values.setdefault(key, {})[metric] = float(row["value"])
         if row["standard_error"]:
@@ -303,6 +321,13 @@ def page(board: Board, pictures: Sequence[str]) -> str:
     where = f"At temperature {at}{'' if at == '1' else ', the nearest to 1'}"
     lines = ["# Leaderboard", "", f"Budget after the generator's pretraining: {budget}.", ""]
     lines += [f"{where}: mean ± standard error over seeds (of one seed, over samples).", "", *table(board), ""]
+    if idle := ", ".join(method.name for method in board.order() if method.idle):
+        lines += [
+            f"Did not play, or not with every seed: {idle}. The budget was used up before the first round, such as by",
+            "the pretraining of the discriminator, so these rows say nothing of their objectives: set a larger",
+            "`--budget`, or fewer `--training.discriminator_pretrain_steps`.",
+            "",
+        ]
     if found := verdicts(board):
         lines += [
             "Beyond the envelope of maximum likelihood: by more than two standard errors over seeds, in quality at",

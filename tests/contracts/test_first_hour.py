@@ -32,11 +32,14 @@ def environment(tmp_path_factory) -> Path:
     """An environment of its own with the wheel; what it needs comes from this one."""
     folder = tmp_path_factory.mktemp("environment")
     dist, env = folder / "dist", folder / "venv"
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist], cwd=ROOT, check=True)
+    # a checkout on the path may hold metadata of the package, and pip would take it for installed
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist]
+    subprocess.run(build, cwd=ROOT, env=variables, check=True)
     venv.create(env, with_pip=False)
     (wheel,) = dist.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--python", str(env / "bin/python")]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], env=variables, check=True)
     (site,) = env.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return env

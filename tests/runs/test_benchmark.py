@@ -17,7 +17,7 @@ from seqgan_hf.commands import main
 from tests.tools.small_runs import TINY
 
 
-BUDGET = 2.0
+BUDGET = 0.8
 
 
 def recipe(**changes) -> dict:

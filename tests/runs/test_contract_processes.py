@@ -141,7 +141,7 @@ def _every_objective(rank, folder):
     games["a judge that reads text"] = FGAN(), reader
     for name, (objective, opponent) in games.items():
         kind = OBJECTIVES[name].generators[0] if name in OBJECTIVES else "lstm"
-        trainer = build(folder / name, objective, opponent, kind=kind, rounds=1)
+        trainer = build(folder / name, objective, opponent, text(16), kind=kind, rounds=1)
         players = trainer.models.players().values()
         start = [parameter.detach().clone() for model in players for parameter in model.parameters()]
         trainer.train()

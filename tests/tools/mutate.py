@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from fnmatch import fnmatch
@@ -82,6 +83,12 @@ class Forks:
 
     def __init__(self, files: list[SourceFileMutationData], patterns: list[str]):
         self.files, self.patterns, self.reached, self.failed = files, patterns, set(), False
+        self.hits = tempfile.TemporaryFile(buffering=0)  # of the processes that a test forks, too
+
+    def hit(self, name: str, caller: object = None) -> None:
+        if name not in self.reached:
+            self.reached.add(name)
+            os.write(self.hits.fileno(), f"{name}\n".encode())
 
     def pytest_runtest_logreport(self, report) -> None:
         self.failed |= report.failed
@@ -98,17 +105,20 @@ class Forks:
 
     def measure(self, items: list) -> tuple[dict, dict]:
         """Which tests reach a function, and their seconds, without a mutant."""
-        trampoline.record_trampoline_hit = lambda name, caller=None: self.reached.add(name)
+        trampoline.record_trampoline_hit = self.hit
         trampoline.set_mutant_under_test("stats")
         tests, took = defaultdict(list), {}
         for item in items:
             self.reached.clear()
+            self.hits.seek(0)
+            self.hits.truncate()
             started = time.monotonic()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             took[item] = time.monotonic() - started
             if self.failed:
                 pytest.exit(f"{item.nodeid} fails without any mutant", 1)
-            for name in self.reached:
+            self.hits.seek(0)
+            for name in set(self.hits.read().decode().split()):
                 tests[name].append(item)
         trampoline.set_mutant_under_test("")
         return tests, took

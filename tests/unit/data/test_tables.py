@@ -489,7 +489,7 @@ def write_table(folder, rows, separator, end, always, encoding, ending) -> str:
     return str(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ROWS, st.sampled_from(",;\t|"), ENDS, st.booleans(), ENCODINGS, st.sampled_from(["csv", "tsv", "csv.gz"]))
 def test_rows_in_are_rows_out_where_all_is_known(tmp_path_factory, rows, separator, end, always, encoding, ending):
     top = ["text", "label", "note"][: len(rows[0])]
@@ -507,7 +507,7 @@ def test_rows_in_are_rows_out_where_all_is_known(tmp_path_factory, rows, separat
         assert texts == [row[0] for row in rows]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ROWS, st.sampled_from(",;\t|"), ENDS, st.booleans(), ENCODINGS)
 def test_rows_in_are_rows_out_or_a_refusal_where_it_is_guessed(
     tmp_path_factory, rows, separator, end, always, encoding

@@ -73,7 +73,7 @@ def test_divergences_are_the_enumerated_ones():
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published oracle is not part of the repository")
 def test_the_published_oracle_has_its_published_entropy(request):
     if request.config.getoption("--fast-paths") == "off":
-        pytest.skip("20,000 sequences of a vocabulary of 5,000 take minutes without a cache")
+        pytest.skip("10,000 sequences of a vocabulary of 5,000 take minutes without a cache")
     oracle = load_oracle(PUBLISHED)
-    values = nll(oracle, draw(oracle, 20_000, 20, seed=0), "oracle")
+    values = nll(oracle, draw(oracle, 10_000, 20, seed=0), "oracle")
     assert abs(values["nll_oracle"].value - 5.7525) < 0.012

@@ -131,7 +131,15 @@ def test_the_first_piece_that_fails_is_the_error_and_no_more_are_begun():
     assert torch.get_num_threads() == 3
 
 
-def test_an_interrupt_leaves_no_thread_at_work():
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, even in a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_leaves_no_thread_at_work(interruptible):
     before = threading.active_count()
 
     def interrupts(piece: int) -> None:

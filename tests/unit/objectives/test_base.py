@@ -8,10 +8,11 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.objectives import Copy, Models, Reinforce
+from seqgan_hf.objectives import MLE, Copy, Models, Reinforce
 from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
+from tests.tools.small_runs import text
+from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
 
 
 def parameters(model) -> list[torch.Tensor]:
@@ -116,6 +117,61 @@ def test_a_generator_that_cannot_be_copied_is_named():
     generator.held = (number for number in range(3))
     models = Models(generator, copies={"reference": Copy()})
     with pytest.raises(
-        UserError, match="cannot be copied as 'reference' .TypeError: cannot pickle 'generator' object"
+        UserError,
+        match="cannot be copied as 'reference' .TypeError: cannot pickle 'generator' object.*Keep what cannot",
     ):
         models.begin()
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator", "two words"])
+def test_a_copy_has_a_name_of_its_own_that_a_folder_can_have(name):
+    with pytest.raises(
+        UserError, match=f"a copy named '{name}': expected a name of letters and digits that no player"
+    ):
+        Models(build_generator("lstm"), copies={name: Copy()})
+
+
+def test_until_they_begin_copies_are_the_generator():
+    generator = build_generator("lstm")
+    models = Models(generator, copies={"reference": Copy()})
+    assert models["reference"] is generator
+    models.begin()
+    assert models["reference"] is not generator
+    with pytest.raises(KeyError):
+        models["average"]
+
+
+def test_what_is_never_trained_is_there_once():
+    generator = build_generator("lstm")
+    generator.lm_head.weight.requires_grad_(False)
+    models = Models(generator, copies={"average": Copy(decay=0.75)})
+    models.begin()
+    models.follow()
+    assert models["average"].lm_head.weight is generator.lm_head.weight
+    assert models["average"].lm_head.bias is not generator.lm_head.bias
+
+
+def test_an_objective_that_names_a_language_model_takes_no_other_opponent():
+    objective, generator = type("Mine", (Reinforce,), {"adversary": "language_model"})(), build_generator("lstm")
+    objective.check(Models(generator, build_generator("gpt2")), 4, conditional=False)
+    for opponent in (None, build_discriminator("cnn")):
+        with pytest.raises(UserError, match="for the objective Mine: expected a causal language model"):
+            objective.check(Models(generator, opponent), 4, conditional=False)
+
+
+def test_by_default_the_discriminator_is_shown_what_the_generator_learns_from_and_nothing_is_credited():
+    models, real, drawn = Models(build_generator("lstm", eos=None)), text(6), []
+    for draw in (MLE().sample, MLE().fakes):
+        torch.manual_seed(0)
+        drawn.append(draw(models, real, 4))
+    assert torch.equal(drawn[0].ids, drawn[1].ids) and drawn[0].ids.shape == (6, 4)
+    assert MLE().credit(models, real, drawn[0]) == (drawn[0], {})
+
+
+@pytest.mark.parametrize("kind", ["cnn", "per_token"])
+def test_soft_tokens_that_are_hard_are_judged_like_ids(kind):
+    models, real, fake = Models(None, build_discriminator(kind).eval()), text(6), text(4, seed=1)
+    soft = fake._replace(soft=nn.functional.one_hot(fake.ids, VOCAB_SIZE).float())
+    found, expected = (MLE().discriminator_loss(models, real, shown) for shown in (soft, fake))
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.metrics, expected.metrics)

@@ -13,8 +13,9 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import EnsembleGeneratorForCausalLM
 from seqgan_hf.objectives import Distillation, Models
+from seqgan_hf.samples import Samples
 from tests.tools.tables import TableGenerator, all_sequences
-from tests.tools.tiny import VOCAB_SIZE, build_generator
+from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_generator
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,17 @@ def test_a_generator_that_is_its_teacher_has_nothing_to_learn(folders):
     assert all(p.grad is None for p in objective.teacher_of(models).parameters())
 
 
+def test_a_teacher_reads_no_padding_of_a_prompt(tmp_path):
+    build_generator("gpt2", eos=None).save_pretrained(tmp_path)
+    models, objective, drawn = Models(build_generator("lstm")), Distillation(str(tmp_path)), []
+    nothing = torch.zeros(1, 0).long()
+    for prompt in ([PAD, PAD, PAD, BOS, 5], [BOS, 5]):
+        given = torch.tensor([prompt])
+        torch.manual_seed(0)
+        drawn.append(objective.sample(models, Samples(given, nothing, nothing.bool(), given != PAD), 20).ids)
+    assert torch.equal(*drawn)
+
+
 def test_teachers_of_other_tokens_or_none_are_refused(folders, tmp_path):
     generator = build_generator("lstm", vocab_size=VOCAB_SIZE + 1)
     with pytest.raises(UserError, match="a teacher of 13 tokens for a generator of 14: expected one vocabulary"):
@@ -101,7 +113,9 @@ def test_every_teacher_of_several_is_asked_for_its_ids(folders, tmp_path):
     assert not any(parameter.requires_grad for parameter in objective.teacher_of(Models(generator)).parameters())
 
 
-def test_a_teacher_that_is_a_pickle_or_brings_code_is_refused(tmp_path):
+def test_a_teacher_that_is_a_pickle_or_brings_code_is_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append(True) or "n")
     model = build_generator("gpt2", seed=3)
     model.save_pretrained(tmp_path / "pickle")
     (tmp_path / "pickle" / "model.safetensors").unlink()
@@ -111,7 +125,20 @@ def test_a_teacher_that_is_a_pickle_or_brings_code_is_refused(tmp_path):
     settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
     (tmp_path / "code" / "config.json").write_text(json.dumps(settings))
     (tmp_path / "code" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    for name in ("pickle", "code"):
-        with pytest.raises(UserError, match=f"teacher '.*{name}' cannot be loaded"):
+    for name, reason in {"pickle": "no file named model.safetensors", "code": "contains custom code"}.items():
+        with pytest.raises(UserError, match=f"teacher '.*{name}' cannot be loaded .*{reason}"):
             Distillation(str(tmp_path / name)).check(Models(build_generator("lstm")), 4, False)
-    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "ran").exists() and not asked
+
+
+def test_a_teacher_whose_tokenizer_brings_code_runs_none_and_asks_nobody(tmp_path, monkeypatch):
+    """It counts as one without a tokenizer."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append(True) or "y")
+    build_generator("lstm", seed=1).save_pretrained(tmp_path)
+    settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    objective, models = Distillation(str(tmp_path)), Models(build_generator("lstm"), tokenizer=integer_tokenizer(13))
+    objective.check(models, 4, False)
+    assert not (tmp_path / "ran").exists() and not asked

@@ -108,16 +108,17 @@ def test_length_normalized_advantages_are_shares():
 def test_a_price_in_the_loss_is_divided_by_the_length_where_advantages_are():
     generator, batch = random_table(), all_sequences()
     batch = batch._replace(mask=torch.arange(T) < torch.tensor([1, 2, 3] * 9)[:, None])
-    found = []
+    batch = batch._replace(advantages=torch.zeros(27, T))
+    reference = random_table(1)
+    ratio = (token_logprobs(reference, batch) - token_logprobs(generator, batch)).detach()
     for length_normalized in (False, True):
-        objective = GRPO(kl=1.0, kl_in="loss", length_normalized=length_normalized)
+        objective = GRPO(kl=2.0, kl_in="loss", length_normalized=length_normalized)
         models = Models(generator, None, objective.copies())
         models.begin()
-        models["reference"].load_state_dict(random_table(1).state_dict())
-        logprobs = token_logprobs(generator, batch).detach()
-        found.append(objective.token_weights(models, torch.zeros(27, T), logprobs, batch).detach())
-    assert found[0].any()
-    assert_close(found[1], found[0] / batch.lengths[:, None])
+        models["reference"].load_state_dict(reference.state_dict())
+        weights = 2.0 * torch.expm1(ratio) / (batch.lengths[:, None] if length_normalized else 1)
+        expected = -(weights * token_logprobs(generator, batch)).sum() / 27
+        assert_close(objective.generator_loss(models, batch, batch).value, expected)
 
 
 def test_ratios_are_clipped_in_the_direction_of_the_advantage_only():

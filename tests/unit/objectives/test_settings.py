@@ -353,15 +353,23 @@ def test_the_weights_of_likelihood_and_kl_are_logged(name, more):
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_the_kl_that_is_logged_is_the_same_wherever_it_is_paid(updates):
-    generator, batch, found = build_generator("lstm").eval(), text(8), []
+    """And from the passes that pay it: the reference is run once, the generator once more if the reward needs it."""
+    generator, batch, found, passes = build_generator("lstm").eval(), text(8), [], []
+    generator.base_model.register_forward_hook(lambda model, *_: passes.append(model is generator.base_model))
     for kl_in in ("reward", "loss"):
         objective = GRPO(kl=0.1, kl_in=kl_in, updates=updates)
         models = Models(generator, build_opponent("cnn"), objective.copies())
         models.begin()
         with torch.no_grad():
             models["reference"].lm_head.bias += torch.arange(13.0) / 13
-            found.append(objective.credit(models, batch, batch).metrics["kl_reference"])
-    torch.testing.assert_close(*found)
+            for model in (generator, models["reference"]):
+                token_logprobs(model, batch)  # a model is tried at its first pass
+            passes.clear()
+            samples, metrics = objective.credit(models, batch, batch)
+        found.append((metrics | objective.generator_loss(models, batch, samples).metrics)["kl_reference"])
+        in_credit = updates > 1 or kl_in == "reward"
+        assert (passes.count(True), passes.count(False)) == (in_credit + 2, 1)
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
     assert found[0].abs() > 0.1
 
 

@@ -40,13 +40,14 @@ def write(path, rows):
 
 def measured(name, kind, seed, temperature, place):
     position = {"name": name, "kind": kind, "seed": seed, "temperature": temperature}
-    position |= {"budget": "60s", "seconds": 60 + seed, "rounds": 10, "failed": ""}
+    played = "yes" if kind == "objective" else ""
+    position |= {"budget": "60s", "seconds": 60 + seed, "rounds": 10, "played": played, "failed": ""}
     coverage = {"metric": "kl_oracle_generator", "value": place[0], "standard_error": ""}
     quality = {"metric": "kl_generator_oracle", "value": place[1], "standard_error": 0.25}
     return [position | coverage, position | quality]
 
 
-def folder(path, seeds=SEEDS):
+def folder(path, seeds=SEEDS, idle=()):
     rows, coins = [], []
     for seed in seeds:
         for temperature, place in LIKELIHOOD.items():
@@ -55,7 +56,10 @@ def folder(path, seeds=SEEDS):
             for name, moved in METHODS.items():
                 # the noise of a method is its own
                 own = base + np.array(moved[temperature]) + NOISE[seed] / 2
-                rows += measured(name, "objective", seed, temperature, own)
+                rows += [
+                    row | ({"rounds": 0, "played": "no"} if (name, seed) in idle else {})
+                    for row in measured(name, "objective", seed, temperature, own)
+                ]
         coin = np.array(COIN) + NOISE[seed]
         values = {"kl_oracle_generator": coin[0], "kl_generator_oracle": coin[1]}
         place = {"name": "maximum likelihood", "seed": seed, "temperature": 0.8, "other": 1.0, "weight": 0.5}
@@ -93,6 +97,23 @@ def test_gaps_are_means_over_seeds_with_their_standard_error(board):
     assert at.mean == pytest.approx(np.mean(expected))
     assert at.error == pytest.approx(np.std(expected, ddof=1) / np.sqrt(3))
     assert at.certain and not at._replace(error=at.mean).certain
+
+
+def test_a_method_whose_budget_was_used_up_before_its_first_round_did_not_play(tmp_path):
+    board = folder(tmp_path, idle=[("both", 1), ("both", 2), ("both", 3), ("quality", 2)])
+    assert board.verdict(board.methods["both"], KLS) == "did not play"
+    told = board.verdict(board.methods["quality"], KLS)
+    assert told.startswith("**quality** (") and told.endswith("; did not play with seed 2")
+    objectives = [method.name for method in board.order() if method.kind == "objective"]
+    assert objectives[0] == "coverage" and objectives[-1] == "both"
+    page = write_leaderboard(tmp_path)
+    assert "| both | did not play |" in page
+    assert "Did not play, or not with every seed: quality, both." in page
+    assert "`--budget`, or fewer `--training.discriminator_pretrain_steps`" in page
+
+
+def test_where_all_have_played_nothing_is_said_of_it(board, tmp_path):
+    assert "id not play" not in write_leaderboard(tmp_path)
 
 
 @pytest.mark.parametrize("seeds", [(2,), (1, 2)])
@@ -166,6 +187,32 @@ def test_what_runs_left_is_collected_with_errors_and_what_is_known_of_a_grammar(
     assert method.errors[1, 1.0] == pytest.approx({"nll_test_sequence": 0.5, "nll_above_entropy": 0.5}, rel=1e-3)
     assert real.values == {(1, 1.0): {"bleu_4": 0.4, "nll_above_entropy": 0.0, "grammar_acceptance": 1.0}}
     assert board.methods["broken"].failed == {1: "numbers went bad"} and board.budget == "60s"
+
+
+@pytest.mark.parametrize(
+    ("kind", "budget", "seconds", "rounds", "played"),
+    [
+        ("objective", "60s", 60.3, 0, "no"),
+        ("control", "60 seconds", 60.3, 0, "no"),
+        ("objective", "60s", 60.3, 1, "yes"),
+        ("objective", "60s", 12.0, 0, "yes"),  # it has no rounds: all that it does was done in time
+        ("objective", "5rounds", 60.3, 5, "yes"),
+        ("likelihood", "60s", 0.0, 0, ""),
+    ],
+)
+def test_whether_an_objective_has_played_is_collected(kind, budget, seconds, rounds, played, tmp_path):
+    job = Job("pg", kind, 1, tmp_path / "runs/pg/seed-1", dict)
+    job.folder.evaluation.mkdir(parents=True)
+    point = {"temperature": 1.0, "results": {"bleu_4": {"value": 0.3, "low": None, "high": None, "real": None}}}
+    (job.folder.evaluation / "metrics.json").write_text(json.dumps({"points": [point]}))
+    job.folder.generator.mkdir()
+    job.folder.metrics.touch()
+    progress = {"adversarial": rounds} if rounds else {}
+    job.folder.write_summary({"seconds_after_pretraining": seconds, "progress": progress})
+    collect([job], tmp_path, budget, entropy=None)
+    with (tmp_path / "leaderboard.csv").open() as file:
+        assert [row["played"] for row in csv.DictReader(file)] == [played]
+    assert read_board(tmp_path).methods["pg"].idle == ({1} if played == "no" else set())
 
 
 def test_the_temperature_of_the_table_is_named_where_it_is_not_1(tmp_path):

@@ -22,21 +22,21 @@ def slowly(trainer, name, seconds):
         until = time.process_time() + seconds
         while time.process_time() < until:
             pass
-        time.sleep(0.8)
+        time.sleep(0.25)
         return plain(*args, **kwargs)
 
     setattr(trainer, name, slow)
 
 
 def test_rounds_end_with_the_time_and_what_is_no_work_does_not_count(tmp_path):
-    trainer = build(small_corpus(), tmp_path, max_seconds=0.7, **MANY | {"eval_rounds": 1, "pretrain_epochs": 2})
-    slowly(trainer, "pretrain_generator", 0.5)
-    slowly(trainer, "evaluate", 0.5)
-    slowly(trainer, "train_generator", 0.3)
+    trainer = build(small_corpus(), tmp_path, max_seconds=0.35, **MANY | {"eval_rounds": 1, "pretrain_epochs": 2})
+    slowly(trainer, "pretrain_generator", 0.4)
+    slowly(trainer, "evaluate", 0.25)
+    slowly(trainer, "train_generator", 0.15)
     trainer.train()
     rounds = [line["round"] for line in metrics(tmp_path) if line["phase"] == "adversarial"]
     assert 2 <= len(rounds) <= 3 and rounds == list(range(1, len(rounds) + 1))
-    assert trainer.parts.units.seconds >= 0.7
+    assert trainer.parts.units.seconds >= 0.35
     assert len([line for line in metrics(tmp_path) if line["phase"] == "pretrain_generator"]) == 2
 
 
