@@ -1,27 +1,24 @@
 """A convolutional sequence classifier that reads every sequence in several representations, the discriminator of
 RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm).
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-
-LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
+from .modeling_base import CheckedModel, ConvolutionConfig
 
 
 @strict
-class RelGANDiscriminatorConfig(PreTrainedConfig):
+class RelGANDiscriminatorConfig(ConvolutionConfig):
     """Configuration of `RelGANDiscriminatorForSequenceClassification`; the defaults are the paper's.
 
     Attributes:
@@ -44,59 +41,21 @@ class RelGANDiscriminatorConfig(PreTrainedConfig):
     """
 
     model_type = "relgan_discriminator"
+    sizes = ("vocab_size", "embedding_size", "num_representations", "hidden_size")
+    takes_names = False
 
-    vocab_size: int = 5000
-    embedding_size: int = 64
     num_representations: int = 64
     filter_sizes: list[int] | tuple[int, ...] = (2, 3, 4, 5)
     num_filters: list[int] | tuple[int, ...] = (300, 300, 300, 300)
     hidden_size: int = 100
-    dropout: float | int = 0.25
     spectral_norm: bool = False
-    pad_token_id: int | None = None
-    id2label: dict[int, str] | dict[str, str] | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
-        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
-            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
-        super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
-        for name in ("vocab_size", "embedding_size", "num_representations", "hidden_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
+        super().validate_sizes()
         if self.embedding_size % self.num_representations:
             problem = f"embedding_size={self.embedding_size} with num_representations={self.num_representations}"
             expected = "a multiple of num_representations, because each reads an equal part of the embeddings"
             raise ValueError(f"{problem}: expected {expected}. Change one of the two.")
-
-    def validate_labels(self) -> None:
-        if self.num_labels not in (1, 2):
-            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, or set num_labels=1."
-            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
-
-    def validate_special_tokens(self) -> None:
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
-            fix = "Change pad_token_id or raise vocab_size."
-            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-    def validate_filters(self) -> None:
-        for name in ("filter_sizes", "num_filters"):
-            values = getattr(self, name)
-            if len(values) == 0 or min(values) < 1:
-                raise ValueError(f"{name}={values}: expected one or more integers of at least 1.")
-        if len(self.filter_sizes) != len(self.num_filters):
-            widths = f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values)"
-            numbers = f"num_filters={self.num_filters} ({len(self.num_filters)} values)"
-            expected = "one number of feature maps for each filter width. Give both lists the same length."
-            raise ValueError(f"{widths} and {numbers}: expected {expected}")
-
-    def validate_ranges(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
 
 
 @dataclass
@@ -110,7 +69,7 @@ class RelGANDiscriminatorOutput(SequenceClassifierOutput):
     representation_logits: Tensor | None = None
 
 
-class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
+class RelGANDiscriminatorForSequenceClassification(CheckedModel):
     """Convolutions shared by R representations, max over time, a highway layer without biases, two linear layers.
 
     Token embeddings of width E are cut into R parts; part r of every token makes representation r of the sequence.
@@ -122,7 +81,6 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
     _no_split_modules = []
 
     def __init__(self, config: RelGANDiscriminatorConfig):
-        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width, part = sum(config.num_filters), config.embedding_size // config.num_representations
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -148,11 +106,6 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
                 fan_in = values.shape[0] if isinstance(module, nn.Embedding) else values.shape[1]
                 std = ((2 if isinstance(module, _Filters) else 1) / fan_in) ** 0.5
                 init.trunc_normal_(values, mean=0.0, std=std, a=-2 * std, b=2 * std)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -183,9 +136,7 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        embedded = self.embed(input_ids, inputs_embeds)
         batch, parts, last = len(embedded), self.config.num_representations, None
         if attention_mask is not None:
             embedded, lengths = _compact(embedded, attention_mask.bool())
