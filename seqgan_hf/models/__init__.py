@@ -15,26 +15,6 @@ from .modeling_rnn_discriminator import RNNDiscriminatorConfig, RNNDiscriminator
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM, RNNGeneratorModel
 
 
-__all__ = [
-    "CNNDiscriminatorConfig",
-    "CNNDiscriminatorForSequenceClassification",
-    "EnsembleGeneratorConfig",
-    "EnsembleGeneratorForCausalLM",
-    "LeakGeneratorConfig",
-    "LeakGeneratorForCausalLM",
-    "LeakGeneratorModel",
-    "RNNDiscriminatorConfig",
-    "RNNDiscriminatorForSequenceClassification",
-    "RNNGeneratorConfig",
-    "RNNGeneratorForCausalLM",
-    "RNNGeneratorModel",
-    "RelGANDiscriminatorConfig",
-    "RelGANDiscriminatorForSequenceClassification",
-    "RelationalMemoryConfig",
-    "RelationalMemoryForCausalLM",
-    "RelationalMemoryModel",
-]
-
 for _config, _auto, _model in (
     (RNNGeneratorConfig, AutoModel, RNNGeneratorModel),
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),

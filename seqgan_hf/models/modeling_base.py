@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
 
@@ -24,7 +24,16 @@ NO_ROLLBACK = (
 
 @strict
 class CheckedConfig(PreTrainedConfig):
-    """Settings that are checked, by the bounds that an architecture names."""
+    """Settings that are checked, by the bounds that an architecture names.
+
+    Attributes:
+        vocab_size: V, number of token ids.
+        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
+
+    Raises:
+        StrictDataclassFieldValidationError: a value has the wrong type.
+        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
+    """
 
     sizes: ClassVar[Collection[str]] = ("vocab_size", "embedding_size")  # at least 1, or `None` where that is allowed
     positive: ClassVar[Collection[str]] = ()
@@ -86,7 +95,14 @@ class CheckedModel(PreTrainedModel):
 
 @strict
 class ClassifierConfig(CheckedConfig):
-    """Two labels by default, 0 = "FAKE" and 1 = "REAL"."""
+    """What the configurations of classifiers have in common.
+
+    Attributes:
+        embedding_size: E, width of the token embeddings.
+        dropout: probability of dropping a feature, or a unit.
+        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
+            first that of generated text. With `num_labels=1` the single logit is that of "real".
+    """
 
     embedding_size: int = 64
     dropout: float | int = 0.25
@@ -114,7 +130,12 @@ class ClassifierConfig(CheckedConfig):
 
 @strict
 class ConvolutionConfig(ClassifierConfig):
-    """Convolutions of several widths."""
+    """Of a classifier with convolutions.
+
+    Attributes:
+        filter_sizes: widths of the convolution windows, in tokens.
+        num_filters: number of feature maps of each width.
+    """
 
     filter_sizes: list[int] | tuple[int, ...]
     num_filters: list[int] | tuple[int, ...]
@@ -135,6 +156,42 @@ class ConvolutionConfig(ClassifierConfig):
             raise ValueError(f"{widths} and {numbers}: expected {expected}")
 
 
+class Classifier(CheckedModel):
+    """A sequence classifier."""
+
+    def judge(self, embedded: Tensor, mask: Tensor | None, labels: Tensor | None) -> SequenceClassifierOutput:
+        """The output of `forward` for embeddings (B, T, E), and a mask (B, T) that is true on real tokens."""
+        raise NotImplementedError
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Score sequences. Padding changes nothing, wherever it stands.
+
+        Args:
+            input_ids: token ids (B, T), T >= 1.
+            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
+            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
+                tokens.
+            labels: 0 = fake, 1 = real (B,).
+            token_type_ids: accepted because tokenizers return them; has no meaning here.
+
+        Returns:
+            `logits` (B, num_labels); with `labels` also `loss`, the mean cross-entropy.
+
+        Raises:
+            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        """
+        mask = None if attention_mask is None else attention_mask.bool()
+        return self.judge(self.embed(input_ids, inputs_embeds), mask, labels)
+
+
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of logits (B, C) and labels (B,); with a single logit, of real against fake."""
     if logits.shape[1] == 1:
@@ -147,7 +204,14 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @strict
 class StatefulConfig(CheckedConfig):
-    """Of a generator that goes on from a state. The start token is 0 by default, and nothing ends a sequence."""
+    """What the configurations of generators with a state have in common.
+
+    Attributes:
+        embedding_size: E, width of the token embeddings.
+        use_cache: return the state, to go on from it, unless the model is in training mode.
+        bos_token_id: the start token.
+        eos_token_id: ends a sequence; `None` for sequences of fixed length.
+    """
 
     embedding_size: int = 32
     use_cache: bool = True

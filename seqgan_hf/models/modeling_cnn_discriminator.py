@@ -18,32 +18,23 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .modeling_base import CheckedModel, ConvolutionConfig, classification_loss
+from .modeling_base import Classifier, ConvolutionConfig, classification_loss
 
 
 @strict
 class CNNDiscriminatorConfig(ConvolutionConfig):
     """Configuration of `CNNDiscriminatorForSequenceClassification`; the defaults are the paper's, for T = 20.
 
+    The settings are those of `ClassifierConfig` and `ConvolutionConfig`, and these. The highway layer is
+    `sum(num_filters)` wide; features are dropped before the output layer.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
-        filter_sizes: widths of the convolution windows, in tokens.
-        num_filters: number of feature maps of each width; the highway layer is `sum(num_filters)` wide.
-        dropout: probability of dropping a feature before the output layer.
         highway_gate_bias: initial bias of the highway's gate; a negative one lets features pass unchanged at first.
         l2_output: weight of the penalty on the output layer, see `regularization`.
         embedding_range: embeddings start from U(-embedding_range, embedding_range).
         initializer_range: filters and output layer start from a normal distribution of this standard deviation,
             truncated at twice of it.
         initial_bias: initial bias of the filters and of the output layer.
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
-            first that of generated text. With `num_labels=1` the single logit is that of "real".
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "cnn_discriminator"
@@ -62,7 +53,7 @@ class CNNDiscriminatorConfig(ConvolutionConfig):
             raise ValueError(f"l2_output={self.l2_output}: expected a number >= 0. Set l2_output=0.0 for none.")
 
 
-class CNNDiscriminatorForSequenceClassification(CheckedModel):
+class CNNDiscriminatorForSequenceClassification(Classifier):
     """Convolutions of many widths, max over time, a highway layer, a linear score.
 
     `filters[i]` is the convolution of width w = `config.filter_sizes[i]`, written as a linear map of the w embeddings
@@ -103,7 +94,7 @@ class CNNDiscriminatorForSequenceClassification(CheckedModel):
         return 0.5 * self.config.l2_output * (self.score.weight.square().sum() + self.score.bias.square().sum())
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -112,31 +103,16 @@ class CNNDiscriminatorForSequenceClassification(CheckedModel):
         token_type_ids: Tensor | None = None,
         origin: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Score sequences.
+        """As of every `Classifier`; the loss is cross-entropy plus `regularization()`.
 
-        Padding changes nothing: a window counts where it holds real tokens only. A sequence shorter than a window has
-        one window of that width, at its start, with zero vectors after the sequence's end.
+        A window counts where it holds real tokens only. A sequence shorter than a window has one window of that width,
+        at its start, with zero vectors after the sequence's end.
 
         Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens.
-            labels: 0 = fake, 1 = real (B,).
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
-
-        Returns:
-            `logits` (B, num_labels); with `labels` also `loss`: cross-entropy plus `regularization()`.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        embedded = self.embed(input_ids, inputs_embeds)
-        lengths = None
-        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
-            embedded, lengths = _compact(embedded, mask)
+        embedded, lengths = _compact(self.embed(input_ids, inputs_embeds), attention_mask)
         dtype = _compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
@@ -164,9 +140,7 @@ class CNNDiscriminatorForSequenceClassification(CheckedModel):
         Returns:
             Features (B, T+1, F) of the first 0 to T real tokens; beyond a row's end those of the whole row.
         """
-        embedded, lengths = self.embed_tokens(input_ids), None
-        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
-            embedded, lengths = _compact(embedded, mask)
+        embedded, lengths = _compact(self.embed_tokens(input_ids), attention_mask)
         embedded, columns = embedded.to(_compute_dtype(embedded)), []
         for size, filters in zip(self.config.filter_sizes, self.filters, strict=True):
             weight, bias = filters()
@@ -178,8 +152,13 @@ class CNNDiscriminatorForSequenceClassification(CheckedModel):
         return features.gather(1, read[..., None].expand(-1, -1, features.shape[2]))
 
 
-def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,)."""
+def _compact(embedded: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,).
+
+    Where all are real, the embeddings as they are, and `None`.
+    """
+    if attention_mask is None or bool((mask := attention_mask.bool()).all()):
+        return embedded, None
     lengths = mask.sum(dim=1)
     order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, : max(int(lengths.max()), 1), None]
     return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand(-1, -1, embedded.shape[2])), lengths

@@ -30,9 +30,10 @@ FEATURES: dict[str, Any] = {
 class LeakGeneratorConfig(StatefulConfig):
     """Configuration of `LeakGeneratorForCausalLM`. The defaults are those of the published code for T = 20.
 
+    The settings are those of `StatefulConfig`, and these. The vocabulary is the discriminator's as well, which does
+    not read the start token; the embeddings are the Worker's.
+
     Attributes:
-        vocab_size: V, number of token ids, of the discriminator as well.
-        embedding_size: width of the Worker's token embeddings.
         hidden_size: H, width of the recurrent states of Manager and Worker.
         goal_size: k, what a goal is projected to for the Worker.
         goal_steps: c, tokens that are written towards one goal.
@@ -41,14 +42,6 @@ class LeakGeneratorConfig(StatefulConfig):
             `sum(num_filters)`.
         initializer_range: every parameter is drawn from N(0, initializer_range^2), but for the second bias of a gate,
             which starts at zero.
-        use_cache: return the state, to go on from it, unless the model is in training mode.
-        bos_token_id: the start token, which the discriminator does not read.
-        eos_token_id: ends a sequence; `None` for sequences of fixed length.
-        pad_token_id: fills up batches of sequences of unequal length, behind these.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "leak_generator"

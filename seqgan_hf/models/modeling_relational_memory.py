@@ -19,9 +19,9 @@ from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, Stat
 class RelationalMemoryConfig(StatefulConfig):
     """Configuration of `RelationalMemoryForCausalLM`. The defaults are RelGAN's generator.
 
+    The settings are those of `StatefulConfig`, and these.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         mem_slots: N, rows of the memory.
         num_heads: heads of the attention.
         head_size: width of a head's values; a row of the memory is D = `num_heads * head_size` wide.
@@ -34,15 +34,7 @@ class RelationalMemoryConfig(StatefulConfig):
             the features of each row, as that of relational memory. Scale and shift belong to features in both.
         attention_scale: queries are divided by the root of the width of query, key and value together (`"qkv"`, as in
             RelGAN's code), or of the key's (`"key"`).
-        use_cache: return the memory, to go on from it, unless the model is in training mode.
         tie_word_embeddings: false, as embeddings and output layer differ in width.
-        bos_token_id: the start token.
-        eos_token_id: ends a sequence; `None` for sequences of fixed length.
-        pad_token_id: fills up batches of sequences of unequal length.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "relational_memory"

@@ -12,32 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import can_return_tuple
 
-from .modeling_base import CheckedModel, ConvolutionConfig
+from .modeling_base import Classifier, ConvolutionConfig
 
 
 @strict
 class RelGANDiscriminatorConfig(ConvolutionConfig):
     """Configuration of `RelGANDiscriminatorForSequenceClassification`; the defaults are the paper's.
 
+    The settings are those of `ClassifierConfig` and `ConvolutionConfig`, and these. All representations share the
+    feature maps; features are dropped after the highway layer; there are no more than two labels.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         num_representations: R, parts that the embeddings are split into, E / R wide each.
-        filter_sizes: widths of the convolution windows, in tokens.
-        num_filters: number of feature maps of each width; all representations share them.
         hidden_size: width of the layer before the score.
-        dropout: probability of dropping a feature after the highway layer.
         spectral_norm: divide the weights of convolutions, hidden layer and score by an estimate of their largest
             singular value.
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
-            `num_labels=1` the single logit is that of "real".
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "relgan_discriminator"
@@ -69,7 +59,7 @@ class RelGANDiscriminatorOutput(SequenceClassifierOutput):
     representation_logits: Tensor | None = None
 
 
-class RelGANDiscriminatorForSequenceClassification(CheckedModel):
+class RelGANDiscriminatorForSequenceClassification(Classifier):
     """Convolutions shared by R representations, max over time, a highway layer without biases, two linear layers.
 
     Token embeddings of width E are cut into R parts; part r of every token makes representation r of the sequence.
@@ -107,39 +97,15 @@ class RelGANDiscriminatorForSequenceClassification(CheckedModel):
                 std = ((2 if isinstance(module, _Filters) else 1) / fan_in) ** 0.5
                 init.trunc_normal_(values, mean=0.0, std=std, a=-2 * std, b=2 * std)
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-    ) -> RelGANDiscriminatorOutput:
-        """Score sequences.
+    def judge(self, embedded: Tensor, mask: Tensor | None, labels: Tensor | None) -> RelGANDiscriminatorOutput:
+        """`representation_logits` (B, R), `logits`, of which that of "fake" is zero, and the loss averaged over R.
 
-        Padding changes nothing: a window counts where it holds real tokens only. A sequence shorter than a window has
-        one window of that width, at its start, with zero vectors after the sequence's end.
-
-        Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens, also of second order.
-            labels: 0 = fake, 1 = real (B,).
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
-
-        Returns:
-            `representation_logits` (B, R); `logits` (B, num_labels), of which that of "fake" is zero; with `labels`
-            also `loss`, the cross-entropy averaged over representations.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        A window counts where it holds real tokens only. A sequence shorter than a window has one window of that width,
+        at its start, with zero vectors after the sequence's end. Soft tokens carry gradients of second order, too.
         """
-        embedded = self.embed(input_ids, inputs_embeds)
         batch, parts, last = len(embedded), self.config.num_representations, None
-        if attention_mask is not None:
-            embedded, lengths = _compact(embedded, attention_mask.bool())
+        if mask is not None:
+            embedded, lengths = _compact(embedded, mask)
             last = lengths[:, None].expand(-1, parts).flatten()
         sequences = embedded.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1)  # (B * R, T, E / R)
         features = torch.cat([filters(sequences, last) for filters in self.filters], dim=1)

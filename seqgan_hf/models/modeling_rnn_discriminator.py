@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import can_return_tuple
 
-from .modeling_base import CheckedModel, ClassifierConfig, classification_loss
+from .modeling_base import Classifier, ClassifierConfig, classification_loss
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -21,25 +20,18 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 class RNNDiscriminatorConfig(ClassifierConfig):
     """Configuration of `RNNDiscriminatorForSequenceClassification`.
 
+    The settings are those of `ClassifierConfig`, and these. Units are dropped from the embeddings and from the output
+    of every layer.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         hidden_size: H, width of the recurrent state of one direction.
         num_hidden_layers: number of recurrent layers.
         cell_type: `"lstm"` or `"gru"`.
         bidirectional: read the sequence from both ends; not with `per_token`.
-        per_token: score every token given the tokens before it, instead of the sequence as a whole.
-        dropout: probability of dropping a unit of the embeddings and of every layer's output.
+        per_token: score every token given the tokens before it, instead of the sequence as a whole; by a single
+            logit, that of "real".
         initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
             U(-1/sqrt(H), 1/sqrt(H)).
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
-            first that of generated text. With `num_labels=1` the single logit is that of "real",
-            as it always is with `per_token`.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "rnn_discriminator"
@@ -66,7 +58,7 @@ class RNNDiscriminatorConfig(ClassifierConfig):
             raise ValueError(f"{problem}: expected a unidirectional network, {why}. {fix}")
 
 
-class RNNDiscriminatorForSequenceClassification(CheckedModel):
+class RNNDiscriminatorForSequenceClassification(Classifier):
     """An LSTM or GRU over the sequence and a linear score of its final states, or of every state.
 
     Each direction of each layer is a plain one-layer `torch.nn.LSTM` or `torch.nn.GRU`: what is
@@ -101,36 +93,12 @@ class RNNDiscriminatorForSequenceClassification(CheckedModel):
         else:
             super()._init_weights(module)
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
-        """Score sequences, or with `per_token` every token. Padding changes nothing, wherever it stands.
-
-        Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens.
-            labels: 0 = fake, 1 = real: (B,), and with `per_token` also (B, T), where -100 does not count.
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
-
-        Returns:
-            `logits` (B, num_labels), or (B, T, 1) with `per_token`, where those at padding have no meaning; with
-            `labels` also `loss`, the mean cross-entropy.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
-        """
-        embedded = self.embed(input_ids, inputs_embeds)
-        mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
-        if attention_mask is not None:
-            mask = attention_mask.bool()
+    def judge(self, embedded: Tensor, mask: Tensor | None, labels: Tensor | None) -> SequenceClassifierOutput:
+        """With `per_token`, logits are (B, T, 1), where those at padding have no meaning, and labels may be (B, T),
+        where -100 does not count."""
+        if mask is None:
+            mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
+        else:
             order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
             embedded = _take(embedded, order)
         forward, backward = self._run_layers(self.dropout(embedded), mask.sum(dim=1))

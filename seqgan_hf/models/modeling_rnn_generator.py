@@ -21,9 +21,9 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 class RNNGeneratorConfig(StatefulConfig):
     """Configuration of `RNNGeneratorForCausalLM`. The defaults are the generator of the paper's synthetic experiment.
 
+    The settings are those of `StatefulConfig`, and these.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: width of the token embeddings.
         hidden_size: H, width of the recurrent state.
         num_hidden_layers: number of recurrent layers.
         cell_type: `"lstm"` or `"gru"`.
@@ -35,14 +35,6 @@ class RNNGeneratorConfig(StatefulConfig):
             does; `"uniform"` from U(-initializer_range, initializer_range). PyTorch gives a gate two biases where the
             paper has one: the first is drawn, the second starts at zero.
         initializer_range: standard deviation of the normal, half-width of the uniform distribution.
-        use_cache: return the recurrent state, to go on from it, unless the model is in training mode.
-        bos_token_id: the start token.
-        eos_token_id: ends a sequence; `None` for sequences of fixed length.
-        pad_token_id: fills up batches of sequences of unequal length.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "rnn_generator"
