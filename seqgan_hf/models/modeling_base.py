@@ -6,6 +6,7 @@ The file is copied beside the weights for `trust_remote_code=True`, with that of
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,6 +89,12 @@ class CheckedModel(PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
         return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+
+
+def compact(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (B, T, E) in each row's order, but those where the mask (B, T) is true before all others."""
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]
+    return values.gather(1, order.expand_as(values))
 
 
 # --- Classifiers -----------------------------------------------------------------------------------------------------

@@ -173,19 +173,11 @@ class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Next-token log-probabilities.
+        """Next-token log-probabilities; as of every `StatefulForCausalLM`, but that embeddings are not read.
 
         Args:
-            input_ids: token ids (B, T).
-            attention_mask: 1 on real tokens, (B, past + T).
             position_ids: of the tokens, (B, T), for members that number them.
-            past_key_values: what an earlier call returned; it is brought up to date.
-            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
-            use_cache: return the caches; by default `config.use_cache` in eval mode and no in training mode.
-            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
-
-        Returns:
-            `logits` (B, T, V), `loss` with `labels`, and `past_key_values`.
+            past_key_values: the members' caches as an earlier call returned them; they are brought up to date.
         """
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training

@@ -224,11 +224,8 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
     ) -> BaseModelOutputWithPast:
         """Run Manager and Worker; the Manager without gradient, so that a loss on the logits trains the Worker only.
 
-        Args:
-            input_ids: token ids (B, T); the first of a sequence is the start token.
-            attention_mask: 1 on real tokens, 0 on padding behind them (B, T), or (B, past + T).
-            past_key_values: the state to go on from; it is changed to the state after the last token.
-            use_cache: return the state; by default `config.use_cache` in eval mode and no in training mode.
+        The arguments are those of `StatefulModel`. The first token of a sequence is the start token; padding stands
+        behind real tokens only.
 
         Returns:
             `last_hidden_state` (B, T, k(H+1)), without meaning at padding, and `past_key_values`.

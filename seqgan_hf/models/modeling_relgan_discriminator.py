@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .modeling_base import Classifier, ConvolutionConfig
+from .modeling_base import Classifier, ConvolutionConfig, compact
 
 
 @strict
@@ -105,8 +105,8 @@ class RelGANDiscriminatorForSequenceClassification(Classifier):
         """
         batch, parts, last = len(embedded), self.config.num_representations, None
         if mask is not None:
-            embedded, lengths = _compact(embedded, mask)
-            last = lengths[:, None].expand(-1, parts).flatten()
+            embedded = compact(embedded.masked_fill(~mask[..., None], 0.0), mask)
+            last = mask.sum(dim=1)[:, None].expand(-1, parts).flatten()
         sequences = embedded.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1)  # (B * R, T, E / R)
         features = torch.cat([filters(sequences, last) for filters in self.filters], dim=1)
         gate = torch.sigmoid(self.highway_gate(features))
@@ -119,12 +119,6 @@ class RelGANDiscriminatorForSequenceClassification(Classifier):
         if labels is not None:
             loss = F.binary_cross_entropy_with_logits(each, labels.to(each.dtype)[:, None].expand_as(each))
         return RelGANDiscriminatorOutput(loss=loss, logits=logits, representation_logits=each)
-
-
-def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Real tokens first, zero vectors after them; and the number of real tokens (B,)."""
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]
-    return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand_as(embedded)), mask.sum(dim=1)
 
 
 class _Linear(nn.Linear):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .modeling_base import Classifier, ClassifierConfig, classification_loss
+from .modeling_base import Classifier, ClassifierConfig, classification_loss, compact
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -99,8 +99,7 @@ class RNNDiscriminatorForSequenceClassification(Classifier):
         if mask is None:
             mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
         else:
-            order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
-            embedded = _take(embedded, order)
+            embedded = compact(embedded, mask)
         forward, backward = self._run_layers(self.dropout(embedded), mask.sum(dim=1))
         if self.config.per_token:
             last_token = (mask.cumsum(dim=1) - 1).clamp(min=0)

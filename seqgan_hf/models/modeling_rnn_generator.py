@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 
-from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, StatefulModel, StatefulPreTrained
+from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, StatefulModel, StatefulPreTrained, compact
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -134,8 +134,7 @@ def run_padded(layer: nn.RNNBase, inputs: Tensor, state, mask: Tensor, needs_sta
     length, tokens_so_far = inputs.shape[1], mask.cumsum(dim=1)[..., None]  # (B, T, 1)
     lengths = tokens_so_far[:, -1, 0]
     if length > 1:
-        order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]
-        inputs = inputs.gather(1, order.expand_as(inputs))
+        inputs = compact(inputs, mask)
     if length > 1 and needs_state:
         lengths_on_host = lengths.clamp(min=1).cpu()
         packed = pack_padded_sequence(inputs, lengths_on_host, batch_first=True, enforce_sorted=False)
