@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -347,12 +346,14 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
         return [function(piece) for piece in pieces]
     results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
-    todo, inherited = iter(range(len(pieces))), _settings()
-    stopped = threading.Event()
+    todo, stopped = iter(range(len(pieces))), threading.Event()
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    autocast: dict[str, Any] = {"dtype": dtype, "enabled": enabled, "cache_enabled": torch.is_autocast_cache_enabled()}
 
     def work() -> None:
         torch.set_num_threads(1)  # of this thread
-        with inherited():
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", **autocast):
             while not stopped.is_set() and (index := next(todo, None)) is not None:
                 try:
                     results[index] = function(pieces[index])
@@ -379,18 +380,3 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
     finally:
         errors.clear()  # they hold the tensors of what failed, and this frame holds them
     return [results[index] for index in range(len(pieces))]
-
-
-def _settings() -> Callable:
-    """What makes the settings of this thread those of another."""
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    cached = torch.is_autocast_cache_enabled()
-
-    @contextmanager
-    def inherited() -> Iterator[None]:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            with torch.autocast("cpu", dtype, enabled=enabled, cache_enabled=cached):
-                yield
-
-    return inherited
