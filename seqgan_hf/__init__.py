@@ -6,73 +6,19 @@ with the Auto classes of transformers once these are there: as soon as they are 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "models": [
-        "CNNDiscriminatorConfig",
-        "CNNDiscriminatorForSequenceClassification",
-        "EnsembleGeneratorConfig",
-        "EnsembleGeneratorForCausalLM",
-        "LeakGeneratorConfig",
-        "LeakGeneratorForCausalLM",
-        "RNNDiscriminatorConfig",
-        "RNNDiscriminatorForSequenceClassification",
-        "RNNGeneratorConfig",
-        "RNNGeneratorForCausalLM",
-    ],
-    "errors": ["DataError", "UserError"],
-    "samples": ["Completions", "Samples"],
-    "generation": [
-        "complete",
-        "realness",
-        "reject",
-        "resample",
-        "rewards",
-        "sample",
-        "token_logprobs",
-        "weighted_nll",
-    ],
-    "data": [
-        "Corpus",
-        "DataSource",
-        "GrammarData",
-        "IdsData",
-        "OracleData",
-        "TextData",
-        "build_oracle",
-        "load_oracle",
-    ],
-    "objectives": ["MLE", "ConstantReward", "Loss", "Objective", "RandomReward", "Reinforce", "SeqGAN"],
-    "training": ["AdversarialTrainer", "AdversarialTrainingArguments"],
-    "commands.recipe": ["DiscriminatorSettings", "GeneratorSettings", "load_recipe"],
-    "commands.build_models": ["build_discriminator", "build_generator"],
-    "commands.build": ["build_trainer"],
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'seqgan_hf' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
-
-
-if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr__`
+if TYPE_CHECKING:  # what type checkers and editors read, and `__getattr__` looks up
     from .commands.build import build_trainer
     from .commands.build_models import build_discriminator, build_generator
     from .commands.recipe import DiscriminatorSettings, GeneratorSettings, load_recipe
@@ -94,6 +40,26 @@ if TYPE_CHECKING:  # what type checkers and editors read in place of `__getattr_
     from .objectives import MLE, ConstantReward, Loss, Objective, RandomReward, Reinforce, SeqGAN
     from .samples import Completions, Samples
     from .training import AdversarialTrainer, AdversarialTrainingArguments
+
+# the names above with their modules, read from this file: so each is said once
+_HOME_OF = {
+    each.name: node.module
+    for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.level == 1
+    for each in node.names
+}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'seqgan_hf' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
 
 _AUTO = "transformers.models.auto.configuration_auto"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -56,6 +57,13 @@ class Interrupted(Exception):
 
 class MissingExtraError(UserError, ImportError):
     """An optional package that is not installed."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it or was being handled, and so on to the first one."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def import_by_path(path: str, what: str) -> Any:

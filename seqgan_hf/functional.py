@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.modeling_cnn_discriminator import ONEDNN_LINEAR
+from .models.modeling_cnn_discriminator import ONEDNN_LINEAR, in_float32, multiply
 from .samples import BoolTensor, LongTensor
 
 
@@ -179,23 +178,6 @@ def block_rows(vocab_size: int, device: torch.device) -> int:
     return max(16, logits // vocab_size)
 
 
-def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b^T + bias, without gradient, by the faster library (`ONEDNN_LINEAR`).
-
-    Args:
-        a: shape (M, K).
-        b: shape (N, K).
-        bias: shape (N,).
-    """
-    if ONEDNN_LINEAR is not None and _in_float32(a, b) and a.device.type == "cpu" and a.numel() > 0:
-        return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
-    return F.linear(a, b, bias)
-
-
-def _in_float32(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
-
-
 def linear_nll(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: LongTensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -215,30 +197,41 @@ def linear_nll(
         The loss `sum_i weights_i * -log p(targets_i)`, a differentiable scalar; and the log-probabilities of the
         targets, shape (N,), without gradient.
     """
-    return LinearNLL.apply(hidden, weight, bias, targets, weights)
+
+    def nll(rows: slice, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        target = targets[rows, None]
+        slope = logits.sub_(logits.amax(dim=-1, keepdim=True))
+        own = slope.gather(1, target)
+        whole = slope.exp_().sum(dim=-1, keepdim=True)
+        # d loss / d logits = weight * (softmax - one-hot); what is the same for a row, its weight and the denominator
+        # of the softmax, goes to the narrower factors
+        slope.scatter_add_(1, target, -whole)
+        return (whole.log() - own).squeeze(1), slope, weights[rows] / whole.squeeze(1)
+
+    loss, losses = LinearLoss.apply(hidden, weight, bias, weights, nll)
+    return loss, -losses
 
 
-class LinearNLL(torch.autograd.Function):
+class LinearLoss(torch.autograd.Function):
+    """A weighted sum of losses of a linear layer's logits, and each of them.
+
+    `of_rows` gives, for a block of rows and its logits (K, V), the losses (K,), and two factors (K, V) and (K,) whose
+    product is the derivative of their weighted sum by the logits.
+    """
+
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, weights):
+    def forward(ctx, hidden, weight, bias, weights, of_rows):
         inputs = (hidden, weight, bias)
-        log_probabilities = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
 
         def add(rows: slice, gradients: list[Tensor | None]) -> None:
-            slope, target = multiply(hidden[rows], weight, bias).float(), targets[rows, None]
-            slope -= slope.amax(dim=-1, keepdim=True)
-            own = slope.gather(1, target)
-            whole = slope.exp_().sum(dim=-1, keepdim=True)
-            log_probabilities[rows] = (own - whole.log()).squeeze(1)
-            # d loss / d logits = weight * (softmax - one-hot); what is the same for a row, its weight and the
-            # denominator of the softmax, goes to the narrower factors below
-            slope.scatter_add_(1, target, -whole)
-            _accumulate(gradients, rows, slope, weights[rows] / whole.squeeze(1), hidden, weight)
+            losses[rows], slope, share = of_rows(rows, multiply(hidden[rows], weight, bias).float())
+            _accumulate(gradients, rows, slope, share, hidden, weight)
 
         gradients = _summed_over_blocks(inputs, ctx.needs_input_grad, add)
         ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
-        ctx.mark_non_differentiable(log_probabilities)
-        return -(log_probabilities * weights).sum(), log_probabilities
+        ctx.mark_non_differentiable(losses)
+        return (losses * weights).sum(), losses
 
     @staticmethod
     def backward(ctx, upstream, _):
@@ -264,36 +257,19 @@ def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[
         The loss `sum_i weights_i * KL_i`, a differentiable scalar in nats; and the divergences, shape (N,), without
         gradient.
     """
-    return LinearKL.apply(*head, other, weights, forward)
 
+    def kl(rows: slice, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ours = logits.log_softmax(dim=-1)
+        theirs = multiply(other[0][rows], *other[1:]).float().log_softmax(dim=-1)
+        if forward:  # sum_v M log(M / G), whose derivative by the logits of G is G - M
+            expected = theirs.exp()
+            return (expected * (theirs - ours)).sum(dim=-1), ours.exp() - expected, weights[rows]
+        # sum_v G q with q = log(G / M), whose derivative is G (q - <G, q>)
+        probabilities, ratio = ours.exp(), ours - theirs
+        divergences = (probabilities * ratio).sum(dim=-1)
+        return divergences, probabilities * (ratio - divergences[:, None]), weights[rows]
 
-class LinearKL(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, other, weights, forward):
-        inputs = (hidden, weight, bias)
-        divergences = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-
-        def add(rows: slice, gradients: list[Tensor | None]) -> None:
-            ours = multiply(hidden[rows], weight, bias).float().log_softmax(dim=-1)
-            theirs = multiply(other[0][rows], *other[1:]).float().log_softmax(dim=-1)
-            if forward:  # sum_v M log(M / G), whose derivative by the logits of G is G - M
-                expected = theirs.exp()
-                divergences[rows] = (expected * (theirs - ours)).sum(dim=-1)
-                slope = ours.exp() - expected
-            else:  # sum_v G q with q = log(G / M), whose derivative is G (q - <G, q>)
-                probabilities, ratio = ours.exp(), ours - theirs
-                divergences[rows] = (probabilities * ratio).sum(dim=-1)
-                slope = probabilities * (ratio - divergences[rows, None])
-            _accumulate(gradients, rows, slope, weights[rows], hidden, weight)
-
-        gradients = _summed_over_blocks(inputs, ctx.needs_input_grad, add)
-        ctx.save_for_backward(*(g if g is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)))
-        ctx.mark_non_differentiable(divergences)
-        return (divergences * weights).sum(), divergences
-
-    @staticmethod
-    def backward(ctx, upstream, _):
-        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None
+    return LinearLoss.apply(*head, weights, kl)
 
 
 # The largest weight (numbers) of which threads have a gradient each, two for every one of them.
@@ -346,7 +322,7 @@ def _accumulate(gradients, rows: slice, slope: Tensor, weights: Tensor, hidden: 
         of_hidden[rows] = multiply(slope_as_weight, weight.T) * weights[:, None]
     if of_weight is not None:
         weighted = (hidden[rows] * weights[:, None]).to(weight.dtype)
-        if ONEDNN_LINEAR is None and _in_float32(slope_as_weight, weighted):
+        if ONEDNN_LINEAR is None and in_float32(slope_as_weight, weighted):
             of_weight.addmm_(slope_as_weight.T, weighted)
         else:
             of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
@@ -370,12 +346,14 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
         return [function(piece) for piece in pieces]
     results: dict[int, Result] = {}
     errors: dict[int, BaseException] = {}
-    todo, inherited = iter(range(len(pieces))), _settings()
-    stopped = threading.Event()
+    todo, stopped = iter(range(len(pieces))), threading.Event()
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    autocast: dict[str, Any] = {"dtype": dtype, "enabled": enabled, "cache_enabled": torch.is_autocast_cache_enabled()}
 
     def work() -> None:
         torch.set_num_threads(1)  # of this thread
-        with inherited():
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", **autocast):
             while not stopped.is_set() and (index := next(todo, None)) is not None:
                 try:
                     results[index] = function(pieces[index])
@@ -402,18 +380,3 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
     finally:
         errors.clear()  # they hold the tensors of what failed, and this frame holds them
     return [results[index] for index in range(len(pieces))]
-
-
-def _settings() -> Callable:
-    """What makes the settings of this thread those of another."""
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    cached = torch.is_autocast_cache_enabled()
-
-    @contextmanager
-    def inherited() -> Iterator[None]:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            with torch.autocast("cpu", dtype, enabled=enabled, cache_enabled=cached):
-                yield
-
-    return inherited

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import __version__
-from ..errors import Interrupted, UserError
+from ..errors import Interrupted, UserError, chain
 
 
 # Each has a module of its name in this folder, with a function `run`.
@@ -154,10 +154,8 @@ def for_the_user(error: BaseException) -> str:
 
     Libraries wrap an error in one of their own when a value is refused while they build an object.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain(error):
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
-        cause = cause.__cause__ or cause.__context__
     words = " ".join(str(error).split()) or "no message"
     return f"Unexpected {type(error).__name__}: {words}. Please report it; SEQGAN_HF_TRACEBACK=1 shows where."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -63,15 +64,7 @@ class Budget:
 
 @dataclass
 class Plan:
-    """The jobs of a benchmark.
-
-    Args:
-        recipes: resolved, by name; the first one's generator and pretraining are those of the baselines.
-        seeds: of all runs.
-        budget: of every method.
-        output: the folder of it all.
-        evaluation: settings of the evaluation of every run.
-    """
+    """The jobs of a benchmark. Recipes are resolved; the baselines have generator and pretraining of the first one."""
 
     recipes: dict[str, dict[str, Any]]
     seeds: Sequence[int]
@@ -228,12 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperatures", nargs="+", type=float, default=list(TEMPERATURES), help=f"default: {TEMPERATURES}")
     add("--num_samples", type=int, default=2_000, help="at every temperature (default: 2000)")
     add("--metrics", help="text metrics with commas between them (default: what a sweep measures)")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        help="runs at a time, each on its own GPU if there are several (default: 1)",
-    )
+    add("--jobs", type=int, default=1, help="runs at a time, each on its own GPU if there are several (default: 1)")
     return parser
 
 
@@ -241,17 +229,9 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides of recipes, and the command's own arguments."""
     overrides: list[str] = []
     own: list[str] = []
-    value = False  # whether an override waits for its value
-    for argument in arguments:
-        if re.match(SECTIONS, argument):
-            overrides.append(argument)
-            value = "=" not in argument
-        elif value and not argument.startswith("--"):
-            overrides.append(argument)
-            value = False
-        else:
-            own.append(argument)
-            value = False
+    for before, argument in itertools.pairwise(["", *arguments]):
+        is_value = re.fullmatch(f"{SECTIONS}[^=]*", before) and not argument.startswith("--")
+        (overrides if is_value or re.match(SECTIONS, argument) else own).append(argument)
     for name in OURS:
         if any(re.match(rf"--training\.{name}(=|$)", argument) for argument in overrides):
             fix = "use --seeds, --budget and --output" if name in OURS[:4] else "leave it out"

@@ -69,9 +69,8 @@ def build_callbacks(
     if settings.recipe is not None:  # read now, so that a mistake in it is not met at the end of the run
         evaluation = evaluation_of_run(settings, corpus, folder)
         if evaluation.discriminator == OWN and objective.adversary != "classifier":
-            problem = (
-                f"{settings.recipe!r} draws with the run's discriminator, and {type(objective).__name__} trains none"
-            )
+            kind = type(objective).__name__
+            problem = f"{settings.recipe!r} draws with the run's discriminator, and {kind} trains none"
             raise RecipeError(problem, "an objective with a classifier", "drop `discriminator`, or name a saved one")
         callbacks.append(EvaluateAtEnd(evaluation, corpus))
     return callbacks
@@ -84,8 +83,8 @@ def evaluation_of_run(settings: EvaluationSettings, corpus: Corpus, folder: Path
         RecipeError: the evaluation recipe cannot be read, or names references without the prompts that they continue.
     """
     output = folder / "evaluation"
-    here: dict[str, Any] = {"model": [str(folder)], "encoder": settings.encoder, "accepts": settings.accepts}
-    here["judge_lm"] = settings.judge_lm
+    here: dict[str, Any] = {name: getattr(settings, name) for name in ("encoder", "judge_lm", "accepts")}
+    here["model"] = [str(folder)]
     if corpus.oracle is not None:
         here["oracle"] = str(folder / "oracle")
     else:

@@ -125,9 +125,7 @@ def _build_opponent(settings: DiscriminatorSettings, objective: Objective, corpu
         if settings == DiscriminatorSettings():  # nobody has written the section
             problem = f"discriminator.model_type='cnn_discriminator' for {type(objective).__name__}"
             problem += ", which is what stands there where nothing is named"
-            fix = (
-                "set `discriminator.model_type` and, where it is to differ from the generator, `discriminator.config`"
-            )
+            fix = "set `discriminator.model_type` and, where it is not the generator's, `discriminator.config`"
             raise RecipeError(problem, "a language model as the opponent, such as rnn_generator or gpt2", fix)
         return _build_language_model(settings, corpus, "discriminator")
     known = {"vocab_size": corpus.vocab_size, "pad_token_id": corpus.pad_token_id} | _labels(settings, objective)
@@ -146,12 +144,10 @@ def _compare_tokens(pretrained: str, corpus: Corpus) -> None:
         return
     known = corpus.tokenizer.get_vocab()
     if other := [token for token, token_id in known.items() if own.get(token, token_id) != token_id]:
-        example = f"{len(other)} of {len(known)}, such as {other[0].strip()!r}"
         logger.warning(
-            "discriminator.pretrained=%r was trained on other ids of the data's tokens (%s): set discriminator.reads "
-            "to text, or name its tokenizer in data.tokenizer.pretrained",
-            pretrained,
-            example,
+            "discriminator.pretrained=%r was trained on other ids of the data's tokens (%d of %d, such as %r): set "
+            "discriminator.reads to text, or name its tokenizer in data.tokenizer.pretrained",
+            *(pretrained, len(other), len(known), other[0].strip()),
         )
 
 

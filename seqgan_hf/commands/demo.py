@@ -46,8 +46,7 @@ def launch(runs: Sequence[str], port: int | None = None, fixed: bool = False) ->
     except OSError as error:
         if port is None:
             raise
-        raise UserError(
-            f"port {port} is taken", "a free one", "set --port, or leave it out to have one found"
-        ) from error
+        fix = "set --port, or leave it out to have one found"
+        raise UserError(f"port {port} is taken", "a free one", fix) from error
     print(f"The demo is at {url} until you press Ctrl-C.", flush=True)
     page.block_thread()

@@ -77,9 +77,6 @@ def write(run: str, prompt: str, number: int, drawing: Drawing, colours: Colours
     Args:
         run: whose generator writes, and whose discriminator judges.
         prompt: may be empty.
-        number: of samples.
-        drawing: how they are drawn.
-        colours: what the values are.
         rollouts: completions of every prefix, for action values.
 
     Raises:
@@ -131,12 +128,11 @@ def _sample(written: Written, number: int) -> str:
     if written.values is None:
         return f'<li><span class="text">{given}{escape("".join(texts))}</span></li>'
     values = written.values[number, : len(texts)].tolist()
-    tokens = "".join(_token(text, value) for text, value in zip(texts, values, strict=True))
+    tokens = "".join(
+        f'<mark style="background:{colour(value)}" title="{value:.3f}">{escape(text)}</mark>'
+        for text, value in zip(texts, values, strict=True)
+    )
     return f'<li><span class="verdict">{values[-1]:.2f}</span><span class="text">{given}{tokens}</span></li>'
-
-
-def _token(text: str, value: float) -> str:
-    return f'<mark style="background:{colour(value)}" title="{value:.3f}">{escape(text)}</mark>'
 
 
 def colour(value: float) -> str:
@@ -149,6 +145,6 @@ def _legend(meaning: str) -> str:
     steps = ", ".join(colour(step / 10) for step in range(11))
     bar = f'<span class="bar" style="background:linear-gradient(to right, {steps})"></span>'
     what = (
-        f"{meaning}, with D the probability of being real. In front: D of the whole text. {END}: it ended by itself."
+        f"{meaning}, with D the probability of being real; in front, D of the whole text. {END}: it ended by itself."
     )
     return f'<p class="legend">0 (generated) {bar} 1 (real)</p><p class="legend">{what}</p>'

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import Any, Literal, TextIO
 
 import torch
 from jsonargparse import ArgumentParser
@@ -32,8 +32,6 @@ from ..generation.vocabulary import suppressing
 from ..samples import Samples
 from .mistakes import parse
 
-
-Kind = TypeVar("Kind", FileFormat, "Drawing")
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +86,13 @@ class Drawing:
             raise UserError(problem, "it with one only", "set --discriminator")
         foreign = "proposals" if self.method == "reject" else "percentile"
         if foreign in self._judging:
-            raise UserError(
-                f"{foreign} with method={self.method}", "it with the other method only", f"drop --{foreign}"
-            )
+            problem = f"{foreign} with method={self.method}"
+            raise UserError(problem, "it with the other method only", f"drop --{foreign}")
         other = self.other_temperature
         if other is not None and (discriminator is not None or 0 in (self.temperature, other)):
             problem = "other_temperature with a discriminator or a temperature of 0"
-            raise UserError(
-                problem, "it with the generator alone and temperatures above 0", "drop --other_temperature"
-            )
+            expected = "it with the generator alone and temperatures above 0"
+            raise UserError(problem, expected, "drop --other_temperature")
         if discriminator is not None and self.temperature == 0:
             problem = "temperature=0 with a discriminator, which would choose among equal texts"
             raise UserError(problem, "a number above 0", "set --temperature")
@@ -162,9 +158,7 @@ def run(arguments: list[str]) -> None:
     judge = f"draw with it: a run's folder, a saved one or an id on the Hub; alone, or {OWN}: that of MODEL's run"
     parser.add_argument("--discriminator", nargs="?", const=OWN, help=judge)
     parser.add_argument("--prompts", help="file of prompts, one a line, or a table; each is continued once")
-    parser.add_argument(
-        "--prompt_column", help="column with the prompts; by default `prompt`, or the only one of text"
-    )
+    parser.add_argument("--prompt_column", help="column of the prompts; by default `prompt`, or the only one of text")
     parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
     parser.add_argument("--json", action="store_true", help="write a JSON list of objects with `text` and `prompt`")
@@ -197,9 +191,9 @@ def run(arguments: list[str]) -> None:
         print("\n".join(lines), file=file)
 
 
-def _taken(kind: type[Kind], options: dict[str, Any]) -> Kind:
+def _taken(kind: Any, options: dict[str, Any]) -> Any:
     """A dataclass made of the options that are its fields, which are taken out."""
-    return kind(**{each.name: options.pop(each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    return kind(**{each.name: options.pop(each.name) for each in dataclasses.fields(kind)})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ..errors import RecipeError, UserError, import_by_path
+from ..errors import RecipeError, UserError, chain, import_by_path
 from .yaml_structure import check_structure
 
 
@@ -236,12 +236,10 @@ def _line(text: str) -> str:
 def refusal(error: Exception) -> RecipeError | None:
     """What a class said that refused its settings, without what the parser wraps around it; `None` if none did."""
     named = re.search(r"class_path='([^']*)'", str(error))
-    reason: BaseException = error
-    while (inner := reason.__cause__ or reason.__context__) is not None and not isinstance(reason, UserError):
-        reason = inner
-    if named is None or isinstance(reason, UserError):
+    causes = list(chain(error))
+    if named is None or any(isinstance(each, UserError) for each in causes):
         return None
-    return RecipeError(f"{named[1]} refuses its settings ({_line(str(reason))})", None, "correct them")
+    return RecipeError(f"{named[1]} refuses its settings ({_line(str(causes[-1]))})", None, "correct them")
 
 
 # --- What the parser lets through ------------------------------------------------------------------------------------

@@ -190,9 +190,7 @@ def _as_lists(arguments: list[str]) -> list[str]:
     `--discriminator` alone is `--discriminator=own`.
     """
     names = [f"--{name}{plus}" for plus in ("", "+") for name in ("model", "temperatures", "exponents", "metrics")]
-    parser = argparse.ArgumentParser(
-        prog="seqgan-hf evaluate", add_help=False, allow_abbrev=False, exit_on_error=False
-    )
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
         parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
     parser.add_argument("--discriminator", nargs="?", const=OWN, default=argparse.SUPPRESS)

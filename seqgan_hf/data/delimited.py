@@ -207,11 +207,7 @@ def _rows(path: str, lines: Iterable[str], layout: Layout) -> Iterator[tuple[int
 class _Body:
     """The rows after the header: what they hold, and whether quotes make one row of what looks like several.
 
-    Args:
-        path: of the file.
-        layout: its separator, and whether quotes enclose fields.
-        width: the number of fields in a row.
-        guessed: whether `quoting` is not a setting.
+    Whether quotes enclose fields is a setting, or `guessed`.
     """
 
     def __init__(self, path: str, layout: Layout, width: int, guessed: bool):

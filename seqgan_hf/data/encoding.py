@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from .tokenization import as_prompts, encode_batch, unknown_token_id
 
 
 MOST_SHOWN = 1000  # characters or ids of an example in the report
+LISTS = pa.list_(pa.int32())
 COUNTS = ("length", "unknown", "prompt_length", "prompt_unknown")
 # What the first lines of a stream tell of all of them.
 STATISTICS = ("coverage", "prompt_coverage", "length_mean", "length_median", "length_99_percent", "length_longest")
@@ -63,28 +63,20 @@ def encode_table(table: pa.Table, encoding: Encoding) -> pa.Table:
     sequences = table["ids" if "ids" in table.column_names else "text"]
     rows = _token_lists(sequences, encoding)
     end = [] if encoding.eos_token_id is None else [encoding.eos_token_id]
+    unknown = unknown_token_id(encoding.tokenizer)
     lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
     columns = {
-        "input_ids": _list_array([(ids + end)[: encoding.max_length] for ids in rows]),
+        "input_ids": pa.array([(ids + end)[: encoding.max_length] for ids in rows], LISTS),
         "length": pa.array(np.where(is_blank(sequences) | (lengths == 0), 0, lengths + len(end)), pa.int32()),
-        "unknown": pa.array(_unknown(rows, encoding.tokenizer), pa.int32()),
+        "unknown": pa.array([ids.count(unknown) for ids in rows], pa.int32()),
     }
     if "prompt" in table.column_names:
         prompts = _token_lists(table["prompt"], encoding)
         columns["prompt_length"] = pa.array([len(ids) for ids in prompts], pa.int32())
-        columns["prompt_unknown"] = pa.array(_unknown(prompts, encoding.tokenizer), pa.int32())
+        columns["prompt_unknown"] = pa.array([ids.count(unknown) for ids in prompts], pa.int32())
         begin = (encoding.bos_token_id, encoding.max_prompt_length)
-        columns["prompt_ids"] = _list_array(as_prompts(encoding.tokenizer, prompts, *begin))
+        columns["prompt_ids"] = pa.array(as_prompts(encoding.tokenizer, prompts, *begin), LISTS)
     return pa.table(columns)
-
-
-def _flat(rows: list[list[int]], count: int) -> np.ndarray:
-    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=count)
-
-
-def _list_array(rows: list[list[int]]) -> pa.ListArray:
-    offsets = np.fromiter(accumulate(map(len, rows), initial=0), dtype=np.int32, count=len(rows) + 1)
-    return pa.ListArray.from_arrays(offsets, _flat(rows, int(offsets[-1])))
 
 
 def _token_lists(column: pa.ChunkedArray, encoding: Encoding) -> list[list[int]]:
@@ -92,14 +84,6 @@ def _token_lists(column: pa.ChunkedArray, encoding: Encoding) -> list[list[int]]
         return encode_batch(encoding.tokenizer, column.to_pylist())
     # Rows of ids may end in the end token already.
     return [ids[:-1] if ids and ids[-1] == encoding.eos_token_id else ids for ids in column.to_pylist()]
-
-
-def _unknown(rows: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """How many unknown tokens stand in each row, shape (rows,)."""
-    unknown = unknown_token_id(tokenizer)
-    if unknown is None:
-        return np.zeros(len(rows), dtype=np.int32)
-    return np.fromiter((ids.count(unknown) for ids in rows), dtype=np.int32, count=len(rows))
 
 
 def _features(names: Iterable[str]) -> Features:
@@ -145,25 +129,19 @@ def encode_stream(stream: Stream, encoding: Encoding) -> IterableDataset:
 
 def _encode_batch(batch: dict[str, list], indices: list[int], start: int, encoding: Encoding) -> dict[str, list]:
     table = encode_table(text_table(batch, start + indices[0]), encoding)
-    usable = _usable({"length": table["length"].to_pylist()}, **_limits(encoding, encoding.max_length))
+    usable = _usable({"length": table["length"].to_pylist()}, encoding, encoding.max_length)
     ids = [name for name in table.column_names if name not in COUNTS]
     return table.select(ids).filter(pa.array(usable)).to_pydict()
 
 
-def _limits(encoding: Encoding, max_length: int) -> dict[str, int | None]:
-    return {
-        "longest": max_length if encoding.too_long == "drop" else None,
-        "fixed_length": max_length if encoding.eos_token_id is None else None,
-    }
-
-
-def _usable(batch: dict[str, list], longest: int | None, fixed_length: int | None) -> list[bool]:
+def _usable(batch: dict[str, list], encoding: Encoding, max_length: int) -> list[bool]:
     """Which lines have a token and, if asked, are not too long."""
-    usable = [0 < length <= (longest or length) for length in batch["length"]]
-    if fixed_length is not None:
-        short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < fixed_length]
+    drops = encoding.too_long == "drop"
+    usable = [length > 0 and not (drops and length > max_length) for length in batch["length"]]
+    if encoding.eos_token_id is None:
+        short = [n for n, used in zip(batch["length"], usable, strict=True) if used and n < max_length]
         if short:
-            expected = f"{fixed_length} tokens in every line, as nothing else ends them"
+            expected = f"{max_length} tokens in every line, as nothing else ends them"
             fix = f"set eos=true, or max_length={min(short)} to cut all to this length"
             raise DataError(f"a line of {short[0]} tokens with eos=false", expected, fix)
     return usable
@@ -241,7 +219,8 @@ def _shown(
 def _chosen(rows: Dataset, usable: int, max_length: int, encoding: Encoding) -> Dataset:
     """The ids of the usable rows."""
     if usable < len(rows) or encoding.eos_token_id is None:
-        rows = rows.filter(_usable, batched=True, fn_kwargs=_limits(encoding, max_length), desc="Choosing lines")
+        given = {"encoding": encoding, "max_length": max_length}
+        rows = rows.filter(_usable, batched=True, fn_kwargs=given, desc="Choosing lines")
     return rows.select_columns([column for column in rows.column_names if column not in COUNTS])
 
 

@@ -1,4 +1,4 @@
-"""Files that are read as lines of text, and look like something else."""
+"""Files that are read as lines of text, and look like something else, by their first lines."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ ACCESSION = re.compile(r">\s*[^\s\d>]*[\d|]|;")  # a sequence's name, with a num
 
 
 def check_encoded(path: str, lines: list[str]) -> None:
-    """Raise a `DataError` for UTF-16 without a byte-order mark, which is valid UTF-8 where a text is English.
-
-    Args:
-        path: of the file, for messages.
-        lines: its first lines.
-    """
+    """Raise a `DataError` for UTF-16 without a byte-order mark, which is valid UTF-8 where a text is English."""
     text = "".join(lines)
     if text.count("\0") > MOST_NULS * len(text):
         problem = f"{text.count(chr(0)) / len(text):.0%} of the first characters of {path!r} are NUL"
@@ -36,12 +31,7 @@ def check_encoded(path: str, lines: list[str]) -> None:
 
 
 def check_lines(path: str, lines: Iterable[str]) -> None:
-    """Warn of JSON and tables, which can be meant as text. Raise a `DataError` for FASTA, which cannot.
-
-    Args:
-        path: of a file of text, for messages.
-        lines: its first lines.
-    """
+    """Warn of JSON and tables, which can be meant as text. Raise a `DataError` for FASTA, which cannot."""
     lines = [line for line in map(str.strip, lines) if line]
     if _is_fasta(lines):
         headers = sum(line[0] in ">;" for line in lines)
@@ -51,15 +41,11 @@ def check_lines(path: str, lines: Iterable[str]) -> None:
     if len(lines) < 2:
         return
     if all(map(_is_object, lines)):
-        told = (
-            "%s: every one of the first %d lines is a JSON object; give the file the ending .jsonl to read its values"
-        )
+        told = "%s: all of the first %d lines are JSON objects; give the file the ending .jsonl to read their values"
         logger.warning(told, path, len(lines))
     tabs = {line.count("\t") for line in lines}
     if len(tabs) == 1 and tabs != {0} and not all(word.isdecimal() for line in lines for word in line.split()):
-        told = (
-            "%s: every one of the first %d lines has %d fields between tabs; give the file the ending .tsv for columns"
-        )
+        told = "%s: all of the first %d lines have %d fields between tabs; give the file the ending .tsv for columns"
         logger.warning(told, path, len(lines), tabs.pop() + 1)
 
 

@@ -12,6 +12,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import get_session
 
+from ..errors import chain
+
 
 NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
@@ -40,8 +42,7 @@ def _hub_answers() -> bool:
 
 def never_connected(error: BaseException | None) -> bool:
     """Whether there is no network, no such host, or nobody who answers at its address."""
-    while error is not None:
-        if isinstance(error, (socket.gaierror, ConnectionRefusedError)) or getattr(error, "errno", None) in NO_WAY:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(each, (socket.gaierror, ConnectionRefusedError)) or getattr(each, "errno", None) in NO_WAY
+        for each in chain(error)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,21 +82,15 @@ class TextReader:
         given = (texts,) if conditions is None else (conditions, texts)
         encoded: BatchEncoding = self.tokenizer(*given, return_attention_mask=True, verbose=False)
         if self.longest is not None and (longest := max(map(len, encoded["input_ids"]))) > self.longest:
-            self._warn(longest)
+            if not self._cut:
+                told = "A text has %d tokens for the discriminator, which reads %d; it and all others as long are cut"
+                logger.warning(told, longest, self.longest)
+            self._cut = True
             encoded = self.tokenizer(*given, return_attention_mask=True, truncation=True, max_length=self.longest)
         names = encoded.keys() & {"input_ids", "attention_mask", "token_type_ids"}
         read = [{name: encoded[name][i] for name in names} for i in range(len(rows))]
         empty = {"input_ids": [self.empty], "attention_mask": [1], "token_type_ids": [0]}
         return [each if each["input_ids"] else {name: empty[name] for name in names} for each in read]
-
-    def _warn(self, longest: int) -> None:
-        if not self._cut:
-            self._cut = True
-            logger.warning(
-                "A text has %d tokens for the discriminator, which reads %d; it and all others as long are cut",
-                longest,
-                self.longest,
-            )
 
 
 def read_as_text(
@@ -110,9 +105,8 @@ def read_as_text(
         tokenizer: its own.
         writer: the generator's.
     """
-    discriminator.text_reader = TextReader(  # type: ignore[assignment]
-        writer, tokenizer, _positions(discriminator)
-    )
+    reader: Any = TextReader(writer, tokenizer, _positions(discriminator))
+    discriminator.text_reader = reader
     discriminator.config.pad_token_id = tokenizer.pad_token_id
     discriminator.config.reads = "text"
     return discriminator

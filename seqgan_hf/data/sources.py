@@ -123,7 +123,7 @@ def read_files(
     if signed:
         logger.info("%s: signs of line breaks, such as ␊, are read as what they stand for", _listed(signed))
         # not in batches: a third step in batches of a stream would join their keys without bound
-        rows = rows.map(_with_breaks, features=rows.features)
+        rows = rows.map(lambda row: {"text": from_one_line(row["text"])}, features=rows.features)
     return rows
 
 
@@ -187,10 +187,6 @@ def _check_first_lines(path: str, encoding: str, kind: str) -> None:
 def _has_signs(path: str, encoding: str) -> bool:
     with _opened(path, encoding) as file:
         return any(map(SIGNS.search, iter(lambda: file.read(2**20), "")))
-
-
-def _with_breaks(row: dict[str, str]) -> dict[str, str]:
-    return {"text": from_one_line(row["text"])}
 
 
 def _table_options(
@@ -474,11 +470,10 @@ def _prompt_as_text(rows: Rows, feature: Any) -> Rows:
         return rows
     if isinstance(feature, ClassLabel):
         features = Features(dict.fromkeys(rows.column_names, Value("string")))
-        return rows.map(_label_names, batched=True, fn_kwargs={"names": feature.names}, features=features)
+        names = dict(enumerate(feature.names))  # -1 is a label that is not known
+        return rows.map(
+            lambda batch: {"prompt": list(map(names.get, batch["prompt"]))}, batched=True, features=features
+        )
     if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool")):
         return rows.cast_column("prompt", Value("string"))
     raise DataError(f"prompt_column of type {_type_name(feature)}", "text, labels or integers")
-
-
-def _label_names(batch: dict, names: list[str]) -> dict:
-    return {"prompt": [None if label is None or label < 0 else names[label] for label in batch["prompt"]]}

@@ -39,17 +39,17 @@ class Part:
     def __len__(self) -> int:
         return int(self.keep.sum())
 
-    def tables(self, size: int = SCAN_ROWS) -> Iterator[pa.Table]:
-        """The rows of the part, at most `size` together."""
-        for number, table in enumerate(self.rows.with_format("arrow").iter(batch_size=size)):
-            yield table.filter(pa.array(self.keep[number * size : (number + 1) * size]))
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of the part, some together."""
+        for number, table in enumerate(self.rows.with_format("arrow").iter(batch_size=SCAN_ROWS)):
+            yield table.filter(pa.array(self.keep[number * SCAN_ROWS : (number + 1) * SCAN_ROWS]))
 
-    def examples(self, count: int = 10) -> list[dict[str, Any]]:
-        """Rows spread evenly over the part."""
+    def examples(self) -> list[dict[str, Any]]:
+        """Ten rows, spread evenly over the part."""
         starts = np.arange(0, len(self.keep), BLOCK)
         ends = np.cumsum(np.add.reduceat(self.keep, starts, dtype=np.int64))
         shown = []
-        for rank in np.unique(np.linspace(0, len(self) - 1, num=count, dtype=np.int64)):
+        for rank in np.unique(np.linspace(0, len(self) - 1, num=10, dtype=np.int64)):
             block = int(np.searchsorted(ends, rank, side="right"))
             inside = rank - (ends[block - 1] if block else 0)
             row = starts[block] + np.flatnonzero(self.keep[starts[block] : starts[block] + BLOCK])[inside]

@@ -95,9 +95,7 @@ def _word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
         named = [] if name == "WhitespaceSplit" else [splitter()]
     except TypeError:
         expected = "a class of tokenizers.pre_tokenizers that needs no argument"
-        fix = (
-            "choose WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts, for example"
-        )
+        fix = "choose WhitespaceSplit, Whitespace, BertPreTokenizer, Punctuation, Digits or UnicodeScripts"
         raise DataError(f"pre_tokenizer={name!r}", expected, fix) from None
     mark = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), *named, mark])

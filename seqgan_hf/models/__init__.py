@@ -15,26 +15,6 @@ from .modeling_rnn_discriminator import RNNDiscriminatorConfig, RNNDiscriminator
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM, RNNGeneratorModel
 
 
-__all__ = [
-    "CNNDiscriminatorConfig",
-    "CNNDiscriminatorForSequenceClassification",
-    "EnsembleGeneratorConfig",
-    "EnsembleGeneratorForCausalLM",
-    "LeakGeneratorConfig",
-    "LeakGeneratorForCausalLM",
-    "LeakGeneratorModel",
-    "RNNDiscriminatorConfig",
-    "RNNDiscriminatorForSequenceClassification",
-    "RNNGeneratorConfig",
-    "RNNGeneratorForCausalLM",
-    "RNNGeneratorModel",
-    "RelGANDiscriminatorConfig",
-    "RelGANDiscriminatorForSequenceClassification",
-    "RelationalMemoryConfig",
-    "RelationalMemoryForCausalLM",
-    "RelationalMemoryModel",
-]
-
 for _config, _auto, _model in (
     (RNNGeneratorConfig, AutoModel, RNNGeneratorModel),
     (RNNGeneratorConfig, AutoModelForCausalLM, RNNGeneratorForCausalLM),
@@ -49,6 +29,6 @@ for _config, _auto, _model in (
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     _auto.register(_config, _model, exist_ok=True)
-    # the modeling file is saved beside the weights, so that they load where this package is not installed
+    # the modeling files are saved beside the weights, so that they load where this package is not installed
     _config.register_for_auto_class()
     _model.register_for_auto_class(_auto.__name__)

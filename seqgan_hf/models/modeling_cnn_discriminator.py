@@ -2,7 +2,7 @@
 https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and LeCun (2015), with a highway layer
 (Srivastava et al., 2015).
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
 
 import platform
@@ -14,101 +14,46 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
-from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-
-LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
+from .modeling_base import Classifier, ConvolutionConfig, classification_loss
 
 
 @strict
-class CNNDiscriminatorConfig(PreTrainedConfig):
+class CNNDiscriminatorConfig(ConvolutionConfig):
     """Configuration of `CNNDiscriminatorForSequenceClassification`; the defaults are the paper's, for T = 20.
 
+    The settings are those of `ClassifierConfig` and `ConvolutionConfig`, and these. The highway layer is
+    `sum(num_filters)` wide; features are dropped before the output layer.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
-        filter_sizes: widths of the convolution windows, in tokens.
-        num_filters: number of feature maps of each width; the highway layer is `sum(num_filters)` wide.
-        dropout: probability of dropping a feature before the output layer.
         highway_gate_bias: initial bias of the highway's gate; a negative one lets features pass unchanged at first.
         l2_output: weight of the penalty on the output layer, see `regularization`.
         embedding_range: embeddings start from U(-embedding_range, embedding_range).
         initializer_range: filters and output layer start from a normal distribution of this standard deviation,
             truncated at twice of it.
         initial_bias: initial bias of the filters and of the output layer.
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
-            first that of generated text. With `num_labels=1` the single logit is that of "real".
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "cnn_discriminator"
+    positive = ("embedding_range", "initializer_range")
 
-    vocab_size: int = 5000
-    embedding_size: int = 64
     filter_sizes: list[int] | tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
     num_filters: list[int] | tuple[int, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
-    dropout: float | int = 0.25
     highway_gate_bias: float | int = -2.0
     l2_output: float | int = 0.2
     embedding_range: float | int = 1.0
     initializer_range: float | int = 0.1
     initial_bias: float | int = 0.1
-    pad_token_id: int | None = None
-    id2label: dict[int, str] | dict[str, str] | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
-        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
-            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
-        super().__post_init__(**kwargs)
-
-    def validate_sizes(self) -> None:
-        for name in ("vocab_size", "embedding_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
-
-    def validate_labels(self) -> None:
-        named = not any(name.startswith("LABEL_") for name in self.id2label.values())
-        if self.num_labels not in (1, 2) and not (named and self.num_labels):
-            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, set num_labels=1, or name all labels in id2label."
-            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
-
-    def validate_special_tokens(self) -> None:
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
-            fix = "Change pad_token_id or raise vocab_size."
-            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-    def validate_filters(self) -> None:
-        for name in ("filter_sizes", "num_filters"):
-            values = getattr(self, name)
-            if len(values) == 0 or min(values) < 1:
-                raise ValueError(f"{name}={values}: expected one or more integers of at least 1.")
-        if len(self.filter_sizes) != len(self.num_filters):
-            widths = f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values)"
-            numbers = f"num_filters={self.num_filters} ({len(self.num_filters)} values)"
-            expected = "one number of feature maps for each filter width. Give both lists the same length."
-            raise ValueError(f"{widths} and {numbers}: expected {expected}")
-
-    def validate_ranges(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
+    def validate_penalty(self) -> None:
         if not self.l2_output >= 0:
             raise ValueError(f"l2_output={self.l2_output}: expected a number >= 0. Set l2_output=0.0 for none.")
-        for name in ("embedding_range", "initializer_range"):
-            if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"{name}={value}: expected a number greater than 0. Leave it out for the paper's.")
 
 
-class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
+class CNNDiscriminatorForSequenceClassification(Classifier):
     """Convolutions of many widths, max over time, a highway layer, a linear score.
 
     `filters[i]` is the convolution of width w = `config.filter_sizes[i]`, written as a linear map of the w embeddings
@@ -119,7 +64,6 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
     _no_split_modules = []
 
     def __init__(self, config: CNNDiscriminatorConfig):
-        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width = sum(config.num_filters)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -145,17 +89,12 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
             init.trunc_normal_(module.weight, mean=0.0, std=std, a=-2 * std, b=2 * std)
             init.constant_(module.bias, self.config.initial_bias)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
-
     def regularization(self) -> Tensor:
         """The L2 penalty on the output layer, `l2_output * (|W|^2 + |b|^2) / 2`: a scalar to add to the loss."""
         return 0.5 * self.config.l2_output * (self.score.weight.square().sum() + self.score.bias.square().sum())
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -164,40 +103,23 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         token_type_ids: Tensor | None = None,
         origin: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Score sequences.
+        """As of every `Classifier`; the loss is cross-entropy plus `regularization()`.
 
-        Padding changes nothing: a window counts where it holds real tokens only. A sequence shorter than a window has
-        one window of that width, at its start, with zero vectors after the sequence's end.
+        A window counts where it holds real tokens only. A sequence shorter than a window has one window of that width,
+        at its start, with zero vectors after the sequence's end.
 
         Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens.
-            labels: 0 = fake, 1 = real (B,).
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
-
-        Returns:
-            `logits` (B, num_labels); with `labels` also `loss`: cross-entropy plus `regularization()`.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        lengths = None
-        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
-            embedded, lengths = _compact(embedded, mask)
+        embedded, lengths = _compact(self.embed(input_ids, inputs_embeds), attention_mask)
         dtype = _compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
         features = max_over_windows(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
         features = self._highway(features + torch.cat(biases))
         logits = self.score(self.dropout(features))
-        loss = None if labels is None else _classification_loss(logits, labels) + self.regularization()
+        loss = None if labels is None else classification_loss(logits, labels) + self.regularization()
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _highway(self, activations: Tensor) -> Tensor:
@@ -218,9 +140,7 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         Returns:
             Features (B, T+1, F) of the first 0 to T real tokens; beyond a row's end those of the whole row.
         """
-        embedded, lengths = self.embed_tokens(input_ids), None
-        if attention_mask is not None and not bool((mask := attention_mask.bool()).all()):
-            embedded, lengths = _compact(embedded, mask)
+        embedded, lengths = _compact(self.embed_tokens(input_ids), attention_mask)
         embedded, columns = embedded.to(_compute_dtype(embedded)), []
         for size, filters in zip(self.config.filter_sizes, self.filters, strict=True):
             weight, bias = filters()
@@ -232,8 +152,13 @@ class CNNDiscriminatorForSequenceClassification(PreTrainedModel):
         return features.gather(1, read[..., None].expand(-1, -1, features.shape[2]))
 
 
-def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,)."""
+def _compact(embedded: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,).
+
+    Where all are real, the embeddings as they are, and `None`.
+    """
+    if attention_mask is None or bool((mask := attention_mask.bool()).all()):
+        return embedded, None
     lengths = mask.sum(dim=1)
     order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, : max(int(lengths.max()), 1), None]
     return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand(-1, -1, embedded.shape[2])), lengths
@@ -264,15 +189,19 @@ def _onednn_linear() -> Any:
 ONEDNN_LINEAR = _onednn_linear()
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a b^T for matrices (M, K) and (N, K)."""
+def in_float32(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
+
+
+def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b^T + bias for matrices (M, K) and (N, K) and a bias (N,), by the faster library; without gradient."""
     eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
-    if eager and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
+    if eager and a.device.type == "cpu" and in_float32(a, b) and a.numel() > 0:
         # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
         # to a short sequence
         b = b if b.T.is_contiguous() else b.contiguous()
-        return ONEDNN_LINEAR(a.contiguous(), b, None, "none", [], "")
-    return a @ b.T
+        return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
+    return F.linear(a, b, bias)
 
 
 class _Product(torch.autograd.Function):
@@ -452,10 +381,3 @@ def _max_over_time(activations: Tensor) -> tuple[Tensor, Tensor]:
     channels_last = activations.transpose(1, 2)[:, :, None]  # (B, C, 1, steps)
     maxima, places = F.max_pool2d(channels_last, (1, activations.shape[1]), return_indices=True)
     return maxima[:, :, 0, 0], places[:, :, 0, 0]
-
-
-def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, C) and labels (B,); with a single logit, of real against fake."""
-    if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels.long())

@@ -10,18 +10,12 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GenerationMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
+from .modeling_base import NO_ROLLBACK, StatefulForCausalLM
 from .modeling_relational_memory import RelationalMemoryConfig, RelationalMemoryForCausalLM
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
 
@@ -33,7 +27,6 @@ OWN = {
 }
 # What all members have to agree in.
 SHARED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
-NO_ROLLBACK = "an ensemble in assisted decoding: expected one model. Leave out `assistant_model` and prompt lookup."
 
 
 @strict
@@ -99,7 +92,7 @@ class EnsembleCache(Cache):
         raise ValueError(NO_ROLLBACK)
 
 
-class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
+class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
     """The mean of the members' next-token probabilities: one autoregressive model, as exact a density as theirs.
 
     Logits are log-probabilities. Members may be of any architecture with `past_key_values`, over the same tokens;
@@ -109,7 +102,6 @@ class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = EnsembleGeneratorConfig
     base_model_prefix = ""
-    _is_stateful = True  # members may be: generate refuses assisted decoding
 
     def __init__(self, config: EnsembleGeneratorConfig):
         super().__init__(config)
@@ -154,17 +146,8 @@ class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
         nn.Module.to(ensemble, first.device)
         return ensemble.eval()
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # forward makes an EnsembleCache
-
     def _init_weights(self, module: nn.Module) -> None:
         """Members draw their own."""
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the first member."""
@@ -178,20 +161,8 @@ class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
         """Always a ValueError: it would have to be done in every member."""
         raise ValueError("another vocabulary for an ensemble: expected that of its members. Build them anew.")
 
-    def generate(  # type: ignore[override]
-        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
-    ) -> Tensor | ModelOutput:
-        """As `GenerationMixin.generate`.
-
-        Raises:
-            ValueError: in assisted decoding, as the model that is assisted or as the one that assists.
-        """
-        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
-            raise ValueError(NO_ROLLBACK)
-        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
-
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -202,19 +173,11 @@ class EnsembleGeneratorForCausalLM(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Next-token log-probabilities.
+        """Next-token log-probabilities; as of every `StatefulForCausalLM`, but that embeddings are not read.
 
         Args:
-            input_ids: token ids (B, T).
-            attention_mask: 1 on real tokens, (B, past + T).
             position_ids: of the tokens, (B, T), for members that number them.
-            past_key_values: what an earlier call returned; it is brought up to date.
-            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
-            use_cache: return the caches; by default `config.use_cache` in eval mode and no in training mode.
-            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
-
-        Returns:
-            `logits` (B, T, V), `loss` with `labels`, and `past_key_values`.
+            past_key_values: the members' caches as an earlier call returned them; they are brought up to date.
         """
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training

@@ -1,7 +1,7 @@
 """The generator of LeakGAN (Guo et al., AAAI 2018, https://arxiv.org/abs/1709.08624): a Manager reads what the
 discriminator makes of the text so far and sets goals in its feature space; a Worker writes towards them.
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
 
 from typing import Any
@@ -10,17 +10,14 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
+
+from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, StatefulModel, StatefulPreTrained
 
 
-NO_ROLLBACK = (
-    "a recurrent generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
-    "which a recurrent state cannot. Leave out `assistant_model` and `prompt_lookup_num_tokens`."
-)
 # Of the discriminator's config: what its feature layers are made of. The defaults are those of `cnn_discriminator`.
 FEATURES: dict[str, Any] = {
     "embedding_size": 64,
@@ -30,12 +27,13 @@ FEATURES: dict[str, Any] = {
 
 
 @strict
-class LeakGeneratorConfig(PreTrainedConfig):
+class LeakGeneratorConfig(StatefulConfig):
     """Configuration of `LeakGeneratorForCausalLM`. The defaults are those of the published code for T = 20.
 
+    The settings are those of `StatefulConfig`, and these. The vocabulary is the discriminator's as well, which does
+    not read the start token; the embeddings are the Worker's.
+
     Attributes:
-        vocab_size: V, number of token ids, of the discriminator as well.
-        embedding_size: width of the Worker's token embeddings.
         hidden_size: H, width of the recurrent states of Manager and Worker.
         goal_size: k, what a goal is projected to for the Worker.
         goal_steps: c, tokens that are written towards one goal.
@@ -44,38 +42,21 @@ class LeakGeneratorConfig(PreTrainedConfig):
             `sum(num_filters)`.
         initializer_range: every parameter is drawn from N(0, initializer_range^2), but for the second bias of a gate,
             which starts at zero.
-        use_cache: return the state, to go on from it, unless the model is in training mode.
-        bos_token_id: the start token, which the discriminator does not read.
-        eos_token_id: ends a sequence; `None` for sequences of fixed length.
-        pad_token_id: fills up batches of sequences of unequal length, behind these.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "leak_generator"
+    sizes = ("vocab_size", "embedding_size", "hidden_size", "goal_size", "goal_steps")
+    positive = ("initializer_range",)
 
-    vocab_size: int = 5000
-    embedding_size: int = 32
     hidden_size: int = 32
     goal_size: int = 16
     goal_steps: int = 4
     discriminator_config: dict[str, int | list[int]] | None = None
     initializer_range: float | int = 0.1
-    use_cache: bool = True
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.discriminator_config = FEATURES if self.discriminator_config is None else self.discriminator_config
         super().__post_init__(**kwargs)
-
-    def validate_sizes(self) -> None:
-        for name in ("vocab_size", "embedding_size", "hidden_size", "goal_size", "goal_steps"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
 
     def validate_discriminator(self) -> None:
         given: Any = self.discriminator_config
@@ -87,82 +68,6 @@ class LeakGeneratorConfig(PreTrainedConfig):
         if not lists or min(given["embedding_size"], *sizes, *numbers) < 1:
             expected = "an integer of at least 1, and two lists of equally many of them"
             raise ValueError(f"discriminator_config={given}: expected {expected}. {fix}")
-
-    def validate_ranges(self) -> None:
-        if not self.initializer_range > 0:
-            raise ValueError(f"initializer_range={self.initializer_range}: expected a number greater than 0.")
-
-    def validate_special_tokens(self) -> None:
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self, name)
-            for token in value if isinstance(value, list) else [value]:
-                if token is not None and not 0 <= token < self.vocab_size:
-                    problem = f"{name}={value} with vocab_size={self.vocab_size}"
-                    fix = f"Change {name} or raise vocab_size."
-                    raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-
-class LeakCacheLayer(CacheLayerMixin):
-    """Two tensors of a row each, `keys` and `values`, of which `LeakCache` says what they are.
-
-    They are assigned, never written in place, so that gradients pass through the cache.
-    """
-
-    is_compileable = False
-    is_croppable = False
-    supports_early_init = False
-
-    def __init__(self):
-        super().__init__()
-        self.cumulative_length = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, seq_length: int = 1) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = key_states, value_states
-        self.cumulative_length += seq_length
-        return key_states, value_states
-
-    def get_seq_length(self) -> int:
-        return self.cumulative_length
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cumulative_length + query_length, 0
-
-    def crop(self, *args: Any, **kwargs: Any) -> None:
-        """Always a ValueError: the states before the last one are gone."""
-        raise ValueError(NO_ROLLBACK)
-
-    def reset(self) -> None:
-        self.keys = self.values = None
-        self.is_initialized, self.cumulative_length = False, 0
-
-
-class LeakCache(Cache):
-    """The state of the generator in four layers.
-
-    The Worker's h and c (B, H); the Manager's h and c (B, H); the goal in force and the sum of the goals since it was
-    set (B, F); the maxima over windows so far (B, F) and the last tokens that a window can still reach (B, m).
-
-    `reorder_cache(rows)` selects, drops or repeats rows: `rows` (K,) may be longer or shorter than the batch.
-    """
-
-    def __init__(self, config: LeakGeneratorConfig | None = None):
-        super().__init__(layers=[LeakCacheLayer() for _ in range(4)])
-
-    def read(self, index: int) -> tuple[Tensor, Tensor] | None:
-        layer: Any = self.layers[index]
-        return (layer.keys, layer.values) if layer.is_initialized else None
-
-    def write(self, index: int, states: tuple[Tensor, Tensor], seq_length: int) -> None:
-        layer: Any = self.layers[index]
-        layer.update(*states, seq_length)
 
 
 class Constants(nn.Module):
@@ -242,15 +147,9 @@ class Leak(nn.Module):
         return torch.cat(columns, dim=1)
 
 
-class LeakGeneratorPreTrainedModel(PreTrainedModel):
+class LeakGeneratorPreTrainedModel(StatefulPreTrained):
     config_class = LeakGeneratorConfig
-    base_model_prefix = "model"
     _no_split_modules = ["LSTM"]
-    _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # forward makes a LeakCache
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -260,13 +159,8 @@ class LeakGeneratorPreTrainedModel(PreTrainedModel):
             else:
                 init.normal_(tensor, mean=0.0, std=self.config.initializer_range)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
-
-class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
+class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
     """Manager and Worker: everything up to the output layer.
 
     At position p the Manager reads f_p, what the discriminator makes of the first p tokens behind the start token, and
@@ -274,7 +168,13 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
     there, Gamma_n, is the sum of the goals of the block before (Gamma_0 is learnt). The logits of the paper, O_p w_p
     with the Worker's O_p = affine(h_p) (V, k) and w_p = psi Gamma_n / |psi Gamma_n| (k,), are a linear layer without
     bias on [w_p x h_p, w_p], which is the last hidden state here.
+
+    The state has four layers: the Worker's h and c (B, H); the Manager's h and c (B, H); the goal in force and the sum
+    of the goals since it was set (B, F); the maxima over windows so far (B, F) and the last tokens that a window can
+    still reach (B, m).
     """
+
+    state_layers = 4
 
     def __init__(self, config: LeakGeneratorConfig):
         super().__init__(config)
@@ -287,7 +187,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
         self.projection = nn.Linear(self.leak.width, config.goal_size, bias=False)
         self.post_init()
 
-    def goals(self, input_ids: Tensor, past_key_values: LeakCache | None = None) -> tuple[Tensor, Tensor]:
+    def goals(self, input_ids: Tensor, past_key_values: StateCache | None = None) -> tuple[Tensor, Tensor]:
         """What the discriminator makes of every prefix, and the goals in force; gradients reach the Manager only.
 
         Args:
@@ -297,7 +197,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
         Returns:
             f (B, T, F), without gradient, and Gamma (B, T, F) at every position.
         """
-        cache = LeakCache() if past_key_values is None else past_key_values
+        cache = StateCache(self.state_layers) if past_key_values is None else past_key_values
         past, length, steps = cache.get_seq_length(1), input_ids.shape[1], self.config.goal_steps
         features, leaked = self.leak(input_ids, past, cache.read(3))
         outputs, state = self.manager(features, None if (known := cache.read(1)) is None else _batched(known))
@@ -310,7 +210,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
         whole = (past + length) % steps == 0  # the next position begins a block
         ahead = (sums[:, -1], torch.zeros_like(pending)) if whole else (of_blocks[:, -1], sums[:, -1])
         for index, new in ((1, (state[0][0], state[1][0])), (2, ahead), (3, leaked)):
-            cache.write(index, new, length)
+            cache.update(*new, index, seq_length=length)
         return features, of_blocks.index_select(1, blocks)
 
     @can_return_tuple
@@ -318,17 +218,14 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: LeakCache | None = None,
+        past_key_values: StateCache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run Manager and Worker; the Manager without gradient, so that a loss on the logits trains the Worker only.
 
-        Args:
-            input_ids: token ids (B, T); the first of a sequence is the start token.
-            attention_mask: 1 on real tokens, 0 on padding behind them (B, T), or (B, past + T).
-            past_key_values: the state to go on from; it is changed to the state after the last token.
-            use_cache: return the state; by default `config.use_cache` in eval mode and no in training mode.
+        The arguments are those of `StatefulModel`. The first token of a sequence is the start token; padding stands
+        behind real tokens only.
 
         Returns:
             `last_hidden_state` (B, T, k(H+1)), without meaning at padding, and `past_key_values`.
@@ -339,17 +236,13 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel):
         if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
             problem = "padding before a real token: expected prompts of one length, as goals change in fixed steps"
             raise ValueError(f"{problem}. Give prompts of unequal length one by one.")
-        if not isinstance(past_key_values, LeakCache | None):
-            kind = type(past_key_values).__name__
-            raise ValueError(f"past_key_values of type {kind}: expected the LeakCache that an earlier call returned.")
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
-        cache = LeakCache() if past_key_values is None else past_key_values
+        given, use_cache = self.find_cache(past_key_values, use_cache)
+        cache = StateCache(self.state_layers) if given is None else given
         known = cache.read(0)
         with torch.no_grad():
             _, goals = self.goals(input_ids, cache)
         hidden, state = self.worker(self.embed_tokens(input_ids), None if known is None else _batched(known))
-        cache.write(0, (state[0][0], state[1][0]), input_ids.shape[1])
+        cache.update(state[0][0], state[1][0], 0, seq_length=input_ids.shape[1])
         weights = F.normalize(self.projection(goals), dim=2)
         products = (weights[..., None] * hidden[..., None, :]).flatten(2)
         return BaseModelOutputWithPast(
@@ -362,11 +255,10 @@ def _batched(state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return state[0][None].contiguous(), state[1][None].contiguous()
 
 
-class LeakGeneratorForCausalLM(LeakGeneratorPreTrainedModel, GenerationMixin):
+class LeakGeneratorForCausalLM(LeakGeneratorPreTrainedModel, StatefulForCausalLM):
     """Manager and Worker with their output layer. It writes without its discriminator, whose features it holds."""
 
     def __init__(self, config: LeakGeneratorConfig):
-        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         self.model = LeakGeneratorModel(config)
         self.lm_head = nn.Linear(config.goal_size * (config.hidden_size + 1), config.vocab_size, bias=False)
@@ -393,44 +285,17 @@ class LeakGeneratorForCausalLM(LeakGeneratorPreTrainedModel, GenerationMixin):
         problem = "another vocabulary for a leak generator: expected that of the discriminator whose features it holds"
         raise ValueError(f"{problem}. Build both anew with another vocab_size.")
 
-    def generate(  # type: ignore[override]
-        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
-    ) -> Tensor | ModelOutput:
-        """As `GenerationMixin.generate`.
-
-        Raises:
-            ValueError: in assisted decoding, as the model that is assisted or as the one that assists; padded prompts.
-        """
-        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
-            raise ValueError(NO_ROLLBACK)
-        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
-
-    @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: LeakCache | None = None,
+        past_key_values: StateCache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Next-token logits.
-
-        Args:
-            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
-            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
-
-        The other arguments are those of `LeakGeneratorModel`.
-
-        Returns:
-            `logits` (B, T, V), `loss` with `labels`, which trains the Worker only, and `past_key_values`.
-        """
-        outputs = self.model(input_ids, attention_mask, past_key_values, use_cache)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        """As of other generators, but that embeddings are not read; the loss with `labels` trains the Worker only."""
+        return super().forward(
+            input_ids, attention_mask, past_key_values, None, labels, use_cache, logits_to_keep, **kwargs
+        )

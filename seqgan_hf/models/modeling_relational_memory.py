@@ -1,36 +1,27 @@
 """A language model with a relational memory (Santoro et al., NeurIPS 2018, https://arxiv.org/abs/1806.01822), the
 generator of RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm).
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import ModelOutput, can_return_tuple
 
-
-CHOICES = {"gate_style": ("unit", "memory"), "layer_norm": ("joint", "row"), "attention_scale": ("qkv", "key")}
-NO_ROLLBACK = (
-    "a recurrent generator in assisted decoding: expected a model whose cache can be cut back to the accepted tokens, "
-    "which a recurrent state cannot. Leave out `assistant_model` and `prompt_lookup_num_tokens`."
-)
+from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, StatefulModel, StatefulPreTrained
 
 
 @strict
-class RelationalMemoryConfig(PreTrainedConfig):
+class RelationalMemoryConfig(StatefulConfig):
     """Configuration of `RelationalMemoryForCausalLM`. The defaults are RelGAN's generator.
 
+    The settings are those of `StatefulConfig`, and these.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         mem_slots: N, rows of the memory.
         num_heads: heads of the attention.
         head_size: width of a head's values; a row of the memory is D = `num_heads * head_size` wide.
@@ -43,21 +34,13 @@ class RelationalMemoryConfig(PreTrainedConfig):
             the features of each row, as that of relational memory. Scale and shift belong to features in both.
         attention_scale: queries are divided by the root of the width of query, key and value together (`"qkv"`, as in
             RelGAN's code), or of the key's (`"key"`).
-        use_cache: return the memory, to go on from it, unless the model is in training mode.
         tie_word_embeddings: false, as embeddings and output layer differ in width.
-        bos_token_id: the start token.
-        eos_token_id: ends a sequence; `None` for sequences of fixed length.
-        pad_token_id: fills up batches of sequences of unequal length.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "relational_memory"
+    sizes = "vocab_size embedding_size mem_slots num_heads head_size key_size attention_mlp_layers num_blocks".split()
+    choices = {"gate_style": ("unit", "memory"), "layer_norm": ("joint", "row"), "attention_scale": ("qkv", "key")}
 
-    vocab_size: int = 5000
-    embedding_size: int = 32
     mem_slots: int = 1
     num_heads: int = 2
     head_size: int = 256
@@ -69,91 +52,16 @@ class RelationalMemoryConfig(PreTrainedConfig):
     input_bias: float | int = 0.0
     layer_norm: str = "joint"
     attention_scale: str = "qkv"
-    use_cache: bool = True
     tie_word_embeddings: bool = False
-    bos_token_id: int | None = 0
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
 
     @property
     def memory_size(self) -> int:
         """D, the width of a row of the memory."""
         return self.num_heads * self.head_size
 
-    def validate_sizes(self) -> None:
-        names = ("vocab_size", "embedding_size", "mem_slots", "num_heads", "head_size", "attention_mlp_layers")
-        for name in (*names, "num_blocks", "key_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
-
-    def validate_choices(self) -> None:
-        for name, allowed in CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}.")
+    def validate_tie(self) -> None:
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=True: expected False, as this model has no tied weights.")
-
-    def validate_special_tokens(self) -> None:
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self, name)
-            for token in value if isinstance(value, list) else [value]:
-                if token is not None and not 0 <= token < self.vocab_size:
-                    problem = f"{name}={value} with vocab_size={self.vocab_size}"
-                    fix = f"Change {name} or raise vocab_size."
-                    raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-
-class RelationalMemoryCacheLayer(CacheLayerMixin):
-    """The memory after the last token: `keys` is (B, N * D), `values` (B, 0).
-
-    States are assigned, never written in place, so that gradients pass through the cache and a state taken out of it
-    stays as it was.
-    """
-
-    is_compileable = False
-    is_croppable = False
-    supports_early_init = False
-
-    def __init__(self):
-        super().__init__()
-        self.cumulative_length = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, seq_length: int = 1) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = key_states, value_states
-        self.cumulative_length += seq_length
-        return key_states, value_states
-
-    def get_seq_length(self) -> int:
-        return self.cumulative_length
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cumulative_length + query_length, 0
-
-    def crop(self, *args: Any, **kwargs: Any) -> None:
-        """Always a ValueError: the states before the last one are gone."""
-        raise ValueError(NO_ROLLBACK)
-
-    def reset(self) -> None:
-        self.keys = self.values = None
-        self.is_initialized, self.cumulative_length = False, 0
-
-
-class RelationalMemoryCache(Cache):
-    """The memory, in one layer.
-
-    `reorder_cache(rows)` selects, drops or repeats rows of the batch: `rows` (K,) may be longer or shorter than it.
-    """
-
-    def __init__(self):
-        super().__init__(layers=[RelationalMemoryCacheLayer()])
 
 
 class _Norm(NamedTuple):
@@ -283,15 +191,9 @@ class RelationalMemoryCore(nn.Module):
         return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
 
 
-class RelationalMemoryPreTrainedModel(PreTrainedModel):
+class RelationalMemoryPreTrainedModel(StatefulPreTrained):
     config_class = RelationalMemoryConfig
-    base_model_prefix = "model"
     _no_split_modules = ["RelationalMemoryCore"]
-    _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # forward makes a RelationalMemoryCache
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -305,14 +207,9 @@ class RelationalMemoryPreTrainedModel(PreTrainedModel):
                 std = parameter.shape[0 if isinstance(module, nn.Embedding) else -1] ** -0.5
                 init.trunc_normal_(parameter, mean=0.0, std=std, a=-2 * std, b=2 * std)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
-
-class RelationalMemoryModel(RelationalMemoryPreTrainedModel):
-    """Embeddings and memory: everything up to the output layer."""
+class RelationalMemoryModel(RelationalMemoryPreTrainedModel, StatefulModel):
+    """Embeddings and memory: everything up to the output layer, which reads the memories, H = N * D."""
 
     def __init__(self, config: RelationalMemoryConfig):
         super().__init__(config)
@@ -320,69 +217,16 @@ class RelationalMemoryModel(RelationalMemoryPreTrainedModel):
         self.memory = RelationalMemoryCore(config)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        past_key_values: RelationalMemoryCache | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
-        """Run the recurrence.
-
-        Padding changes nothing, wherever it stands: the memory passes a padded position unchanged, and the output
-        there is the memory.
-
-        Args:
-            input_ids: token ids (B, T).
-            attention_mask: 1 on real tokens (B, T), or (B, past + T), of which the last T columns count.
-            past_key_values: the memory to go on from; it is changed to the one after the last token.
-            inputs_embeds: embeddings (B, T, E), instead of `input_ids`.
-            use_cache: return the memory; by default `config.use_cache` in eval mode and no in training mode.
-            output_hidden_states: return the embeddings and the memories.
-
-        Returns:
-            `last_hidden_state` (B, T, N * D), `past_key_values`, `hidden_states`.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`; a cache of another kind.
-        """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
-        if not isinstance(past_key_values, RelationalMemoryCache | None):
-            problem = f"past_key_values of type {type(past_key_values).__name__}"
-            raise ValueError(f"{problem}: expected the RelationalMemoryCache that an earlier call returned.")
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
-        if use_cache and past_key_values is None:
-            past_key_values = RelationalMemoryCache()
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        hidden = self._run(embedded, attention_mask, past_key_values)
-        wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        return BaseModelOutputWithPast(
-            last_hidden_state=hidden,
-            past_key_values=past_key_values if use_cache else None,
-            hidden_states=(embedded, hidden) if wants_all else None,
-        )
-
-    def _run(
-        self, embedded: Tensor, attention_mask: Tensor | None, past_key_values: RelationalMemoryCache | None
-    ) -> Tensor:
-        """The memories (B, T, N * D) after embeddings (B, T, E), from the cached one, which is brought up to date."""
-        length = embedded.shape[1]
-        mask = None if attention_mask is None else attention_mask[:, -length:].bool()
-        cached: Any = None if past_key_values is None else past_key_values.layers[0]
-        start = cached.keys if cached is not None and cached.is_initialized else self.memory.start(embedded)
-        hidden = self.memory(embedded, start, mask)
-        if cached is not None:
-            cached.update(hidden[:, -1], hidden[:, -1, :0], seq_length=length)
-        return hidden
+    def recur(self, embedded: Tensor, mask: Tensor | None, cache: StateCache | None) -> tuple[Tensor, ...]:
+        """Embeddings and memories; of the cache's tensors the first is the memory (B, N * D), the second empty."""
+        known = None if cache is None else cache.read(0)
+        hidden = self.memory(embedded, self.memory.start(embedded) if known is None else known[0], mask)
+        if cache is not None:
+            cache.update(hidden[:, -1], hidden[:, -1, :0], 0, seq_length=embedded.shape[1])
+        return embedded, hidden
 
 
-class RelationalMemoryForCausalLM(RelationalMemoryPreTrainedModel, GenerationMixin):
+class RelationalMemoryForCausalLM(RelationalMemoryPreTrainedModel, StatefulForCausalLM):
     """A language model with a relational memory, and its output layer; `generate` works in all its ways."""
 
     def __init__(self, config: RelationalMemoryConfig):
@@ -390,56 +234,3 @@ class RelationalMemoryForCausalLM(RelationalMemoryPreTrainedModel, GenerationMix
         self.model = RelationalMemoryModel(config)
         self.lm_head = nn.Linear(config.mem_slots * config.memory_size, config.vocab_size)
         self.post_init()
-
-    def generate(  # type: ignore[override]
-        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
-    ) -> Tensor | ModelOutput:
-        """As `GenerationMixin.generate`.
-
-        Raises:
-            ValueError: in assisted decoding, as the model that is assisted or as the one that assists.
-        """
-        if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
-            raise ValueError(NO_ROLLBACK)
-        return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        past_key_values: RelationalMemoryCache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        output_hidden_states: bool | None = None,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Next-token logits.
-
-        Args:
-            labels: token ids (B, T), shifted inside as everywhere in transformers; -100 does not count.
-            logits_to_keep: only the last so many positions, or the positions given as indices; 0 keeps all.
-
-        The other arguments are those of `RelationalMemoryModel`.
-
-        Returns:
-            `logits` (B, T, V), `loss` with `labels`, `past_key_values`, `hidden_states`.
-        """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_hidden_states=output_hidden_states,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
-        )

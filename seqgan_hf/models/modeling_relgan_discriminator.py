@@ -1,102 +1,51 @@
 """A convolutional sequence classifier that reads every sequence in several representations, the discriminator of
 RelGAN (Nie et al., ICLR 2019, https://openreview.net/forum?id=rJedV3R5tm).
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import can_return_tuple
 
-
-LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
+from .modeling_base import Classifier, ConvolutionConfig, compact
 
 
 @strict
-class RelGANDiscriminatorConfig(PreTrainedConfig):
+class RelGANDiscriminatorConfig(ConvolutionConfig):
     """Configuration of `RelGANDiscriminatorForSequenceClassification`; the defaults are the paper's.
 
+    The settings are those of `ClassifierConfig` and `ConvolutionConfig`, and these. All representations share the
+    feature maps; features are dropped after the highway layer; there are no more than two labels.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         num_representations: R, parts that the embeddings are split into, E / R wide each.
-        filter_sizes: widths of the convolution windows, in tokens.
-        num_filters: number of feature maps of each width; all representations share them.
         hidden_size: width of the layer before the score.
-        dropout: probability of dropping a feature after the highway layer.
         spectral_norm: divide the weights of convolutions, hidden layer and score by an estimate of their largest
             singular value.
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, other numbers not. With
-            `num_labels=1` the single logit is that of "real".
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "relgan_discriminator"
+    sizes = ("vocab_size", "embedding_size", "num_representations", "hidden_size")
+    takes_names = False
 
-    vocab_size: int = 5000
-    embedding_size: int = 64
     num_representations: int = 64
     filter_sizes: list[int] | tuple[int, ...] = (2, 3, 4, 5)
     num_filters: list[int] | tuple[int, ...] = (300, 300, 300, 300)
     hidden_size: int = 100
-    dropout: float | int = 0.25
     spectral_norm: bool = False
-    pad_token_id: int | None = None
-    id2label: dict[int, str] | dict[str, str] | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        self.filter_sizes, self.num_filters = list(self.filter_sizes), list(self.num_filters)
-        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
-            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
-        super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
-        for name in ("vocab_size", "embedding_size", "num_representations", "hidden_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
+        super().validate_sizes()
         if self.embedding_size % self.num_representations:
             problem = f"embedding_size={self.embedding_size} with num_representations={self.num_representations}"
             expected = "a multiple of num_representations, because each reads an equal part of the embeddings"
             raise ValueError(f"{problem}: expected {expected}. Change one of the two.")
-
-    def validate_labels(self) -> None:
-        if self.num_labels not in (1, 2):
-            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, or set num_labels=1."
-            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
-
-    def validate_special_tokens(self) -> None:
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
-            fix = "Change pad_token_id or raise vocab_size."
-            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-    def validate_filters(self) -> None:
-        for name in ("filter_sizes", "num_filters"):
-            values = getattr(self, name)
-            if len(values) == 0 or min(values) < 1:
-                raise ValueError(f"{name}={values}: expected one or more integers of at least 1.")
-        if len(self.filter_sizes) != len(self.num_filters):
-            widths = f"filter_sizes={self.filter_sizes} ({len(self.filter_sizes)} values)"
-            numbers = f"num_filters={self.num_filters} ({len(self.num_filters)} values)"
-            expected = "one number of feature maps for each filter width. Give both lists the same length."
-            raise ValueError(f"{widths} and {numbers}: expected {expected}")
-
-    def validate_ranges(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
 
 
 @dataclass
@@ -110,7 +59,7 @@ class RelGANDiscriminatorOutput(SequenceClassifierOutput):
     representation_logits: Tensor | None = None
 
 
-class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
+class RelGANDiscriminatorForSequenceClassification(Classifier):
     """Convolutions shared by R representations, max over time, a highway layer without biases, two linear layers.
 
     Token embeddings of width E are cut into R parts; part r of every token makes representation r of the sequence.
@@ -122,7 +71,6 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
     _no_split_modules = []
 
     def __init__(self, config: RelGANDiscriminatorConfig):
-        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width, part = sum(config.num_filters), config.embedding_size // config.num_representations
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -149,47 +97,16 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
                 std = ((2 if isinstance(module, _Filters) else 1) / fan_in) ** 0.5
                 init.trunc_normal_(values, mean=0.0, std=std, a=-2 * std, b=2 * std)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
+    def judge(self, embedded: Tensor, mask: Tensor | None, labels: Tensor | None) -> RelGANDiscriminatorOutput:
+        """`representation_logits` (B, R), `logits`, of which that of "fake" is zero, and the loss averaged over R.
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-    ) -> RelGANDiscriminatorOutput:
-        """Score sequences.
-
-        Padding changes nothing: a window counts where it holds real tokens only. A sequence shorter than a window has
-        one window of that width, at its start, with zero vectors after the sequence's end.
-
-        Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens, also of second order.
-            labels: 0 = fake, 1 = real (B,).
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
-
-        Returns:
-            `representation_logits` (B, R); `logits` (B, num_labels), of which that of "fake" is zero; with `labels`
-            also `loss`, the cross-entropy averaged over representations.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
+        A window counts where it holds real tokens only. A sequence shorter than a window has one window of that width,
+        at its start, with zero vectors after the sequence's end. Soft tokens carry gradients of second order, too.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         batch, parts, last = len(embedded), self.config.num_representations, None
-        if attention_mask is not None:
-            embedded, lengths = _compact(embedded, attention_mask.bool())
-            last = lengths[:, None].expand(-1, parts).flatten()
+        if mask is not None:
+            embedded = compact(embedded.masked_fill(~mask[..., None], 0.0), mask)
+            last = mask.sum(dim=1)[:, None].expand(-1, parts).flatten()
         sequences = embedded.unflatten(2, (parts, -1)).transpose(1, 2).flatten(0, 1)  # (B * R, T, E / R)
         features = torch.cat([filters(sequences, last) for filters in self.filters], dim=1)
         gate = torch.sigmoid(self.highway_gate(features))
@@ -202,12 +119,6 @@ class RelGANDiscriminatorForSequenceClassification(PreTrainedModel):
         if labels is not None:
             loss = F.binary_cross_entropy_with_logits(each, labels.to(each.dtype)[:, None].expand_as(each))
         return RelGANDiscriminatorOutput(loss=loss, logits=logits, representation_logits=each)
-
-
-def _compact(embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Real tokens first, zero vectors after them; and the number of real tokens (B,)."""
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[..., None]
-    return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand_as(embedded)), mask.sum(dim=1)
 
 
 class _Linear(nn.Linear):

@@ -1,104 +1,64 @@
 """A recurrent sequence classifier: a score for the sequence, or one for every token.
 
-The file is complete in itself, as it is copied beside the weights for `trust_remote_code=True`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
 """
-
-from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import can_return_tuple
+
+from .modeling_base import Classifier, ClassifierConfig, classification_loss, compact
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
-LABELS = {1: ("REAL",), 2: ("FAKE", "REAL")}  # by number of logits
 
 
 @strict
-class RNNDiscriminatorConfig(PreTrainedConfig):
+class RNNDiscriminatorConfig(ClassifierConfig):
     """Configuration of `RNNDiscriminatorForSequenceClassification`.
 
+    The settings are those of `ClassifierConfig`, and these. Units are dropped from the embeddings and from the output
+    of every layer.
+
     Attributes:
-        vocab_size: number of token ids.
-        embedding_size: E, width of the token embeddings.
         hidden_size: H, width of the recurrent state of one direction.
         num_hidden_layers: number of recurrent layers.
         cell_type: `"lstm"` or `"gru"`.
         bidirectional: read the sequence from both ends; not with `per_token`.
-        per_token: score every token given the tokens before it, instead of the sequence as a whole.
-        dropout: probability of dropping a unit of the embeddings and of every layer's output.
+        per_token: score every token given the tokens before it, instead of the sequence as a whole; by a single
+            logit, that of "real".
         initializer_range: embeddings and output layer start from N(0, initializer_range^2); recurrent layers from
             U(-1/sqrt(H), 1/sqrt(H)).
-        pad_token_id: fills up batches of sequences of unequal length; only `attention_mask` decides what is padding.
-        id2label: two labels by default, 0 = "FAKE" and 1 = "REAL"; other names may be given, and more than two, the
-            first that of generated text. With `num_labels=1` the single logit is that of "real",
-            as it always is with `per_token`.
-
-    Raises:
-        StrictDataclassFieldValidationError: a value has the wrong type.
-        StrictDataclassClassValidationError: a value is out of its range, or contradicts another.
     """
 
     model_type = "rnn_discriminator"
+    sizes = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers")
+    positive = ("initializer_range",)
+    choices = {"cell_type": CELLS}
 
-    vocab_size: int = 5000
-    embedding_size: int = 64
     hidden_size: int = 64
     num_hidden_layers: int = 1
     cell_type: str = "gru"
     bidirectional: bool = False
     per_token: bool = False
-    dropout: float | int = 0.25
     initializer_range: float | int = 0.1
-    pad_token_id: int | None = None
-    id2label: dict[int, str] | dict[str, str] | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.id2label is None and (labels := LABELS.get(kwargs.get("num_labels", 2))):
-            self.id2label, self.label2id = dict(enumerate(labels)), {name: index for index, name in enumerate(labels)}
-        super().__post_init__(**kwargs)
+    @property
+    def takes_names(self) -> bool:
+        return not self.per_token
 
-    def validate_sizes(self) -> None:
-        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name}={value}: expected an integer of at least 1.")
-
-    def validate_labels(self) -> None:
-        named = not any(name.startswith("LABEL_") for name in self.id2label.values())
-        if self.num_labels not in (1, 2) and not (named and self.num_labels and not self.per_token):
-            expected = "2 (0 = fake, 1 = real), or 1 (one logit, of real)"
-            fix = "Leave num_labels and id2label out, set num_labels=1, or name all labels in id2label"
-            fix += ", which per_token does not take." if self.per_token else "."
-            raise ValueError(f"num_labels={self.num_labels}: expected {expected}. {fix}")
-
-    def validate_special_tokens(self) -> None:
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            problem = f"pad_token_id={self.pad_token_id} with vocab_size={self.vocab_size}"
-            fix = "Change pad_token_id or raise vocab_size."
-            raise ValueError(f"{problem}: expected a token id from 0 to vocab_size - 1, or None. {fix}")
-
-    def validate_cell(self) -> None:
-        if self.cell_type not in CELLS:
-            raise ValueError(f"cell_type={self.cell_type!r}: expected one of {', '.join(CELLS)}.")
+    def validate_direction(self) -> None:
         if self.per_token and self.bidirectional:
             why = "because a bidirectional state has seen the tokens after the one it scores"
             fix = "Set bidirectional=False, or per_token=False for one score a sequence."
             problem = "per_token=True with bidirectional=True"
             raise ValueError(f"{problem}: expected a unidirectional network, {why}. {fix}")
 
-    def validate_ranges(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a probability in [0, 1). Set dropout=0.0 for none.")
-        if not self.initializer_range > 0:
-            raise ValueError(f"initializer_range={self.initializer_range}: expected a number greater than 0.")
 
-
-class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
+class RNNDiscriminatorForSequenceClassification(Classifier):
     """An LSTM or GRU over the sequence and a linear score of its final states, or of every state.
 
     Each direction of each layer is a plain one-layer `torch.nn.LSTM` or `torch.nn.GRU`: what is
@@ -110,7 +70,6 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
     _no_split_modules = ["LSTM", "GRU"]
 
     def __init__(self, config: RNNDiscriminatorConfig):
-        config.validate()  # values that `from_pretrained` was given were set after the last check
         super().__init__(config)
         width, cell = config.hidden_size * (2 if config.bidirectional else 1), CELLS[config.cell_type]
         sizes = [config.embedding_size] + [width] * (config.num_hidden_layers - 1)
@@ -134,45 +93,13 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    @classmethod
-    def from_pretrained(cls, *args: Any, use_safetensors: bool = True, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As everywhere in transformers, but from safetensors only: a pickle can run code."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
-        """Score sequences, or with `per_token` every token. Padding changes nothing, wherever it stands.
-
-        Args:
-            input_ids: token ids (B, T), T >= 1.
-            attention_mask: 1 on real tokens, 0 on padding (B, T); without it all tokens are real.
-            inputs_embeds: embeddings (B, T, E) instead of `input_ids`; mixtures of embeddings carry gradients to soft
-                tokens.
-            labels: 0 = fake, 1 = real: (B,), and with `per_token` also (B, T), where -100 does not count.
-            token_type_ids: accepted because tokenizers return them; has no meaning here.
-
-        Returns:
-            `logits` (B, num_labels), or (B, T, 1) with `per_token`, where those at padding have no meaning; with
-            `labels` also `loss`, the mean cross-entropy.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
-        """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass exactly one of input_ids (B, T) and inputs_embeds (B, T, E).")
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
-        if attention_mask is not None:
-            mask = attention_mask.bool()
-            order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)  # real tokens first
-            embedded = _take(embedded, order)
+    def judge(self, embedded: Tensor, mask: Tensor | None, labels: Tensor | None) -> SequenceClassifierOutput:
+        """With `per_token`, logits are (B, T, 1), where those at padding have no meaning, and labels may be (B, T),
+        where -100 does not count."""
+        if mask is None:
+            mask = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
+        else:
+            embedded = compact(embedded, mask)
         forward, backward = self._run_layers(self.dropout(embedded), mask.sum(dim=1))
         if self.config.per_token:
             last_token = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -180,7 +107,7 @@ class RNNDiscriminatorForSequenceClassification(PreTrainedModel):
             loss = None if labels is None else _token_loss(logits[..., 0], labels, mask)
         else:
             logits = self.score(self.dropout(_final_states(forward, backward, mask.sum(dim=1))))
-            loss = None if labels is None else _classification_loss(logits, labels)
+            loss = None if labels is None else classification_loss(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _run_layers(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -213,13 +140,6 @@ def _final_states(forward: Tensor, backward: Tensor | None, lengths: Tensor) -> 
     final = _take(forward, (lengths - 1).clamp(min=0)[:, None])[:, 0]
     final = final if backward is None else torch.cat([final, backward[:, 0]], dim=-1)
     return torch.where((lengths > 0)[:, None], final, 0.0)
-
-
-def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, C) and labels (B,); with a single logit, of real against fake."""
-    if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
-    return F.cross_entropy(logits, labels.long())
 
 
 def _token_loss(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

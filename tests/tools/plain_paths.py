@@ -101,11 +101,6 @@ def walk(generator, samples: Samples, units: list, temperature: float, top_k: in
     return completions
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a b^T by torch's own product."""
-    return a @ b.T
-
-
 def linear(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a b^T + bias by torch's own product."""
     return F.linear(a, b, bias)
@@ -153,13 +148,12 @@ PLAIN = {
     functional.sample_categorical: sample_categorical,
     functional.linear_nll: linear_nll,
     functional.linear_kl: linear_kl,
-    functional.multiply: linear,
     BLOCK_ROWS: everything,
     reserved_cache.reserve: leave,
     decoder.has_plain_head: no_plain_head,
     decoder.Decoder: Decoder,
     rollouts.walk: walk,
-    modeling_cnn_discriminator.multiply: multiply,
+    modeling_cnn_discriminator.multiply: linear,
     modeling_cnn_discriminator.MaxOverTime: MaxOverTime,
     modeling_cnn_discriminator.max_over_windows: maxima,
     modeling_rnn_generator.run_padded: run_padded,

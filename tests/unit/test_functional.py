@@ -17,6 +17,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from seqgan_hf import functional
 from seqgan_hf.functional import discounted, filter_logits, linear_kl, linear_nll, masked_mean, sample_categorical
 from seqgan_hf.generation.modes import evaluating, train_without_dropout
+from seqgan_hf.models import modeling_cnn_discriminator
 from tests.tools.plain_paths import ONEDNN, fast_paths
 from tests.tools.tiny import build_generator
 
@@ -154,7 +155,7 @@ class Products(TorchDispatchMode):
 @pytest.mark.skipif(ONEDNN is None, reason="needs a torch with oneDNN")
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias, monkeypatch):
-    monkeypatch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)
+    monkeypatch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
     for dtype, rows, fast in (
         (torch.float32, 4, True),
         (torch.float32, 0, False),

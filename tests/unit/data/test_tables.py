@@ -433,9 +433,9 @@ def test_lines_with_angles_are_text(content, read):
     [
         (
             '{"text": "a"}\n{"text": "b"}\n',
-            "every one of the first 2 lines is a JSON object; give the file the ending",
+            "all of the first 2 lines are JSON objects; give the file the ending",
         ),
-        ("a\tb c\nd\te\n", "every one of the first 2 lines has 2 fields between tabs"),
+        ("a\tb c\nd\te\n", "all of the first 2 lines have 2 fields between tabs"),
         ("a\tb c\nd e\n", ""),
         ('{"text": "a"}\nb\n', ""),
         ("1\t2\n3\t4\n", ""),

@@ -123,7 +123,7 @@ def test_plain_rollouts_do_not_depend_on_the_walk(monkeypatch):
         raise AssertionError("a fast path was taken")
 
     with fast_paths("off"):
-        for module, name in ((functional, "first_above"), (functional.LinearNLL, "apply"), (rollouts, "joining")):
+        for module, name in ((functional, "first_above"), (functional.LinearLoss, "apply"), (rollouts, "joining")):
             monkeypatch.setattr(module, name, fails)
         monkeypatch.setattr(modeling_cnn_discriminator, "windows_of", fails)
         generator = build_generator("gpt2")

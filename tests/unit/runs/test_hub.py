@@ -94,7 +94,7 @@ def test_push_uploads_all_that_belongs_to_a_run_in_one_commit(run, hub, capsys):
     assert capsys.readouterr().out.strip() == f"{hub.url}/someone/grammar"
     assert hub.private == {"someone/grammar": True} and len(hub.commits["someone/grammar"]) == 2
     files = hub.files("someone/grammar")
-    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modeling_base.py"}
     expected = {"README.md", "recipe.yaml", "metrics.jsonl", "samples.txt", "learning_curve.png"}
     expected |= model | {"generation_config.json", "modeling_rnn_generator.py", "modeling_cnn_discriminator.py"}
     expected |= {f"discriminator/{name}" for name in model | {"modeling_cnn_discriminator.py"}}
