@@ -199,6 +199,8 @@ def _rows(path: str, lines: Iterable[str], layout: Layout) -> Iterator[tuple[int
                 problem = f"text after a closing quote in line {reader.line_num} of {path!r}"
                 problem += f" ({physical[-1].strip()[:60]!r})"
             raise DataError(problem, "quotes around a whole field", fix) from error
+        if any("\0" in line for line in physical):  # pandas would cut a field there, some releases in any row
+            raise DataError(f"NUL in line {start} of {path!r}", "text", "remove it")
         yield start, fields, physical
         start += len(physical)
         physical.clear()
@@ -334,8 +336,6 @@ def _names(path: str, top: list[str], header: bool) -> list[str]:
     if not header:
         return ["text"] if len(top) == 1 else [f"column{number}" for number in range(1, len(top) + 1)]
     names = [name or f"column{number}" for number, name in enumerate(top, start=1)]
-    if any("\0" in name for name in names):  # pandas would cut it there
-        raise DataError(f"NUL in {_shown(names)}, the first line of {path!r}", "names of columns", "remove it")
     if len(set(names)) < len(names):
         fix = "rename one, or set header=false if this is a row"
         raise DataError(f"the same name twice in {_shown(names)}, the first line of {path!r}", "different names", fix)
