@@ -1,0 +1,83 @@
+"""The picture and the table of "A game against a pretrained judge" in docs/results.md, from what `evaluate` wrote.
+
+    python tests/tools/judge_plane.py docs/figures/judge_800 docs/figures/judge_800.png
+
+The folder holds for each seed a folder with the `sweep.csv` and `mixtures.csv` of one evaluation of all generators.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from seqgan_hf.evaluation.envelope import envelope, gaps
+
+
+AXES = "nll_test_sequence", "judge_nll"
+SHOWN = {
+    "likelihood": ("maximum likelihood, 60 epochs", "#636363", "o-"),
+    "stopped": ("maximum likelihood, stopped in time (30)", "#a0a0a0", "s-"),
+    "constant": ("the same game with a constant reward", "#b2746b", "^--"),
+    "game": ("the game against the judge", "#2166ac", "o-"),
+}
+LIKELIHOODS = "likelihood", "stopped"
+
+
+def read(folder: Path) -> tuple[dict[tuple[str, float], dict[str, float]], list[dict[str, float]]]:
+    """Of one seed: values by generator and temperature, and those of the coins."""
+    values: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
+    with open(folder / "sweep.csv", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            values[row["model"], float(row["temperature"])][row["metric"]] = float(row["value"])
+    with open(folder / "mixtures.csv", encoding="utf-8") as lines:
+        return values, [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def place(values: dict[str, float]) -> tuple[float, float]:
+    return values[AXES[0]], values[AXES[1]]
+
+
+def summary(numbers: list[float], digits: int) -> str:
+    """Mean and standard error over seeds."""
+    return f"{np.mean(numbers):.{digits}f} ± {np.std(numbers, ddof=1) / len(numbers) ** 0.5:.{digits}f}"
+
+
+def main(folder: str, picture: str) -> None:
+    seeds = [read(each) for each in sorted(Path(folder).iterdir()) if each.is_dir()]
+    curves = []
+    for values, coins in seeds:
+        plain = [place(found) for (name, _), found in values.items() if name in LIKELIHOODS]
+        curves.append(envelope(plain + [place(coin) for coin in coins]))
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    print("| generator | temperature | NLL_test | NLL under SmolLM2 | distinct-2 | beyond: quality | coverage |")
+    for name, (label, colour, style) in SHOWN.items():
+        temperatures = sorted({temperature for generator, temperature in seeds[0][0] if generator == name})
+        middle = []
+        for temperature in temperatures:
+            found = [values[name, temperature] for values, _ in seeds]
+            middle.append(np.mean([place(each) for each in found], axis=0))
+            row = [summary([each[key] for each in found], 2 + (key == "distinct_2")) for key in (*AXES, "distinct_2")]
+            if name not in LIKELIHOODS:
+                beyond = [gaps(curve, *place(each)) for curve, each in zip(curves, found, strict=True)]
+                row += [summary(list(side), 2) for side in zip(*beyond, strict=True)]
+            print("|", " | ".join([name, f"{temperature:g}", *row]), "|")
+        axes.plot(*np.transpose(middle), style, color=colour, label=label)
+        for temperature, (x, y) in zip(temperatures, middle, strict=True):
+            axes.annotate(f"{temperature:g}", (x, y), (4, 4), textcoords="offset points", fontsize=8, color=colour)
+    coins = np.mean([[place(coin) for coin in coins] for _, coins in seeds], axis=0)
+    axes.plot(*envelope(map(tuple, coins)).T, color="#c8c8c8", lw=4, zorder=0, label="coins between two temperatures")
+    axes.set_xlabel("NLL of held-out captions, nats a caption (lower: covers more)")
+    axes.set_ylabel("NLL of samples under SmolLM2, nats a token\n(lower: better English)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=150)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
