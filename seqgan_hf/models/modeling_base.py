@@ -4,6 +4,7 @@ The file is copied beside the weights for `trust_remote_code=True`, with that of
 """
 
 from collections.abc import Collection
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -377,6 +378,14 @@ class StatefulForCausalLM(StatefulPreTrained, GenerationMixin):
         if getattr(generation_config, "is_assistant", False):  # another model asks for candidates
             raise ValueError(NO_ROLLBACK)
         return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
+
+    @wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` asks for its parameters
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        # transformers calls the cache `cache` from 5.24 on
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
+        if "cache" in inputs:
+            inputs["past_key_values"] = inputs.pop("cache")
+        return inputs
 
     @can_return_tuple
     def forward(

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
 
 from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
+from seqgan_hf.models.modeling_base import StateCache
 
 
 VOCAB = 23
@@ -313,6 +314,14 @@ WAYS = {
     "beam_sampling": {"num_beams": 3, "do_sample": True},
     "penalty": {"do_sample": False, "repetition_penalty": 1.5},
 }
+
+
+def test_the_cache_is_passed_on_under_either_of_its_names(monkeypatch):
+    """transformers calls it `past_key_values` up to 5.23, then `cache`."""
+    generator, state = RNNGeneratorForCausalLM(RNNGeneratorConfig(vocab_size=9)), StateCache(1)
+    named = {"input_ids": torch.tensor([[3]]), "cache": state}
+    monkeypatch.setattr(GenerationMixin, "prepare_inputs_for_generation", lambda self, *args, **kwargs: dict(named))
+    assert generator.prepare_inputs_for_generation(named["input_ids"])["past_key_values"] is state
 
 
 @CELLS
