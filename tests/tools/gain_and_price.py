@@ -3,7 +3,7 @@
     python tests/tools/gain_and_price.py docs/figures/benchmark_oracle/leaderboard.csv docs/figures/gain_and_price.png
 
 Each dot is a way of training, at temperature 1: KL(G||O) over KL(O||G), less those of maximum likelihood that was
-stopped in time.
+stopped in time. What played with one seed or none, since the time was used up before its first round, is left out.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ ADVERSARIAL, PLAIN, WORDS = "#2166ac", "#636363", "#8c8c8c"
 NAMES = {
     "catgan": "CatGAN",
     "coldgan": "ColdGAN",
-    "cot": "CoT",
     "dgsan": "DGSAN",
     "dpgan": "DP-GAN",
-    "fgan": "f-GAN, GAD, MaliGAN,\nRankGAN, RLOO: hardly move",
+    "fgan": "f-GAN, GAD, MaliGAN:\nhardly move",
     "fmgan": "FM-GAN",
     "grpo": "GRPO",
     "gsgan": "GSGAN",
@@ -54,7 +53,6 @@ PLACES = {
     "catgan": (12, 4),
     "textgan": (-62, 16),
     "dgsan": (-44, 34),
-    "cot": (-2, 32),
     "gsgan": (16, -10),
     "fmgan": (14, 6),
     "fgan": (-96, 62),
@@ -73,8 +71,9 @@ def places(file: str) -> dict[str, tuple[list[float], list[float]]]:
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with open(file, encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            if row["metric"] in AXES and float(row["temperature"]) == 1.0:
+            if row["metric"] in AXES and float(row["temperature"]) == 1.0 and row["played"] != "no":
                 found[row["name"]][row["metric"]].append(float(row["value"]))
+    found = {name: own for name, own in found.items() if len(own[AXES[0]]) > 1}
     errors = {name: [stdev(own[axis]) / math.sqrt(len(own[axis])) for axis in AXES] for name, own in found.items()}
     return {name: ([fmean(own[axis]) for axis in AXES], errors[name]) for name, own in found.items()}
 
@@ -113,7 +112,9 @@ def draw(methods: dict[str, tuple[list[float], list[float]]]) -> Figure:
     axes.set_title("What a game against a discriminator gains, and what it costs", fontsize=13)
     axes.set_xlabel("variety: leaves out more of what real text has  →", fontsize=12)
     axes.set_ylabel("mistakes: writes more of what real text has not  →", fontsize=12)
-    far = f"Bars: one standard error over three seeds. Further out, up and to the right: {', '.join(outside)}."
+    far = (
+        f"Bars: one standard error over the seeds that played. Further out, up and to the right: {', '.join(outside)}."
+    )
     figure.text(0.5, -0.01, far, ha="center", va="top", fontsize=9, color=PLAIN)
     return figure
 
