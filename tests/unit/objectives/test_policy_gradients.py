@@ -316,9 +316,28 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     with pytest.raises(ValueError, match="for sequences without prompts: expected a prompt that names the class"):
         kind([7, 8]).check(models, 4, conditional=False)
+    models.discriminator.config.num_labels = 3
     with pytest.raises(ValueError, match="class 'good' is no token"):
         kind(["good", "bad"]).check(models, 4, conditional=True)
+    with pytest.raises(UserError, match="class 99 for a vocabulary of 13 tokens: expected ids from 0 to 12"):
+        kind([7, 99]).check(models, 4, conditional=True)
     kind([7, 8]).check(models, 4, conditional=True)
+    for classes, prompts, message in (
+        ([7, 8, 9], [7, 8, 7], "class 9 is in no prompt of the training data: expected classes that prompts name"),
+        ([7, 9], [7, 8, 7], "class 9 is in no prompt"),
+        ([7, 8], [7, 8, 9], "a prompt with 0 of the class tokens"),
+    ):
+        with pytest.raises(UserError, match=message):
+            kind(classes).check_sequences(models, conditional(prompts))
+    kind([7, 8]).check_sequences(models, conditional([7, 8, 7]))
+    kind().check_sequences(models, conditional([7, 8, 7]))
+
+
+def test_sentigan_refuses_a_discriminator_of_other_labels():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(UserError, match="a discriminator of 2 labels for 2 classes: expected 3 labels: of generated"):
+        SentiGAN([7, 8]).check(models, 4, conditional=True)
+    SentiGAN().check(models, 4, conditional=True)
 
 
 @pytest.mark.parametrize("classes", [[7], [7, 7]])
