@@ -160,11 +160,12 @@ MUTATIONS = [
     ),
     Mutation(
         "StepGAN",
-        "the sign of the verdict",
+        "1 - D in place of D",
         "objectives/stepgan",
         "return rewards(models.discriminator, samples)",
-        "return -rewards(models.discriminator, samples)",
-        POLICY + "test_stepgan_credits_each_token_with_its_own_verdict",
+        "return 1 - rewards(models.discriminator, samples)",
+        EXACT,
+        ("StepGAN",),
     ),
     Mutation(
         "MaskGAN",
