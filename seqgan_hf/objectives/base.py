@@ -231,6 +231,14 @@ class Objective(ABC):
             given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"
             raise UserError(f"{given} for the objective {name}", wanted[self.adversary], "pass one")
 
+    def check_sequences(self, models: Models, real: Samples) -> None:
+        """Refuse training sequences that it cannot learn from; called after `check`, unless they are streamed.
+
+        Args:
+            models: the players, on their device.
+            real: all of the generator's training sequences.
+        """
+
     def schedule(self, turns: list[Turn]) -> list[Turn]:
         """The turns of a run, in order; given those of the settings: pretraining of G, of D, adversarial rounds."""
         return turns

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..samples import LongTensor
+from ..samples import LongTensor, Samples
 from .base import Models
-from .classes import Classes, check_classes, check_names, class_of
+from .classes import Classes, check_classes, check_names, check_prompts, class_of
 from .relgan import RelGAN, Schedule, Verdicts
 from .statistics import shared_mean, sum_over_processes
 
@@ -60,6 +60,10 @@ class CatGAN(RelGAN):
         """Refuse class names that are no tokens, and prompts that cannot name one."""
         super().check(models, batch_size, conditional)
         check_classes(self.classes, models, conditional)
+
+    def check_sequences(self, models: Models, real: Samples) -> None:
+        """Refuse a class that no prompt names, and a prompt that names none or several."""
+        check_prompts(self.classes, models, real)
 
     def of_discriminator(self, models: Models, real: Verdicts, fake: Verdicts) -> Tensor:
         """The sum over classes, each a mean over its sequences."""

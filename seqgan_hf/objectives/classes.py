@@ -8,6 +8,7 @@ import torch
 
 from ..data.tokenization import encode_batch, unknown_token_id
 from ..errors import UserError
+from ..generation.vocabulary import vocabulary_size
 from ..samples import LongTensor, Samples
 from .base import Models
 
@@ -27,7 +28,18 @@ def check_classes(classes: Classes, models: Models, conditional: bool) -> None:
         problem = f"classes={classes} for sequences without prompts"
         raise UserError(problem, "a prompt that names the class", "name its column as `data.prompt_column`")
     for name in classes or ():
-        _token_id(models, name)
+        if not 0 <= _token_id(models, name) < (known := vocabulary_size(models.generator)):
+            problem = f"class {name} for a vocabulary of {known} tokens"
+            raise UserError(problem, f"ids from 0 to {known - 1}", "check `objective.classes`")
+
+
+def check_prompts(classes: Classes, models: Models, prompts: Samples) -> None:
+    """Refuse a class that no prompt names, and a prompt that names none or several."""
+    for name in classes or ():
+        if not (prompts.prompt == _token_id(models, name)).any():
+            problem, expected = f"class {name!r} is in no prompt of the training data", "classes that prompts name"
+            raise UserError(problem, expected, "check `objective.classes` and the column `data.prompt_column`")
+    class_of(classes, models, prompts)
 
 
 def class_of(classes: Classes, models: Models, samples: Samples) -> LongTensor:

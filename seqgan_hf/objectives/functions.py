@@ -72,7 +72,7 @@ def _numbers(function: Function, sequences: list) -> Tensor:
     try:
         found = torch.as_tensor(function(sequences), dtype=torch.float32).cpu()
     except (Exception, SystemExit) as error:  # `sys.exit` in a function would end the run without a word
-        problem = f"the reward function {name} raised {type(error).__name__}: {error}"
+        problem = f"the reward function {name} raised {type(error).__name__}: {' '.join(str(error).split())}"
         expected = "a list of numbers, one for each sequence it is given"
         raise UserError(problem, expected, "correct the function") from error
     if found.shape != (len(sequences),):

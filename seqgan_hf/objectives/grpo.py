@@ -71,10 +71,12 @@ class GRPO(Reinforce):
         self.kl, self.kl_loss = (kl, 0.0) if kl_in == "reward" else (0.0, kl)
         self.length_normalized = length_normalized
         self.updates = updates
+        self.conditional = False  # `check` is told; one batch does not show it
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         super().check(models, batch_size, conditional)
         check_groups("group_size", self.group_size, batch_size)
+        self.conditional = conditional
 
     def copies(self) -> dict[str, Copy]:
         return {"reference": Copy()} if self.kl or self.kl_loss else {}
@@ -93,7 +95,7 @@ class GRPO(Reinforce):
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """What a sequence earns beside its group, the same for all of its tokens."""
-        if samples.prompt.shape[1] > 1:
+        if self.conditional:
             own = group = in_groups(values[:, 0], self.group_size)
         else:
             own, group = values[None, :, 0], rows_of_processes(values[:, 0])[None]
@@ -111,7 +113,7 @@ class GRPO(Reinforce):
 
     def spread(self, rewards: Tensor, samples: Samples) -> Tensor:
         """With prompts the mean over groups of the standard deviation within each."""
-        if samples.prompt.shape[1] == 1:
+        if not self.conditional:
             return super().spread(rewards, samples)
         return in_groups(rewards, self.group_size).std(dim=1, unbiased=False).mean()
 
@@ -134,4 +136,4 @@ class GRPO(Reinforce):
         return loss._replace(metrics={**loss.metrics, "kl_reference": -ratio.sum(dim=1).mean()})
 
     def _grouped(self, real: Samples) -> Samples:
-        return real if real.prompt.shape[1] == 1 else repeat_prompts(real, self.group_size)
+        return repeat_prompts(real, self.group_size) if self.conditional else real

@@ -14,7 +14,7 @@ from ..samples import Samples
 from .base import Models
 from .groups import check_groups, in_groups, repeat_prompts
 from .reinforce import Reinforce, last_of
-from .statistics import sum_over_processes
+from .statistics import count_processes, shared_softmax, sum_over_processes
 
 
 class MaliGAN(Reinforce):
@@ -107,16 +107,16 @@ class MaliGAN(Reinforce):
         return super().sample(models, prompts, max_new_tokens)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
-        """r = D / (1 - D), shape (K,)."""
-        return last_of(judge(models.discriminator, samples), samples).clamp(max=self.max_log_odds).exp()
+        """log r = log D / (1 - D), shape (K,): r itself may be too small for a float."""
+        return last_of(judge(models.discriminator, samples), samples).clamp(max=self.max_log_odds)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """B softmax(log r) - b over the batches of all processes, or over each group; 1 for given tokens."""
         if self.likelihood_prefix is None:
-            rows, total = sum_over_processes(torch.stack([values.new_tensor(len(values)), values[:, 0].sum()]))
-            return values * rows / total - self.baseline_weight
+            rows = sum_over_processes(values.new_tensor(len(values))) / count_processes()
+            return (shared_softmax(values[:, 0]) * rows)[:, None].expand_as(values) - self.baseline_weight
         groups = in_groups(values[:, 0], self.completions)
-        weights = (groups / groups.mean(dim=1, keepdim=True)).flatten()[:, None] - self.baseline_weight
+        weights = (groups.softmax(dim=1) * groups.shape[1]).flatten()[:, None] - self.baseline_weight
         given = torch.arange(values.shape[1], device=values.device) < self.prefix
         return torch.where(given, 1.0, weights)
 

@@ -83,7 +83,8 @@ class RankGAN(SeqGAN):
         of_real, of_fake = (rows_of_processes(rows, differentiable=True) for rows in parts)
         references, ranked = self._references(of_real)
         log_real = self.log_rank(ranked, references, of_fake)
-        log_fake = self.log_rank(of_fake, references, ranked)
+        # where R rounds to 1, log(1 - R) is that of the smallest float
+        log_fake = self.log_rank(of_fake, references, ranked).clamp(max=-torch.finfo(torch.float32).tiny)
         loss = (-log_real.mean() - torch.log(-torch.expm1(log_fake)).mean()) / 2  # of all rows, on every process
         with torch.no_grad():
             metrics = {

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UserError
 from ..functional import masked_mean
 from ..generation.likelihood import token_logprobs
 from ..generation.verdicts import class_logits, judge
 from ..samples import Samples
 from .base import Loss, Models, penalty
-from .classes import Classes, check_classes, check_names, class_of
+from .classes import Classes, check_classes, check_names, check_prompts, class_of
 from .seqgan import SeqGAN
 from .statistics import shared_mean
 
@@ -60,9 +61,17 @@ class SentiGAN(SeqGAN):
             self.labels = ("FAKE", *map(str, classes))
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
-        """Refuse class names that are no tokens, and prompts that cannot name one."""
+        """Refuse class names that are no tokens, prompts that cannot name one, and a discriminator of other labels."""
         super().check(models, batch_size, conditional)
         check_classes(self.classes, models, conditional)
+        if self.classes and (labels := models.discriminator.config.num_labels) != len(self.labels):
+            problem = f"a discriminator of {labels} labels for {len(self.classes)} classes"
+            expected = f"{len(self.labels)} labels: of generated text, and of each class"
+            raise UserError(problem, expected, "set `num_labels` in its config")
+
+    def check_sequences(self, models: Models, real: Samples) -> None:
+        """Refuse a class that no prompt names, and a prompt that names none or several."""
+        check_prompts(self.classes, models, real)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """-(1 - D_k), D_k the probability of being real, and of the class that the prompt names, shape (K,)."""

@@ -90,7 +90,8 @@ class InMemoryData(TrainingData):
 
     @property
     def conditional(self) -> bool:
-        return self.samples.prompt.shape[1] > 1
+        prompt = self.samples.prompt
+        return prompt.shape[1] > 1 or bool((prompt != prompt[:1]).any())
 
     def fingerprint(self) -> int:
         parts = [fingerprint(field).cpu() for field in self.samples if field is not None]

@@ -78,6 +78,13 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
             raise UserError(problem, fix=fix)
 
 
+def check_objective(objective: Objective, models: Models, data: TrainingData, batch_size: int) -> None:
+    """Raise a UserError where an objective cannot follow the settings, or learn from the sequences."""
+    objective.check(models, batch_size, data.conditional)
+    if isinstance(data, InMemoryData):
+        objective.check_sequences(models, data.samples)
+
+
 def checkpoint_activations(models: Models) -> None:
     """Let players compute activations again for the backward pass, not keep them; a UserError if none can."""
     able = [model for model in models.players().values() if model.supports_gradient_checkpointing]

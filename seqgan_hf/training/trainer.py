@@ -20,7 +20,15 @@ from ..objectives.base import frozen
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
-from .checks import check_enough_data, check_fakes, check_generator, check_models, check_pretraining, check_share
+from .checks import (
+    check_enough_data,
+    check_fakes,
+    check_generator,
+    check_models,
+    check_objective,
+    check_pretraining,
+    check_share,
+)
 from .evaluation import held_out_evaluators
 from .parts import Parts
 from .player import Player
@@ -98,7 +106,7 @@ class AdversarialTrainer:
         if processing_class is not None:
             suppress_special_tokens(self.models.players().values(), self.data, processing_class)
         for given in (self.objective, self.pretraining):
-            given.check(self.models, args.per_device_train_batch_size, self.data.conditional)
+            check_objective(given, self.models, self.data, args.per_device_train_batch_size)
         share_weights(accelerator, self.models.named())
         if eval_dataset is not None:
             rows = as_samples(eval_dataset, bos, pad).to(device)

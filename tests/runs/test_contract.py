@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.objectives import MLE, ConstantReward, Copy, CoT, Loss, Reinforce, ScratchGAN, Turn
+from seqgan_hf.objectives import MLE, CatGAN, ConstantReward, Copy, CoT, Loss, Reinforce, ScratchGAN, Turn
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints
@@ -246,6 +246,11 @@ def test_without_pairs_real_sequences_are_drawn_from_all_there_are(tmp_path):
     real = {tuple(row) for batch, _ in objective.seen for row in batch.prompt.tolist()}
     fake = {tuple(row) for _, batch in objective.seen for row in batch.prompt.tolist()}
     assert len(fake) == 8 < len(real)
+
+
+def test_sequences_that_an_objective_cannot_learn_from_are_refused_before_the_run(tmp_path):
+    with pytest.raises(UserError, match="class 11 is in no prompt of the training data"):
+        conditional(CatGAN([3, 11]), tmp_path / "run")
 
 
 # --- Objectives without an opponent ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from seqgan_hf import objectives
 from seqgan_hf.objectives import Objective
-from tests.tools.tables import FeatureJudge, TableJudge, language_model
+from tests.tools.tables import FeatureJudge, PrefixJudge, TableJudge, language_model
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -99,7 +99,13 @@ OBJECTIVES: dict[str, Row] = {
         tuple(0.25 * d + 0.75 * f for d, f in zip(REINFORCE, (1 / 9, 0.0, -1 / 9), strict=True)),
         {"functions": PLACE, "discriminator_weight": 0.25, "reads": "ids"} | EVERY,
     ),
-    "StepGAN": Row(("per_token",), {"decreasing": True}, ZERO, {"baseline": "none"}, judge=PER_TOKEN),
+    "StepGAN": Row(
+        ("per_token",),
+        {"decreasing": True},
+        (5 / 36, -1 / 36, -4 / 36),  # A_1 = 3 D_1, D_1 = 1/2, 2/3, 3/4
+        {"decreasing": True, "baseline": "none"},
+        judge=PrefixJudge,
+    ),
     "MaskGAN": Row(("per_token",), {}, LOG_VERDICT, {"discount": 1.0, "baseline": "none"}, judge=PER_TOKEN),
     "SentiGAN": Row(CLASSIFIERS, {"rollouts": 2}, tuple(g / 3 for g in REINFORCE), {"rollouts": 9}),
     "DPGAN": Row(

@@ -64,6 +64,13 @@ class TableJudge(torch.nn.Module):
         return SequenceClassifierOutput(logits=logits)
 
 
+class PrefixJudge(torch.nn.Module):
+    """The odds of each token are 1 + the sum of the tokens as far as it."""
+
+    def forward(self, input_ids, attention_mask):
+        return SequenceClassifierOutput(logits=(1 + input_ids.cumsum(dim=1)).float().log()[..., None])
+
+
 class FeatureJudge(torch.nn.Module):
     """Reads the sequence of number i as the point at the angle pi i / 27 of the unit circle."""
 

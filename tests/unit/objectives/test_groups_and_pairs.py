@@ -19,6 +19,7 @@ from seqgan_hf.objectives import (
     TextGAIL,
 )
 from seqgan_hf.objectives.ratios import clipped
+from seqgan_hf.training.batches import InMemoryData
 from tests.tools.tables import (
     Judge,
     T,
@@ -29,7 +30,7 @@ from tests.tools.tables import (
     credited,
     random_table,
 )
-from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.tiny import BOS, build_discriminator, build_generator
 
 
 # --- Groups, ratios --------------------------------------------------------------------------------------------------
@@ -68,12 +69,16 @@ def test_a_batch_of_broken_groups_is_refused(objective, message):
         objective.check(models, 60, conditional)
 
 
-def test_groups_are_rows_of_one_prompt():
+@pytest.mark.parametrize("start", [[BOS], []])
+def test_groups_are_rows_of_one_prompt(start):
+    """Prompts of one token, too."""
     generator, objective = build_generator("lstm"), GRPO(group_size=3, scale=False)
-    prompt = torch.tensor([[0, token] for token in range(3, 10)])
+    prompt = torch.tensor([[*start, token] for token in range(3, 10)])
     real = sample(generator, prompt, 4)
+    data = InMemoryData(real, real.ids.device)
+    objective.check(Models(generator, build_discriminator("cnn")), 6, data.conditional)
     fake = objective.sample(Models(generator), real, 4)
-    assert fake.prompt[:, 1].tolist() == [3, 3, 3, 4, 4, 4]  # the seventh prompt fills no group
+    assert fake.prompt[:, -1].tolist() == [3, 3, 3, 4, 4, 4]  # the seventh prompt fills no group
     values = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])[:, None].expand(6, 4)
     found = objective.advantages(None, values, fake)
     assert_close(found[:, 0], torch.tensor([-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]))
@@ -88,12 +93,15 @@ def test_the_spread_that_is_logged_is_that_within_groups(objective):
     """Rewards that are equal in every group teach nothing, however far apart the groups are."""
     generator = build_generator("lstm")
     rows = sample(generator, torch.tensor([[0, 3]] * 3 + [[0, 4]] * 3), 4)
+    models = Models(generator, build_discriminator("cnn"))
+    objective.check(models, 6, conditional=True)
     found = []
     for rewards in ([1.0, 1.0, 1.0, 5.0, 5.0, 5.0], [0.0, 0.0, 3.0, 5.0, 5.0, 5.0]):
         objective.reward = lambda models, samples, real, rewards=rewards: torch.tensor(rewards)
         found.append(float(objective.credit(Models(generator), rows, rows).metrics["reward_std"]))
     assert found == pytest.approx([0.0, math.sqrt(2) / 2])
     whole = sample(generator, start_prompt(generator, 6), 4)
+    objective.check(models, 6, conditional=InMemoryData(whole, whole.ids.device).conditional)
     last = objective.credit(Models(generator), whole, whole).metrics["reward_std"]
     assert float(last) == pytest.approx(float(torch.tensor(rewards).std(unbiased=False)))
 

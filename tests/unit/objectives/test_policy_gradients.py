@@ -84,11 +84,13 @@ def test_features_are_what_the_last_layer_reads(kind):
 
 def test_maligan_does_not_change_with_the_level_of_the_log_odds():
     log_odds, models = torch.randn(27), Models(random_table(), None)
-    found = []
-    for shift in (0.0, 1.5):
-        models.discriminator = Judge(log_odds + shift)
-        found.append(credited(MaliGAN(), models).advantages)
-    assert_close(found[0], found[1])
+    for objective in (MaliGAN(), MaliGAN(likelihood_prefix=1, completions=3)):
+        found = []
+        for shift in (0.0, 1.5, -200.0):
+            models.discriminator = Judge(log_odds + shift)
+            found.append(credited(objective, models).advantages)
+        assert_close(found[0], found[1])
+        assert_close(found[0], found[2], rtol=1e-4, atol=1e-4)  # log-odds near -200 have fewer digits
 
 
 def test_maligan_with_a_judge_that_knows_nothing_has_no_signal():
@@ -98,7 +100,7 @@ def test_maligan_with_a_judge_that_knows_nothing_has_no_signal():
 def test_maligan_cuts_off_large_ratios():
     models = Models(TableGenerator(), Judge(torch.full((27,), 50.0)))
     values = MaliGAN(max_log_odds=2.0).action_values(models, all_sequences(), all_sequences())
-    assert_close(values, torch.full((27, 3), math.exp(2.0)))
+    assert_close(values, torch.full((27, 3), 2.0))
 
 
 def test_maligan_continues_real_prefixes_in_groups():
@@ -316,9 +318,28 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     with pytest.raises(ValueError, match="for sequences without prompts: expected a prompt that names the class"):
         kind([7, 8]).check(models, 4, conditional=False)
+    models.discriminator.config.num_labels = 3
     with pytest.raises(ValueError, match="class 'good' is no token"):
         kind(["good", "bad"]).check(models, 4, conditional=True)
+    with pytest.raises(UserError, match="class 99 for a vocabulary of 13 tokens: expected ids from 0 to 12"):
+        kind([7, 99]).check(models, 4, conditional=True)
     kind([7, 8]).check(models, 4, conditional=True)
+    for classes, prompts, message in (
+        ([7, 8, 9], [7, 8, 7], "class 9 is in no prompt of the training data: expected classes that prompts name"),
+        ([7, 9], [7, 8, 7], "class 9 is in no prompt"),
+        ([7, 8], [7, 8, 9], "a prompt with 0 of the class tokens"),
+    ):
+        with pytest.raises(UserError, match=message):
+            kind(classes).check_sequences(models, conditional(prompts))
+    kind([7, 8]).check_sequences(models, conditional([7, 8, 7]))
+    kind().check_sequences(models, conditional([7, 8, 7]))
+
+
+def test_sentigan_refuses_a_discriminator_of_other_labels():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(UserError, match="a discriminator of 2 labels for 2 classes: expected 3 labels: of generated"):
+        SentiGAN([7, 8]).check(models, 4, conditional=True)
+    SentiGAN().check(models, 4, conditional=True)
 
 
 @pytest.mark.parametrize("classes", [[7], [7, 7]])

@@ -97,6 +97,14 @@ def test_rankgan_keeps_half_of_a_small_batch_beside_the_references():
         RankGAN().reward(models, real, real.select(slice(0, 1)))
 
 
+def test_rankgans_loss_is_finite_where_a_share_rounds_to_one():
+    """Generated rows are the references themselves, the other real rows lie opposite."""
+    models = Models(None, FeatureJudge())
+    real, fake = (all_sequences().select(torch.tensor(rows)) for rows in ([0, 0, 26, 26], [0, 0, 0, 0]))
+    loss = RankGAN(gamma=20.0).discriminator_loss(models, real, fake)
+    assert float(loss.metrics["rank_fake"]) == 1.0 and loss.value.isfinite()
+
+
 # --- PG-BLEU, functions of one's own ---------------------------------------------------------------------------------
 
 
@@ -163,7 +171,7 @@ def test_functions_that_read_ids_see_no_end_token():
         (lambda texts: [1.0], r"returned shape \(1,\) for 27 sequences: expected one number each"),
         (lambda texts: [math.nan] * len(texts), "returned nan for '0 0 0': expected finite numbers"),
         (lambda texts: 1 / 0, "raised ZeroDivisionError: division by zero"),
-        (lambda texts: sys.exit("no scorer"), "raised SystemExit: no scorer: expected a list of numbers"),
+        (lambda texts: sys.exit("no\n  scorer\n"), "raised SystemExit: no scorer: expected a list of numbers"),
         (lambda texts: ["a"] * len(texts), "raised "),
     ],
 )
