@@ -43,7 +43,7 @@ def test_every_objective_trains_every_generator_against_every_opponent(written_b
     assert (models.discriminator is None) == (objective.adversary is None)
     models.begin()
     torch.manual_seed(0)
-    real = sample(generator, start_prompt(generator, 3), 4)
+    real = sample(generator, start_prompt(generator, 12), 4)  # of three, all verdicts may be equal
     loss = step(objective, models, real)
     loss.backward()
     assert loss.shape == () and loss.isfinite()
