@@ -69,9 +69,11 @@ def main(folder: str, picture: str) -> None:
             print("|", " | ".join([name, f"{temperature:g}", *row]), "|")
         axes.plot(*np.transpose(middle), style, color=colour, label=label)
         for temperature, (x, y) in zip(temperatures, middle, strict=True):
-            axes.annotate(f"{temperature:g}", (x, y), (4, 4), textcoords="offset points", fontsize=8, color=colour)
+            at = {"xytext": (4, 4), "textcoords": "offset points", "annotation_clip": True}
+            axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
     coins = np.mean([[place(coin) for coin in coins] for _, coins in seeds], axis=0)
     axes.plot(*envelope(map(tuple, coins)).T, color="#c8c8c8", lw=4, zorder=0, label="coins between two temperatures")
+    axes.set_xlim(44.2, 51)  # temperatures below .8 lie further out
     axes.set_xlabel("NLL of held-out captions, nats a caption (lower: covers more)")
     axes.set_ylabel("NLL of samples under SmolLM2, nats a token\n(lower: better English)")
     axes.legend(frameon=False)
