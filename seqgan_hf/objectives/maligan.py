@@ -114,7 +114,8 @@ class MaliGAN(Reinforce):
         """B softmax(log r) - b over the batches of all processes, or over each group; 1 for given tokens."""
         if self.likelihood_prefix is None:
             rows = sum_over_processes(values.new_tensor(len(values))) / count_processes()
-            return (shared_softmax(values[:, 0]) * rows)[:, None].expand_as(values) - self.baseline_weight
+            weights = shared_softmax(values[:, 0].double()) * rows - self.baseline_weight  # of nearly equal numbers
+            return weights[:, None].expand_as(values).to(values.dtype)
         groups = in_groups(values[:, 0], self.completions)
         weights = (groups.softmax(dim=1) * groups.shape[1]).flatten()[:, None] - self.baseline_weight
         given = torch.arange(values.shape[1], device=values.device) < self.prefix
