@@ -71,10 +71,14 @@ class RankGAN(SeqGAN):
 
     def log_rank(self, ranked: Tensor, references: Tensor, others: Tensor) -> Tensor:
         """log R of each row of `ranked` (K, F), against references (U, F) and others (C, F), shape (K,)."""
+        return _log_mean(self.log_odds(ranked, references, others))
+
+    def log_odds(self, ranked: Tensor, references: Tensor, others: Tensor) -> Tensor:
+        """Of each row's share in resemblance to each reference, shape (K, U); other shapes as in `log_rank`."""
         ranked, references, others = (F.normalize(rows, dim=1) for rows in (ranked, references, others))
         own = self.gamma * ranked @ references.T  # (K, U)
         rest = (self.gamma * others @ references.T).logsumexp(dim=0)  # (U,)
-        return F.logsigmoid(own - rest).logsumexp(dim=1) - torch.tensor(float(len(references))).log()
+        return own - rest
 
     def discriminator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """-E_real log R(. | U, C = fake) - E_fake log(1 - R(. | U, C = real)), averaged."""
@@ -83,13 +87,13 @@ class RankGAN(SeqGAN):
         of_real, of_fake = (rows_of_processes(rows, differentiable=True) for rows in parts)
         references, ranked = self._references(of_real)
         log_real = self.log_rank(ranked, references, of_fake)
-        # where R rounds to 1, log(1 - R) is that of the smallest float
-        log_fake = self.log_rank(of_fake, references, ranked).clamp(max=-torch.finfo(torch.float32).tiny)
-        loss = (-log_real.mean() - torch.log(-torch.expm1(log_fake)).mean()) / 2  # of all rows, on every process
+        fake_odds = self.log_odds(of_fake, references, ranked)
+        log_rest = _log_mean(-fake_odds)  # log(1 - R), also where R rounds to 1
+        loss = (-log_real.mean() - log_rest.mean()) / 2  # of all rows, on every process
         with torch.no_grad():
             metrics = {
                 "rank_real": log_real.exp().mean(),
-                "rank_fake": log_fake.exp().mean(),
+                "rank_fake": _log_mean(fake_odds).exp().mean(),
                 "discriminator_loss": loss.detach(),
             }
         return Loss(loss + penalty(models.discriminator), metrics)
@@ -100,3 +104,8 @@ class RankGAN(SeqGAN):
             raise UserError(problem, "a reference and one beside it", "set larger batches")
         count = min(self.references, len(of_real) // 2)
         return of_real[:count], of_real[count:]
+
+
+def _log_mean(log_odds: Tensor) -> Tensor:
+    """The log of the mean over U of the shares with these log-odds (K, U), shape (K,)."""
+    return F.logsigmoid(log_odds).logsumexp(dim=1) - torch.tensor(float(log_odds.shape[1])).log()

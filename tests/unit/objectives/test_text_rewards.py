@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import UserError
@@ -97,12 +98,31 @@ def test_rankgan_keeps_half_of_a_small_batch_beside_the_references():
         RankGAN().reward(models, real, real.select(slice(0, 1)))
 
 
-def test_rankgans_loss_is_finite_where_a_share_rounds_to_one():
-    """Generated rows are the references themselves, the other real rows lie opposite."""
-    models = Models(None, FeatureJudge())
+class TurnedJudge(FeatureJudge):
+    """Turns a sequence by its last token times an angle that is learnt."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, input_ids, attention_mask):
+        angle = math.pi / 27 * (input_ids @ torch.tensor([9, 3, 1])) + self.turn * input_ids[:, -1]
+        points = torch.stack([angle.cos(), angle.sin()], dim=1)
+        return SequenceClassifierOutput(logits=self.score(points))
+
+
+def test_rankgans_loss_and_gradient_are_right_where_a_share_rounds_to_one():
+    """Generated rows are the references themselves, the other real rows lie nearly opposite."""
+    judge = TurnedJudge()
     real, fake = (all_sequences().select(torch.tensor(rows)) for rows in ([0, 0, 26, 26], [0, 0, 0, 0]))
-    loss = RankGAN(gamma=20.0).discriminator_loss(models, real, fake)
-    assert float(loss.metrics["rank_fake"]) == 1.0 and loss.value.isfinite()
+    loss = RankGAN(gamma=20.0).discriminator_loss(Models(None, judge), real, fake)
+    assert float(loss.metrics["rank_fake"]) == 1.0
+    # log-odds of a generated row among two others, 20 - (20 cos + log 2); of those others among four generated rows
+    cosine, slope = math.cos(math.pi * 26 / 27), -2 * math.sin(math.pi * 26 / 27)
+    expected = (40 * (1 - cosine) + math.log(4) - math.log(2)) / 2  # log(1 + e^x) = x at these
+    assert float(loss.value.detach()) == pytest.approx(expected, rel=1e-6)
+    loss.value.backward()
+    assert float(judge.turn.grad) == pytest.approx(-20 * slope, rel=1e-5)
 
 
 # --- PG-BLEU, functions of one's own ---------------------------------------------------------------------------------
