@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from seqgan_hf import objectives
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.verdicts import rewards
@@ -17,9 +17,9 @@ from seqgan_hf.objectives import Copy, CoT, Models, Objective, Reinforce, SeqGAN
 from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.callbacks.collapse import CollapseWarnings
 from seqgan_hf.training.checkpoint import checkpoints
-from tests.tools.objectives import OBJECTIVES, build_objective
+from tests.tools.objectives import ROWS, build_objective
 from tests.tools.small_runs import StopAfter, build, metrics, same, small_corpus, text, weights
-from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.tiny import EOS, build_discriminator, build_generator
 
 
 # 3 optimizer steps of G, 6 of D; then rounds of 2 g-steps and one d-step of 6. Nothing is measured.
@@ -53,15 +53,17 @@ class Runs:
         self.whole.train()
 
     def make(self, folder: str, **more) -> AdversarialTrainer:
-        row, objective = OBJECTIVES[self.name], build_objective(self.name)
-        kind = row.opponents[0]
-        opponent = build_generator(kind, eos=None, seed=1) if objective.adversary == "language_model" else None
-        opponent = opponent or build_discriminator("cnn" if kind == "none" else kind)
-        players = {"generator": build_generator(row.generators[0], eos=None), "discriminator": opponent}
-        return build(self.corpus, self.folder / folder, objective, **players, **(BRIEF | {"rounds": 3} | more))
+        row, objective, corpus = ROWS[self.name], build_objective(self.name), self.corpus
+        kind, eos = row.opponents[0], None
+        if row.conditional:
+            corpus, eos = replace(corpus, train=row.data(48), eval=row.data(20, 1)), EOS
+        opponent = build_generator(kind, eos, seed=1) if objective.adversary == "language_model" else None
+        opponent = opponent or build_discriminator("cnn" if kind == "none" else kind, labels=objective.labels)
+        players = {"generator": build_generator(row.generators[0], eos), "discriminator": opponent}
+        return build(corpus, self.folder / folder, objective, **players, **(BRIEF | {"rounds": 3} | more))
 
 
-@pytest.fixture(scope="module", params=OBJECTIVES)
+@pytest.fixture(scope="module", params=ROWS)
 def runs(request, corpus, tmp_path_factory):
     return Runs(request.param, corpus, tmp_path_factory.mktemp(request.param))
 
@@ -72,7 +74,7 @@ WITHOUT_DECISIONS = {"RankGAN", "FMGAN"}
 
 def test_warnings_of_collapse_watch_every_objective(runs):
     """The spread of rewards wherever there are some, and the accuracy of whatever tells real from generated."""
-    kind = getattr(objectives, runs.name)
+    kind = type(runs.whole.objective)
     decides = kind.adversary == "classifier" and runs.name not in WITHOUT_DECISIONS
     expected = {"nearly the same reward": issubclass(kind, Reinforce), "guesses": decides, "always wins": decides}
     said = {words: sum(words in warning for warning in runs.watched.said) for words in expected}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,8 +12,10 @@ from transformers import PreTrainedModel
 
 from seqgan_hf import objectives
 from seqgan_hf.objectives import Objective
+from seqgan_hf.samples import Samples
+from tests.tools.small_runs import text
 from tests.tools.tables import FeatureJudge, PrefixJudge, TableJudge, language_model
-from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
 
 
 REINFORCE = (0.0685856, -0.0136128, -0.0549728)  # d loss / d logits of the first token, D of `TableJudge`
@@ -36,6 +38,7 @@ class Row(NamedTuple):
         exact: settings under which that gradient holds.
         generators: kinds of tiny models that it can train.
         judge: makes the opponent of which the gradient is.
+        data: makes as many sequences as are asked for, from a seed; with prompts if it is not `text`.
     """
 
     opponents: tuple[str, ...]
@@ -44,6 +47,30 @@ class Row(NamedTuple):
     exact: dict = {}
     generators: tuple[str, ...] = GENERATORS
     judge: Callable[[], torch.nn.Module] = TableJudge
+    data: Callable[..., Samples] = text
+
+    @property
+    def conditional(self) -> bool:
+        return self.data is not text
+
+
+def with_prompts(rows: Samples, prompts: list[list[int]]) -> Samples:
+    width = max(map(len, prompts))
+    prompt = torch.tensor([[PAD] * (width - len(row)) + row for row in prompts])
+    return rows._replace(prompt=prompt, prompt_mask=prompt != PAD)
+
+
+def answers(count: int, seed: int = 0) -> Samples:
+    """Four in a row answer one prompt, which begins with the token of a class: 3 or, three times as often, 4."""
+    prompts = [[BOS, 4 if block % 4 else 3, *[5 + block % 8] * (block % 2)] for block in range(-(-count // 4))]
+    return with_prompts(text(count, seed), [prompts[row // 4] for row in range(count)])
+
+
+def blanks(count: int, seed: int = 0) -> Samples:
+    """A line with a blank (3) for each of the words that are missing, and at its end what asks for them (4)."""
+    rows = text(count, seed)
+    missing = (rows.lengths - 1).clamp(min=1).tolist()  # and the end token
+    return with_prompts(rows, [[BOS, 5 + row % 8, *[3] * blank, 6, 4] for row, blank in enumerate(missing)])
 
 
 TEACHER = TemporaryDirectory()  # a saved generator
@@ -131,12 +158,26 @@ OBJECTIVES: dict[str, Row] = {
     "CatGAN": Row(CLASSIFIERS[::-1], {"pooled": True, "straight_through": True}),
 }
 
+# The same objectives where the generator continues prompts, by the name of the objective and what is else about it.
+TWO = ("lstm", "gpt2")
+CONDITIONAL: dict[str, Row] = {
+    "SentiGAN, two classes": Row(
+        ("cnn", "rnn", "bert"), {"classes": [3, 4], "rollouts": 2}, generators=TWO, data=answers
+    ),
+    "MaskGAN, blanks": Row(("per_token",), generators=TWO, data=blanks),
+    "GRPO, prompts": Row(CLASSIFIERS, {"group_size": 4, "updates": 2, "kl": 0.1}, generators=TWO, data=answers),
+    "RLOO, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
+    "GAD, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
+}
+ROWS = OBJECTIVES | CONDITIONAL
+
 
 def build_objective(name: str) -> Objective:
-    return getattr(objectives, name)(**OBJECTIVES[name].settings)
+    return getattr(objectives, name.split(",")[0])(**ROWS[name].settings)
 
 
-def build_opponent(kind: str) -> PreTrainedModel | None:
+def build_opponent(kind: str, labels: Sequence[str] = ()) -> PreTrainedModel | None:
+    """None, a language model, or a classifier of as many labels, if they are more than the usual two."""
     if kind == "none":
         return None
-    return build_generator(kind, seed=1) if kind in ("lstm", "gpt2") else build_discriminator(kind)
+    return build_generator(kind, seed=1) if kind in LANGUAGE_MODELS else build_discriminator(kind, labels=labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import (
     BertConfig,
@@ -65,10 +67,13 @@ def build_generator(kind: str, eos: int | None = EOS, vocab_size: int = VOCAB_SI
     return LlamaForCausalLM(LlamaConfig(initializer_range=0.5, **sizes, **heads, **tokens))
 
 
-def build_discriminator(kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreTrainedModel:
-    """A tiny sequence classifier; `kind` is cnn, relgan, rnn, per_token or bert."""
+def build_discriminator(
+    kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0, labels: Sequence[str] = ()
+) -> PreTrainedModel:
+    """A tiny sequence classifier; `kind` is cnn, relgan, rnn, per_token or bert; `labels` if they are not two."""
     torch.manual_seed(seed)
     tokens = {"vocab_size": vocab_size, "pad_token_id": PAD}
+    tokens |= {"id2label": dict(enumerate(labels))} if len(labels) > 2 else {}
     if kind == "cnn":
         config = CNNDiscriminatorConfig(embedding_size=6, filter_sizes=[1, 2, 4], num_filters=[4, 4, 4], **tokens)
         return CNNDiscriminatorForSequenceClassification(config)
@@ -94,7 +99,6 @@ def build_discriminator(kind: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) 
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=32,
-        num_labels=2,
         **tokens,
     )
     return BertForSequenceClassification(config)
