@@ -89,6 +89,28 @@ def commands() -> list[Command]:
     return found
 
 
+def method_page(objective: str) -> Path:
+    """The page of an objective; most have one of their own name."""
+    shared = {"ConstantReward": "controls", "RandomReward": "controls", "LeakPretraining": "leakgan"}
+    return ROOT / "docs" / "methods" / f"{shared.get(objective, objective.lower())}.md"
+
+
+def section(page: Path, anchor: str) -> str:
+    """What stands on a page under the heading with this anchor, as far as the next one."""
+    parts = re.findall(r"^#+ ([^\n]*)\n(.*?)(?=^#+ |\Z)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return next(text for heading, text in parts if heading.lower().replace(" ", "-") == anchor)
+
+
+def metrics_explained(objective: str) -> tuple[set[str], set[str]]:
+    """The names of what is logged on the objective's page; and in the sections that this part of the page links."""
+    page = method_page(objective)
+    own = section(page, "what-is-logged")
+    links = re.findall(r"\]\(([\w./-]+\.md)#([\w-]+)\)", own)
+    linked = [section((page.parent / path).resolve(), anchor) for path, anchor in links]
+    first, second = (set(re.findall(r"`([a-z_]+)`", text)) for text in (own, "\n".join(linked)))
+    return first, second
+
+
 def _lines(text: str) -> list[str]:
     """Commands, each on one line, without prompts and remarks."""
     lines = (line.strip().removeprefix("$ ") for line in re.sub(r"\\\n\s*", " ", text).splitlines())
