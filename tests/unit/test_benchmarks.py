@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from seqgan_hf import functional
 from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
 from tests.benchmarks import gpu
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
@@ -67,6 +68,7 @@ def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
     for module in (likelihood, rollouts, sampling):  # the policy of an accelerator
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
+    monkeypatch.setattr(functional, "BOUND_LOGITS", set())
     rows = gpu.measure(SMALL, "cpu", repetitions=1)
     for name, most in OPERATIONS_OF_A_STEP.items():
         assert 0 < rows[name].operations <= most, name
