@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .models.modeling_cnn_discriminator import ONEDNN_LINEAR, in_float32, multiply
-from .models.threads import side_by_side
+from .models.modeling_threads import side_by_side
 from .samples import BoolTensor, LongTensor
 
 

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and LeCun (2015), with a highway layer
 (Srivastava et al., 2015).
 
-The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py` and `threads.py`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py` and `modeling_threads.py`.
 """
 
 import platform
@@ -21,7 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .modeling_base import Classifier, ConvolutionConfig, classification_loss
-from .threads import side_by_side, threads_worth
+from .modeling_threads import side_by_side, threads_worth
 
 
 @strict

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, reserved_cache, rollouts, sampling, vocabulary
-from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator, threads
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator, modeling_threads
 from seqgan_hf.samples import Samples
 
 
@@ -186,7 +186,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
-            patch.setattr(threads, "LEAST_OPERATIONS", 0)
+            patch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
             patch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
             patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)
         if setting != "auto":  # plain code holds the logits of all positions of so many rows

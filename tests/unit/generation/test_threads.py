@@ -19,8 +19,8 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import features, judge, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.models import modeling_cnn_discriminator, threads
-from seqgan_hf.models.threads import side_by_side
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_threads
+from seqgan_hf.models.modeling_threads import side_by_side
 from seqgan_hf.objectives import Models, SeqGAN
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -177,7 +177,7 @@ def test_threads_are_begun_once_and_again_in_a_child_of_the_process():
 @pytest.mark.parametrize("masked", [False, True])
 def test_convolutions_of_several_threads_are_those_of_one(masked, monkeypatch):
     """Scores, and the gradients of all parameters, in blocks of a few rows."""
-    monkeypatch.setattr(threads, "LEAST_OPERATIONS", 0)
+    monkeypatch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
     monkeypatch.setattr(modeling_cnn_discriminator, "BLOCK", 200)
     discriminator = build_discriminator("cnn").eval()
     ids = torch.randint(5, (20, 7), generator=seeded())
