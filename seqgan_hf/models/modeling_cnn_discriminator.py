@@ -343,9 +343,12 @@ class MaxOverTime(torch.autograd.Function):
         return total, None, None, *(of_weight for _, of_weight in found)
 
 
+# Devices on which the gradient of filters adds up the windows that were largest, in place of a product over all windows.
+GATHER_WINDOWS = {"cpu"}
+
+
 def _gathers(gradient: Tensor) -> bool:
-    """Whether the gradient of filters adds up the windows that were largest, instead of a product over all of them."""
-    return gradient.device.type == "cpu" and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
+    return gradient.device.type in GATHER_WINDOWS and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def _columns(weights: Sequence[Tensor]) -> list[slice]:

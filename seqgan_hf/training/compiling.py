@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 from transformers import PreTrainedModel
 
@@ -22,7 +24,8 @@ class Compiled:
     """
 
     def __init__(self, model: PreTrainedModel, args: AdversarialTrainingArguments):
-        self.module, self.forward = model, None
+        self.module: nn.Module = model
+        self.forward: Any = None
         if args.torch_compile:
             if model.can_generate() and has_plain_head(model):
                 self.module = model.base_model

@@ -39,7 +39,9 @@ def test_a_compiled_run_is_the_same_training(generator, tmp_path):
     torch._dynamo.register_backend(calls, name=f"calls_{generator}")
     plain = trainer(tmp_path / "plain", generator)
     plain.train()
-    compiled = trainer(tmp_path / "compiled", generator, torch_compile=True, torch_compile_backend=f"calls_{generator}")
+    compiled = trainer(
+        tmp_path / "compiled", generator, torch_compile=True, torch_compile_backend=f"calls_{generator}"
+    )
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     for name, model in plain.models.players().items():
