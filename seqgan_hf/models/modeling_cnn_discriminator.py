@@ -343,7 +343,7 @@ class MaxOverTime(torch.autograd.Function):
         return total, None, None, *(of_weight for _, of_weight in found)
 
 
-# Devices on which the gradient of filters adds up the windows that were largest, in place of a product over all windows.
+# Devices on which the gradient of filters adds up the windows that were largest, in place of a product over all.
 GATHER_WINDOWS = {"cpu"}
 
 
