@@ -1,22 +1,18 @@
-"""Tensor maths, and the threads that share it: sampling from logits, returns, distances of sets, softmax losses."""
+"""Tensor maths: sampling from logits, returns, distances of sets, softmax losses."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .models.modeling_cnn_discriminator import ONEDNN_LINEAR, in_float32, multiply
+from .models.modeling_threads import side_by_side
 from .samples import BoolTensor, LongTensor
 
-
-Piece = TypeVar("Piece")
-Result = TypeVar("Result")
 
 # Vocabulary entries summed into one block of the two-level inverse CDF: about the square root of usual vocabularies.
 CDF_BLOCKS = range(128, 31, -1)
@@ -117,27 +113,26 @@ def filter_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
     return logits
 
 
-def sample_categorical(logits: Tensor, uniforms: Tensor) -> LongTensor:
+def sample_categorical(weights: Tensor, uniforms: Tensor) -> LongTensor:
     """Draw one token a row by inverting the cumulative distribution on two levels.
 
-    The first uniform picks a block of the vocabulary by the blocks' total probabilities, the second a token inside it.
+    The first uniform picks a block of the vocabulary by the blocks' total weights, the second a token inside it.
     Two random numbers a row suffice (multinomial and Gumbel sampling draw V), and no cumulative sum is longer than
-    about sqrt(V), which keeps float32 exact for vocabularies of 150,000. A token of probability zero is never drawn.
+    about sqrt(V), which keeps float32 exact for vocabularies of 150,000. A token of weight zero is never drawn.
 
     Args:
-        logits: unnormalised log-probabilities, `-inf` allowed, shape (N, V).
+        weights: what the probabilities are in proportion to, shape (N, V).
         uniforms: numbers in [0, 1), shape (N, 2).
 
     Returns:
         Token ids, shape (N,).
     """
-    probabilities = logits.float().softmax(dim=-1)
-    vocab_size = probabilities.shape[1]
+    vocab_size = weights.shape[1]
     # a size that divides the vocabulary, if there is one, spares a copy
     size = next((size for size in CDF_BLOCKS if vocab_size % size == 0), CDF_BLOCKS[-1])
     if vocab_size % size:
-        probabilities = F.pad(probabilities, (0, -vocab_size % size))
-    blocks = probabilities.view(len(probabilities), -1, size)
+        weights = F.pad(weights, (0, -vocab_size % size))
+    blocks = weights.view(len(weights), -1, size)
     block = first_above(blocks.sum(dim=-1), uniforms[:, :1])
     inside = blocks.gather(1, block[:, :, None].expand(-1, 1, size)).squeeze(1)
     return (block * size + first_above(inside, uniforms[:, 1:])).squeeze(1)
@@ -173,9 +168,53 @@ def posterior_gumbel(logits: Tensor, ids: LongTensor, uniforms: Tensor) -> Tenso
 
 
 def block_rows(vocab_size: int, device: torch.device) -> int:
-    """Rows whose logits are computed together: on a CPU as many as stay in the cache, elsewhere about 256 MiB."""
-    logits = 2**19 if device.type == "cpu" else 2**26
+    """Rows whose logits are computed together: on a CPU 8 MiB, which stay in the cache of many; elsewhere 256 MiB."""
+    logits = 2**21 if device.type == "cpu" else 2**26
     return max(16, logits // vocab_size)
+
+
+# Devices whose host reads a bound on logits, to spare work; on others it would wait for it.
+BOUND_LOGITS = {"cpu"}
+
+
+class SoftmaxLayer:
+    """A linear layer before a softmax, ready for blocks of rows. It learns nothing by itself.
+
+    Where it has few inputs, a pass over the logits costs as much as the product that makes them. So on a CPU the bias
+    is a column of the product (MKL copies it to every row otherwise), and the largest logit is not looked for where a
+    bound on all of them shows that exponentials are safe without it.
+
+    Args:
+        weight: shape (V, H).
+        bias: shape (V,), `-inf` allowed, or `None`.
+    """
+
+    NARROW = 128  # inputs
+    SAFE = 60.0  # the sum of 10^12 exponentials is a float32, and tokens of e^-27 of the largest still count
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias, self.norm = weight.detach(), None if bias is None else bias.detach(), torch.inf
+        if weight.device.type not in BOUND_LOGITS or weight.shape[1] > self.NARROW or not in_float32(weight, weight):
+            return
+        self.norm = float(self.weight.norm(dim=1).max())
+        self.offset = 0.0 if self.bias is None else abs(float(self.bias.max()))
+        if self.bias is not None and ONEDNN_LINEAR is None:
+            self.weight, self.bias = torch.cat([self.weight, self.bias[:, None]], dim=1), None
+
+    def reads(self, hidden: Tensor) -> Tensor:
+        """Inputs (N, H) as `logits` takes them."""
+        width = self.weight.shape[1] - hidden.shape[1]
+        return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1) if width else hidden
+
+    def is_safe(self, hidden: Tensor) -> bool:
+        """Whether the exponentials of all logits of inputs (N, H) are numbers, and not all too small."""
+        if self.norm == torch.inf or hidden.dtype != torch.float32 or not len(hidden):
+            return False
+        return float(hidden.norm(dim=1).max()) * self.norm + self.offset <= self.SAFE
+
+    def logits(self, inputs: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Logits (N, V); they may lie in `memory`, which holds them until the next call."""
+        return multiply(inputs, self.weight, self.bias, memory)
 
 
 def linear_nll(
@@ -198,9 +237,12 @@ def linear_nll(
         targets, shape (N,), without gradient.
     """
 
+    layer = SoftmaxLayer(weight, bias)
+    safe = layer.is_safe(hidden.detach())
+
     def nll(rows: slice, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         target = targets[rows, None]
-        slope = logits.sub_(logits.amax(dim=-1, keepdim=True))
+        slope = logits if safe else logits.sub_(logits.amax(dim=-1, keepdim=True))
         own = slope.gather(1, target)
         whole = slope.exp_().sum(dim=-1, keepdim=True)
         # d loss / d logits = weight * (softmax - one-hot); what is the same for a row, its weight and the denominator
@@ -208,7 +250,7 @@ def linear_nll(
         slope.scatter_add_(1, target, -whole)
         return (whole.log() - own).squeeze(1), slope, weights[rows] / whole.squeeze(1)
 
-    loss, losses = LinearLoss.apply(hidden, weight, bias, weights, nll)
+    loss, losses = LinearLoss.apply(hidden, weight, bias, weights, layer, nll)
     return loss, -losses
 
 
@@ -220,12 +262,12 @@ class LinearLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, weights, of_rows):
-        inputs = (hidden, weight, bias)
+    def forward(ctx, hidden, weight, bias, weights, layer, of_rows):
+        inputs, read = (hidden, weight, bias), layer.reads(hidden)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
 
-        def add(rows: slice, gradients: list[Tensor | None]) -> None:
-            losses[rows], slope, share = of_rows(rows, multiply(hidden[rows], weight, bias).float())
+        def add(rows: slice, gradients: list[Tensor | None], memory: Tensor) -> None:
+            losses[rows], slope, share = of_rows(rows, layer.logits(read[rows], memory).float())
             _accumulate(gradients, rows, slope, share, hidden, weight)
 
         gradients = _summed_over_blocks(inputs, ctx.needs_input_grad, add)
@@ -235,7 +277,7 @@ class LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream, _):
-        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None
+        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None
 
 
 Head = tuple[Tensor, Tensor, Tensor | None]  # inputs of a linear layer (N, H), its weight (V, H) and bias (V,)
@@ -269,33 +311,37 @@ def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[
         divergences = (probabilities * ratio).sum(dim=-1)
         return divergences, probabilities * (ratio - divergences[:, None]), weights[rows]
 
-    return LinearLoss.apply(*head, weights, kl)
+    return LinearLoss.apply(*head, weights, SoftmaxLayer(*head[1:]), kl)
 
 
 # The largest weight (numbers) of which threads have a gradient each, two for every one of them.
 SHARED_WEIGHT = 2**22
+# And the fewest rows that are worth a share of their own.
+LEAST_ROWS = 32
 
 
 def _summed_over_blocks(
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],
-    add: Callable[[slice, list[Tensor | None]], None],
+    add: Callable[[slice, list[Tensor | None], Tensor], None],
 ) -> list[Tensor | None]:
     """Gradients of a head's inputs, weight and bias, to which `add` adds those of each block of rows.
 
-    Threads take blocks that follow each other, and what they found is added in this order.
+    It is given memory for the logits, since fresh memory costs as much as their exponentials. Threads take blocks that
+    follow each other, and what they found is added in this order.
     """
-    hidden, weight, _ = inputs
-    size = block_rows(len(weight), hidden.device)
-    blocks = [slice(start, start + size) for start in range(0, len(hidden), size)]
+    hidden, weight, bias = inputs
+    size, rows = block_rows(len(weight), hidden.device), len(hidden)
     threads = torch.get_num_threads() if hidden.device.type == "cpu" and weight.numel() <= SHARED_WEIGHT else 1
-    number = max(1, min(2 * threads, len(blocks))) if threads > 1 else 1
+    number = max(1, min(2 * threads, rows // LEAST_ROWS)) if threads > 1 else 1
     (of_hidden,) = _zero_gradients(inputs[:1], needed)
 
     def share(part: int) -> list[Tensor | None]:
-        gradients = [of_hidden, *_zero_gradients(inputs[1:], needed[1:])]
-        for rows in blocks[len(blocks) * part // number : len(blocks) * (part + 1) // number]:
-            add(rows, gradients)
+        gradients = [of_hidden, *_zero_gradients((weight.T, bias), needed[1:])]  # its transpose is the cheaper product
+        first, end = rows * part // number, rows * (part + 1) // number
+        memory = hidden.new_empty(min(size, end - first), len(weight))
+        for start in range(first, end, size):
+            add(slice(start, min(start + size, end)), gradients, memory)
         return gradients
 
     gradients, *others = side_by_side(share, range(number), threads)
@@ -303,13 +349,14 @@ def _summed_over_blocks(
         for total, more in zip(gradients[1:], other[1:], strict=True):
             if total is not None:
                 total += more
-    return gradients
+    of_hidden, of_weight, of_bias = gradients
+    return [of_hidden, None if of_weight is None else of_weight.T, of_bias]
 
 
 def _zero_gradients(inputs: Sequence[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
     """Sums of blocks begin in float32, whatever the inputs are in; none where no gradient is asked for."""
     return [
-        torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and asked else None
+        tensor.new_zeros(tensor.shape, dtype=torch.float32) if tensor is not None and asked else None
         for tensor, asked in zip(inputs, needed, strict=False)
     ]
 
@@ -323,60 +370,8 @@ def _accumulate(gradients, rows: slice, slope: Tensor, weights: Tensor, hidden: 
     if of_weight is not None:
         weighted = (hidden[rows] * weights[:, None]).to(weight.dtype)
         if ONEDNN_LINEAR is None and in_float32(slope_as_weight, weighted):
-            of_weight.addmm_(slope_as_weight.T, weighted)
+            of_weight.addmm_(weighted.T, slope_as_weight)
         else:
-            of_weight.T.add_(multiply(weighted.T, slope_as_weight.T))
+            of_weight.add_(multiply(weighted.T, slope_as_weight.T))
     if of_bias is not None:
         of_bias += weights.to(slope.dtype) @ slope
-
-
-def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], threads: int) -> list[Result]:
-    """`[function(piece) for piece in pieces]`, with up to `threads` threads that each take the next piece.
-
-    Torch splits every operation among its threads and lets them wait for the slowest at the end of each. With a busy
-    neighbour on the machine one of them often does not run, and thousands of such waits take ten times as long as the
-    work. Here a thread does whole pieces, in operations that are not split, and takes another piece when it is done:
-    whoever is held up takes fewer of them. Which thread takes which piece changes no result. Threads see the autograd
-    and autocast settings of the caller.
-
-    Raises:
-        BaseException: what the first piece that failed raised; no further piece is begun once one has.
-    """
-    if min(threads, len(pieces)) == 1:
-        return [function(piece) for piece in pieces]
-    results: dict[int, Result] = {}
-    errors: dict[int, BaseException] = {}
-    todo, stopped = iter(range(len(pieces))), threading.Event()
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    autocast: dict[str, Any] = {"dtype": dtype, "enabled": enabled, "cache_enabled": torch.is_autocast_cache_enabled()}
-
-    def work() -> None:
-        torch.set_num_threads(1)  # of this thread
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", **autocast):
-            while not stopped.is_set() and (index := next(todo, None)) is not None:
-                try:
-                    results[index] = function(pieces[index])
-                except BaseException as error:  # handed over to the caller
-                    errors[index] = error
-                    stopped.set()
-
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(min(threads, len(pieces)))]
-    split = torch.get_num_threads()
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    finally:  # an interrupt, too, leaves no thread at work on models that the caller goes on with
-        stopped.set()
-        for worker in workers:
-            if worker.ident is not None:
-                worker.join()
-        torch.set_num_threads(split)  # threads yet to come begin with what was set last, by any of them
-    try:
-        if errors:
-            raise errors[min(errors)]
-    finally:
-        errors.clear()  # they hold the tensors of what failed, and this frame holds them
-    return [results[index] for index in range(len(pieces))]

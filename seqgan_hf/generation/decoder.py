@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from ..errors import UserError
-from ..functional import block_rows, filter_logits, multiply, sample_categorical
+from ..functional import SoftmaxLayer, block_rows, filter_logits, multiply, sample_categorical
 from ..samples import LongTensor, Samples
 from .modes import evaluating
 from .reserved_cache import reserve, select_rows
@@ -100,6 +100,9 @@ class Decoder:
         self.head = generator.get_output_embeddings() if self.plain_head else nn.Identity()
         self.vocab_size = vocabulary_size(generator)
         self.added = suppression(generator, -torch.inf)
+        self.layer = None
+        if is_plain_product(self.head) and not torch.is_grad_enabled():
+            self.layer = SoftmaxLayer(self.head.weight, whole_bias(self.head, self.added))
         accepted = inspect.signature(generator.forward).parameters
         self.accepts_positions = "position_ids" in accepted
         # state space models of transformers, and some only, have a name of their own for it
@@ -156,10 +159,22 @@ class Decoder:
         """The next tokens (K,) of K rows, by uniforms (K, 2); logits are used block by block while they are cached."""
         features = self.features[rows]
         size = block_rows(self.vocab_size, features.device)
+        read, memory = features, None
+        if self.layer is not None:
+            read, memory = self.layer.reads(features), features.new_empty(min(size, len(features)), self.vocab_size)
+        as_it_is = temperature == top_p == 1.0 and top_k == 0
+        safe = as_it_is and self.layer is not None and self.layer.is_safe(features)
         tokens = []
-        for block, numbers in zip(features.split(size), uniforms.split(size), strict=True):
-            logits = filter_logits(head_logits(self.head, block, self.added), temperature, top_k, top_p)
-            tokens.append(sample_categorical(logits, numbers))
+        for block, numbers in zip(read.split(size), uniforms.split(size), strict=True):
+            if self.layer is not None:
+                logits = self.layer.logits(block, memory)
+            else:
+                logits = head_logits(self.head, block, self.added)
+            if safe:
+                weights = logits.exp_()
+            else:
+                weights = filter_logits(logits, temperature, top_k, top_p).float().softmax(dim=-1)
+            tokens.append(sample_categorical(weights, numbers))
         return torch.cat(tokens)
 
     def bytes_per_row(self, length: int) -> int:

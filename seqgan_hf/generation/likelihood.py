@@ -51,7 +51,7 @@ def token_logprobs(
         logits = filter_logits(head_logits(head, features, added).float(), temperature, top_p=top_p)
         return -F.cross_entropy(logits, targets, reduction="none")
 
-    size = block_rows(vocabulary_size(generator), flat.device)
+    size = block_rows(4 * vocabulary_size(generator), flat.device)  # four tensors of that size are alive
     recompute = torch.is_grad_enabled() and len(flat) > size
     values = [
         checkpoint(block_logprobs, *block, use_reentrant=False) if recompute else block_logprobs(*block)

@@ -12,7 +12,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from ..errors import UserError
-from ..functional import side_by_side
+from ..models.modeling_threads import side_by_side
 
 
 logger = logging.getLogger(__name__)

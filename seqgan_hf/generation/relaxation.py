@@ -136,7 +136,7 @@ class SoftTokens:
         """`soft @ weight`, or the soft tokens themselves; padding included."""
         batch, length = self.ids.shape
         width = min(self._stretch, length)
-        size = max(1, block_rows(self.vocab_size, self.ids.device) // width)
+        size = max(1, block_rows(4 * self.vocab_size, self.ids.device) // width)  # four tensors of that size are alive
         block: Any = self._block
         if torch.is_grad_enabled() and batch * length * self.vocab_size > KEPT_NUMBERS:
             block = partial(checkpoint, self._block, use_reentrant=False, preserve_rng_state=False)

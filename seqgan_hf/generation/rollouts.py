@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from ..functional import block_rows, side_by_side
+from ..functional import block_rows
+from ..models.modeling_threads import side_by_side
 from ..samples import Completions, LongTensor, Samples
 from .decoder import LEAVE_PADDING_OUT, Decoder
 from .memory import PIECES_PER_THREAD, fewer_rows, fitting_rows, threads_for

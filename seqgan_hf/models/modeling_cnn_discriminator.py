@@ -2,10 +2,12 @@
 https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and LeCun (2015), with a highway layer
 (Srivastava et al., 2015).
 
-The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
+The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py` and `modeling_threads.py`.
 """
 
 import platform
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .modeling_base import Classifier, ConvolutionConfig, classification_loss
+from .modeling_threads import side_by_side, threads_worth
 
 
 @strict
@@ -117,16 +120,19 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
         weights = tuple(weight.to(dtype) for weight in weights)
         features = max_over_windows(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
-        features = self._highway(features + torch.cat(biases))
+        features = self._highway(features.add_(torch.cat(biases)))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else classification_loss(logits, labels) + self.regularization()
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _highway(self, activations: Tensor) -> Tensor:
-        """From the convolutions' maxima, biases included, to what the dropout before the score reads, (..., F)."""
-        flat = F.relu(activations).flatten(0, -2)
-        gate = torch.sigmoid(self.highway_gate(flat))
-        return torch.lerp(flat, F.relu(self.highway_transform(flat)), gate).view_as(activations)
+        """From the convolutions' maxima, biases included, to what the dropout before the score reads, (..., F).
+
+        What it is given is not kept: fresh memory costs more than what is computed there.
+        """
+        flat = activations.relu_().flatten(0, -2)
+        gate = self.highway_gate(flat).sigmoid_()
+        return torch.lerp(flat, self.highway_transform(flat).relu_(), gate).view_as(activations)
 
     def prefix_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What the dropout before the score reads of every prefix, as `forward` would of each alone; differentiable.
@@ -193,14 +199,19 @@ def in_float32(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
 
 
-def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a b^T + bias for matrices (M, K) and (N, K) and a bias (N,), by the faster library; without gradient."""
+def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+    """a b^T + bias for matrices (M, K) and (N, K) and a bias (N,), by the faster library; without gradient.
+
+    The result may lie in the first rows of `memory` (M or more, N).
+    """
     eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
     if eager and a.device.type == "cpu" and in_float32(a, b) and a.numel() > 0:
         # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
         # to a short sequence
         b = b if b.T.is_contiguous() else b.contiguous()
         return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
+    if memory is not None and bias is None and in_float32(a, b):
+        return torch.mm(a, b.T, out=memory[: len(a)])
     return F.linear(a, b, bias)
 
 
@@ -226,7 +237,7 @@ class _Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = _compute_dtype(inputs)
-        return _Product.apply(inputs.to(dtype), self.weight.to(dtype)) + self.bias
+        return _Product.apply(inputs.to(dtype), self.weight.to(dtype)).add_(self.bias)
 
 
 class _Filters(nn.Module):
@@ -265,27 +276,28 @@ class MaxOverTime(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, inputs: Tensor, lengths: Tensor | None, sizes: list[int], *weights: Tensor) -> Tensor:
-        batch, length, _ = inputs.shape
+        batch, length, width = inputs.shape
         features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
         learns = any(ctx.needs_input_grad)
         places = torch.empty(features.shape if learns else (0, 0), dtype=torch.int64, device=inputs.device)
-        column, numbers = 0, BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
-        for size, weight in zip(sizes, weights, strict=True):
-            columns = slice(column, column := column + len(weight))
-            steps = max(length - size, 0) + 1
-            block = max(numbers // (steps * (sum(weight.shape))), 1)
-            for first in range(0, batch, block):
-                rows = slice(first, first + block)
-                products = multiply(windows_of(inputs[rows], size), weight[:, : length * inputs.shape[2]])
-                activations = products.view(-1, steps, len(weight))
-                if lengths is not None and steps > 1:
-                    last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
-                    beyond = torch.arange(steps, device=inputs.device) > last[:, None]
-                    activations.masked_fill_(beyond[..., None], float("-inf"))
-                if learns:
-                    features[rows, columns], places[rows, columns] = _max_over_time(activations)
-                else:
-                    torch.amax(activations, dim=1, out=features[rows, columns])
+        columns = _columns(weights)
+
+        def convolve(piece: tuple[int, slice]) -> None:
+            index, rows = piece
+            size, weight = sizes[index], weights[index]
+            products = multiply(windows_of(inputs[rows], size), weight[:, : length * width])
+            activations = products.view(-1, max(length - size, 0) + 1, len(weight))
+            if lengths is not None and length > size:
+                last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
+                beyond = torch.arange(activations.shape[1], device=inputs.device) > last[:, None]
+                activations.masked_fill_(beyond[..., None], float("-inf"))
+            if learns:
+                features[rows, columns[index]], places[rows, columns[index]] = _max_over_time(activations)
+            else:
+                torch.amax(activations, dim=1, out=features[rows, columns[index]])
+
+        threads = threads_worth(2 * batch * _window_products(inputs, sizes, weights), inputs.device)
+        side_by_side(convolve, _pieces(inputs, sizes, weights), threads)
         ctx.sizes = sizes
         ctx.save_for_backward(inputs, places, *weights)
         return features
@@ -295,26 +307,71 @@ class MaxOverTime(torch.autograd.Function):
         inputs, places, *weights = ctx.saved_tensors
         needs_inputs, _, _, *needs_weights = ctx.needs_input_grad
         batch, length, width = inputs.shape
-        total = inputs.new_zeros(inputs.shape, dtype=torch.promote_types(inputs.dtype, torch.float32))
-        weight_gradients = []
-        numbers = [len(weight) for weight in weights]
-        columns = zip(gradient.split(numbers, dim=1), places.split(numbers, dim=1), strict=True)
-        for size, weight, needs_weight, (part, place) in zip(ctx.sizes, weights, needs_weights, columns, strict=True):
+        columns = _columns(weights)
+
+        def gradients(index: int) -> tuple[Tensor | None, Tensor | None]:
+            size, weight = ctx.sizes[index], weights[index]
+            part, place = gradient[:, columns[index]], places[:, columns[index]]
             steps, reach = max(length - size, 0) + 1, min(size, length) * width
             spread = part.new_zeros(batch, steps, len(weight)).scatter_(1, place[:, None], part[:, None])
-            if needs_weight:
-                product = _Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
-                short = weight.shape[1] - reach  # the sequence does not reach the end of the window
-                weight_gradients.append(F.pad(product, (0, short)) if short else product)
-            else:
-                weight_gradients.append(None)
+            of_inputs = of_weight = None
+            if needs_weights[index] and steps > 1 and _gathers(part):
+                chosen = place.T + steps * torch.arange(batch)
+                windows = windows_of(inputs, size)
+                of_weight = F.embedding_bag(chosen, windows, mode="sum", per_sample_weights=part.T.contiguous())
+            elif needs_weights[index]:
+                of_weight = _Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
+                if reach < weight.shape[1]:  # the sequence does not reach the end of the window
+                    of_weight = F.pad(of_weight, (0, weight.shape[1] - reach))
             if needs_inputs and steps == 1:
-                total[:, :size] += _Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
+                of_inputs = _Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
             elif needs_inputs:
                 kernel = weight.view(-1, size, width).transpose(1, 2)[:, :, None]  # (number, E, 1, w), channels last
                 shape = (batch, width, 1, length)
-                total += conv2d_input(shape, kernel, spread.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-        return total.to(inputs.dtype) if needs_inputs else None, None, None, *weight_gradients
+                of_inputs = conv2d_input(shape, kernel, spread.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
+            return of_inputs, of_weight
+
+        operations = 4 * batch * _window_products(inputs, ctx.sizes, weights)
+        threads = threads_worth(operations, inputs.device)
+        found = side_by_side(gradients, range(len(weights)), threads)
+        total = None
+        if needs_inputs:
+            total = inputs.new_zeros(inputs.shape, dtype=torch.promote_types(inputs.dtype, torch.float32))
+            for of_inputs, _ in found:
+                total[:, : of_inputs.shape[1]] += of_inputs
+            total = total.to(inputs.dtype)
+        return total, None, None, *(of_weight for _, of_weight in found)
+
+
+# Devices on which the gradient of filters adds up the windows that were largest, in place of a product over all.
+GATHER_WINDOWS = {"cpu"}
+
+
+def _gathers(gradient: Tensor) -> bool:
+    return gradient.device.type in GATHER_WINDOWS and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
+
+
+def _columns(weights: Sequence[Tensor]) -> list[slice]:
+    """Where the features of each width stand."""
+    ends = list(accumulate(len(weight) for weight in weights))
+    return [slice(end - len(weight), end) for weight, end in zip(weights, ends, strict=True)]
+
+
+def _window_products(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> int:
+    """Multiplications for one sequence."""
+    length = inputs.shape[1]
+    return sum((max(length - size, 0) + 1) * weight.numel() for size, weight in zip(sizes, weights, strict=True))
+
+
+def _pieces(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> list[tuple[int, slice]]:
+    """Blocks of rows for each width (its index): as many as leave windows and activations in the cache."""
+    batch, length, _ = inputs.shape
+    numbers = BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
+    pieces = []
+    for index, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
+        block = max(numbers // ((max(length - size, 0) + 1) * sum(weight.shape)), 1)
+        pieces += [(index, slice(first, first + block)) for first in range(0, batch, block)]
+    return pieces
 
 
 def max_over_windows(

@@ -19,7 +19,8 @@ Scheduler = Literal["constant", "linear", "cosine"]
 # Fields of `TrainingArguments` that mean here what they mean there. All others raise when they are set.
 SUPPORTED_FIELDS = frozenset(
     """output_dir per_device_train_batch_size gradient_accumulation_steps optim optim_args weight_decay adam_beta1
-    adam_beta2 adam_epsilon activation_checkpointing bf16 fp16 tf32 disable_tqdm report_to run_name project
+    adam_beta2 adam_epsilon activation_checkpointing torch_compile torch_compile_backend torch_compile_mode bf16 fp16
+    tf32 disable_tqdm report_to run_name project
     trackio_space_id seed use_cpu save_total_limit load_best_model_at_end metric_for_best_model greater_is_better
     resume_from_checkpoint push_to_hub hub_model_id hub_token hub_private_repo ddp_timeout ddp_backend
     local_rank""".split()
@@ -92,6 +93,8 @@ class AdversarialTrainingArguments(TrainingArguments):
         resume_from_checkpoint: `true` goes on from the newest checkpoint in `output_dir`, a path from that one.
         activation_checkpointing: keep the inputs of layers only and compute other activations again when gradients
             are, of all players that are transformers.
+        torch_compile: compile what training steps compute of the players (`torch.compile`); samples, rollouts and
+            rewards are left as they are. `torch_compile_backend` and `torch_compile_mode` are those of torch.
         bf16: mixed precision in bfloat16.
         fp16: mixed precision in float16, on a GPU.
         use_cpu: stay on the CPU even if there is a GPU.

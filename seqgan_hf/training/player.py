@@ -12,6 +12,7 @@ from ..errors import TrainingError
 from ..objectives import Loss
 from .arguments import Scheduler
 from .checkpoint import way_back
+from .compiling import Compiled
 from .processes import average_gradients
 from .progress import Progress
 from .session import Session
@@ -54,6 +55,7 @@ class Player:
         optimizer = kind(parameters, weight_decay=session.args.weight_decay, **options)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.optimizer = session.accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.compiled = Compiled(model, session.args)
         self.bad_steps = 0  # in a row
         self._weights: list[Tensor | float] = []  # of the batches of a step
 

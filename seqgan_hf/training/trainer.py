@@ -177,7 +177,7 @@ class AdversarialTrainer:
                 self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn
                 drawn = drawn or [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
                 for real, fake in drawn:
-                    with autocast():
+                    with autocast(), player.compiled():
                         loss = objective.generator_loss(models, real, fake)
                     player.backward(loss)
                     self.parts.progress.meter.count(real if fake is None else fake)
@@ -206,7 +206,7 @@ class AdversarialTrainer:
                     self.session.call("on_step_begin")
                     self.models.discriminator.train()
                     for fake, real_batch in group:
-                        with self.session.accelerator.autocast():
+                        with self.session.accelerator.autocast(), player.compiled():
                             loss = self.objective.discriminator_loss(self.models, real_batch, fake)
                         player.backward(loss)
                         self.parts.progress.meter.count(fake, real_batch)

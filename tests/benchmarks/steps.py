@@ -24,10 +24,12 @@ from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
+    LeakGeneratorConfig,
+    LeakGeneratorForCausalLM,
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from seqgan_hf.objectives import MLE, ConstantReward, Models, Reinforce, RelGAN, SeqGAN
+from seqgan_hf.objectives import MLE, ConstantReward, LeakGAN, Models, Reinforce, RelGAN, SeqGAN
 from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
@@ -358,6 +360,59 @@ def relgan_step(size: Size, beta: float = 1.0) -> Case:
     )
 
 
+# --- LeakGAN ---------------------------------------------------------------------------------------------------------
+
+
+def leakgan_step(size: Size, rollouts: int = 4) -> Case:
+    """A batch is drawn, valued by rollouts, and Manager and Worker are updated.
+
+    The plain code calls the same generator a token and a rollout at a time, whose features of prefixes are not the
+    plain part: published code computes those of every prefix from its beginning.
+    """
+    config, judge, rows = CNNDiscriminatorConfig(**size.discriminator), size.judge(), size.batch_size
+    layers = {name: list(getattr(config, name)) for name in ("filter_sizes", "num_filters")}
+    layers["embedding_size"] = config.embedding_size
+    tokens = {"vocab_size": size.vocab_size, "bos_token_id": 0, "eos_token_id": None}
+    torch.manual_seed(0)
+    ours, reference = (
+        LeakGeneratorForCausalLM(LeakGeneratorConfig(discriminator_config=layers, **tokens)).eval() for _ in range(2)
+    )
+    objective = LeakGAN(rollouts=rollouts)
+    models, optimizers = Models(ours, judge, objective.copies()), (adam(ours, fused=True), adam(reference))
+    plain_judge, start = plain.PlainDiscriminator(judge).eval(), start_prompt(ours, rows)
+    models.begin()
+
+    def run() -> None:
+        with torch.no_grad():
+            fake = objective.credit(models, None, sample(ours, start, size.length)).samples
+        plain.descend(objective.generator_loss(models, None, fake).value, optimizers[0])
+
+    def draw() -> None:
+        plain.continued(reference, start[:, :0], size.length)
+
+    ids = size.sequences(rows).ids
+
+    def value() -> None:
+        plain.completion_rewards(reference, plain_judge, ids, size.prefix_lengths)
+
+    def update() -> None:
+        plain.descend(plain.nll(reference, ids).sum() / len(ids), optimizers[1])
+
+    whole, prefixes = BATCH / rows, (size.length - 1) / len(size.prefix_lengths)
+    windows = sum(n * w for n, w in zip(layers["num_filters"], layers["filter_sizes"], strict=True))
+    leak = (
+        2 * windows * config.embedding_size + 2 * 2 * sum(layers["num_filters"]) ** 2
+    )  # a token, read by the Manager
+    written = BATCH * size.length * (1 + rollouts * (size.length - 1) / 2)
+    scores = size.judge_work(BATCH * rollouts * (size.length - 1))
+    work = size.generator_work(written) + Work(written * leak) + scores
+    return Case(
+        ours=[Part(run, whole)],
+        plain=[Part(draw, whole), Part(value, whole * rollouts * prefixes), Part(update, whole)],
+        work=work + training_work(size.generator_work(BATCH * size.length), ours, steps=1),
+    )
+
+
 # --- The discriminator, and a whole round ----------------------------------------------------------------------------
 
 
@@ -478,6 +533,7 @@ OPERATIONS: dict[str, Callable[[Size], Case]] = {
     "adversarial round": adversarial_round,
     "relaxed samples": relaxed_samples,
     "RelGAN step": relgan_step,
+    "LeakGAN step": leakgan_step,
     "oracle NLL of 10,000": oracle_nll,
     "BLEU and Self-BLEU of 10,000": metrics,
 }

@@ -15,7 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import OPTConfig, OPTForCausalLM
 
 from seqgan_hf import functional
-from seqgan_hf.functional import discounted, filter_logits, linear_kl, linear_nll, masked_mean, sample_categorical
+from seqgan_hf.functional import (
+    SoftmaxLayer,
+    discounted,
+    filter_logits,
+    linear_kl,
+    linear_nll,
+    masked_mean,
+    sample_categorical,
+)
 from seqgan_hf.generation.modes import evaluating, train_without_dropout
 from seqgan_hf.models import modeling_cnn_discriminator
 from tests.tools.plain_paths import ONEDNN, fast_paths
@@ -34,7 +42,8 @@ def test_categorical_samples_follow_softmax(vocab_size):
     rng = torch.Generator().manual_seed(vocab_size)
     logits = torch.randn(vocab_size, generator=rng) * 2
     draws = 200_000
-    tokens = sample_categorical(logits.expand(draws, -1), torch.rand(draws, 2, generator=rng))
+    weights = (logits.softmax(0) * 7).expand(draws, -1)  # which need not sum to one
+    tokens = sample_categorical(weights, torch.rand(draws, 2, generator=rng))
     expected = logits.double().softmax(0) * draws
     observed = torch.bincount(tokens, minlength=vocab_size).double()
     rare = expected < 5  # chi-square needs cells that are expected a few times: the rare ones are pooled
@@ -52,7 +61,10 @@ def test_categorical_is_exact_for_a_large_vocabulary():
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(vocab_size, generator=rng)
     tokens = torch.cat(
-        [sample_categorical(logits.expand(1000, -1), torch.rand(1000, 2, generator=rng)) for _ in range(draws // 1000)]
+        [
+            sample_categorical(logits.exp().expand(1000, -1), torch.rand(1000, 2, generator=rng))
+            for _ in range(draws // 1000)
+        ]
     )
     share = logits.double().softmax(0).view(50, 3000).sum(1)
     observed = torch.bincount(tokens // 3000, minlength=50).double()
@@ -70,7 +82,7 @@ def test_categorical_never_draws_an_impossible_token(seed, extreme):
     logits[torch.arange(50), keep] = 0.0
     uniforms = torch.rand(50, 2, generator=rng)
     uniforms[::2] = extreme
-    tokens = sample_categorical(logits, uniforms)
+    tokens = sample_categorical(logits.softmax(-1), uniforms)
     assert (tokens < vocab_size).all()
     assert (logits.softmax(-1)[torch.arange(50), tokens] > 0).all()
 
@@ -88,7 +100,7 @@ def test_categorical_never_draws_an_impossible_token(seed, extreme):
 )
 def test_a_seed_draws_the_tokens_that_it_always_drew(vocab_size, uniforms, token):
     """Which token two numbers stand for is part of what makes a run repeatable."""
-    assert sample_categorical(torch.zeros(1, vocab_size), torch.tensor([uniforms])).tolist() == [token]
+    assert sample_categorical(torch.ones(1, vocab_size), torch.tensor([uniforms])).tolist() == [token]
 
 
 def test_filter_logits_keeps_what_generate_keeps():
@@ -131,12 +143,51 @@ def test_filter_logits_keeps_no_token_more_and_none_less(options, kept):
 @pytest.mark.usefixtures("as_shipped")
 def test_a_block_of_logits_stays_in_the_cache_of_a_cpu_and_takes_256_mib_elsewhere():
     for device, vocab_size, rows in (
-        ("cpu", 2**14, 2**5),
+        ("cpu", 2**14, 2**7),
         ("cpu", 2**20, 16),  # too short a block would be slower than the cache is worth
         ("cuda", 2**15, 2**11),
         ("cuda", 2**24, 16),
     ):
         assert functional.block_rows(vocab_size, torch.device(device)) == rows, (device, vocab_size)
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("scale", [0.1, 4.0, 30.0, 1e4])
+@pytest.mark.parametrize("bias", [None, "small", "suppressed", "large"])
+def test_exponentials_that_are_taken_to_be_safe_are(scale, bias):
+    """Whatever the layer: probabilities from unshifted exponentials are those of the softmax, in float64."""
+    rng = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(40, 8, generator=rng), torch.randn(300, 8, generator=rng) * scale / 8
+    added = {None: None, "small": torch.randn(300, generator=rng), "large": torch.full((300,), -70.0)}
+    added["suppressed"] = torch.where(torch.arange(300) % 3 > 0, added["small"], -torch.inf)
+    layer = SoftmaxLayer(weight, added[bias])
+    assert layer.is_safe(hidden) == (scale < 30 and bias != "large")
+    logits = layer.logits(layer.reads(hidden), torch.full((50, 300), torch.nan))
+    expected = torch.nn.functional.linear(
+        hidden.double(), weight.double(), None if added[bias] is None else added[bias].double()
+    )
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-6 * (10 + scale))
+    if layer.is_safe(hidden):
+        weights = logits.exp()
+        assert weights.isfinite().all()
+        probabilities = expected.softmax(dim=-1)
+        torch.testing.assert_close(
+            weights.double() / weights.double().sum(-1, keepdim=True), probabilities, rtol=1e-4, atol=0
+        )
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_what_cannot_be_bounded_is_not_taken_to_be_safe():
+    hidden, weight = torch.ones(3, 4), torch.zeros(5, 4)
+    assert SoftmaxLayer(weight, None).is_safe(hidden)
+    for other in (torch.nan, torch.inf):
+        assert not SoftmaxLayer(weight, None).is_safe(hidden * other)
+        assert not SoftmaxLayer(weight, torch.full((5,), other)).is_safe(hidden)
+        assert not SoftmaxLayer(weight + other, None).is_safe(hidden)
+    assert not SoftmaxLayer(weight, torch.full((5,), -torch.inf)).is_safe(hidden)
+    assert not SoftmaxLayer(weight.bfloat16(), None).is_safe(hidden.bfloat16())
+    assert not SoftmaxLayer(torch.zeros(5, 129), None).is_safe(torch.ones(3, 129))
+    assert not SoftmaxLayer(weight, None).is_safe(hidden[:0])
 
 
 class Products(TorchDispatchMode):

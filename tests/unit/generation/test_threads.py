@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from seqgan_hf import functional
-from seqgan_hf.functional import linear_kl, linear_nll, side_by_side
+from seqgan_hf.functional import linear_kl, linear_nll
 from seqgan_hf.generation import rollouts, verdicts
 from seqgan_hf.generation.memory import in_parts, threads_for
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import features, judge, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_threads
+from seqgan_hf.models.modeling_threads import side_by_side
 from seqgan_hf.objectives import Models, SeqGAN
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -140,16 +143,62 @@ def interruptible():
 
 
 def test_an_interrupt_leaves_no_thread_at_work(interruptible):
-    before = threading.active_count()
+    begun, ended = [], []
 
     def interrupts(piece: int) -> None:
+        begun.append(piece)
         if piece == 0:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         time.sleep(0.05)
+        ended.append(piece)
 
     with pytest.raises(KeyboardInterrupt):
         side_by_side(interrupts, range(1000), 2)
-    assert threading.active_count() == before and torch.get_num_threads() == 3
+    assert sorted(begun) == sorted(ended) and len(begun) < 100
+    time.sleep(0.1)
+    assert len(begun) == len(ended) < 100 and torch.get_num_threads() == 3
+
+
+def test_threads_are_begun_once_and_again_in_a_child_of_the_process():
+    """A forked child has the memory of its parent's threads, and none of the threads."""
+    seen = [set(side_by_side(lambda piece: threading.get_ident(), range(50), 3)) for _ in range(5)]
+    assert len(set.union(*seen)) <= 3
+    if (child := os.fork()) == 0:
+        os._exit(0 if side_by_side(lambda piece: piece, range(9), 3) == list(range(9)) else 1)
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_convolutions_of_several_threads_are_those_of_one(masked, monkeypatch):
+    """Scores, and the gradients of all parameters, in blocks of a few rows."""
+    monkeypatch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
+    monkeypatch.setattr(modeling_cnn_discriminator, "BLOCK", 200)
+    discriminator = build_discriminator("cnn").eval()
+    ids = torch.randint(5, (20, 7), generator=seeded())
+    mask = torch.arange(7) < torch.randint(1, 8, (20, 1), generator=seeded()) if masked else None
+    workers = set()
+    original = modeling_cnn_discriminator.multiply
+
+    def multiply(*factors, **options):
+        workers.add(threading.get_ident())
+        time.sleep(0.001)
+        return original(*factors, **options)
+
+    monkeypatch.setattr(modeling_cnn_discriminator, "multiply", multiply)
+
+    def run() -> list[torch.Tensor]:
+        logits = discriminator(ids, attention_mask=mask).logits
+        return [logits, *torch.autograd.grad(logits.square().sum(), list(discriminator.parameters()))]
+
+    for found, expected in zip(run(), with_threads(1, run), strict=True):
+        assert torch.equal(found, expected)
+    assert len(workers - {threading.get_ident()}) > 1
 
 
 def test_models_that_threads_cannot_share_are_run_by_one():
@@ -269,6 +318,7 @@ def test_scores_need_one_thread_where_rows_are_few():
 def test_gradients_of_several_threads_are_those_of_one_and_the_same_each_time(rows, bias, monkeypatch):
     """Of blocks of three rows, in six parts; a larger weight is left to one."""
     monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 3)
+    monkeypatch.setattr(functional, "LEAST_ROWS", 1)
     head, hidden = nn.Linear(5, 11, bias=bias), torch.randn(rows, 5, requires_grad=True)
     other = (torch.randn(rows, 4), torch.randn(11, 4), None)
     targets, weights, parameters = torch.randint(11, (rows,)), torch.rand(rows), [hidden, *head.parameters()]

@@ -1,0 +1,68 @@
+"""`torch_compile`: the same training, by a compiled forward pass, and clear words where it cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seqgan_hf.errors import UserError
+from seqgan_hf.training.trainer import AdversarialTrainer
+from tests.tools.small_runs import BRIEF, build, small_corpus
+from tests.tools.tiny import build_discriminator, build_generator
+
+
+def trainer(folder, generator: str = "lstm", **settings) -> AdversarialTrainer:
+    models = build_generator(generator, eos=None), build_discriminator("cnn")
+    return build(small_corpus(), folder, None, None, *models, **(BRIEF | settings))
+
+
+class Calls:
+    """A backend that runs what it is given as it is, and counts."""
+
+    def __init__(self):
+        self.compiled = self.ran = 0
+
+    def __call__(self, graph, inputs):
+        self.compiled += 1
+
+        def run(*arguments):
+            self.ran += 1
+            return graph(*arguments)
+
+        return run
+
+
+@pytest.mark.parametrize("generator", ["lstm", "gpt2"])
+def test_a_compiled_run_is_the_same_training(generator, tmp_path):
+    torch._dynamo.reset()
+    calls = Calls()
+    torch._dynamo.register_backend(calls, name=f"calls_{generator}")
+    plain = trainer(tmp_path / "plain", generator)
+    plain.train()
+    compiled = trainer(
+        tmp_path / "compiled", generator, torch_compile=True, torch_compile_backend=f"calls_{generator}"
+    )
+    compiled.train()
+    assert calls.compiled > 0 and calls.ran > 10
+    for name, model in plain.models.players().items():
+        for one, other in zip(model.parameters(), compiled.models.players()[name].parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+        assert "forward" not in vars(model) and "forward" not in vars(model.base_model)
+
+
+@pytest.mark.parametrize("wrong", [{"torch_compile_backend": "nope"}, {"torch_compile_mode": "fastest"}])
+def test_what_torch_does_not_know_is_one_line(wrong, tmp_path):
+    with pytest.raises(UserError, match="'(nope|fastest)'.*Choose others") as caught:
+        trainer(tmp_path, torch_compile=True, **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiler_that_fails_is_one_line(tmp_path):
+    def fails(graph, inputs):
+        raise OSError("g++ is missing\nand more")
+
+    torch._dynamo.reset()
+    torch._dynamo.register_backend(fails, name="fails")
+    with pytest.raises(UserError, match="the compiler failed.*Install a C[+][+] compiler") as caught:
+        trainer(tmp_path, torch_compile=True, torch_compile_backend="fails").train()
+    assert "\n" not in str(caught.value)
