@@ -37,6 +37,14 @@ def chosen_fast_paths(request):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def power_that_stays():
+    """Nothing waits for the disk, as a run does dozens of times. That files are flushed is tested by the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(params=["lstm", "gru", "memory", "gpt2", "llama"])
 def generator(request) -> PreTrainedModel:
     """Every kind of generator, in train mode with dropout where it has any."""

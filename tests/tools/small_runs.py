@@ -210,10 +210,13 @@ def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
         settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
     if content["generator"].get("model_type") == "relational_memory":
         settings |= {"generator.config.head_size": settings.pop("generator.config.hidden_size")}
-    filters = content.get("discriminator", {}).get("config", {}).get("num_filters")
+    judge = content.get("discriminator", {})
     shared = content["generator"].get("model_type") == "leak_generator"  # which holds the discriminator's layers
-    if filters and not shared and not any(name.startswith("discriminator.") for name in more):
-        settings["discriminator.config.num_filters"] = [4] * len(filters)
+    if not shared and not any(name.startswith("discriminator.") for name in more):
+        if filters := judge.get("config", {}).get("num_filters"):
+            settings["discriminator.config.num_filters"] = [4] * len(filters)
+        if judge.get("model_type") == "rnn_discriminator":
+            settings["discriminator.config.hidden_size"] = 8
     if source == "TextData":
         settings |= {"data.train_file": lines, "data.eval_size": 10}
     if source.endswith("GrammarData"):
