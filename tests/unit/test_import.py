@@ -36,7 +36,8 @@ IMPORTS = [
 ]
 # Each in a fork of one process that has imported what both need and what takes longest.
 FORKS = """
-import os, sys, torch
+import os, sys
+import accelerate, datasets, matplotlib.figure, scipy.optimize, torch._dynamo, torch.distributed.tensor
 for code in sys.argv[1:]:
     assert not {"transformers", "seqgan_hf"} & {*sys.modules}
     if not (child := os.fork()):
