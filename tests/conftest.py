@@ -58,6 +58,6 @@ def discriminator(request) -> PreTrainedModel:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    """Cards have no learning curve and evaluations no pictures: to draw them takes as long as the rest of a tiny run."""
+    """Of cards and evaluations: to draw them takes as long as the rest of a tiny run."""
     monkeypatch.setattr("seqgan_hf.runs.card.draw_runs", lambda runs, picture: (False, []))
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *arguments, **options: None)

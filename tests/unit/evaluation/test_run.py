@@ -103,7 +103,8 @@ def of_lines(lines_of_text, tmp_path_factory):
 
 @pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
-    ("kind", "column"), [(kind, column) for kind in KINDS for column in (None, "line") if kind[:3] != "txt" or not column]
+    ("kind", "column"),
+    [(kind, column) for kind in KINDS for column in (None, "line") if kind[:3] != "txt" or not column],
 )
 def test_every_kind_of_file_is_read_as_in_training(kind, column, files, of_lines, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(files / "cache"))
