@@ -16,7 +16,7 @@ from seqgan_hf.errors import UserError
 from seqgan_hf.generation import effective_sample_size, log_normalizer, resampling
 from seqgan_hf.generation.likelihood import sequence_logprobs
 from seqgan_hf.generation.vocabulary import start_prompt
-from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
+from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator, limit_memory
 
 
 EXPONENT = 0.7
@@ -43,6 +43,14 @@ class Judge(nn.Module):
         position = torch.arange(1, input_ids.shape[1] + 1)
         values = ((input_ids + 1.3) * position * 2.1).sin() * attention_mask
         return type("Output", (), {"logits": values.sum(dim=1, keepdim=True) * 1.3 + self.added})
+
+
+class Unsteady(Judge):
+    """Sane when it is tried, and no more."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor):
+        self.added = 0.0 if len(input_ids) == 1 else math.inf
+        return super().forward(input_ids, attention_mask)
 
 
 def tiny(vocab_size: int = 3) -> nn.Module:
@@ -219,6 +227,41 @@ def test_the_same_seed_draws_the_same():
         assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_the_bound_is_a_percentile_of_proposals_that_continue_the_prompts_in_turn():
+    generator, judge = tiny(), Judge()
+    prompts = torch.tensor([[BOS, 0], [BOS, 1], [BOS, 2]])
+    found = reject(generator, judge, prompts, 3, percentile=35.0, rng=seeded())
+    turn = torch.arange(resampling.PILOT) % 3
+    log_odds = realness(judge, sample(generator, prompts[turn], 3, rng=seeded()))
+    assert found.bound == pytest.approx(float(log_odds.quantile(0.35)), abs=1e-6)
+    assert reject(generator, judge, prompts, 3, percentile=0.5, rng=seeded()).bound < found.bound
+
+
+def test_unless_told_otherwise_16_proposals_are_weighed_by_their_odds():
+    generator, judge = tiny(), Judge()
+    plain, told = (
+        resample(generator, judge, start_prompt(generator, 9), 3, *t, rng=seeded()) for t in ((), (16, 1.0))
+    )
+    assert plain.log_weights.shape == (9, 16) and torch.equal(plain.log_weights, told.log_weights)
+    assert torch.equal(plain.samples.ids, told.samples.ids)
+
+
+def test_no_more_than_the_given_rows_are_judged_at_once():
+    generator, judge = build_generator("lstm").eval(), build_discriminator("cnn").eval()
+    asked = limit_memory(judge, 1_000)
+    resample(generator, judge, start_prompt(generator, 5), 3, 8, rng=seeded(), max_rows=7)
+    assert max(asked) == 7 and sum(asked) == 5 * 8 + 1  # one for the check before
+
+
+def test_what_is_never_accepted_ends_after_as_many_proposals_as_allowed():
+    generator, judge = build_generator("lstm").eval(), build_discriminator("cnn").eval()
+    asked = limit_memory(judge, 1_000)
+    message = "5 of 5 samples had 20 proposals rejected .bound 60.: expected one accepted for each. Lower `exponent`"
+    with pytest.raises(UserError, match=message):
+        reject(generator, judge, start_prompt(generator, 5), 3, bound=60.0, max_proposals=20, rng=seeded())
+    assert sum(asked) == 5 * 20 + 1
+
+
 def test_models_are_left_as_they_were():
     generator, judge = build_generator("lstm"), build_discriminator("cnn")
     resample(generator, judge, start_prompt(generator, 2), 3, rng=seeded())
@@ -236,10 +279,14 @@ def test_models_are_left_as_they_were():
         (lambda g, d, p: reject(g, d, p, 3, exponent=math.nan), "exponent=nan: expected a number of at least 0"),
         (lambda g, d, p: reject(g, d, p, 3, percentile=0), "percentile=0: expected a number above 0"),
         (lambda g, d, p: resample(g, d, p, 3, temperature=-1), "temperature=-1: expected a positive"),
-        (lambda g, d, p: reject(g, d, p, 3, bound=60.0, max_proposals=20), "5 of 5 samples had 20 proposals rejected"),
-        (lambda g, d, p: resample(g, build_discriminator("per_token"), p, 3), "judges every token: expected a discr"),
+        (lambda g, d, p: reject(g, d, p, 3, percentile=100.5), "percentile=100.5: expected a number above 0"),
+        (
+            lambda g, d, p: resample(g, build_discriminator("per_token"), p, 3),
+            "^RNNDiscriminatorForSequenceClassification judges every token: expected a discr",
+        ),
         (lambda g, d, p: reject(g, build_discriminator("per_token"), p, 3), "judges every token: expected a discr"),
-        (lambda g, d, p: resample(g, Judge(math.nan), p, 3), "log-odds that are not finite"),
+        (lambda g, d, p: resample(g, Judge(math.nan), p, 3), "^Judge gives log-odds that are not finite"),
+        (lambda g, d, p: resample(g, Unsteady(), p, 3), "^Unsteady gives log-odds that are not finite"),
         (
             lambda g, d, p: resample(g, build_discriminator("cnn", vocab_size=7), p, 3),
             "the discriminator knows 7 token ids, the generator 13: expected one vocabulary",
