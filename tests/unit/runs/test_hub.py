@@ -179,7 +179,8 @@ def test_without_a_network_a_push_ends_soon(offline, monkeypatch):
 
 @pytest.mark.parametrize("failure", [503, 500, 429, "cut"])
 @pytest.mark.parametrize("route", ["/api/repos/create", "/tree/", "/commit/"])
-def test_a_passing_failure_is_tried_again(failure, route, run, hub):
+def test_a_passing_failure_is_tried_again(failure, route, run, hub, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's own attempts
     hub.failures = [(route, failure)]
     push_run(run, "someone/grammar")
     assert not hub.failures and "model.safetensors" in hub.files("someone/grammar")
