@@ -163,14 +163,16 @@ def test_nothing_as_large_as_all_soft_tokens_is_kept_for_the_backward_pass(monke
     mixed.sum().backward()
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, logits are kept")
 @pytest.mark.parametrize("numbers_more", [0, -1])
 def test_soft_tokens_are_kept_up_to_as_many_numbers_as_that(numbers_more, monkeypatch):
     monkeypatch.setattr(relaxation, "KEPT_NUMBERS", 6 * 5 * VOCAB_SIZE + numbers_more)
     generator, read = build_generator("lstm").eval(), []
     soft = relax(generator, drawn(generator), 1.0).soft
     generator.lm_head.register_forward_hook(lambda *_: read.append(None))
-    (soft @ torch.randn(VOCAB_SIZE, 4)).sum().backward()
-    assert len(read) == (1 if numbers_more == 0 else 2), "logits are made again in the backward pass"
+    mixed, forward = (soft @ torch.randn(VOCAB_SIZE, 4)).sum(), len(read)
+    mixed.backward()
+    assert forward > 0 and (len(read) > forward) == (numbers_more < 0), "logits are made again in the backward pass"
 
 
 def test_rows_can_be_selected(generator):
