@@ -37,6 +37,14 @@ def chosen_fast_paths(request):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def power_that_stays():
+    """Nothing waits for the disk, as a run does dozens of times. That files are flushed is tested by the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(params=["lstm", "gru", "memory", "gpt2", "llama"])
 def generator(request) -> PreTrainedModel:
     """Every kind of generator, in train mode with dropout where it has any."""
@@ -50,5 +58,6 @@ def discriminator(request) -> PreTrainedModel:
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    """Cards of runs have no learning curve, whose drawing takes as long as the rest of a tiny run."""
+    """Of cards and evaluations: to draw them takes as long as the rest of a tiny run."""
     monkeypatch.setattr("seqgan_hf.runs.card.draw_runs", lambda runs, picture: (False, []))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *arguments, **options: None)

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,12 +188,13 @@ def _card(data: ModelCardData, parts: list[str]) -> ModelCard:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
-def _recipe(summary: dict) -> dict:
-    return yaml.safe_load(summary["recipe"]) if summary["recipe"] else {}
+@cache  # a card asks several times, and pure Python reads a recipe in milliseconds
+def _settings(recipe: str | None) -> dict[str, Any]:
+    return yaml.safe_load(recipe) if recipe else {}
 
 
 def _metadata(name: str, summary: dict, license: str | None) -> ModelCardData:
-    source = _recipe(summary).get("data", {})
+    source = _settings(summary["recipe"]).get("data", {})
     dataset = _hub_id(source.get("init_args", {}).get("dataset"))
     name_of_data = dataset or source.get("class_path", "text").rpartition(".")[2]
     results = [
@@ -229,7 +231,7 @@ def _hub_id(value: Any) -> str | None:
 
 def _base_model(summary: dict, section: str) -> str | None:
     """The id on the Hub of the model whose weights the run began with; `None` for new ones and those of a folder."""
-    return _hub_id((_recipe(summary).get(section) or {}).get("pretrained"))
+    return _hub_id((_settings(summary["recipe"]).get(section) or {}).get("pretrained"))
 
 
 def _estimates(summary: dict) -> dict[str, Estimate]:
@@ -300,7 +302,7 @@ def _objective(summary: dict) -> str:
 
 
 def _data(summary: dict) -> str:
-    facts, data = summary["data"], _recipe(summary).get("data", {})
+    facts, data = summary["data"], _settings(summary["recipe"]).get("data", {})
     lines = ["## Data", ""]
     if data:
         given = ", ".join(f"{key}={value!r}" for key, value in data.get("init_args", {}).items() if value is not None)

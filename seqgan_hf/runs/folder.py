@@ -73,7 +73,9 @@ class RunFolder:
         """Keep the settings with which a resumed run has gone on; how it was started stays as it was."""
         if self.recipe_text is None or not self.recipe.exists():
             return
-        old, new = (yaml.safe_load(text) for text in (self.recipe.read_text(encoding="utf-8"), self.recipe_text))
+        if (kept := self.recipe.read_text(encoding="utf-8")) == self.recipe_text:
+            return
+        old, new = yaml.safe_load(kept), yaml.safe_load(self.recipe_text)
         for name in STARTING:
             if name in old["training"]:
                 new["training"][name] = old["training"][name]

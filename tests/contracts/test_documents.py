@@ -215,6 +215,7 @@ def finished_run(tmp_path_factory) -> Path:
         "data.num_train": 200,
         "data.num_eval": 60,
         "generator.config": "{embedding_size: 8, hidden_size: 16}",
+        "discriminator.config.hidden_size": 8,
         "objective.rollouts": 1,
         "training.discriminator_pretrain_steps": 1,
         "training.num_fakes": 60,

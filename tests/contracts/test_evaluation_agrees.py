@@ -6,13 +6,11 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import pytest
 import yaml
 from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
 from seqgan_hf.commands import main
@@ -30,6 +28,7 @@ from seqgan_hf.training.callbacks.evaluate_at_end import EvaluateAtEnd
 from tests.tools.small_runs import ROOT, short_run
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 WORDS = "a the cat dog sits runs on under mat table".split()
 RECIPE = ROOT / "recipes/text/seqgan.yaml"
 # Of every kind: rare words and letters, capitals, a spelled token, white space, lines that are cut.
@@ -137,8 +136,7 @@ def test_training_and_evaluation_agree_on_likelihoods(
     own = {"model": [str(output.parent)], "references": str(output / "references.txt"), "output": str(output)}
     own |= {"prompts": str(output / "prompts.txt") if prompts else None, "metrics": ["length"], "num_samples": 2}
     end = EvaluateAtEnd(EvaluationArguments(**own), corpus)
-    with patch.object(Figure, "savefig"):  # pictures take most of the time
-        end.on_train_end(None, SimpleNamespace(is_world_process_zero=True), None, model=generator)
+    end.on_train_end(None, SimpleNamespace(is_world_process_zero=True), None, model=generator)
     assert report(output)["results"]["nll_test"]["value"] == logged
 
     generator.save_pretrained(folder / "run" / "generator")
@@ -147,8 +145,7 @@ def test_training_and_evaluation_agree_on_likelihoods(
     (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in (prompts or [])[: len(held_out)]))
     by_hand = own | {"references": str(folder / "references.txt"), "output": str(folder / "by_hand")}
     by_hand |= {"prompts": str(folder / "prompts.txt") if prompts else None}
-    with patch.object(Figure, "savefig"):
-        found = run_evaluation(EvaluationArguments(**by_hand))
+    found = run_evaluation(EvaluationArguments(**by_hand))
     assert found["results"]["nll_test"]["value"] == pytest.approx(logged, rel=1e-5)
 
 

@@ -28,6 +28,7 @@ def recipe(**changes) -> dict:
     return {
         "data": {"class_path": "seqgan_hf.data.OracleData", "init_args": data},
         "generator": {"model_type": "rnn_generator", "config": {"hidden_size": 8, "embedding_size": 8}},
+        "discriminator": {"config": {"filter_sizes": [1, 2], "num_filters": [4, 4]}},
         "objective": {"class_path": "seqgan_hf.objectives.RLOO", "init_args": {"group_size": 2}},
         "training": settings,
     } | changes
@@ -36,8 +37,8 @@ def recipe(**changes) -> dict:
 @pytest.fixture
 def command(tmp_path) -> str:
     seqgan = {"class_path": "seqgan_hf.objectives.SeqGAN", "init_args": {"rollouts": 2}}
-    cot = {"class_path": "seqgan_hf.objectives.CoT"}  # whose opponent is no classifier
-    for name, changes in {"pg": {}, "seqgan": {"objective": seqgan}, "wrong": {"objective": cot}}.items():
+    wrong = {"objective": {"class_path": "seqgan_hf.objectives.CoT"}, "discriminator": {}}  # it needs a language model
+    for name, changes in {"pg": {}, "seqgan": {"objective": seqgan}, "wrong": wrong}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe(**changes)))
     paths = " ".join(shlex.quote(str(tmp_path / f"{name}.yaml")) for name in ("pg", "seqgan", "wrong"))
     return f"benchmark {paths} --seeds 1 --budget {BUDGET:g}s --temperatures 0.7 1.3 --num_samples 50 --output bench"

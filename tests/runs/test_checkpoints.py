@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -201,6 +202,21 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(name, moment, tmp_path,
     assert found and [fault(path) for path in found] == [None] * len(found)
     assert (found[-1] / "shared.pt").read_text() in ("old", "new")
     assert not list(tmp_path.glob(".*")), "litter"
+
+
+def test_what_counts_is_on_the_disk(tmp_path, monkeypatch):
+    """All files and folders are flushed before a checkpoint has its name, and then the name."""
+    flushed, rename = set(), os.replace
+
+    def replace(aside, path):
+        assert {entry.stat().st_ino for entry in (aside, *aside.rglob("*"))} == flushed
+        flushed.clear()
+        rename(aside, path)
+
+    monkeypatch.setattr("os.fsync", lambda descriptor: flushed.add(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr("os.replace", replace)
+    write(tmp_path, "checkpoint-1", "content")
+    assert flushed == {tmp_path.stat().st_ino}
 
 
 def test_every_random_source_is_kept():

@@ -23,9 +23,9 @@ from tests.tools.small_runs import StopAfter, build, metrics, same, small_corpus
 from tests.tools.tiny import EOS, build_discriminator, build_generator
 
 
-# 3 optimizer steps of G, 6 of D; then rounds of 2 g-steps and one d-step of 6. Nothing is measured.
+# 3 optimizer steps of G, 2 of D; then rounds of 2 g-steps and one d-step of 2. Nothing is measured.
 BRIEF = {"pretrain_epochs": 1, "discriminator_pretrain_steps": 1, "eval_epochs": 0, "eval_rounds": 0}
-BRIEF |= {"rounds": 2, "generator_steps": 2, "discriminator_steps": 1}
+BRIEF |= {"rounds": 2, "generator_steps": 2, "discriminator_steps": 1, "discriminator_batch_size": 48}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_every_number_that_a_run_records_is_explained_on_the_page(runs):
 
 def test_every_objective_resumes_bit_for_bit_from_inside_a_round(runs):
     whole, make = runs.whole, runs.make
-    steps = 18 if whole.objective.adversary else 6  # with the first g-step of the second round of three
+    steps = 10 if whole.objective.adversary else 6  # with the first g-step of the second round of three
     stop = StopAfter(steps + 3 * (whole.objective.updates - 1))
     stop.trainer = make("cut", callbacks=[stop])
     with pytest.raises(Interrupted):

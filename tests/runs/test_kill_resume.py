@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.tools.small_runs import build_on_two, metrics, same, weights
-from tests.tools.two_processes import forked, on_two
+from tests.tools.two_processes import forked, on_two, wait_until
 
 
 def _run(rank, folder):
@@ -40,10 +40,3 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_left_alone(processes
     end, _ = to_the_end(tmp_path / "cut")
     assert same(expected, end), f"killed at {places}"
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
-
-
-def wait_until(condition, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

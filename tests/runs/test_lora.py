@@ -19,6 +19,7 @@ from tests.tools.small_language import sentences
 from tests.tools.small_runs import options
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 peft = pytest.importorskip("peft", minversion="0.20")
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from seqgan_hf.data import Corpus, OracleData
 from seqgan_hf.evaluation.likelihood import OracleNLL
 from seqgan_hf.generation.likelihood import token_logprobs
+from seqgan_hf.models import CNNDiscriminatorConfig
 from seqgan_hf.objectives import Copy, SeqGAN
 from seqgan_hf.runs.record import COST
 from seqgan_hf.samples import Samples
@@ -210,6 +211,14 @@ def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
         settings = {name: value for name, value in settings.items() if not name.startswith("generator.config")}
     if content["generator"].get("model_type") == "relational_memory":
         settings |= {"generator.config.head_size": settings.pop("generator.config.hidden_size")}
+    judge = content.get("discriminator", {})
+    shared = content["generator"].get("model_type") == "leak_generator"  # which holds the discriminator's layers
+    if not shared and not any(name.startswith("discriminator.") for name in more):
+        if judge.get("model_type") == "cnn_discriminator":
+            filters = judge.get("config", {}).get("num_filters", CNNDiscriminatorConfig().num_filters)
+            settings["discriminator.config.num_filters"] = [4] * len(filters)
+        elif judge.get("model_type") == "rnn_discriminator":
+            settings["discriminator.config.hidden_size"] = 8
     if source == "TextData":
         settings |= {"data.train_file": lines, "data.eval_size": 10}
     if source.endswith("GrammarData"):

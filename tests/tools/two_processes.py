@@ -39,6 +39,13 @@ def forked(function: Callable[..., Any], *arguments: Any, processes: int = 2) ->
         _wait(pids, timeout=100)
 
 
+def wait_until(condition: Callable[[], bool], timeout: float = 100) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def _fork(rank: int, place: Path, function: Callable[..., Any], arguments: tuple, alone: bool = False) -> int:
     pid = os.fork()
     if pid:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -27,6 +29,7 @@ from seqgan_hf.evaluation.loading import load_generator
 from tests.tools.judges import save_judge
 from tests.tools.small_runs import quickstart, short_run
 from tests.tools.tiny import build_discriminator, build_generator
+from tests.tools.two_processes import forked, wait_until
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -697,26 +700,21 @@ def test_other_broken_pipes_are_reported(monkeypatch, capsys):
     assert "BrokenPipeError" in capsys.readouterr().err
 
 
-def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
-    """Ctrl-C in a real process."""
-    import signal
-    import time
+def _train(rank: int, call: list[str], folder: Path) -> None:
+    with (folder / "error").open("w") as file, contextlib.redirect_stderr(file):
+        status = main(call)
+    (folder / "status").write_text(str(status))
 
+
+def test_interrupting_saves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    """Ctrl-C in a process of its own."""
     call = quickstart(tmp_path / "run", "--training.rounds", "100000", "--training.disable_tqdm", "false")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "seqgan_hf", *call],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
     record = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not (record.exists() and "adversarial" in record.read_text()):
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=100)
-    assert process.returncode == 130
+    with forked(_train, call, tmp_path, processes=1) as [process]:
+        wait_until(lambda: record.exists() and "adversarial" in record.read_text())
+        os.kill(process, signal.SIGINT)
+    assert (tmp_path / "status").read_text() == "130"
+    error = (tmp_path / "error").read_text()
     assert "Traceback" not in error
     assert "--training.resume_from_checkpoint true" in error.splitlines()[-1]
     assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/complete.json"))

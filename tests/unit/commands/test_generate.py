@@ -14,6 +14,7 @@ from seqgan_hf.data.text import read_texts
 from tests.tools.small_runs import short_run
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 RECIPE = Path(__file__).parents[3] / "recipes/text/seqgan.yaml"
 
 

@@ -26,20 +26,28 @@ configs:
     path: data/test-*
 ---
 """
+# Reads with each environment in a fork of one process that has imported what takes long and asks for no settings.
 CLIENT = """
-import json, sys
-from seqgan_hf.data import TextData
-from seqgan_hf.errors import DataError
+import json, os, sys
+import matplotlib.figure, scipy.optimize, torch._dynamo, torch.distributed.tensor
+for environment, requests in json.loads(sys.argv[1]):
+    if os.fork():
+        assert not os.wait()[1]
+        continue
+    os.environ |= environment
+    from seqgan_hf.data import TextData
+    from seqgan_hf.errors import DataError
 
-answers = []
-for arguments in json.loads(sys.argv[1]):
-    try:
-        corpus = TextData(**arguments).load()
-        decode = lambda rows: [corpus.tokenizer.decode(row["input_ids"], skip_special_tokens=True) for row in rows]
-        answers.append([decode(corpus.train), decode(corpus.eval)])
-    except DataError as error:
-        answers.append(str(error))
-print("ANSWERS" + json.dumps(answers))
+    answers = []
+    for arguments in requests:
+        try:
+            corpus = TextData(**arguments).load()
+            decode = lambda rows: [corpus.tokenizer.decode(row["input_ids"], skip_special_tokens=True) for row in rows]
+            answers.append([decode(corpus.train), decode(corpus.eval)])
+        except DataError as error:
+            answers.append(str(error))
+    print("ANSWERS" + json.dumps(answers), flush=True)
+    os._exit(0)
 """
 
 
@@ -101,36 +109,43 @@ def hub_handler(root: Path):
     return Handler
 
 
-def ask(tmp_path: Path, requests: list[dict], **environment: str) -> list:
-    """What `TextData` gives for each set of arguments, in a process that knows only this Hub."""
-    env = {**os.environ, "HF_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3]), **environment}
-    run = subprocess.run(
-        [sys.executable, "-c", CLIENT, json.dumps(requests)], env=env, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.split("ANSWERS")[1])
+NAMED = {"dataset": "org/captions", "dataset_config": "small", "text_column": "caption"}
+ONLINE = [
+    {**NAMED, "eval_split": "test"},
+    NAMED,
+    {**NAMED, "eval_split": "test", "streaming": True, "max_length": 3},
+    {**NAMED, "train_split": "validation"},
+    {**NAMED, "dataset_config": "large"},
+    {**NAMED, "text_column": "text"},
+    {"dataset": "org/other"},
+]
 
 
-def test_hub_dataset_by_id(repository, tmp_path):
+@pytest.fixture(scope="module")
+def answers(repository, tmp_path_factory) -> list[list]:
+    """What `TextData` gives for each set of arguments, with this Hub alone and without any."""
+    folder = tmp_path_factory.mktemp("client")
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub_handler(repository))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    named = {"dataset": "org/captions", "dataset_config": "small", "text_column": "caption"}
+    address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(folder / "online")}
+    nobody = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "offline")}
+    offline = [{"dataset": "org/captions"}, {"dataset": str(repository), "eval_split": "test"}]
     try:
-        both, cut, streamed, split, config, column, missing = ask(
-            tmp_path,
-            [
-                {**named, "eval_split": "test"},
-                named,
-                {**named, "eval_split": "test", "streaming": True, "max_length": 3},
-                {**named, "train_split": "validation"},
-                {**named, "dataset_config": "large"},
-                {**named, "text_column": "text"},
-                {"dataset": "org/other"},
-            ],
-            HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
+        run = subprocess.run(
+            [sys.executable, "-c", CLIENT, json.dumps([(address, ONLINE), (nobody, offline)])],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            text=True,
+            cwd=folder,
         )
     finally:
         server.shutdown()
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [json.loads(line[len("ANSWERS") :]) for line in run.stdout.splitlines() if line.startswith("ANSWERS")]
+
+
+def test_hub_dataset_by_id(answers):
+    both, cut, streamed, split, config, column, missing = answers[0]
     assert both == [[" a man", " a dog runs", " two cats"], [" a <unk>", " two <unk>"]]
     assert len(cut[0]) == 2 and len(cut[1]) == 1
     assert streamed == [[" a man", " a dog runs", " two cats"], [" a <unk>", " two <unk>"]]
@@ -140,11 +155,9 @@ def test_hub_dataset_by_id(repository, tmp_path):
     assert "'org/other'" in missing and "neither a folder here nor a dataset" in missing
 
 
-def test_without_a_network(repository, tmp_path):
+def test_without_a_network(answers):
     """The error names the dataset, the reason and the way out; and the way out works."""
-    error, copy = ask(
-        tmp_path, [{"dataset": "org/captions"}, {"dataset": str(repository), "eval_split": "test"}], HF_HUB_OFFLINE="1"
-    )
+    error, copy = answers[1]
     assert "'org/captions'" in error
     assert "the Hub could not be reached" in error
     assert "hf download org/captions --repo-type dataset --local-dir FOLDER" in error

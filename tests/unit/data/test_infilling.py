@@ -24,6 +24,7 @@ from seqgan_hf.samples import Samples
 from tests.tools.small_runs import ROOT, short_run
 
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LINES = ["the old dog runs near a house", "a man sleeps", "床 前 明 月 光", "go  on"] * 6
 BLANK, FILL = "<blank>", "<fill>"
 

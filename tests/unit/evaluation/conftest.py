@@ -1,5 +1,8 @@
 """A tiny generator of words, in memory and saved, and files of text."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -10,11 +13,18 @@ from seqgan_hf.models.modeling_rnn_generator import RNNGeneratorConfig, RNNGener
 from tests.tools.small_language import REFERENCES, SAMPLERS, TRAIN, WORDS
 
 
-@pytest.fixture
-def files(tmp_path):
+@pytest.fixture(scope="session")
+def lines_of_text(tmp_path_factory):
+    """A folder with samples, references and training text, for tests that write nothing there."""
+    folder = tmp_path_factory.mktemp("lines")
     for name, texts in (("samples", SAMPLERS["copying"][:100]), ("references", REFERENCES), ("train", TRAIN)):
-        (tmp_path / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return tmp_path
+        (folder / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def files(lines_of_text, tmp_path):
+    return Path(shutil.copytree(lines_of_text, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="package")

@@ -163,13 +163,27 @@ def test_nothing_as_large_as_all_soft_tokens_is_kept_for_the_backward_pass(monke
     mixed.sum().backward()
 
 
+@pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, logits are kept")
+@pytest.mark.parametrize("numbers_more", [0, -1])
+def test_soft_tokens_are_kept_up_to_as_many_numbers_as_that(numbers_more, monkeypatch):
+    monkeypatch.setattr(relaxation, "KEPT_NUMBERS", 6 * 5 * VOCAB_SIZE + numbers_more)
+    generator, read = build_generator("lstm").eval(), []
+    soft = relax(generator, drawn(generator), 1.0).soft
+    generator.lm_head.register_forward_hook(lambda *_: read.append(None))
+    mixed, forward = (soft @ torch.randn(VOCAB_SIZE, 4)).sum(), len(read)
+    mixed.backward()
+    assert forward > 0 and (len(read) > forward) == (numbers_more < 0), "logits are made again in the backward pass"
+
+
 def test_rows_can_be_selected(generator):
     samples, weight = drawn(generator), torch.randn(VOCAB_SIZE, 4)
     relaxed = relax(generator, samples, 2.0)
     whole = relaxed.soft @ weight
     for rows in (torch.tensor([4, 0, 3]), slice(1, 4), torch.arange(6) % 2 == 0):
         torch.testing.assert_close(relaxed.select(rows).soft @ weight, whole[rows])
-    assert relaxed.to("cpu").soft.shape == (6, 5, VOCAB_SIZE)
+    moved = relaxed.to("meta").soft
+    assert {getattr(moved, name).device.type for name in ("features", "ids", "mask")} == {"meta"}
+    assert moved.shape == (6, 5, VOCAB_SIZE) and moved.seeds.device.type == "cpu"
 
 
 def test_padding_changes_nothing(generator):
@@ -309,6 +323,15 @@ def test_soft_samples_are_those_of_a_loop_without_a_cache(generator):
     assert torch.equal(found.soft.argmax(2)[found.mask], found.ids[found.mask])
     ended = (found.ids == EOS).cumsum(dim=1) - (found.ids == EOS).long()
     assert torch.equal(found.mask, ended == 0) and (found.ids[~found.mask] == PAD).all()
+
+
+def test_the_last_soft_token_is_not_read(generator):
+    """A pass for the prompt, and one for every soft token but the last."""
+    sample_soft(generator, start_prompt(generator, 2), 1, 1.0)  # tries how the model reads
+    passes = []
+    generator.base_model.register_forward_hook(lambda *_: passes.append(None))
+    sample_soft(generator, start_prompt(generator, 2), 4, 1.0)
+    assert len(passes) == 4
 
 
 def test_at_temperature_zero_the_chain_is_hard(generator):

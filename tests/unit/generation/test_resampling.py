@@ -9,13 +9,14 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seqgan_hf import Samples, realness, reject, resample, sample
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation import effective_sample_size, log_normalizer, resampling
 from seqgan_hf.generation.likelihood import sequence_logprobs
 from seqgan_hf.generation.vocabulary import start_prompt
-from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
+from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator, limit_memory
 
 
 EXPONENT = 0.7
@@ -44,6 +45,14 @@ class Judge(nn.Module):
         return type("Output", (), {"logits": values.sum(dim=1, keepdim=True) * 1.3 + self.added})
 
 
+class Unsteady(Judge):
+    """Sane when it is tried, and no more."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor):
+        self.added = 0.0 if len(input_ids) == 1 else math.inf
+        return super().forward(input_ids, attention_mask)
+
+
 def tiny(vocab_size: int = 3) -> nn.Module:
     return build_generator("lstm", eos=None, vocab_size=vocab_size).eval()
 
@@ -59,6 +68,25 @@ def exact(generator, judge, exponent: float = EXPONENT, prompt: Tensor | None = 
     samples = every_sequence(prompt)
     logs = sequence_logprobs(generator, samples) + exponent * realness(judge, samples).double()
     return (logs - logs.logsumexp(0)).exp().detach(), float(logs.logsumexp(0))
+
+
+def law_of_one_kept(g: Tensor, w: Tensor, proposals: int) -> Tensor:
+    """P_K(y) = K G(y) E[w(y) / (w(y) + what the K - 1 others weigh)], by enumeration of the others."""
+    chances, weights = torch.ones(1).double(), torch.zeros(1).double()
+    for _ in range(proposals - 1):
+        chances, weights = (chances[:, None] * g).flatten(), (weights[:, None] + w).flatten()
+    return proposals * g * (chances * w[:, None] / (w[:, None] + weights)).sum(dim=1)
+
+
+def assert_law(samples: Samples, law: Tensor) -> None:
+    """Chi squared over the sequences that can be drawn; no other is."""
+    law, found = law.detach() / law.detach().sum(), frequencies(samples)
+    assert not found[law == 0].any()
+    assert stats.chisquare(found[law > 0], law[law > 0] * found.sum()).pvalue > 1e-3
+
+
+def weights(judge) -> Tensor:
+    return (EXPONENT * realness(judge, every_sequence()).double()).exp()
 
 
 def frequencies(samples: Samples) -> Tensor:
@@ -88,23 +116,15 @@ def test_the_law_of_resampling_comes_to_the_residual_model_as_one_over_k():
     assert distance[32] < 0.03 < distance[4]
 
 
-def test_the_law_of_two_proposals_is_the_enumerated_one():
-    """P_2(y) = sum over z of G(y) G(z) 2 w(y) / (w(y) + w(z)): the choice itself, and its passes, are exact."""
+@pytest.mark.parametrize(("proposals", "together"), [(2, 2), (3, 1), (3, 2)])
+def test_the_law_of_few_proposals_is_the_enumerated_one(proposals, together, monkeypatch):
+    """The choice itself is exact, in however many passes, the last of which may be a smaller one."""
     generator, judge, count = tiny(), Judge(), 40_000
-    g = sequence_logprobs(generator, every_sequence()).exp()
-    w = (EXPONENT * realness(judge, every_sequence()).double()).exp()
-    law = (g[:, None] * g * 2 * w[:, None] / (w[:, None] + w)).sum(dim=1).detach()
-    found = resample(generator, judge, start_prompt(generator, count), 3, 2, EXPONENT, rng=seeded())
-    assert stats.chisquare(frequencies(found.samples), law / law.sum() * count).pvalue > 1e-3
-
-
-def test_in_several_passes_the_law_is_the_same(monkeypatch):
-    generator, judge, count = tiny(), Judge(), 20_000
-    law, _ = exact(generator, judge)
-    monkeypatch.setattr(resampling, "PROPOSAL_TOKENS", count * 3 * 5)
-    found = resample(generator, judge, start_prompt(generator, count), 3, 64, EXPONENT, rng=seeded())
-    assert found.log_weights.shape == (count, 64)
-    assert float((frequencies(found.samples) / count - law).abs().sum() / 2) < expected_by_chance(count) + 0.01
+    monkeypatch.setattr(resampling, "PROPOSAL_TOKENS", count * 3 * together)
+    found = resample(generator, judge, start_prompt(generator, count), 3, proposals, EXPONENT, rng=seeded())
+    assert found.log_weights.shape == (count, proposals)
+    g = sequence_logprobs(generator, every_sequence()).exp().double()
+    assert_law(found.samples, law_of_one_kept(g, weights(judge), proposals))
 
 
 @pytest.mark.parametrize("exponent", [0.3, 1.0])
@@ -113,7 +133,7 @@ def test_the_law_of_rejection_is_exact_under_a_true_bound(exponent):
     law, _ = exact(generator, judge, exponent)
     bound = float(realness(judge, every_sequence()).max())
     found = reject(generator, judge, start_prompt(generator, count), 3, exponent, bound, rng=seeded())
-    assert stats.chisquare(frequencies(found.samples), law * count).pvalue > 1e-3
+    assert_law(found.samples, law)
     g = sequence_logprobs(generator, every_sequence()).exp()
     rate = (g * (exponent * (realness(judge, every_sequence()).double() - bound)).exp()).sum()
     assert found.rate == pytest.approx(float(rate), abs=0.01) and found.above == 0 and found.bound == bound
@@ -124,36 +144,40 @@ def test_below_the_largest_log_odds_rejection_cuts_the_weights():
     log_odds = realness(judge, every_sequence()).double().detach()
     g = sequence_logprobs(generator, every_sequence()).exp()
     found = reject(generator, judge, start_prompt(generator, count), 3, percentile=60, rng=seeded())
-    law = g * log_odds.clamp(max=found.bound).exp()
-    assert stats.chisquare(frequencies(found.samples), law / law.sum() * count).pvalue > 1e-3
+    assert_law(found.samples, g * log_odds.clamp(max=found.bound).exp())
     assert 0.2 < found.above <= 0.45
     assert found.above == pytest.approx(float(g[log_odds > found.bound].sum()), abs=0.02)
 
 
 def test_proposals_of_one_prompt_compete_with_each_other():
     """Two prompts, row by row: each has the law of its own, though one is judged far more real."""
-    generator, judge, count = tiny(), Judge(), 5_000
+    generator, judge, count = tiny(), Judge(), 10_000
     prompts = torch.tensor([[BOS, 1], [BOS, 2]])
     rows = prompts.repeat(count, 1)
-    for found in (
-        resample(generator, judge, rows, 3, 64, EXPONENT, rng=seeded()).samples,
-        reject(generator, judge, rows, 3, EXPONENT, bound=4.0, rng=seeded()).samples,
-    ):
-        assert torch.equal(found.prompt, rows)
-        for row in range(2):
-            law, _ = exact(generator, judge, prompt=prompts[row : row + 1])
-            distance = (frequencies(found.select(slice(row, None, 2))) / count - law).abs().sum() / 2
-            assert distance < expected_by_chance(count) + 0.01
+    resampled = resample(generator, judge, rows, 3, 3, EXPONENT, rng=seeded()).samples
+    accepted = reject(generator, judge, rows, 3, EXPONENT, bound=4.0, rng=seeded()).samples
+    assert torch.equal(resampled.prompt, rows) and torch.equal(accepted.prompt, rows)
+    for row in range(2):
+        samples = every_sequence(prompts[row : row + 1])
+        g = sequence_logprobs(generator, samples).exp().double()
+        w = (EXPONENT * realness(judge, samples).double()).exp()
+        assert_law(resampled.select(slice(row, None, 2)), law_of_one_kept(g, w, 3))
+        assert_law(accepted.select(slice(row, None, 2)), g * w)
 
 
 def test_the_temperature_is_that_of_the_proposals():
     generator, judge, count = tiny(), Judge(), 20_000
-    found = resample(
-        generator, judge, start_prompt(generator, count), 3, 64, EXPONENT, temperature=0.5, top_k=2, rng=seeded()
-    )
-    drawn = sample(generator, start_prompt(generator, 200_000), 3, temperature=0.5, top_k=2, rng=seeded(3))
-    law = frequencies(drawn) * (EXPONENT * realness(judge, every_sequence()).double()).exp().detach()
-    assert float((frequencies(found.samples) / count - law / law.sum()).abs().sum() / 2) < 0.03
+    given = {"temperature": 0.5, "top_k": 2, "rng": seeded()}
+    samples = every_sequence()
+    logits = generator(input_ids=F.pad(samples.ids[:, :-1], (1, 0), value=BOS)).logits.double()
+    logits = logits.masked_fill(logits == logits.amin(dim=2, keepdim=True), -torch.inf) / 0.5
+    g = logits.softmax(dim=2).gather(2, samples.ids[..., None]).squeeze(2).prod(dim=1)
+    assert int((g > 0).sum()) == 2**3
+    found = resample(generator, judge, start_prompt(generator, count), 3, 2, EXPONENT, **given)
+    assert_law(found.samples, law_of_one_kept(g, weights(judge), 2))
+    bound = float(realness(judge, samples).max())
+    found = reject(generator, judge, start_prompt(generator, count), 3, EXPONENT, bound, **given)
+    assert_law(found.samples, g * weights(judge))
 
 
 # --- What changes nothing --------------------------------------------------------------------------------------------
@@ -203,6 +227,41 @@ def test_the_same_seed_draws_the_same():
         assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_the_bound_is_a_percentile_of_proposals_that_continue_the_prompts_in_turn():
+    generator, judge = tiny(), Judge()
+    prompts = torch.tensor([[BOS, 0], [BOS, 1], [BOS, 2]])
+    found = reject(generator, judge, prompts, 3, percentile=35.0, rng=seeded())
+    turn = torch.arange(resampling.PILOT) % 3
+    log_odds = realness(judge, sample(generator, prompts[turn], 3, rng=seeded()))
+    assert found.bound == pytest.approx(float(log_odds.quantile(0.35)), abs=1e-6)
+    assert reject(generator, judge, prompts, 3, percentile=0.5, rng=seeded()).bound < found.bound
+
+
+def test_unless_told_otherwise_16_proposals_are_weighed_by_their_odds():
+    generator, judge = tiny(), Judge()
+    plain, told = (
+        resample(generator, judge, start_prompt(generator, 9), 3, *t, rng=seeded()) for t in ((), (16, 1.0))
+    )
+    assert plain.log_weights.shape == (9, 16) and torch.equal(plain.log_weights, told.log_weights)
+    assert torch.equal(plain.samples.ids, told.samples.ids)
+
+
+def test_no_more_than_the_given_rows_are_judged_at_once():
+    generator, judge = build_generator("lstm").eval(), build_discriminator("cnn").eval()
+    asked = limit_memory(judge, 1_000)
+    resample(generator, judge, start_prompt(generator, 5), 3, 8, rng=seeded(), max_rows=7)
+    assert max(asked) == 7 and sum(asked) == 5 * 8 + 1  # one for the check before
+
+
+def test_what_is_never_accepted_ends_after_as_many_proposals_as_allowed():
+    generator, judge = build_generator("lstm").eval(), build_discriminator("cnn").eval()
+    asked = limit_memory(judge, 1_000)
+    message = "5 of 5 samples had 20 proposals rejected .bound 60.: expected one accepted for each. Lower `exponent`"
+    with pytest.raises(UserError, match=message):
+        reject(generator, judge, start_prompt(generator, 5), 3, bound=60.0, max_proposals=20, rng=seeded())
+    assert sum(asked) == 5 * 20 + 1
+
+
 def test_models_are_left_as_they_were():
     generator, judge = build_generator("lstm"), build_discriminator("cnn")
     resample(generator, judge, start_prompt(generator, 2), 3, rng=seeded())
@@ -220,10 +279,14 @@ def test_models_are_left_as_they_were():
         (lambda g, d, p: reject(g, d, p, 3, exponent=math.nan), "exponent=nan: expected a number of at least 0"),
         (lambda g, d, p: reject(g, d, p, 3, percentile=0), "percentile=0: expected a number above 0"),
         (lambda g, d, p: resample(g, d, p, 3, temperature=-1), "temperature=-1: expected a positive"),
-        (lambda g, d, p: reject(g, d, p, 3, bound=60.0, max_proposals=20), "5 of 5 samples had 20 proposals rejected"),
-        (lambda g, d, p: resample(g, build_discriminator("per_token"), p, 3), "judges every token: expected a discr"),
+        (lambda g, d, p: reject(g, d, p, 3, percentile=100.5), "percentile=100.5: expected a number above 0"),
+        (
+            lambda g, d, p: resample(g, build_discriminator("per_token"), p, 3),
+            "^RNNDiscriminatorForSequenceClassification judges every token: expected a discr",
+        ),
         (lambda g, d, p: reject(g, build_discriminator("per_token"), p, 3), "judges every token: expected a discr"),
-        (lambda g, d, p: resample(g, Judge(math.nan), p, 3), "log-odds that are not finite"),
+        (lambda g, d, p: resample(g, Judge(math.nan), p, 3), "^Judge gives log-odds that are not finite"),
+        (lambda g, d, p: resample(g, Unsteady(), p, 3), "^Unsteady gives log-odds that are not finite"),
         (
             lambda g, d, p: resample(g, build_discriminator("cnn", vocab_size=7), p, 3),
             "the discriminator knows 7 token ids, the generator 13: expected one vocabulary",

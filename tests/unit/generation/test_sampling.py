@@ -190,7 +190,7 @@ def test_completions_follow_the_models_distribution(kind, padded):
     if not padded:
         prompt, mask = prompt[:, 1:] * 0, None
     samples = Samples(prompt, torch.tensor([[3, 1, 2], [0, 2, 2]]), torch.ones(2, 3, dtype=torch.bool), mask)
-    count = 8_000
+    count = 3_000
     whole, rows, lengths = rollouts_of(generator, samples, count, rng=seeded(5))
     for row, t in product(range(2), (1, 2)):
         mine = whole.ids[(rows == row) & (lengths == t)]

@@ -10,6 +10,7 @@ import torch
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
+from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import MLE, ConstantReward, Models, RandomReward, Reinforce, SeqGAN
 from seqgan_hf.samples import Samples
@@ -36,6 +37,7 @@ class Ratios(Given):
     """Importance-weighted: each token counts by how much likelier it has become since it was drawn."""
 
     def token_weights(self, models, advantages, logprobs, samples):
+        torch.testing.assert_close(logprobs, token_logprobs(models.generator, samples))
         return advantages * (logprobs - samples.logprobs).exp()
 
 
@@ -61,13 +63,15 @@ def test_log_probabilities_are_kept_from_before_the_first_of_several_updates(upd
     samples, models = drawn(generator), Models(generator)
     objective = Given(torch.ones(6, 5))
     objective.updates = updates
-    before = token_logprobs(generator, samples).detach()
+    before, passes = token_logprobs(generator, samples).detach(), []
+    generator.base_model.register_forward_hook(lambda *_: passes.append(None))
     with torch.no_grad():
         found = objective.credit(models, samples, samples).samples.logprobs
         known = objective.credit(models, samples, samples._replace(logprobs=before - 1)).samples.logprobs
     torch.testing.assert_close(known, before - 1)
+    assert len(passes) == updates - 1, "a pass through the generator for nothing"
     if updates == 1:
-        assert found is None, "a pass through the generator for nothing"
+        assert found is None
     else:
         torch.testing.assert_close(found, before)
 
@@ -162,6 +166,54 @@ def test_where_few_sequences_reach_they_are_compared_with_few():
         objective.advantages(None, values, samples)
         objective.advantages(None, 2 * values, samples)
         torch.testing.assert_close(objective.moving_average, share * torch.tensor([7 / 3, 6.0, 5.0]))
+
+
+def test_of_two_sequences_each_is_compared_with_the_other():
+    """Behind the end of the first, where the second is alone, with what the first had at its end."""
+    values, mask = torch.tensor([[1.0, 9.0], [4.0, 6.0]]), torch.ones(2, 2).tril().bool()
+    any_ids = torch.zeros(2, 2, dtype=torch.long)
+    found = Reinforce("leave_one_out").advantages(None, values, Samples(any_ids[:, :1], any_ids, mask))
+    torch.testing.assert_close(found * mask, torch.tensor([[1.0 - 4, 0], [4.0 - 1, 6 - 1]]))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_price_of_a_token_is_compared_with_those_of_others_that_reach_it(count):
+    """beta log G / reference of a token and of what follows; who is alone at a position pays it whole."""
+    generator, objective = build_generator("lstm").eval(), Given(torch.zeros(count, count), kl=0.5)
+    ids, mask = torch.arange(count**2).view(count, count) % 7 + 3, torch.ones(count, count).tril().bool()
+    samples = Samples(start_prompt(generator, count), ids.masked_fill(~mask, PAD), mask)
+    models = Models(generator, None, objective.copies())
+    models.begin()
+    with torch.no_grad():
+        models["reference"].lm_head.bias += torch.linspace(-1, 1, 13)
+        credit = objective.credit(models, samples, samples)
+        ratios = token_logprobs(generator, samples) - token_logprobs(models["reference"], samples)
+    prices = ratios.flip(1).cumsum(1).flip(1)
+    for row, t in mask.nonzero().tolist():
+        others = [float(prices[other, t]) for other in range(t, count) if other != row]
+        mean = sum(others) / len(others) if others else 0.0
+        assert float(credit.samples.advantages[row, t]) == pytest.approx(
+            -0.5 * (float(prices[row, t]) - mean), abs=1e-5
+        )
+    assert float(credit.metrics["kl_reference"]) == pytest.approx(float(ratios.sum() / count), abs=1e-5)
+
+
+def test_of_verdicts_on_tokens_that_on_the_last_is_the_reward():
+    generator, judge = build_generator("lstm"), build_discriminator("per_token").eval()
+    samples = drawn(generator)
+    verdicts = rewards(judge, samples)
+    expected = torch.stack([row[length - 1] for row, length in zip(verdicts, samples.lengths.tolist(), strict=True)])
+    torch.testing.assert_close(Reinforce().reward(Models(generator, judge), samples, samples), expected)
+    assert len(samples.lengths.unique()) > 1
+
+
+def test_what_real_text_adds_is_logged_in_nats_a_token():
+    generator = build_generator("lstm").eval()
+    samples, real = drawn(generator), drawn(generator, 9)
+    samples = samples._replace(advantages=torch.ones(6, 5))
+    loss = Reinforce(likelihood_weight=0.3).generator_loss(Models(generator), real, samples)
+    expected = -token_logprobs(generator, real).sum() / real.mask.sum()
+    torch.testing.assert_close(loss.metrics["nll_train"], expected.detach())
 
 
 def endings() -> Samples:
