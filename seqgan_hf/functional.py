@@ -194,7 +194,9 @@ class SoftmaxLayer:
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight, self.bias, self.norm = weight.detach(), None if bias is None else bias.detach(), torch.inf
-        if weight.device.type not in BOUND_LOGITS or weight.shape[1] > self.NARROW or not in_float32(weight, weight):
+        narrow = weight.shape[1] <= self.NARROW and weight.dtype == torch.float32
+        self.narrow = narrow and weight.device.type in BOUND_LOGITS
+        if not self.narrow:
             return
         self.norm = float(self.weight.norm(dim=1).max())
         self.offset = 0.0 if self.bias is None else abs(float(self.bias.max()))
@@ -203,18 +205,22 @@ class SoftmaxLayer:
 
     def reads(self, hidden: Tensor) -> Tensor:
         """Inputs (N, H) as `logits` takes them."""
+        hidden = hidden.float() if self.narrow else hidden
         width = self.weight.shape[1] - hidden.shape[1]
         return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1) if width else hidden
 
     def is_safe(self, hidden: Tensor) -> bool:
         """Whether the exponentials of all logits of inputs (N, H) are numbers, and not all too small."""
-        if self.norm == torch.inf or hidden.dtype != torch.float32 or not len(hidden):
+        if not self.narrow or not len(hidden):
             return False
-        return float(hidden.norm(dim=1).max()) * self.norm + self.offset <= self.SAFE
+        return float(hidden.float().norm(dim=1).max()) * self.norm + self.offset <= self.SAFE
 
     def logits(self, inputs: Tensor, memory: Tensor | None = None) -> Tensor:
         """Logits (N, V); they may lie in `memory`, which holds them until the next call."""
-        return multiply(inputs, self.weight, self.bias, memory)
+        if not self.narrow:
+            return multiply(inputs, self.weight, self.bias, memory)
+        with torch.autocast("cpu", enabled=False):
+            return multiply(inputs, self.weight, self.bias, memory)
 
 
 def linear_nll(
@@ -339,7 +345,7 @@ def _summed_over_blocks(
     def share(part: int) -> list[Tensor | None]:
         gradients = [of_hidden, *_zero_gradients((weight.T, bias), needed[1:])]  # its transpose is the cheaper product
         first, end = rows * part // number, rows * (part + 1) // number
-        memory = hidden.new_empty(min(size, end - first), len(weight))
+        memory = hidden.new_empty(min(size, end - first), len(weight), dtype=torch.float32)
         for start in range(first, end, size):
             add(slice(start, min(start + size, end)), gradients, memory)
         return gradients

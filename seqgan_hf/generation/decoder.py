@@ -161,7 +161,8 @@ class Decoder:
         size = block_rows(self.vocab_size, features.device)
         read, memory = features, None
         if self.layer is not None:
-            read, memory = self.layer.reads(features), features.new_empty(min(size, len(features)), self.vocab_size)
+            read = self.layer.reads(features)
+            memory = read.new_empty(min(size, len(read)), self.vocab_size, dtype=torch.float32)
         as_it_is = temperature == top_p == 1.0 and top_k == 0
         safe = as_it_is and self.layer is not None and self.layer.is_safe(features)
         tokens = []

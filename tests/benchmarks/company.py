@@ -1,0 +1,47 @@
+"""Steps of the paper's size alone and beside a busy neighbour, by all threads and by one.
+
+    GOMP_SPINCOUNT=3000 python -m tests.benchmarks.company [STEP ...]
+
+Prints a line of JSON for each step: seconds of three runs alone, of two with the neighbour, and how many cores others
+kept busy meanwhile. Run it at two commits, one after the other, to compare them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from tests.benchmarks.measuring import OtherWork, busy_neighbour, whole_seconds
+from tests.benchmarks.steps import OPERATIONS, SIZES
+
+
+STEPS = (
+    "sampling 10,000",
+    "rollout rewards",
+    "rollout rewards, bfloat16",
+    "MLE epoch",
+    "D epoch",
+    "D epoch, bfloat16",
+)
+
+
+def measure(step: str) -> dict[str, list[float]]:
+    """Seconds by number of threads; the first run of each warms up."""
+    case, found, most = OPERATIONS[step](SIZES[0]), {}, torch.get_num_threads()
+    for threads in (most, 1):
+        torch.set_num_threads(threads)
+        whole_seconds(case.ours)
+        others = OtherWork()
+        found[f"{threads} threads, alone"] = [round(whole_seconds(case.ours), 2) for _ in range(3)]
+        found[f"{threads} threads, cores of others"] = [round(others.cores(), 2)]
+        with busy_neighbour():
+            found[f"{threads} threads, neighbour"] = [round(whole_seconds(case.ours), 2) for _ in range(2)]
+    torch.set_num_threads(most)
+    return found
+
+
+if __name__ == "__main__":
+    for step in sys.argv[1:] or STEPS:
+        print(json.dumps({"step": step} | measure(step)), flush=True)
