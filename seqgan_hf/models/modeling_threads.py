@@ -5,8 +5,9 @@ The file is copied beside the weights of models that use it, for `trust_remote_c
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
@@ -47,7 +48,10 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
     enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
     autocast: dict[str, Any] = {"dtype": dtype, "enabled": enabled, "cache_enabled": torch.is_autocast_cache_enabled()}
 
-    def work() -> None:
+    at_work: set[int] = set()
+
+    def work(worker: int) -> None:
+        at_work.add(worker)
         with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", **autocast):
             while not stopped.is_set() and (index := next(todo, None)) is not None:
                 try:
@@ -55,15 +59,16 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
                 except BaseException as error:  # handed over to the caller
                     errors[index] = error
                     stopped.set()
+        at_work.discard(worker)
 
-    workers: list[Future[None]] = []
     try:
-        workers += [_pool(threads).submit(work) for _ in range(min(threads, len(pieces)))]
+        workers = [_pool(threads).submit(work, worker) for worker in range(min(threads, len(pieces)))]
         while wait(workers, timeout=0.2).not_done:  # an interrupt just before a wait begins shows at its end
             pass
     finally:  # an interrupt, too, leaves no thread at work on models that the caller goes on with
         stopped.set()
-        wait(workers)
+        while at_work:  # whom an interrupt kept from becoming one of `workers` included
+            time.sleep(0.001)
     try:
         if errors:
             raise errors[min(errors)]
