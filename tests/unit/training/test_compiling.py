@@ -38,9 +38,7 @@ def test_a_compiled_run_is_the_same_training(tmp_path):
     torch._dynamo.register_backend(calls, name="calls")
     plain = trainer(tmp_path / "plain")
     plain.train()
-    compiled = trainer(
-        tmp_path / "compiled", generator, torch_compile=True, torch_compile_backend="calls"
-    )
+    compiled = trainer(tmp_path / "compiled", torch_compile=True, torch_compile_backend="calls")
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     for name, model in plain.models.players().items():
