@@ -223,6 +223,11 @@ class SoftmaxLayer:
             return multiply(inputs, self.weight, self.bias, memory)
 
 
+def layer_memory(rows: int, vocab_size: int, device: torch.device) -> Tensor | None:
+    """Memory for logits on a CPU, where fresh memory for each block costs a pass over it; none elsewhere."""
+    return torch.empty(rows, vocab_size) if device.type == "cpu" else None
+
+
 def linear_nll(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: LongTensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -272,7 +277,7 @@ class LinearLoss(torch.autograd.Function):
         inputs, read = (hidden, weight, bias), layer.reads(hidden)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
 
-        def add(rows: slice, gradients: list[Tensor | None], memory: Tensor) -> None:
+        def add(rows: slice, gradients: list[Tensor | None], memory: Tensor | None) -> None:
             losses[rows], slope, share = of_rows(rows, layer.logits(read[rows], memory).float())
             _accumulate(gradients, rows, slope, share, hidden, weight)
 
@@ -329,12 +334,11 @@ LEAST_ROWS = 32
 def _summed_over_blocks(
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],
-    add: Callable[[slice, list[Tensor | None], Tensor], None],
+    add: Callable[[slice, list[Tensor | None], Tensor | None], None],
 ) -> list[Tensor | None]:
     """Gradients of a head's inputs, weight and bias, to which `add` adds those of each block of rows.
 
-    It is given memory for the logits, since fresh memory costs as much as their exponentials. Threads take blocks that
-    follow each other, and what they found is added in this order.
+    It is given `layer_memory`. Threads take blocks that follow each other, and what they found is added in this order.
     """
     hidden, weight, bias = inputs
     size, rows = block_rows(len(weight), hidden.device), len(hidden)
@@ -345,7 +349,7 @@ def _summed_over_blocks(
     def share(part: int) -> list[Tensor | None]:
         gradients = [of_hidden, *_zero_gradients((weight.T, bias), needed[1:])]  # its transpose is the cheaper product
         first, end = rows * part // number, rows * (part + 1) // number
-        memory = hidden.new_empty(min(size, end - first), len(weight), dtype=torch.float32)
+        memory = layer_memory(min(size, end - first), len(weight), hidden.device)
         for start in range(first, end, size):
             add(slice(start, min(start + size, end)), gradients, memory)
         return gradients

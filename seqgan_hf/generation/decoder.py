@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
 from ..errors import UserError
-from ..functional import SoftmaxLayer, block_rows, filter_logits, multiply, sample_categorical
+from ..functional import SoftmaxLayer, block_rows, filter_logits, layer_memory, multiply, sample_categorical
 from ..samples import LongTensor, Samples
 from .modes import evaluating
 from .reserved_cache import reserve, select_rows
@@ -162,7 +162,7 @@ class Decoder:
         read, memory = features, None
         if self.layer is not None:
             read = self.layer.reads(features)
-            memory = read.new_empty(min(size, len(read)), self.vocab_size, dtype=torch.float32)
+            memory = layer_memory(min(size, len(read)), self.vocab_size, read.device)
         as_it_is = temperature == top_p == 1.0 and top_k == 0
         safe = as_it_is and self.layer is not None and self.layer.is_safe(features)
         tokens = []
