@@ -225,7 +225,7 @@ class SoftmaxLayer:
 
 def layer_memory(rows: int, vocab_size: int, device: torch.device) -> Tensor | None:
     """Memory for logits on a CPU, where fresh memory for each block costs a pass over it; none elsewhere."""
-    return torch.empty(rows, vocab_size) if device.type == "cpu" else None
+    return torch.empty(rows, vocab_size, dtype=torch.float32) if device.type == "cpu" else None
 
 
 def linear_nll(
