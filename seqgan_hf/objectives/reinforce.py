@@ -87,7 +87,7 @@ class Reinforce(Objective):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """Q(Y_1:t-1, y_t), the reward expected after token y_t, shape (B, T)."""
-        values = self.reward(models, samples, real)
+        values = self._earned(models, samples, real)
         return values if values.dim() == 2 else values[:, None].expand_as(samples.ids)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
@@ -158,6 +158,16 @@ class Reinforce(Objective):
                 logprobs = token_logprobs(models.generator, fake)
             weights = self.token_weights(models, fake.advantages, logprobs, fake)
         return self._weighted(models, real, fake, weights)
+
+    def _earned(self, models: Models, samples: Samples, real: Samples) -> Tensor:
+        """What `reward` gives, (K,) or (K, T); a UserError where it gives something else."""
+        found: Any = self.reward(models, samples, real)
+        shapes = (samples.batch_size,), tuple(samples.ids.shape)
+        if isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) in shapes:
+            return found
+        given = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        problem, fix = f"{type(self).__name__}.reward gave {given}", "return a number for each sequence, or each token"
+        raise UserError(problem, f"a tensor of floats of shape {shapes[0]} or {shapes[1]}", fix)
 
     def _weighted(self, models: Models, real: Samples, fake: Samples, weights: Tensor) -> Loss:
         """The mean over B of -sum_t w log G, and the likelihood of real text where it has a weight."""

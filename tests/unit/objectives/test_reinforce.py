@@ -112,6 +112,31 @@ def test_a_reward_may_compare_with_the_real_sequences(base):
     assert len(shares.unique()) > 1
 
 
+@pytest.mark.parametrize("base", [Reinforce, SeqGAN])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda rewards: rewards[:-1], r"torch.float32 of shape \(5,\)"),
+        (lambda rewards: rewards[:, None], r"torch.float32 of shape \(6, 1\)"),
+        (lambda rewards: rewards.long(), r"torch.int64 of shape \(6,\)"),
+        (lambda rewards: rewards.tolist(), "list"),
+    ],
+)
+def test_a_reward_that_is_no_number_for_each_sequence_is_refused(base, given, words):
+    class Wrong(base):
+        def reward(self, models, samples, real):
+            return given(torch.zeros(samples.batch_size))
+
+    generator = build_generator("lstm", eos=None)
+    samples = drawn(generator)
+    expected = r"a tensor of floats of shape \(6,\) or \(6, 5\). Return a number for each sequence, or each token"
+    with pytest.raises(UserError, match=f"^Wrong.reward gave {words}: expected {expected}"):
+        Wrong(**{"rollouts": 0} if base is SeqGAN else {}).credit(Models(generator), samples, samples)
+    if base is SeqGAN:
+        with pytest.raises(UserError, match="^Wrong.reward gave "):
+            Wrong(rollouts=2).credit(Models(generator), samples, samples)
+
+
 def test_of_a_reward_for_every_token_rollouts_take_the_last_ones():
     class Ends(SeqGAN):
         """The first token's id at the last token, and what must not count before it."""
