@@ -66,7 +66,7 @@ class DPGAN(Reinforce):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """The mean reward of the sequence times the return of the token, shape (B, T)."""
-        rewards = self.reward(models, samples, real)
+        rewards = self._earned(models, samples, real, of_tokens=True)
         means = rewards.sum(dim=1, keepdim=True) / samples.lengths[:, None]
         return means * discounted(rewards, samples.mask, self.discount)
 

@@ -159,15 +159,16 @@ class Reinforce(Objective):
             weights = self.token_weights(models, fake.advantages, logprobs, fake)
         return self._weighted(models, real, fake, weights)
 
-    def _earned(self, models: Models, samples: Samples, real: Samples) -> Tensor:
-        """What `reward` gives, (K,) or (K, T); a UserError where it gives something else."""
+    def _earned(self, models: Models, samples: Samples, real: Samples, of_tokens: bool = False) -> Tensor:
+        """What `reward` gives, (K, T), or (K,) unless it is asked for `of_tokens`; a UserError for anything else."""
         found: Any = self.reward(models, samples, real)
-        shapes = (samples.batch_size,), tuple(samples.ids.shape)
+        shapes = [tuple(samples.ids.shape)] if of_tokens else [(samples.batch_size,), tuple(samples.ids.shape)]
         if isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) in shapes:
             return found
         given = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        problem, fix = f"{type(self).__name__}.reward gave {given}", "return a number for each sequence, or each token"
-        raise UserError(problem, f"a tensor of floats of shape {shapes[0]} or {shapes[1]}", fix)
+        expected = f"a tensor of floats of shape {' or '.join(map(str, shapes))}"
+        fix = f"return a number for each token{'' if of_tokens else ', or for each sequence'}"
+        raise UserError(f"{type(self).__name__}.reward gave {given}", expected, fix)
 
     def _weighted(self, models: Models, real: Samples, fake: Samples, weights: Tensor) -> Loss:
         """The mean over B of -sum_t w log G, and the likelihood of real text where it has a weight."""
