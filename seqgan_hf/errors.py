@@ -74,6 +74,9 @@ def import_by_path(path: str, what: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         problem = f"{what} {path!r} cannot be imported ({error})"
         raise UserError(problem, "the dotted path of an existing object", "check the spelling") from error
+    except (Exception, SystemExit) as error:  # of the module itself, which may hold anything
+        problem = f"{what} {path!r} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise UserError(problem, fix=f"correct the module {module}") from error
     if not callable(found):
         raise UserError(f"{what} {path!r} is a {type(found).__name__}", "a function or a class", "name another")
     return found

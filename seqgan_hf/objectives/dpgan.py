@@ -57,7 +57,7 @@ class DPGAN(Reinforce):
         if not max_reward > 0:
             raise UserError(f"max_reward={max_reward}", "a positive number of nats", "12 is a good start")
         if not 0 <= discount <= 1:
-            raise UserError(f"discount={discount}", "a number in [0, 1]", "1 is the paper's")
+            raise UserError(f"discount={discount}", "a number in [0, 1]", "1 is TextGAN-PyTorch's")
         self.real_weight, self.max_reward, self.discount = real_weight, max_reward, discount
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
@@ -66,7 +66,7 @@ class DPGAN(Reinforce):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """The mean reward of the sequence times the return of the token, shape (B, T)."""
-        rewards = self.reward(models, samples, real)
+        rewards = self._earned(models, samples, real, of_tokens=True)
         means = rewards.sum(dim=1, keepdim=True) / samples.lengths[:, None]
         return means * discounted(rewards, samples.mask, self.discount)
 

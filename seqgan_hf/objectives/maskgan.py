@@ -65,7 +65,7 @@ class MaskGAN(Reinforce):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """R_t, shape (B, T), zero at padding."""
-        return discounted(self.reward(models, samples, real), samples.mask, self.discount)
+        return discounted(self._earned(models, samples, real, of_tokens=True), samples.mask, self.discount)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
         """R_t - b_t, between plus and minus `max_advantage`."""

@@ -87,7 +87,7 @@ class Reinforce(Objective):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """Q(Y_1:t-1, y_t), the reward expected after token y_t, shape (B, T)."""
-        values = self.reward(models, samples, real)
+        values = self._earned(models, samples, real)
         return values if values.dim() == 2 else values[:, None].expand_as(samples.ids)
 
     def advantages(self, models: Models, values: Tensor, samples: Samples) -> Tensor:
@@ -158,6 +158,17 @@ class Reinforce(Objective):
                 logprobs = token_logprobs(models.generator, fake)
             weights = self.token_weights(models, fake.advantages, logprobs, fake)
         return self._weighted(models, real, fake, weights)
+
+    def _earned(self, models: Models, samples: Samples, real: Samples, of_tokens: bool = False) -> Tensor:
+        """What `reward` gives, (K, T), or (K,) unless it is asked for `of_tokens`; a UserError for anything else."""
+        found: Any = self.reward(models, samples, real)
+        shapes = [tuple(samples.ids.shape)] if of_tokens else [(samples.batch_size,), tuple(samples.ids.shape)]
+        if isinstance(found, Tensor) and found.is_floating_point() and tuple(found.shape) in shapes:
+            return found
+        given = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        expected = f"a tensor of floats of shape {' or '.join(map(str, shapes))}"
+        fix = f"return a number for each token{'' if of_tokens else ', or for each sequence'}"
+        raise UserError(f"{type(self).__name__}.reward gave {given}", expected, fix)
 
     def _weighted(self, models: Models, real: Samples, fake: Samples, weights: Tensor) -> Loss:
         """The mean over B of -sum_t w log G, and the likelihood of real text where it has a weight."""

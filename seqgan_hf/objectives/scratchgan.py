@@ -59,4 +59,4 @@ class ScratchGAN(Reinforce):
 
     def action_values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """R_t, shape (B, T), zero at padding."""
-        return discounted(self.reward(models, samples, real), samples.mask, self.discount)
+        return discounted(self._earned(models, samples, real, of_tokens=True), samples.mask, self.discount)

@@ -84,8 +84,8 @@ class SeqGAN(Reinforce):
     def _values(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         totals = torch.zeros_like(samples.ids, dtype=torch.float32)
         for completions in self.completions(models, samples):
-            rewards = last_of(self.reward(models, completions.samples, real), completions.samples)
+            rewards = last_of(self._earned(models, completions.samples, real), completions.samples)
             # the completions of Y_1:t value the action y_t, which stands in column t - 1
             totals.index_put_((completions.row, completions.prefix_length - 1), rewards, accumulate=True)
-        last = last_of(self.reward(models, samples, real), samples)
+        last = last_of(self._earned(models, samples, real), samples)
         return (totals / self.rollouts).scatter(1, samples.lengths[:, None] - 1, last[:, None])

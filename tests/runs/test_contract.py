@@ -10,7 +10,19 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from seqgan_hf.errors import UserError
-from seqgan_hf.objectives import MLE, CatGAN, ConstantReward, Copy, CoT, Loss, Reinforce, ScratchGAN, Turn
+from seqgan_hf.objectives import (
+    GAD,
+    MLE,
+    CatGAN,
+    ConstantReward,
+    Copy,
+    CoT,
+    Loss,
+    Reinforce,
+    ScratchGAN,
+    TextGAIL,
+    Turn,
+)
 from seqgan_hf.samples import Samples
 from seqgan_hf.training import AdversarialTrainer, AdversarialTrainingArguments
 from seqgan_hf.training.checkpoint import checkpoints
@@ -237,6 +249,18 @@ def test_pairs_answer_the_same_prompt_in_every_epoch_and_in_the_last_batch(tmp_p
     orders = [torch.cat([real.prompt for real, _ in objective.seen[i : i + 3]]).tolist() for i in (0, 3, 6)]
     assert orders[0] != orders[1] != orders[2]
     assert all(sorted(order) == sorted(data.prompt.tolist()) for order in orders)
+
+
+@pytest.mark.parametrize("objective", [GAD(group_size=4), TextGAIL()], ids=["GAD", "TextGAIL"])
+def test_a_discriminator_of_pairs_compares_answers_to_one_prompt(tmp_path, objective):
+    """Of GAD, too, whose generator steps repeat each prompt."""
+    trainer, data = conditional(objective, tmp_path / "run")
+    seen, loss = [], objective.discriminator_loss
+    objective.discriminator_loss = lambda models, real, fake: seen.append((real, fake)) or loss(models, real, fake)
+    trainer.train_discriminator(0)
+    for real, fake in seen:
+        assert torch.equal(real.prompt, fake.prompt) and not torch.equal(real.ids, fake.ids)
+    assert sorted(row for real, _ in seen for row in real.prompt.tolist()) == sorted(data.prompt.tolist())
 
 
 def test_without_pairs_real_sequences_are_drawn_from_all_there_are(tmp_path):

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from seqgan_hf.errors import MissingExtraError, TrainingError, UserError
+from seqgan_hf.errors import MissingExtraError, TrainingError, UserError, import_by_path
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,21 @@ from seqgan_hf.errors import MissingExtraError, TrainingError, UserError
 )
 def test_a_mistake_is_one_line(parts, text):
     assert str(UserError(*parts)) == text
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("def f(x: return 1", r"SyntaxError: .*\(broken_module.py, line 1\)"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_its_fault(tmp_path, monkeypatch, code, reason):
+    (tmp_path / "broken_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"^Metric 'broken_module.f' cannot be imported .{reason}.. Correct the mod"):
+        import_by_path("broken_module.f", "metric")
 
 
 def test_mistakes_keep_their_parts_and_kind_between_processes():

@@ -442,8 +442,8 @@ class HalfReward(Reinforce):
         super().__init__()
         self.factor = factor
 
-    def action_values(self, generator, discriminator, samples):
-        return self.factor * super().action_values(generator, discriminator, samples)
+    def action_values(self, models, samples, real):
+        return self.factor * super().action_values(models, samples, real)
 '''
 
 

@@ -40,6 +40,7 @@ from tests.tools.tables import (
     all_sequences,
     assert_close,
     credited,
+    language_model,
     last_ids,
     random_table,
 )
@@ -102,6 +103,16 @@ def test_maligan_cuts_off_large_ratios():
     models = Models(TableGenerator(), Judge(torch.full((27,), 50.0)))
     values = MaliGAN(max_log_odds=2.0).action_values(models, all_sequences(), all_sequences())
     assert_close(values, torch.full((27, 3), 2.0))
+
+
+def test_maligan_shows_the_discriminator_no_real_prefix():
+    generator = build_generator("lstm")
+    real = sample(generator, start_prompt(generator, 8), 6)
+    torch.manual_seed(1)
+    fakes = MaliGAN(likelihood_prefix=2, completions=4).fakes(Models(generator), real, 6)
+    torch.manual_seed(1)
+    assert torch.equal(fakes.ids, sample(generator, real.prompt, 6).ids)
+    assert not torch.equal(fakes.ids[:, :2], real.ids[:, :2])
 
 
 def test_maligan_continues_real_prefixes_in_groups():
@@ -355,6 +366,25 @@ def test_sentigan_refuses_one_class(classes):
 def test_dpgan_cuts_surprise_off():
     objective, models = DPGAN(max_reward=0.5), Models(None, TableGenerator())
     assert (objective.reward(models, all_sequences(), None) == 0.5).all()
+
+
+def padded_rows(rows: list[list[int]]) -> Samples:
+    ids = torch.tensor([row + [0] * (3 - len(row)) for row in rows])
+    return Samples(torch.full((len(rows), 1), BOS), ids, torch.arange(3) < torch.tensor([[len(row)] for row in rows]))
+
+
+def test_dpgan_takes_means_over_the_tokens_of_each_sequence():
+    """By hand, of lengths 2 and 3 among the samples, 1 and 3 in the real text; q gives token v (v + 1) / 6."""
+    of_0, of_1, of_2 = math.log(6), math.log(3), math.log(2)
+    objective, models = DPGAN(real_weight=0.5, discount=0.5), Models(None, language_model())
+    fake, real = padded_rows([[2, 0], [1, 2, 0]]), padded_rows([[0], [2, 2, 2]])
+    means = (of_2 + of_0) / 2, (of_1 + of_2 + of_0) / 3
+    returns = [of_2 + of_0 / 2, of_0, 0.0], [of_1 + of_2 / 2 + of_0 / 4, of_2 + of_0 / 2, of_0]
+    with torch.no_grad():
+        found = objective.action_values(models, fake, real)
+    assert_close(found, torch.tensor(means)[:, None] * torch.tensor(returns))
+    loss = objective.discriminator_loss(models, real, fake)
+    assert loss.value.item() == pytest.approx(sum(means) / 2 - 0.5 * (of_0 + of_2) / 2, rel=1e-5)
 
 
 # --- ColdGAN ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,17 @@ from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.objectives import MLE, ConstantReward, Models, RandomReward, Reinforce, SeqGAN
+from seqgan_hf.objectives import (
+    DPGAN,
+    MLE,
+    ConstantReward,
+    MaskGAN,
+    Models,
+    RandomReward,
+    Reinforce,
+    ScratchGAN,
+    SeqGAN,
+)
 from seqgan_hf.samples import Samples
 from tests.tools.tables import PREFIXES, SEQUENCES, T, TableGenerator, V
 from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
@@ -110,6 +120,43 @@ def test_a_reward_may_compare_with_the_real_sequences(base):
     shares = torch.stack([(real.ids[:, 0] == first).float().mean() for first in samples.ids[:, 0]])
     torch.testing.assert_close(credit.samples.advantages, shares[:, None].expand(6, 5))
     assert len(shares.unique()) > 1
+
+
+@pytest.mark.parametrize("base", [Reinforce, SeqGAN])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda rewards: rewards[:-1], r"torch.float32 of shape \(5,\)"),
+        (lambda rewards: rewards[:, None], r"torch.float32 of shape \(6, 1\)"),
+        (lambda rewards: rewards.long(), r"torch.int64 of shape \(6,\)"),
+        (lambda rewards: rewards.tolist(), "list"),
+    ],
+)
+def test_a_reward_that_is_no_number_for_each_sequence_is_refused(base, given, words):
+    class Wrong(base):
+        def reward(self, models, samples, real):
+            return given(torch.zeros(samples.batch_size))
+
+    generator = build_generator("lstm", eos=None)
+    samples = drawn(generator)
+    expected = r"a tensor of floats of shape \(6,\) or \(6, 5\). Return a number for each token, or for each seq"
+    with pytest.raises(UserError, match=f"^Wrong.reward gave {words}: expected {expected}"):
+        Wrong(**{"rollouts": 0} if base is SeqGAN else {}).credit(Models(generator), samples, samples)
+    if base is SeqGAN:
+        with pytest.raises(UserError, match="^Wrong.reward gave "):
+            Wrong(rollouts=2).credit(Models(generator), samples, samples)
+
+
+@pytest.mark.parametrize("base", [DPGAN, MaskGAN, ScratchGAN])
+def test_where_returns_are_summed_up_every_token_has_a_reward(base):
+    class Wrong(base):
+        def reward(self, models, samples, real):
+            return torch.zeros(samples.batch_size)
+
+    generator = build_generator("lstm", eos=None)
+    samples, words = drawn(generator), r"torch.float32 of shape \(6,\): expected a tensor of floats of shape \(6, 5\)"
+    with pytest.raises(UserError, match=f"^Wrong.reward gave {words}. Return a number for each token.$"):
+        Wrong().credit(Models(generator), samples, samples)
 
 
 def test_of_a_reward_for_every_token_rollouts_take_the_last_ones():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.functional import discounted
 from seqgan_hf.objectives import Models, ScratchGAN
-from tests.tools.tables import TableGenerator, TableJudge, all_sequences
+from tests.tools.tables import SEQUENCES, TableGenerator, TableJudge, all_sequences
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -25,6 +26,42 @@ def test_without_looking_ahead_a_token_is_credited_with_its_own_verdict():
     values = ScratchGAN(discount=0.0).action_values(models, batch, batch)
     torch.testing.assert_close(values[:, :2], torch.zeros(27, 2))
     torch.testing.assert_close(values[:, 2], 2 * TableJudge().log_odds.sigmoid() - 1)
+
+
+class PrefixTable(torch.nn.Module):
+    """Log-odds of its own for each of the 39 prefixes."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_odds = torch.nn.Parameter(torch.zeros(54))
+
+    def forward(self, input_ids, attention_mask):
+        numbers, number = [], 1
+        for column in input_ids.T:
+            number = 3 * number + column
+            numbers.append(number)
+        return SequenceClassifierOutput(logits=self.log_odds[torch.stack(numbers, dim=1)][..., None])
+
+
+def test_the_best_judge_of_prefixes_says_which_share_of_them_is_real():
+    """D_t = p / (p + g) of the first t tokens: p of sequence i is (i + 1) / 378, g is uniform."""
+    fake, objective = all_sequences(), ScratchGAN()
+    real = fake.select(torch.arange(27).repeat_interleave(torch.arange(1, 28)))
+    models = Models(TableGenerator(), PrefixTable())
+    optimizer = torch.optim.LBFGS(models.discriminator.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = objective.discriminator_loss(models, real, fake).value
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    p = torch.arange(1.0, 28) / 378
+    same = torch.stack([(SEQUENCES[:, None, :t] == SEQUENCES[:, :t]).all(dim=2) for t in (1, 2, 3)])
+    of_real, of_fake = ((same * law).sum(dim=2).T for law in (p, torch.full((27,), 1 / 27)))
+    best = of_real / (of_real + of_fake)
+    torch.testing.assert_close(objective.reward(models, fake, real), 2 * best - 1, rtol=0, atol=5e-3)
 
 
 def test_padding_earns_nothing():
