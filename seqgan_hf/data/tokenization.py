@@ -357,21 +357,20 @@ def decode_continuations(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[s
     Both are decoded together, so that what stands between them is what the tokenizer puts there.
     """
     given = encode_batch(tokenizer, list(prompts))
-    starts = _spell(tokenizer, given, clean_up_tokenization_spaces=False)
+    starts = _spell(tokenizer, given)
     rows = [[*ids, *row] for ids, row in zip(given, _rows(samples), strict=True)]
-    texts = _spell(tokenizer, rows, clean_up_tokenization_spaces=False)
+    texts = _spell(tokenizer, rows)
     return [prompt + text[len(start) :] for prompt, start, text in zip(prompts, starts, texts, strict=True)]
 
 
-def _spell(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]], **options: bool) -> list[str]:
-    """Token ids as text, without special tokens but for the unknown one."""
+def _spell(tokenizer: PreTrainedTokenizerBase, rows: Iterable[list[int]]) -> list[str]:
+    """Token ids as text, without special tokens but for the unknown one; spaces are those of the tokens."""
     hidden = special_token_ids(tokenizer)
     unknown = unknown_token_id(tokenizer)
     if unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
         hidden -= {unknown}
-    return tokenizer.batch_decode(
-        [[token_id for token_id in row if token_id not in hidden] for row in rows], **options
-    )
+    shown = [[token_id for token_id in row if token_id not in hidden] for row in rows]
+    return tokenizer.batch_decode(shown, clean_up_tokenization_spaces=False)
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

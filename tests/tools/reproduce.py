@@ -1,6 +1,6 @@
 """Hashes of four small runs: does a change of the code change what training gives, bit for bit?
 
-    python -m tests.tools.reproduce before.json            # on the old tree (PYTHONPATH names it)
+    python -m tests.tools.reproduce before.json --tree PATH            # a checkout of the old edition
     python -m tests.tools.reproduce after.json --compare before.json
 
 Each run is hashed by the weights of its models and by `metrics.jsonl` without times. Hashes differ between machines,
@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 # Endings of names: times, and what the two editions log beside a value: errors, intervals, signatures.
-LEFT_OUT = ("seconds", "_per_second", "seconds_left", "memory_gib", "_se", "_low", "_high", "intervals", "signatures")
+LEFT_OUT = ("seconds", "_per_second", "seconds_left", "seconds_left_at_least", "memory_gib")
+LEFT_OUT += ("_se", "_low", "_high", "intervals", "signatures")
 SHORT = ["--training.rounds", "2", "--training.eval_samples", "200", "--training.disable_tqdm", "true"]
 TEXT = [
     *SHORT,
@@ -45,13 +46,14 @@ def runs(captions: Path) -> dict[str, tuple[int, list[str]]]:
     }
 
 
-def train(processes: int, arguments: list[str], folder: Path) -> None:
+def train(processes: int, arguments: list[str], folder: Path, tree: Path = ROOT) -> None:
     """One run in a process of its own, with one thread."""
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     command += ["seqgan_hf", "train", *arguments, "--training.output_dir", str(folder)]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stderr=subprocess.DEVNULL)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
+    subprocess.run(command, cwd=tree, env=env, check=True, stderr=subprocess.DEVNULL)
 
 
 def hash_of_weights(folder: Path) -> str:
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="where the hashes are written")
     parser.add_argument("--captions", type=Path, default=ROOT / "../shared/data/image_coco/train.txt")
     parser.add_argument("--only", nargs="*", help="names of runs")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout whose package and recipes run")
     parser.add_argument(
         "--compare", type=Path, help="hashes of another tree; the exit status says whether they differ"
     )
@@ -80,12 +83,13 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         captions = Path(folder) / "captions.txt"
-        captions.write_text("".join(options.captions.read_text().splitlines(keepends=True)[:500]))
+        if not options.only or "text" in options.only:
+            captions.write_text("".join(options.captions.read_text().splitlines(keepends=True)[:500]))
         for name, (processes, arguments) in runs(captions).items():
             if options.only and name not in options.only:
                 continue
             run = Path(folder) / name.replace(" ", "_")
-            train(processes, arguments, run)
+            train(processes, arguments, run, options.tree.resolve())
             found[name] = {model: hash_of_weights(run / model) for model in ("generator", "discriminator")}
             found[name]["metrics"] = hash_of_metrics(run / "metrics.jsonl")
             print(name, found[name], flush=True)

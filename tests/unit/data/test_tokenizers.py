@@ -411,3 +411,16 @@ def test_what_is_no_id_of_the_vocabulary_is_an_error(text, tmp_path):
         with pytest.raises(DataError, match=f"'{wrong}' in a text of integer ids: expected ids from 0 to 4"):
             encode_batch(same, ["0 1", text])
         assert again(same, ["3 0  4", ""]) == ["3 0 4", ""] and unknown_token_id(same) is None
+
+
+def test_spaces_are_those_of_the_tokens_whoever_writes_the_text():
+    """A tokenizer that would tidy up spaces does so neither with a prompt nor without one."""
+    text = "the cat sat , the cat ."
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=build("word", [text]).backend_tokenizer, clean_up_tokenization_spaces=True
+    )
+    ids = torch.tensor(encode_batch(tokenizer, [text]))
+    samples = Samples(torch.zeros(1, 1, dtype=torch.long), ids[:, 2:], torch.ones_like(ids[:, 2:], dtype=torch.bool))
+    assert tokenizer.decode(ids[0]).strip() != text
+    assert [text.strip() for text in decode(samples, tokenizer)] == ["sat , the cat ."]
+    assert decode_continuations(tokenizer, ["the cat"], samples) == [text]

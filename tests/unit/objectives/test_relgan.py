@@ -158,6 +158,25 @@ def test_the_discriminators_step_leaves_the_generator_alone_and_logs_pairs():
     torch.testing.assert_close(loss.metrics["discriminator_loss"], -loss.metrics["discriminator_margin"])
 
 
+def test_the_gradient_penalty_adds_to_the_loss_by_its_weight():
+    losses = []
+    for weight in (0.0, 10.0):
+        models, real, fake = players()
+        models.discriminator.eval()
+        torch.manual_seed(1)
+        losses.append(RelGAN("wgan-gp", gradient_penalty=weight).discriminator_loss(models, real, fake))
+    found = losses[1].metrics["gradient_penalty"]
+    assert found > 0
+    torch.testing.assert_close(losses[1].value - losses[0].value, 10 * found, rtol=1e-4, atol=1e-5)
+
+
+def test_beta_follows_the_steps_of_the_generator_only():
+    objective = RelGAN(beta_max=100.0, beta_steps=4)
+    for player, steps in (("generator", 1), ("discriminator", 1), ("generator", 2)):
+        objective.after_step(player, NOBODY)
+        assert objective.state_dict()["steps"] == steps
+
+
 @pytest.mark.parametrize("make", [lambda: RelGAN("wgan-gp"), lambda: RelGAN(straight_through=True), GSGAN, CatGAN])
 def test_steps_in_mixed_precision_are_near_those_in_full(make):
     losses = []
