@@ -193,7 +193,7 @@ class SoftmaxLayer:
     SAFE = 60.0  # the sum of 10^12 exponentials is a float32, and tokens of e^-27 of the largest still count
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.weight, self.bias, self.norm = weight.detach(), None if bias is None else bias.detach(), torch.inf
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         narrow = weight.shape[1] <= self.NARROW and weight.dtype == torch.float32
         self.narrow = narrow and weight.device.type in BOUND_LOGITS
         if not self.narrow:

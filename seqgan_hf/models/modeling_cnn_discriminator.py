@@ -343,11 +343,12 @@ class MaxOverTime(torch.autograd.Function):
         return total, None, None, *(of_weight for _, of_weight in found)
 
 
-# Devices on which the gradient of filters adds up the windows that were largest, in place of a product over all.
+# Devices on which adding up windows is faster than a product over all of them.
 GATHER_WINDOWS = {"cpu"}
 
 
 def _gathers(gradient: Tensor) -> bool:
+    """Whether the gradient of filters adds up the windows that were largest; it is not differentiable again then."""
     return gradient.device.type in GATHER_WINDOWS and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
