@@ -3,7 +3,8 @@
     python -m tests.benchmarks.gpu
 
 Two minutes or so. Times are medians with the device waited for before and after; operations are those that launch a
-kernel at least (views are none). `--device cpu` only shows that the script runs.
+kernel at least (views are none). Compiled steps are those of `training.torch_compile` in float32, as they come and
+with `torch_compile_mode: reduce-overhead` (CUDA graphs). `--device cpu` only shows that the script runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.objectives import MLE, Models, Reinforce, SeqGAN
+from seqgan_hf.objectives import MLE, Loss, Models, Reinforce, SeqGAN
+from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training.compiling import Compiled
 from tests.benchmarks.plain import descend
 from tests.benchmarks.steps import BATCH, SEQUENCES, SIZES, Size, adam
 
@@ -34,14 +37,16 @@ SCHEDULE = {
     "rollout rewards": 200,
     "G update": 200,
 }
+COMPILED = {"compiled": None, "compiled, CUDA graphs": "reduce-overhead"}
 TARGETS = {"rollout rewards": "30 ms", "D step": "1 ms", "whole schedule": "20 minutes"}
 
 
 class Row(NamedTuple):
-    """One step: median seconds in float32 and in bfloat16, and how many operations the host launches."""
+    """One step: median seconds in float32, in bfloat16 and by way of compiling; operations that are launched."""
 
     float32: float
     bfloat16: float
+    compiled: dict[str, float]
     operations: int
 
 
@@ -58,20 +63,27 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def steps(size: Size, device: str) -> dict[str, Callable[[], object]]:
+def steps(size: Size, device: str, args: AdversarialTrainingArguments) -> dict[str, Callable[[], object]]:
     """What is measured, by name; each leaves the device at work."""
     models = Models(size.generator().to(device), size.judge().to(device))
     learning = [adam(model, fused=True) for model in (models.generator, models.discriminator)]
+    compiled = [Compiled(model, args) for model in (models.generator, models.discriminator)]
     real = size.sequences(BATCH).to(device)
     half = real.select(slice(0, BATCH // 2))
     objective = SeqGAN(rollouts=size.rollouts)
     credited = real._replace(advantages=torch.ones_like(real.ids, dtype=torch.float32))
+
+    def step(player: int, loss: Callable[[], Loss]) -> None:
+        with compiled[player]():
+            value = loss().value
+        descend(value, learning[player])
+
     return {
         "sampling 10,000": lambda: sample(models.generator, start_prompt(models.generator, size.sampled), size.length),
         "rollout rewards": lambda: objective.action_values(models, real, real),
-        "G update": lambda: descend(objective.generator_loss(models, real, credited).value, learning[0]),
-        "MLE step": lambda: descend(MLE().generator_loss(models, real, None).value, learning[0]),
-        "D step": lambda: descend(Reinforce().discriminator_loss(models, half, half).value, learning[1]),
+        "G update": lambda: step(0, lambda: objective.generator_loss(models, real, credited)),
+        "MLE step": lambda: step(0, lambda: MLE().generator_loss(models, real, None)),
+        "D step": lambda: step(1, lambda: Reinforce().discriminator_loss(models, half, half)),
     }
 
 
@@ -89,8 +101,16 @@ def seconds(run: Callable[[], object], device: str, repetitions: int) -> float:
 
 
 def measure(size: Size, device: str, repetitions: int = 30) -> dict[str, Row]:
+    def arguments(**compiling: object) -> AdversarialTrainingArguments:
+        return AdversarialTrainingArguments(output_dir="unused", **compiling)
+
+    backend = {} if device == "cuda" else {"torch_compile_backend": "eager"}
+    compiled = {
+        way: steps(size, device, arguments(torch_compile=True, **(backend or {"torch_compile_mode": mode})))
+        for way, mode in COMPILED.items()
+    }
     rows = {}
-    for name, run in steps(size, device).items():
+    for name, run in steps(size, device, arguments()).items():
 
         def mixed(run: Callable[[], object] = run) -> None:
             with torch.autocast(device, torch.bfloat16):
@@ -99,17 +119,24 @@ def measure(size: Size, device: str, repetitions: int = 30) -> dict[str, Row]:
         times = seconds(run, device, repetitions), seconds(mixed, device, repetitions)
         with Operations() as operations:
             run()
-        rows[name] = Row(*times, operations.count)
+        training = name in ("G update", "MLE step", "D step")
+        ways = {way: seconds(compiled[way][name], device, repetitions) for way in COMPILED if training}
+        rows[name] = Row(*times, ways, operations.count)
     return rows
 
 
 def table(rows: dict[str, Row]) -> list[str]:
-    lines = ["| step | target | float32 | bfloat16 | operations |", "|---|---|---|---|---|"]
+    titles = ["step", "target", "float32", "bfloat16", *COMPILED, "operations"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, row in rows.items():
-        target = TARGETS.get(name, "")
-        lines.append(f"| {name} | {target} | {row[0] * 1e3:.3g} ms | {row[1] * 1e3:.3g} ms | {row.operations} |")
-    whole = [sum(times * rows[name][column] for name, times in SCHEDULE.items()) / 60 for column in (0, 1)]
-    lines.append(f"| whole schedule | {TARGETS['whole schedule']} | {whole[0]:.3g} min | {whole[1]:.3g} min | |")
+        times = [row.float32, row.bfloat16, *(row.compiled.get(way) for way in COMPILED)]
+        cells = ["" if each is None else f"{each * 1e3:.3g} ms" for each in times]
+        lines.append(f"| {' | '.join([name, TARGETS.get(name, ''), *cells, str(row.operations)])} |")
+    kinds = [lambda row: row.float32, lambda row: row.bfloat16]
+    kinds += [lambda row, way=way: row.compiled.get(way, row.float32) for way in COMPILED]
+    whole = [sum(times * kind(rows[name]) for name, times in SCHEDULE.items()) / 60 for kind in kinds]
+    cells = [f"{minutes:.3g} min" for minutes in whole]
+    lines.append(f"| {' | '.join(['whole schedule', TARGETS['whole schedule'], *cells, ''])} |")
     return lines
 
 
