@@ -48,6 +48,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     Args:
         output_dir: the run's folder.
         per_device_train_batch_size: B, sequences in a generator step (of each process).
+        pretrain_batch_size: sequences in a step of the generator's pretraining (of each process); by default as many.
         discriminator_batch_size: sequences in a discriminator step (of each process): half real, half generated.
         max_new_tokens: T, tokens to generate; by default the length of the longest training sequence.
         pretrain_epochs: passes over the data that pretrain the generator by maximum likelihood.
@@ -113,6 +114,7 @@ class AdversarialTrainingArguments(TrainingArguments):
 
     output_dir: str | None = "runs/seqgan"
     per_device_train_batch_size: int = 64
+    pretrain_batch_size: int | None = None
     discriminator_batch_size: int = 64
     max_new_tokens: int | None = None
     pretrain_epochs: int = 120
@@ -207,7 +209,7 @@ class AdversarialTrainingArguments(TrainingArguments):
             (at_least_one, lambda n: n >= 1, "at least 1"),
             (not_negative, lambda n: n >= 0, "0 or more"),
             (positive, lambda n: n > 0, "a positive number"),
-            ("max_new_tokens num_fakes save_total_limit", lambda n: n is None or n >= 1, "at least 1, or nothing"),
+            ("pretrain_batch_size max_new_tokens num_fakes save_total_limit", lambda n: n is None or n >= 1, "at least 1, or nothing"),
             ("discriminator_batch_size", lambda n: n > 0 and n % 2 == 0, "an even number of at least 2"),
             ("discriminator_trunk_learning_rate max_seconds", lambda n: n is None or n > 0, "a positive number"),
             ("discriminator_share", lambda n: 0 <= n < 1, "a share, from 0 to below 1"),

@@ -94,7 +94,9 @@ class AdversarialTrainer:
         kept: Any
         for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
             kept.conditional = self.data.conditional  # whoever samples needs prompts
-        check_enough_data(self.data, args.per_device_train_batch_size * accelerator.num_processes)
+        self.pretrain_batch_size = args.pretrain_batch_size or args.per_device_train_batch_size
+        batch_sizes = [args.per_device_train_batch_size, self.pretrain_batch_size]
+        check_enough_data(self.data, max(batch_sizes) * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
         generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
@@ -105,8 +107,8 @@ class AdversarialTrainer:
             nn.Module.to(model, device)
         if processing_class is not None:
             suppress_special_tokens(self.models.players().values(), self.data, processing_class)
-        for given in (self.objective, self.pretraining):
-            check_objective(given, self.models, self.data, args.per_device_train_batch_size)
+        for given, batch_size in zip((self.objective, self.pretraining), batch_sizes, strict=True):
+            check_objective(given, self.models, self.data, batch_size)
         share_weights(accelerator, self.models.named())
         if eval_dataset is not None:
             rows = as_samples(eval_dataset, bos, pad).to(device)
@@ -150,7 +152,7 @@ class AdversarialTrainer:
 
     def pretrain_generator(self, epoch: int) -> None:
         """One pass over the data."""
-        batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.args.per_device_train_batch_size)
+        batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.pretrain_batch_size)
         for group in self._groups(batches):
             self.generator_step(self.pretraining, group, self.parts.players["pretrained"])
 

@@ -1,10 +1,11 @@
-"""What a round of a pretrained language model costs: peak memory and processor time of a step, by objective and LoRA.
+"""What a round of a pretrained language model costs: peak memory and time of a step, by objective and LoRA.
 
     python -m tests.benchmarks.language_models HuggingFaceTB/SmolLM2-135M my_lines.txt
 
-Each line of the table is a process of its own, on one thread. It builds the players of `recipes/text/language_model`
-and takes a generator step and a discriminator pass over 16 samples, after one of each to warm up. Seconds are those of
-the processor. The peak is that of the process (`VmHWM`), both players and their optimizers included.
+Each line of the table builds the players of `recipes/text/language_model` and takes a generator step and a
+discriminator pass over 16 samples, after one of each to warm up. On a CPU it is a process of its own, on one thread;
+seconds are those of the processor, and the peak is that of the process (`VmHWM`). On a GPU seconds pass on the clock,
+and the peak is what torch allocated. Both players and their optimizers are included.
 """
 
 from __future__ import annotations
@@ -38,12 +39,30 @@ GENERATORS = {
 }
 
 
-def measure(arguments: list[str]) -> dict[str, float]:
+def on_gpu(step: Callable[[], object]) -> tuple[float, float]:
+    """MiB at the peak, and seconds."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 2**20, time.perf_counter() - start
+
+
+def on_cpu(step: Callable[[], object]) -> tuple[float, float]:
+    """Likewise, of the process and of the processor."""
+    start = time.process_time()
+    peak = peak_memory(step)[0]
+    return peak, time.process_time() - start
+
+
+def measure(arguments: list[str], cost: Callable[[Callable[[], object]], tuple[float, float]]) -> dict[str, float]:
     """MiB and seconds of one run's parts, in this process."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         given = [RECIPE, *arguments, "--training.output_dir", folder, "--training.num_fakes", "16"]
-        recipe, _ = load_recipe([*given, "--training.use_cpu", "true", "--training.report_to", "none"])
+        given += ["--training.use_cpu", str(cost is on_cpu).lower(), "--training.report_to", "none"]
+        recipe, _ = load_recipe(given)
         trainer = build_trainer(recipe)
         steps: dict[str, Callable[[], object]] = {
             "generator": lambda: trainer.train_generator(0, 1),
@@ -53,10 +72,15 @@ def measure(arguments: list[str]) -> dict[str, float]:
         for step in steps.values():
             step()  # optimizers make their state, caches are filled
         for name, step in steps.items():
-            start = time.process_time()
-            result[f"{name} MiB"] = peak_memory(step)[0]
-            result[f"{name} s"] = time.process_time() - start
+            result[f"{name} MiB"], result[f"{name} s"] = cost(step)
     return result
+
+
+def apart(model: str, lines: str, given: list[str]) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.language_models", model, lines, "--measure", *given]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -66,26 +90,17 @@ def main() -> None:
     parser.add_argument("--measure", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure is not None:
-        print(json.dumps(measure(args.measure)))
+        print(json.dumps(measure(args.measure, on_cpu)))
         return
     model = [f"--{name}.pretrained={args.model}" for name in ("data.tokenizer", "generator", "discriminator")]
     print("| objective | generator | generator step | peak | discriminator pass | peak |\n|---|---|---|---|---|---|")
     for objective, of_objective in OBJECTIVES.items():
         for generator, of_generator in GENERATORS.items():
             given = ["--data.train_file", args.lines, *model, *of_objective, *of_generator]
-            command = [
-                sys.executable,
-                "-m",
-                "tests.benchmarks.language_models",
-                args.model,
-                args.lines,
-                "--measure",
-                *given,
-            ]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
+            gpu = torch.cuda.is_available()
+            found = measure(given, on_gpu) if gpu else apart(args.model, args.lines, given)
             cells = [
-                f"{found[f'{player} {unit}']:.0f} {unit}"
+                f"{found[f'{player} {unit}']:.3g} {unit}"
                 for player in ("generator", "discriminator")
                 for unit in ("s", "MiB")
             ]

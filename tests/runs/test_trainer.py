@@ -162,6 +162,23 @@ def test_accumulated_gradients_are_those_of_the_large_batch(corpus, tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_pretraining_may_have_batches_of_its_own(corpus, tmp_path):
+    seen = []
+
+    class Recorded(MLE):
+        def generator_loss(self, models, samples, real):
+            seen.append(samples.batch_size)
+            return super().generator_loss(models, samples, real)
+
+    sizes = {"pretrain_batch_size": 12, "per_device_train_batch_size": 48}
+    trainer = build(corpus, tmp_path / "run", **sizes)
+    trainer.pretraining = Recorded()
+    trainer.pretrain_generator(0)
+    assert seen == [12] * 4
+    with pytest.raises(ValueError, match="at least one batch of 4000"):
+        build(corpus, tmp_path / "other", pretrain_batch_size=4000)
+
+
 def test_the_discriminator_is_frozen_in_g_steps_and_the_generator_in_d_steps(corpus, tmp_path):
     trainer = build(corpus, tmp_path / "run")
     trainer.models.begin()
