@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.modeling_cnn_discriminator import ONEDNN_LINEAR, in_float32, multiply
+from .models.modeling_products import ONEDNN_LINEAR, in_float32, multiply
 from .models.modeling_threads import side_by_side
 from .samples import BoolTensor, LongTensor
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -97,10 +98,13 @@ class Plan:
         evaluation = self.output / "evaluation" / f"seed-{job.seed}{suffix}.yaml"
         evaluation.parent.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_dump(self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"})
-        if evaluation.exists() and evaluation.read_text(encoding="utf-8") != settings:
+        if not evaluation.exists():  # appears as a whole, as other jobs may look at the same time
+            aside = evaluation.with_name(f"{evaluation.name}.{job.path.parent.name}")
+            aside.write_text(settings, encoding="utf-8")
+            os.replace(aside, evaluation)
+        elif evaluation.read_text(encoding="utf-8") != settings:
             problem = f"runs in {str(self.output)!r} are evaluated with other settings ({str(evaluation)!r} has them)"
             raise UserError(problem, "the same temperatures, metrics and samples", "choose another --output")
-        evaluation.write_text(settings, encoding="utf-8")
         own = {"output_dir": str(job.path), "seed": job.seed, "disable_tqdm": True, "report_to": "none"}
         training = recipe["training"] | own | {"push_to_hub": False, "load_best_model_at_end": False}
         shown = {"metrics": [], "recipe": str(evaluation)}

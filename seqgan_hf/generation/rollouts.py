@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from ..errors import UserError
 from ..functional import block_rows
 from ..models.modeling_threads import side_by_side
-from ..samples import Completions, LongTensor, Samples
+from ..samples import Completions, Samples
 from .decoder import LEAVE_PADDING_OUT, Decoder
 from .memory import PIECES_PER_THREAD, fewer_rows, fitting_rows, threads_for
 from .modes import evaluating
@@ -28,7 +29,7 @@ class _Unit(NamedTuple):
     """One rollout of the prefixes of one length: the rows that take part, and their random numbers."""
 
     prefix_length: int
-    rows: LongTensor
+    rows: np.ndarray  # on the host
     uniforms: Tensor  # (K, T - prefix_length, 2)
 
 
@@ -98,29 +99,33 @@ class _Units:
     def __init__(
         self, samples: Samples, rollouts: int, rng: torch.Generator | None, prefix_lengths: Collection[int] | None
     ):
-        self.length, self.rng, self.device = samples.ids.shape[1], rng, samples.ids.device
-        lengths = samples.lengths.tolist()  # the one wait for the device
+        length, self.device = samples.ids.shape[1], samples.ids.device
+        lengths = np.array(samples.lengths.tolist())  # the one wait for the device
         # EOS is the last counted token: the prefix that contains it is the whole sequence, so it needs no completion
-        chosen = [t for t in range(1, self.length) if prefix_lengths is None or t in prefix_lengths]
-        rows = [(t, [row for row, own in enumerate(lengths) if own > t]) for t in chosen]
-        left = [(t, torch.tensor(going, device=self.device)) for t, going in rows if going]
-        self.todo = deque(unit for unit in left for _ in range(rollouts))
+        chosen = [t for t in range(1, length) if prefix_lengths is None or t in prefix_lengths]
+        left = [(t, going) for t in chosen if len(going := np.flatnonzero(lengths > t))]
+        self.todo = self._draw(left, length, rollouts, rng)
         self.returned: deque[_Unit] = deque()
+
+    def _draw(
+        self, left: list[tuple[int, np.ndarray]], length: int, rollouts: int, rng: torch.Generator | None
+    ) -> Iterator[_Unit]:
+        for prefix_length, rows in left:
+            shape = (rollouts, len(rows), length - prefix_length, 2)
+            for uniforms in torch.rand(shape, generator=rng, device=self.device).unbind():
+                yield _Unit(prefix_length, rows, uniforms)
 
     def take(self, max_rows: int) -> list[_Unit]:
         """The next units, at least one, of at most `max_rows` rows together; empty when all are done."""
         units: list[_Unit] = []
         total = 0
-        while self.returned or self.todo:
-            total += len(self.returned[0].rows if self.returned else self.todo[0][1])
+        while (unit := self.returned.popleft() if self.returned else next(self.todo, None)) is not None:
+            total += len(unit.rows)
             if units and total > max_rows:
+                self.returned.appendleft(unit)
                 break
-            units.append(self.returned.popleft() if self.returned else self._draw(*self.todo.popleft()))
+            units.append(unit)
         return units
-
-    def _draw(self, prefix_length: int, rows: LongTensor) -> _Unit:
-        shape = (len(rows), self.length - prefix_length, 2)
-        return _Unit(prefix_length, rows, torch.rand(shape, generator=self.rng, device=self.device))
 
     def put_back(self, units: list[_Unit]) -> None:
         """Units whose walk failed, with the random numbers they already have."""
@@ -204,11 +209,13 @@ def walk(
 
 def given_prefixes(samples: Samples, units: list[_Unit], pad: int) -> tuple[Completions, Tensor]:
     """Completions (K, T) that hold their prefixes and nothing else yet, and their random numbers, (K, T, 2)."""
-    row = torch.cat([unit.rows for unit in units])
-    prefix_length = torch.cat([torch.full_like(unit.rows, unit.prefix_length) for unit in units])
+    given_tokens = np.repeat([unit.prefix_length for unit in units], [len(unit.rows) for unit in units])
+    origin = torch.from_numpy(np.stack([np.concatenate([unit.rows for unit in units]), given_tokens]))
+    row, prefix_length = origin.to(samples.ids.device)
     given = torch.arange(samples.ids.shape[1], device=row.device) < prefix_length[:, None]
     whole = samples.select(row)._replace(ids=samples.ids[row].masked_fill(~given, pad), mask=given)
-    uniforms = torch.cat([F.pad(unit.uniforms, (0, 0, unit.prefix_length, 0)) for unit in units])
+    numbers = torch.cat([unit.uniforms.flatten() for unit in units])  # all in order: row after row, from its prefix on
+    uniforms = numbers.new_zeros(*given.shape, 2).masked_scatter_(~given[..., None], numbers)
     return Completions(whole, row, prefix_length), uniforms
 
 

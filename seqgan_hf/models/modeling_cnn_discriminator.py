@@ -2,14 +2,12 @@
 https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and LeCun (2015), with a highway layer
 (Srivastava et al., 2015).
 
-The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py` and `modeling_threads.py`.
+The file is copied beside the weights for `trust_remote_code=True`, with the modules that it imports.
 """
 
-import platform
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
-from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -21,6 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .modeling_base import Classifier, ConvolutionConfig, classification_loss
+from .modeling_products import Linear, Product, compute_dtype, multiply
 from .modeling_threads import side_by_side, threads_worth
 
 
@@ -74,8 +73,8 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
             _Filters(size, config.embedding_size, number)
             for size, number in zip(config.filter_sizes, config.num_filters, strict=True)
         )
-        self.highway_transform = _Linear(width, width)
-        self.highway_gate = _Linear(width, width)
+        self.highway_transform = Linear(width, width)
+        self.highway_gate = Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.score = nn.Linear(width, config.num_labels)
         self.post_init()
@@ -115,11 +114,16 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
         """
-        embedded, lengths = _compact(self.embed(input_ids, inputs_embeds), attention_mask)
-        dtype = _compute_dtype(embedded)
+        embedded, sizes = self.embed(input_ids, inputs_embeds), self.config.filter_sizes
+        dtype = compute_dtype(embedded)
         weights, biases = zip(*(filters() for filters in self.filters), strict=True)
-        weights = tuple(weight.to(dtype) for weight in weights)
-        features = max_over_windows(embedded.to(dtype), lengths, origin, self.config.filter_sizes, weights)
+        together = origin is None and multiplies_together(embedded, sizes, weights)
+        embedded, lengths = _compact(embedded, attention_mask, cut=not together)
+        if together:
+            features = _one_product(embedded.to(dtype), lengths, sizes, weights)
+        else:
+            weights = tuple(weight.to(dtype) for weight in weights)
+            features = max_over_windows(embedded.to(dtype), lengths, origin, sizes, weights)
         features = self._highway(features.add_(torch.cat(biases)))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else classification_loss(logits, labels) + self.regularization()
@@ -147,7 +151,7 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
             Features (B, T+1, F) of the first 0 to T real tokens; beyond a row's end those of the whole row.
         """
         embedded, lengths = _compact(self.embed_tokens(input_ids), attention_mask)
-        embedded, columns = embedded.to(_compute_dtype(embedded)), []
+        embedded, columns = embedded.to(compute_dtype(embedded)), []
         for size, filters in zip(self.config.filter_sizes, self.filters, strict=True):
             weight, bias = filters()
             columns.append(_prefix_maxima(embedded, weight.to(embedded.dtype), size) + bias)
@@ -158,86 +162,21 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         return features.gather(1, read[..., None].expand(-1, -1, features.shape[2]))
 
 
-def _compact(embedded: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _compact(embedded: Tensor, attention_mask: Tensor | None, cut: bool = True) -> tuple[Tensor, Tensor | None]:
     """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,).
 
-    Where all are real, the embeddings as they are, and `None`.
+    Where all are real, the embeddings as they are, and `None`. Without `cut` neither is looked at, so that the host
+    does not wait for the device.
     """
-    if attention_mask is None or bool((mask := attention_mask.bool()).all()):
+    if attention_mask is None:
+        return embedded, None
+    mask = attention_mask.bool()
+    if cut and bool(mask.all()):
         return embedded, None
     lengths = mask.sum(dim=1)
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, : max(int(lengths.max()), 1), None]
+    longest = max(int(lengths.max()), 1) if cut else mask.shape[1]
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :longest, None]
     return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand(-1, -1, embedded.shape[2])), lengths
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """The type to multiply in: the tensor's own, or that of `torch.autocast` around the call."""
-    device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return tensor.dtype
-    return torch.get_autocast_dtype(device)
-
-
-def _onednn_linear() -> Any:
-    """oneDNN's product, which is up to twice as fast as that of MKL (`torch.mm`) on processors that are not Intel's.
-
-    On Intel's MKL is the faster one, by up to three times for narrow matrices. Eager models are offered oneDNN in
-    lower precisions only; the compiler chooses for itself, and cannot take this operation where it knows that a matrix
-    is a view of another.
-    """
-    processors = Path("/proc/cpuinfo")
-    described = processors.read_text() if processors.exists() else platform.processor()
-    if "GenuineIntel" in described or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-ONEDNN_LINEAR = _onednn_linear()
-
-
-def in_float32(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
-
-
-def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
-    """a b^T + bias for matrices (M, K) and (N, K) and a bias (N,), by the faster library; without gradient.
-
-    The result may lie in the first rows of `memory` (M or more, N).
-    """
-    eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
-    if eager and a.device.type == "cpu" and in_float32(a, b) and a.numel() > 0:
-        # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
-        # to a short sequence
-        b = b if b.T.is_contiguous() else b.contiguous()
-        return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
-    if memory is not None and bias is None and in_float32(a, b):
-        return torch.mm(a, b.T, out=memory[: len(a)])
-    return F.linear(a, b, bias)
-
-
-class _Product(torch.autograd.Function):
-    """`multiply`, differentiable any number of times."""
-
-    @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return multiply(a, b)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
-        return (
-            _Product.apply(gradient, b.T) if ctx.needs_input_grad[0] else None,
-            _Product.apply(gradient.T, a.T) if ctx.needs_input_grad[1] else None,
-        )
-
-
-class _Linear(nn.Linear):
-    """`nn.Linear` for matrices, by `multiply`."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        dtype = _compute_dtype(inputs)
-        return _Product.apply(inputs.to(dtype), self.weight.to(dtype)).add_(self.bias)
 
 
 class _Filters(nn.Module):
@@ -320,11 +259,11 @@ class MaxOverTime(torch.autograd.Function):
                 windows = windows_of(inputs, size)
                 of_weight = F.embedding_bag(chosen, windows, mode="sum", per_sample_weights=part.T.contiguous())
             elif needs_weights[index]:
-                of_weight = _Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
+                of_weight = Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
                 if reach < weight.shape[1]:  # the sequence does not reach the end of the window
                     of_weight = F.pad(of_weight, (0, weight.shape[1] - reach))
             if needs_inputs and steps == 1:
-                of_inputs = _Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
+                of_inputs = Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
             elif needs_inputs:
                 kernel = weight.view(-1, size, width).transpose(1, 2)[:, :, None]  # (number, E, 1, w), channels last
                 shape = (batch, width, 1, length)
@@ -412,6 +351,67 @@ def max_over_windows(
     return torch.cat(parts)
 
 
+# Devices on which each width has a product of its own, however small the batch.
+SPLIT_BY_WIDTH = {"cpu"}
+# Multiplications of one product of all widths, below which it costs less than the kernels of many.
+ONE_PRODUCT = 2**34
+
+
+def multiplies_together(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> bool:
+    """Whether the filters of all widths are multiplied at once, as if they had the largest: small batches on a GPU."""
+    batch, length, width = inputs.shape
+    work = batch * length * min(max(sizes), length) * width * sum(len(weight) for weight in weights)
+    return inputs.device.type not in SPLIT_BY_WIDTH and work <= ONE_PRODUCT
+
+
+class _Filled(torch.autograd.Function):
+    """Filters of several widths, (number, w * E) each, cut to `reach` numbers or filled up with zeros: (F, reach)."""
+
+    @staticmethod
+    def forward(ctx, reach: int, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+        ctx.shapes = [weight.shape for weight in weights]
+        whole = weights[0].new_zeros(sum(len(weight) for weight in weights), reach, dtype=dtype)
+        for rows, weight in zip(_columns(weights), weights, strict=True):
+            whole[rows, : weight.shape[1]] = weight[:, :reach]
+        return whole
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        last, found = 0, []
+        for number, width in ctx.shapes:
+            part = gradient[last : last + number, :width]
+            found.append(F.pad(part, (0, width - part.shape[1])) if part.shape[1] < width else part)
+            last += number
+        return None, None, *found
+
+
+@cache
+def _made_widths(sizes: tuple[int, ...], numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(sizes, device=device).repeat_interleave(torch.tensor(numbers, device=device))
+
+
+@torch.compiler.assume_constant_result
+def _widths(sizes: tuple[int, ...], numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """The width of each filter, (F,), made once."""
+    return _made_widths(sizes, numbers, device)
+
+
+def _one_product(inputs: Tensor, lengths: Tensor | None, sizes: list[int], weights: Sequence[Tensor]) -> Tensor:
+    """`MaxOverTime` by one product over windows of the largest width, whose filters are filled up with zeros.
+
+    It takes several times the arithmetic and a tenth of the kernels.
+    """
+    batch, length, width = inputs.shape
+    reach = min(max(sizes), length)
+    filters = _Filled.apply(reach * width, inputs.dtype, *weights)
+    activations = F.linear(windows_of(F.pad(inputs, (0, 0, 0, reach - 1)), reach), filters).view(batch, length, -1)
+    widths = _widths(tuple(sizes), tuple(len(weight) for weight in weights), inputs.device)
+    ends = length if lengths is None else lengths[:, None]
+    last = (ends - widths).clamp(min=0)  # a window beyond it touches padding
+    beyond = torch.arange(length, device=inputs.device)[:, None] > last[..., None, :]
+    return activations.masked_fill(beyond, float("-inf")).max(dim=1).values
+
+
 def windows_of(inputs: Tensor, size: int) -> Tensor:
     """The windows of `size` vectors, side by side: (B, T, E) -> (B * steps, size * E); a shorter sequence is one."""
     batch, length, width = inputs.shape
@@ -430,7 +430,7 @@ def _prefix_maxima(inputs: Tensor, weight: Tensor, size: int) -> Tensor:
     maxima = F.pad(parts.cumsum(dim=1), (0, 0, 1, 0))  # of the prefixes of 0 to size - 1 tokens
     if length < size:
         return maxima
-    activations = _Product.apply(windows_of(inputs, size), weight).view(batch, -1, len(weight))
+    activations = Product.apply(windows_of(inputs, size), weight).view(batch, -1, len(weight))
     return torch.cat([maxima, activations.cummax(dim=1).values], dim=1)
 
 

@@ -204,12 +204,13 @@ class AdversarialTrainingArguments(TrainingArguments):
         not_negative = "pretrain_epochs discriminator_pretrain_steps rounds discriminator_steps save_every eval_epochs"
         not_negative += " eval_rounds pretrain_max_grad_norm generator_max_grad_norm discriminator_max_grad_norm"
         not_negative += " weight_decay adam_epsilon"
+        one_or_none = "pretrain_batch_size max_new_tokens num_fakes save_total_limit"
         positive = "pretrain_learning_rate generator_learning_rate discriminator_learning_rate"
         for names, holds, expected in (
             (at_least_one, lambda n: n >= 1, "at least 1"),
             (not_negative, lambda n: n >= 0, "0 or more"),
             (positive, lambda n: n > 0, "a positive number"),
-            ("pretrain_batch_size max_new_tokens num_fakes save_total_limit", lambda n: n is None or n >= 1, "at least 1, or nothing"),
+            (one_or_none, lambda n: n is None or n >= 1, "at least 1, or nothing"),
             ("discriminator_batch_size", lambda n: n > 0 and n % 2 == 0, "an even number of at least 2"),
             ("discriminator_trunk_learning_rate max_seconds", lambda n: n is None or n > 0, "a positive number"),
             ("discriminator_share", lambda n: 0 <= n < 1, "a share, from 0 to below 1"),

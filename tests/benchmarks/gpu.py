@@ -74,6 +74,7 @@ def steps(size: Size, device: str, args: AdversarialTrainingArguments) -> dict[s
     credited = real._replace(advantages=torch.ones_like(real.ids, dtype=torch.float32))
 
     def step(player: int, loss: Callable[[], Loss]) -> None:
+        (models.generator, models.discriminator)[player].train()  # as in training; cuDNN has no gradients otherwise
         with compiled[player]():
             value = loss().value
         descend(value, learning[player])

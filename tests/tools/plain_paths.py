@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, reserved_cache, rollouts, sampling, vocabulary
-from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator, modeling_threads
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_products, modeling_rnn_generator, modeling_threads
 from seqgan_hf.samples import Samples
 
 
@@ -153,7 +153,7 @@ PLAIN = {
     decoder.has_plain_head: no_plain_head,
     decoder.Decoder: Decoder,
     rollouts.walk: walk,
-    modeling_cnn_discriminator.multiply: linear,
+    modeling_products.multiply: linear,
     modeling_cnn_discriminator.MaxOverTime: MaxOverTime,
     modeling_cnn_discriminator.max_over_windows: maxima,
     modeling_rnn_generator.run_padded: run_padded,
@@ -187,7 +187,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
             patch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
-            patch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
+            patch.setattr(modeling_products, "ONEDNN_LINEAR", ONEDNN)
             patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)
         if setting != "auto":  # plain code holds the logits of all positions of so many rows
             patch.setattr(sampling, "MAX_ROWS", 1000)

@@ -25,7 +25,7 @@ from seqgan_hf.functional import (
     sample_categorical,
 )
 from seqgan_hf.generation.modes import evaluating, train_without_dropout
-from seqgan_hf.models import modeling_cnn_discriminator
+from seqgan_hf.models import modeling_products
 from tests.tools.plain_paths import ONEDNN, fast_paths
 from tests.tools.tiny import build_generator
 
@@ -203,7 +203,7 @@ class Products(TorchDispatchMode):
 @pytest.mark.skipif(ONEDNN is None, reason="needs a torch with oneDNN")
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias, monkeypatch):
-    monkeypatch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", ONEDNN)
+    monkeypatch.setattr(modeling_products, "ONEDNN_LINEAR", ONEDNN)
     for dtype, rows, fast in (
         (torch.float32, 4, True),
         (torch.float32, 0, False),

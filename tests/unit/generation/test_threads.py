@@ -19,7 +19,7 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import features, judge, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.models import modeling_cnn_discriminator, modeling_threads
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_products, modeling_threads
 from seqgan_hf.models.modeling_threads import side_by_side
 from seqgan_hf.objectives import Models, SeqGAN
 from tests.tools.tiny import build_discriminator, build_generator
@@ -183,7 +183,7 @@ def test_convolutions_of_several_threads_are_those_of_one(masked, monkeypatch):
     ids = torch.randint(5, (20, 7), generator=seeded())
     mask = torch.arange(7) < torch.randint(1, 8, (20, 1), generator=seeded()) if masked else None
     workers = set()
-    original = modeling_cnn_discriminator.multiply
+    original = modeling_products.multiply
 
     def multiply(*factors, **options):
         workers.add(threading.get_ident())

@@ -16,6 +16,7 @@ from seqgan_hf.models import (
     CNNDiscriminatorConfig,
     CNNDiscriminatorForSequenceClassification,
     modeling_cnn_discriminator,
+    modeling_products,
 )
 from tests.tools.plain_paths import ONEDNN
 
@@ -120,12 +121,38 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
             torch.testing.assert_close(part, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("length", [1, 3, 9])
+@pytest.mark.parametrize("padded", ["none", "no mask", "right", "left"])
+def test_widths_multiplied_together_are_those_multiplied_apart(monkeypatch, length, padded):
+    """As on a GPU: the filters of all widths in one product; scores, gradients and those of a gradient's norm."""
+    model, ends = make(), torch.arange(1, 6).clamp(max=length)[:, None]
+    masks = {"right": torch.arange(length) < ends, "left": torch.arange(length) >= length - ends, "no mask": None}
+    mask = masks.get(padded, torch.ones(5, length, dtype=torch.bool))
+    embeds = torch.randn(5, length, 3, dtype=torch.float64)
+
+    def found():
+        given = embeds.clone().requires_grad_()
+        logits = model(inputs_embeds=given, attention_mask=mask).logits
+        (slope,) = torch.autograd.grad(logits.sum(), given, create_graph=True)
+        loss = logits.square().sum() + slope.square().sum()
+        return logits, slope, *torch.autograd.grad(loss, [given, *list(model.parameters())[1:]])
+
+    apart = found()
+    monkeypatch.setattr(modeling_cnn_discriminator, "SPLIT_BY_WIDTH", set())
+    monkeypatch.setattr(modeling_cnn_discriminator, "max_over_windows", None)
+    for one, other in zip(found(), apart, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+    monkeypatch.setattr(modeling_cnn_discriminator, "ONE_PRODUCT", 5 * length * 3 * min(length, 7) * 14 - 1)
+    with pytest.raises(TypeError):  # a batch too large for it
+        model(inputs_embeds=embeds)
+
+
 def test_single_precision_and_either_matrix_library(monkeypatch):
     model, mask = make(), torch.arange(9) < torch.tensor([9, 3, 1, 7])[:, None]
     embeds = torch.randn(4, 9, 3, dtype=torch.float64)
     expected = scores_and_gradients(model, embeds, mask)
     for library in (ONEDNN, None):
-        monkeypatch.setattr(modeling_cnn_discriminator, "ONEDNN_LINEAR", library)
+        monkeypatch.setattr(modeling_products, "ONEDNN_LINEAR", library)
         for value, reference in zip(scores_and_gradients(model.float(), embeds.float(), mask), expected, strict=True):
             torch.testing.assert_close(value, reference.float(), atol=1e-4, rtol=1e-5)
 
@@ -307,7 +334,7 @@ def test_exactly_one_kind_of_input(inputs):
 def test_the_product_compiles():
     """By the default compiler, of a view, as the windows of width 1 are: the whole model takes it half a minute."""
     a, b = torch.randn(2, 3, 6), torch.randn(5, 6)
-    compiled = torch.compile(lambda a, b: modeling_cnn_discriminator.multiply(a.view(-1, 6), b))
+    compiled = torch.compile(lambda a, b: modeling_products.multiply(a.view(-1, 6), b))
     torch.testing.assert_close(compiled(a, b), a.view(-1, 6) @ b.T)
 
 
@@ -324,7 +351,7 @@ def test_completions_score_as_they_do_without_their_origin(length, padded, monke
     ends = given + 1 + (torch.rand(len(origin), generator=generator) * (length - given)).long()
     mask = (torch.arange(length) < ends[:, None]).long() if padded else None
     expected, spent = model(ids, mask).logits, []
-    product = modeling_cnn_discriminator.multiply
+    product = modeling_products.multiply
 
     def counted(a, b):
         spent.append(len(a) * b.numel())
