@@ -192,7 +192,7 @@ def _load_model(source: str) -> Any:
         with suppress(OSError):  # peft itself writes none
             # else the adapted model's; what is its own is left out of a configuration that was made from a model's
             model.generation_config = GenerationConfig.from_pretrained(source, _from_model_config=False)
-            for name in ("conditional", "max_prompt_length"):
+            for name in ("conditional", "max_prompt_length", "bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(model.config, name, getattr(model.generation_config, name, None))
     return model
 

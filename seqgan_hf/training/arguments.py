@@ -154,6 +154,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     def __post_init__(self):
         self._refuse_unsupported()
         self._check_ranges()
+        self.pretrain_batch_size = self.pretrain_batch_size or self.per_device_train_batch_size
         for name in ("pretrain_lr_scheduler", "generator_lr_scheduler", "discriminator_lr_scheduler"):
             if getattr(self, name) not in get_args(Scheduler):
                 raise UserError(f"{name}={getattr(self, name)!r}", f"one of {', '.join(get_args(Scheduler))}")

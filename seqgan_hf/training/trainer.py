@@ -94,12 +94,12 @@ class AdversarialTrainer:
         kept: Any
         for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
             kept.conditional = self.data.conditional  # whoever samples needs prompts
-        self.pretrain_batch_size = args.pretrain_batch_size or args.per_device_train_batch_size
-        batch_sizes = [args.per_device_train_batch_size, self.pretrain_batch_size]
+        batch_sizes: list[int] = [args.per_device_train_batch_size, args.pretrain_batch_size]
         check_enough_data(self.data, max(batch_sizes) * accelerator.num_processes)
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
-        generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens)
+        own = {name: getattr(generator.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        generator.generation_config.update(do_sample=True, top_k=0, max_new_tokens=self.max_new_tokens, **own)
         opponent = discriminator if objective.adversary else None
         self.models = Models(generator, opponent, objective.copies(), processing_class)
         check_models(self.models, self.data, self.max_new_tokens)
@@ -152,7 +152,7 @@ class AdversarialTrainer:
 
     def pretrain_generator(self, epoch: int) -> None:
         """One pass over the data."""
-        batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.pretrain_batch_size)
+        batches = self.data.epoch((self.args.seed, PRETRAIN, epoch), self.args.pretrain_batch_size)
         for group in self._groups(batches):
             self.generator_step(self.pretraining, group, self.parts.players["pretrained"])
 

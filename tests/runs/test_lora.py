@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel, pipeline
 
 from seqgan_hf.commands import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
+from seqgan_hf.evaluation.loading import load_generator
 from seqgan_hf.objectives import Copy
 from seqgan_hf.objectives.base import Models
 from tests.tools.small_language import sentences
@@ -25,12 +26,13 @@ peft = pytest.importorskip("peft", minversion="0.20")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Lines, and a pretrained GPT-2 of their words."""
+    """Lines, and a pretrained GPT-2 of their words, whose end token is not its tokenizer's, as of many chat models."""
     folder = tmp_path_factory.mktemp("lora")
     lines = sentences(0, 60)
     (folder / "lines.txt").write_text("\n".join(lines) + "\n")
     tokenizer = build_tokenizer(TokenizerConfig(), lambda: [lines])
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    tokens["eos_token_id"] = tokenizer.unk_token_id
     torch.manual_seed(0)
     sizes = {"vocab_size": len(tokenizer), "n_positions": 32, "n_embd": 8, "n_layer": 2, "n_head": 2}
     GPT2LMHeadModel(GPT2Config(initializer_range=0.3, **sizes, **tokens)).save_pretrained(folder / "base")
@@ -87,6 +89,17 @@ def test_the_run_holds_the_adapter_alone_and_it_is_used_like_any_generator(run, 
         main(["evaluate", "--model", str(run), "--references", str(place / "references.txt"), "--output", str(output)])
         == 0
     )
+
+
+def test_sequences_end_with_the_token_of_the_tokenizer_that_the_run_was_trained_with(run, place):
+    """Not with that of the adapted model: in evaluations, in `generate` of transformers, and in the checkpoints."""
+    end = AutoTokenizer.from_pretrained(run / "generator").eos_token_id
+    assert end != AutoModelForCausalLM.from_pretrained(place / "base").config.eos_token_id
+    loaded = load_generator(str(run / "generator"), "cpu").model
+    assert loaded.config.eos_token_id == loaded.generation_config.eos_token_id == end
+    for folder in (run, max((run / "checkpoints").iterdir())):
+        settings = GenerationConfig.from_pretrained(folder / "generator")
+        assert settings.eos_token_id == end and end not in settings.suppress_tokens
 
 
 def test_only_the_adapter_moves(run, place):
