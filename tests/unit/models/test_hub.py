@@ -253,7 +253,7 @@ def test_text_generation_pipeline(name, tokenizer):
 def test_text_classification_pipeline(name, side, tokenizer):
     model = make(name)
     tokenizer.padding_side = side
-    judge = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    judge = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     texts = ["a man rides the horse", "beach", "two man"]
     for text, verdict in zip(texts, judge(texts, batch_size=3, padding=True, top_k=None), strict=True):
         logits = model(tokenizer(text, return_tensors="pt")["input_ids"]).logits[0]
