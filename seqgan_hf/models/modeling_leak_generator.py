@@ -37,6 +37,7 @@ class LeakGeneratorConfig(StatefulConfig):
         hidden_size: H, width of the recurrent states of Manager and Worker.
         goal_size: k, what a goal is projected to for the Worker.
         goal_steps: c, tokens that are written towards one goal.
+        dropout: probability of dropping a unit of the Worker's embeddings and of its output; the paper has none.
         discriminator_config: `embedding_size`, `filter_sizes` and `num_filters` of the CNN discriminator whose
             features leak; its defaults where it is left out. F, the width of features and goals, is
             `sum(num_filters)`.
@@ -51,6 +52,7 @@ class LeakGeneratorConfig(StatefulConfig):
     hidden_size: int = 32
     goal_size: int = 16
     goal_steps: int = 4
+    dropout: float | int = 0.0
     discriminator_config: dict[str, int | list[int]] | None = None
     initializer_range: float | int = 0.1
 
@@ -179,6 +181,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
     def __init__(self, config: LeakGeneratorConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
         self.worker = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True)
         self.leak = Leak(config)
         self.manager = nn.LSTM(self.leak.width, config.hidden_size, batch_first=True)
@@ -241,10 +244,11 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
         known = cache.read(0)
         with torch.no_grad():
             _, goals = self.goals(input_ids, cache)
-        hidden, state = self.worker(self.embed_tokens(input_ids), None if known is None else _batched(known))
+        embedded = self.dropout(self.embed_tokens(input_ids))
+        hidden, state = self.worker(embedded, None if known is None else _batched(known))
         cache.update(state[0][0], state[1][0], 0, seq_length=input_ids.shape[1])
         weights = F.normalize(self.projection(goals), dim=2)
-        products = (weights[..., None] * hidden[..., None, :]).flatten(2)
+        products = (weights[..., None] * self.dropout(hidden)[..., None, :]).flatten(2)
         return BaseModelOutputWithPast(
             last_hidden_state=torch.cat([products, weights], dim=2), past_key_values=cache if use_cache else None
         )

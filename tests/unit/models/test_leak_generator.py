@@ -252,9 +252,20 @@ def test_another_vocabulary_another_cache_and_assistance_are_refused():
         generator(ids, use_cache=True).past_key_values.crop(1)
 
 
+def test_dropout_drops_what_the_worker_reads_and_writes_in_training_only():
+    generator, ids = make(dropout=0.5), with_start(tokens(100, 4))
+    assert torch.equal(generator(ids).logits, generator(ids).logits)
+    read = []
+    generator.model.worker.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    states = generator.train().model(ids).last_hidden_state
+    shares = [(tensor == 0).double().mean().item() for tensor in (read[0], states[..., :-3])]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.04) and not (states[..., -3:] == 0).any(), "goals stay whole"
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        ({"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
         ({"goal_steps": 0}, ["goal_steps=0", "at least 1"]),
         ({"goal_size": -1}, ["goal_size=-1", "at least 1"]),
         ({"initializer_range": 0.0}, ["initializer_range=0.0", "greater than 0"]),
