@@ -90,6 +90,14 @@ def test_verdicts_on_tokens_that_are_padding_do_not_count():
     torch.testing.assert_close(RelGAN("standard").of_discriminator(NOBODY, real, fake), torch.tensor(expected))
 
 
+def test_verdicts_on_the_tokens_of_a_sequence_make_one_in_catgan():
+    """Their mean; padding does not count."""
+    real, fake = verdicts([1.0, 2.0, 9.0]), verdicts([-1.0, 8.0])
+    real = real._replace(counted=torch.tensor([[True, True, False]]))
+    fake = fake._replace(counted=torch.tensor([[True, False]]))
+    torch.testing.assert_close(CatGAN().of_discriminator(NOBODY, real, fake), torch.tensor(average([1.5], [-1.0])))
+
+
 class Representations(nn.Module):
     """Three verdicts of a sequence, one by each feature of its embeddings."""
 
@@ -156,6 +164,27 @@ def test_the_discriminators_step_leaves_the_generator_alone_and_logs_pairs():
         "discriminator_accuracy", "discriminator_margin", "discriminator_loss", "gradient_penalty"
     }  # fmt: skip
     torch.testing.assert_close(loss.metrics["discriminator_loss"], -loss.metrics["discriminator_margin"])
+
+
+def test_what_the_steps_log_is_what_they_are():
+    """Accuracy: the share of pairs whose real sequence is the more real one, by however little."""
+    models, real, fake = players()
+    models.discriminator.eval()
+    objective = RelGAN(straight_through=True, beta_max=9.0, beta_steps=2)
+    objective.load_state_dict({"steps": 1})
+    of_generator, of_discriminator = (
+        getattr(objective, f"{player}_loss")(models, real, fake) for player in ("generator", "discriminator")
+    )
+    assert of_generator.metrics == {"generator_loss": of_generator.value.detach(), "beta": 3.0}
+    margins = realness(models.discriminator, real) - realness(models.discriminator, fake)
+    assert 0 < (margins > 0).float().mean() < 1 and margins.abs().max() < 1
+    expected = {
+        "accuracy": (margins > 0).float().mean(),
+        "margin": margins.mean(),
+        "loss": F.softplus(-margins).mean(),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(of_discriminator.metrics[f"discriminator_{name}"], value.detach())
 
 
 def test_the_gradient_penalty_adds_to_the_loss_by_its_weight():
