@@ -335,7 +335,9 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
         kind(["good", "bad"]).check(models, 4, conditional=True)
     with pytest.raises(UserError, match="class 99 for a vocabulary of 13 tokens: expected ids from 0 to 12"):
         kind([7, 99]).check(models, 4, conditional=True)
-    kind([7, 8]).check(models, 4, conditional=True)
+    with pytest.raises(UserError, match="class 13 for a vocabulary"):
+        kind([0, 13]).check(models, 4, conditional=True)
+    kind([0, 12]).check(models, 4, conditional=True)
     for classes, prompts, message in (
         ([7, 8, 9], [7, 8, 7], "class 9 is in no prompt of the training data: expected classes that prompts name"),
         ([7, 9], [7, 8, 7], "class 9 is in no prompt"),
@@ -345,6 +347,18 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
             kind(classes).check_sequences(models, conditional(prompts))
     kind([7, 8]).check_sequences(models, conditional([7, 8, 7]))
     kind().check_sequences(models, conditional([7, 8, 7]))
+
+
+@pytest.mark.parametrize("kind", [SentiGAN, CatGAN])
+def test_words_that_no_prompt_holds_are_refused_before_the_run(kind):
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    models, (good, bad) = (
+        Models(None, tokenizer=tokenizer),
+        [ids[0] for ids in encode_batch(tokenizer, ["good", "bad"])],
+    )
+    kind(["good", "bad"]).check_sequences(models, conditional([bad, good]))
+    with pytest.raises(UserError, match="class 'bad' is in no prompt"):
+        kind(["good", "bad"]).check_sequences(models, conditional([good, good]))
 
 
 def test_sentigan_refuses_a_discriminator_of_other_labels():

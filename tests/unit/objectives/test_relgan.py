@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, encode_batch
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import realness
@@ -442,6 +443,22 @@ def test_classes_are_judged_by_themselves(pooled):
     expected = average([0.5, -1.0], [0.0]) + average([2.0, 4.0], [-1.5, 1.0])
     expected += average([0.5, 2.0, -1.0, 4.0], [-1.5, 0.0, 1.0]) if pooled else 0.0
     torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_classes_that_are_words_are_judged_as_their_tokens():
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    good, bad = (token for (token,) in encode_batch(tokenizer, ["good", "bad"]))
+    prompt = torch.tensor([[BOS, good], [BOS, bad]])
+    real, fake = (
+        side._replace(samples=side.samples._replace(prompt=prompt))
+        for side in (verdicts(0.5, 2.0), verdicts(-1.5, 0.0))
+    )
+    models = Models(None, tokenizer=tokenizer)
+    for player in ("of_discriminator", "of_generator"):
+        found, expected = (
+            getattr(CatGAN(classes), player)(models, real, fake) for classes in (["good", "bad"], [good, bad])
+        )
+        torch.testing.assert_close(found, expected)
 
 
 def test_equal_scores_cost_two_bits_a_class_and_a_class_of_one_kind_nothing():
