@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -21,6 +24,7 @@ from tests.benchmarks.measuring import (
     whole_seconds,
 )
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
+from tests.tools import soak
 from tests.tools.plain_paths import fast_paths
 
 
@@ -120,3 +124,21 @@ def test_growth_is_judged_by_its_exponent_and_by_the_budget(panel):
     assert len(complaints(panel, grown(panel, lambda v: v ** (panel.exponent + 1), lambda v: 300.0))) == 2
     leaking = complaints(panel, grown(panel, lambda v: v**panel.exponent, lambda v: 10.0 * v))
     assert len(leaking) == panel.bounded and all("beyond the budget" in complaint for complaint in leaking)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_soak_measures_what_a_run_holds(tmp_path):
+    """The hour itself is run by hand: tests/tools/soak.py."""
+    (tmp_path / "log.txt").write_text("x" * 2048)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "adversarial"}\n{"phase": "pretrain_generator"}\n')
+    before = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    with (tmp_path / "log.txt").open():
+        row = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    assert row["file_handles"] == before["file_handles"] + 1
+    assert (row["log_kib"], row["checkpoints_mib"], row["round"]) == (2.0, 3.0, 1)
+    assert 50 < row["memory_mib"] < 100_000 and set(row) == set(soak.COLUMNS[1:])
+    axes = soak.draw([{"seconds": 60.0} | before, {"seconds": 120.0} | row]).axes[0]
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [1.0, 2.0] and axes.get_ylabel() == soak.COLUMNS[1]
