@@ -132,6 +132,52 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(caplog):
     assert not caplog.text, "what fits is remembered"
 
 
+def test_two_rollouts_that_do_not_fit_together_are_walked_one_by_one():
+    generator = build_generator("lstm", eos=None)
+    samples = sample(generator, start_prompt(generator, 6), 3, rng=seeded(0))
+    expected, *_ = rollouts_of(generator, samples, 1, rng=seeded(1))
+    limit_memory(generator, 11)
+    assert torch.equal(rollouts_of(generator, samples, 1, rng=seeded(1))[0].ids, expected.ids)
+
+
+def test_what_does_not_fit_by_itself_is_an_error_and_not_tried_again_and_again():
+    generator, calls = build_generator("lstm", eos=None), []
+    samples = sample(generator, start_prompt(generator, 6), 3, rng=seeded(0))
+
+    def full(*_) -> None:
+        calls.append(1)
+        assert len(calls) < 20
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    generator.base_model.register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(complete(generator, samples, 2))
+
+
+@pytest.mark.parametrize(
+    ("threads", "least", "number"), [(1, 8, 1), (2, 8, 6), (2, 60, 2), (2, 1000, 1)], ids=lambda value: str(value)
+)
+def test_threads_walk_consecutive_pieces_with_about_as_many_tokens_to_draw(threads, least, number, monkeypatch):
+    """Three for each thread, if a piece has `least` rows then."""
+    generator, pieces, walk = build_generator("lstm", eos=None), [], rollouts.walk
+    samples = sample(generator, start_prompt(generator, 4), 8, rng=seeded(0))
+    expected, *_ = rollouts_of(generator, samples, 6, rng=seeded(1), max_rows=1000)
+
+    def recorded(generator, samples, units, *policy):
+        pieces.append([(unit.prefix_length, len(unit.rows)) for unit in units])
+        return walk(generator, samples, units, *policy)
+
+    monkeypatch.setattr(rollouts, "walk", recorded)
+    monkeypatch.setattr(rollouts, "threads_for", lambda generator: threads)
+    monkeypatch.setattr(rollouts, "block_rows", lambda vocab_size, device: least)
+    monkeypatch.setattr(rollouts, "PIECES_PER_THREAD", 3)
+    found, *_ = rollouts_of(generator, samples, 6, rng=seeded(1), max_rows=1000)
+    assert torch.equal(found.ids, expected.ids) and len(pieces) == number
+    tokens = [sum(rows * (8 - t) for t, rows in piece) for piece in pieces]
+    assert all(abs(own - sum(tokens) / number) <= 4 * 7 for own in tokens)  # a rollout of a token has 4 x 7 to draw
+    assert [unit for piece in sorted(pieces) for unit in piece] == [(t, 4) for t in range(1, 8) for _ in range(6)]
+
+
 def test_other_errors_are_not_taken_for_memory():
     generator = build_generator("lstm")
     samples = sample(generator, start_prompt(generator, 6), 4, rng=seeded(0))

@@ -337,6 +337,30 @@ def test_the_penalty_of_a_linear_judge_has_a_closed_form(per_token):
     torch.testing.assert_close(found, (slope.norm() - 1).square().expand(4))
 
 
+def test_the_penalty_of_a_judge_that_sees_no_difference_is_one_and_has_a_gradient():
+    """The root of its squared gradient, zero, has none."""
+    judge, ids = LinearJudge(), torch.randint(VOCAB_SIZE, (4, 5))
+    with torch.no_grad():
+        judge.slope.zero_()
+    found = gradient_penalty(judge, one_hot(ids)._replace(soft=None), one_hot(ids.flip(0)))
+    torch.testing.assert_close(found, torch.ones(4, dtype=torch.float64), atol=1e-5, rtol=0)
+    found.sum().backward()
+    assert judge.slope.grad.isfinite().all()
+
+
+def test_the_penalty_needs_no_embeddings_that_learn_and_is_summed_in_full_precision():
+    judge, ids = LinearJudge().float(), torch.randint(VOCAB_SIZE, (4, 5))
+    judge.embedding.requires_grad_(False)
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(4)
+        fake = one_hot(ids.flip(0))
+        fake = fake._replace(soft=fake.soft.float())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(gradient_penalty(judge, one_hot(ids)._replace(soft=None), fake))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
 def test_the_penalty_is_that_of_a_gradient_by_one_hot_tokens(kind):
     """With a tensor over the vocabulary, and autograd; sequences of unequal length."""
