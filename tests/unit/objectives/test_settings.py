@@ -26,6 +26,7 @@ from seqgan_hf.objectives import (
     ColdGAN,
     CoT,
     FunctionReward,
+    LeakGAN,
     LeakPretraining,
     MaliGAN,
     MaskGAN,
@@ -180,6 +181,7 @@ def test_an_opponent_is_asked_for(name):
         lambda: TextGAN(kernel_widths=[0.5], weight_mmd=0.0, beta=0.5),
         lambda: RelGAN(beta_max=0.5, beta_steps=1, gradient_penalty=0.0),
         lambda: GSGAN(tau_start=0.5, tau_end=0.5),
+        lambda: LeakGAN(rank_delta=0.0, pretrain_cycles=1),
         lambda: Reinforce(baseline_momentum=0.0),
     ],
 )
