@@ -45,6 +45,7 @@ from tests.tools.tables import (
     random_table,
 )
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
 
 
 # --- What all of them share ------------------------------------------------------------------------------------------
@@ -166,7 +167,15 @@ def test_maligan_gives_the_prefix_up_step_by_step():
         for _ in range(3):
             objective.after_step("discriminator", None)
     assert MaliGAN().prefix == 0
-    assert prefixes == [4, 4, 3, 2, 2, 2, 1, 0, 0, 0]
+    other = MaliGAN(likelihood_prefix=4, likelihood_prefix_decay=0.5)
+    other.load_state_dict(objective.state_dict())
+    assert other.prefix == objective.prefix < 4
+
+
+def test_ratios_of_two_processes_are_normalised_together():
+    values = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).expand(8, 3)
+    both = on_two(lambda rank: MaliGAN().advantages(None, values[4 * rank : 4 * rank + 4], None))
+    assert_close(torch.cat(both), MaliGAN().advantages(None, values, None))
 
 
 # --- Verdicts on every token -----------------------------------------------------------------------------------------
