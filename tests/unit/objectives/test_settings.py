@@ -301,6 +301,17 @@ def test_a_snapshot_is_taken_anew_after_as_many_steps_as_before_an_interruption(
     assert objective.state_dict() == {"steps": 3}
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_an_objective_keeps_in_a_checkpoint_is_taken_back(name):
+    objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
+    state = {
+        key: 3 + place if isinstance(value, int | float) else value
+        for place, (key, value) in enumerate(objective.state_dict().items())
+    }
+    objective.load_state_dict(state)
+    assert objective.state_dict() == state
+
+
 # --- What is logged --------------------------------------------------------------------------------------------------
 
 
