@@ -122,7 +122,7 @@ class Forks:
             pytest.exit("not all tests pass without any mutant", 1)
         os.waitpid(child, 0)
         for module in modules:  # once, and not in the fork of each mutant
-            with suppress(ImportError):
+            with suppress(Exception):
                 import_module(module)
         return tests, took
 
