@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from seqgan_hf import objectives
 from seqgan_hf.errors import UserError
@@ -20,6 +22,7 @@ from seqgan_hf.objectives import (
     GRPO,
     GSGAN,
     JSDGAN,
+    MLE,
     ORGAN,
     PGBLEU,
     RLOO,
@@ -182,6 +185,7 @@ def test_an_opponent_is_asked_for(name):
         lambda: RelGAN(beta_max=0.5, beta_steps=1, gradient_penalty=0.0),
         lambda: GSGAN(tau_start=0.5, tau_end=0.5),
         lambda: LeakGAN(rank_delta=0.0, pretrain_cycles=1),
+        lambda: MLE(scheduled_sampling=1.0, scheduled_sampling_steps=1),
         lambda: Reinforce(baseline_momentum=0.0),
     ],
 )
@@ -278,6 +282,28 @@ def test_a_padded_prompt_is_continued_as_one(name):
     real = sample(models.generator, prompt, 4, prompt_mask=prompt != PAD)
     fake = objective.sample(models, real, 4)
     assert torch.equal(fake.prompt_mask, fake.prompt != PAD) and not fake.prompt_mask.all()
+
+
+class OnSequences(nn.Module):
+    """One verdict on each sequence: that of another discriminator on its last token."""
+
+    def __init__(self, judge: nn.Module):
+        super().__init__()
+        self.judge, self.config, self.device = judge, judge.config, judge.device
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        of_tokens = self.judge(input_ids, attention_mask=attention_mask).logits[..., 0]
+        return SimpleNamespace(logits=of_tokens.gather(1, attention_mask.long().sum(dim=1, keepdim=True) - 1))
+
+
+@pytest.mark.parametrize("name", ["MaliGAN", "FGAN", "GAD", "TextGAIL"])
+def test_of_verdicts_on_every_token_the_one_on_the_last_counts(name):
+    objective, judge = getattr(objectives, name)(), build_discriminator("per_token").eval()
+    fake, real = text(8, 1), text(8, 2)
+    assert fake.lengths.unique().numel() > 1
+    expected = objective.reward(Models(None, OnSequences(judge)), fake, real)
+    assert expected.shape == (8,) and expected.unique().numel() > 1
+    torch.testing.assert_close(objective.reward(Models(None, judge), fake, real), expected)
 
 
 def test_an_objective_of_its_own_kind_of_generator_is_refused_another():
