@@ -306,6 +306,22 @@ def test_of_verdicts_on_every_token_the_one_on_the_last_counts(name):
     torch.testing.assert_close(objective.reward(Models(None, judge), fake, real), expected)
 
 
+@pytest.mark.parametrize("rollouts", [0, 2])
+def test_completions_are_judged_by_the_verdict_on_their_last_token(rollouts):
+    generator, judge, fake, found = (
+        build_generator("lstm").eval(),
+        build_discriminator("per_token").eval(),
+        text(8, 1),
+        [],
+    )
+    for discriminator in (judge, OnSequences(judge)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            found.append(SeqGAN(rollouts).action_values(Models(generator, discriminator), fake, fake))
+    torch.testing.assert_close(*found)
+    assert found[0].shape == fake.ids.shape and found[0].unique().numel() > 4
+
+
 def test_an_objective_of_its_own_kind_of_generator_is_refused_another():
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     for name in ("LeakGAN", "LeakPretraining"):
