@@ -57,7 +57,7 @@ def story(folder: str) -> str:
         parts.append("\n".join([f"{title} ({line['grammar_acceptance']:.0%} grammatical)", *rows]))
     numbers = ["The numbers at these three times"]
     for name, meaning in NUMBERS.items():
-        values = " -> ".join(f"{line[name]:.3g}" for line in found.values())
+        values = ", ".join(f"{line[name]:.3g}" for line in found.values())
         numbers.append(f"  {name}  {values}\n      {meaning.format(entropy=english_grammar().entropy())}")
     return "\n\n".join([*parts, "\n".join(numbers), NEXT.format(folder=folder)])
 

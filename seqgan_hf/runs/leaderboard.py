@@ -198,8 +198,8 @@ def collect(jobs: Iterable[Job], output: Path, budget: str, entropy: float | Non
                 rows += _real({"name": REAL, "kind": "real", "seed": job.seed, "temperature": 1.0}, real, entropy)
             if (mixtures := job.folder.evaluation / COINS).exists():
                 coins += [{"name": job.name, "seed": job.seed} | row for row in _read(mixtures, COIN_POSITION[2:])]
-    for row in coins if entropy is not None else []:
-        if row.get(SEQUENCE):
+    for row in coins:
+        if entropy is not None and row.get(SEQUENCE):
             row[ABOVE_ENTROPY] = float(row[SEQUENCE]) - entropy
     output.mkdir(parents=True, exist_ok=True)
     _write(rows, COLUMNS, output / RAW)

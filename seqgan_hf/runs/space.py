@@ -114,5 +114,5 @@ def space_files(
 def _requirements() -> list[str]:
     """What the package needs, in the versions that are installed here, without the marks of builds (`+cpu`)."""
     needed = [line for line in metadata.requires("seqgan-hf") or [] if "extra ==" not in line]
-    names = [re.match(r"[\w.-]+", line)[0] for line in needed]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]

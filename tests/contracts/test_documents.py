@@ -287,7 +287,7 @@ def test_the_demo_ends_with_its_samples_numbers_and_what_to_do_next(finished_run
     assert shown == [f"{'ok' if is_english_sentence(text) else 'x'}  {text}".strip() for text in lines[:6]]
     last = [line for line in read_run("runs/demo").lines if "grammar_acceptance" in line][-1]
     for name in ("grammar_acceptance", "nll_test_sequence", "distinct_2"):
-        assert re.search(rf"{name}  \S+ -> \S+ -> {re.escape(f'{last[name]:.3g}')}\n +\w+", numbers)
+        assert re.search(rf"{name}  \S+, \S+, {re.escape(f'{last[name]:.3g}')}\n +\w+", numbers)
     assert "16.51" in numbers
     ours = [line.split() for line in following.splitlines() if line.strip().startswith("seqgan-hf")]
     assert len(ours) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,9 +12,12 @@ from tests.tools.demo_pictures import browser, demo, find_browser, serving, take
 from tests.tools.small_runs import ROOT, quickstart, short_run
 
 
-pytest.importorskip("gradio", reason="gradio is not installed")
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no chromium: apt-get install chromium")
+# not imported here, which would take each worker of the suite two seconds
+MISSING = [name for name in ("gradio", "playwright") if find_spec(name) is None]
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(find_browser() is None, reason="no chromium: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,10 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from fnmatch import fnmatch
+from importlib import import_module
+from multiprocessing import Pipe
 from pathlib import Path
 
 import libcst as cst
@@ -94,33 +97,53 @@ class Forks:
         self.failed |= report.failed
 
     def pytest_runtestloop(self, session) -> bool:
-        tests, took = self.measure(session.items)
+        tests, took = self.measured(session.items)
         for file in self.files:
             for name in file.exit_code_by_key:
                 if any(fnmatch(name, pattern) for pattern in self.patterns):
                     chosen = sorted(tests[mangled_name_from_mutant_name(name)], key=took.__getitem__)
-                    file.exit_code_by_key[name] = self.outcome(name, chosen, 10 + 3 * sum(map(took.get, chosen)))
+                    seconds = 10 + 3 * sum(took[index] for index in chosen)
+                    file.exit_code_by_key[name] = self.outcome(
+                        name, [session.items[index] for index in chosen], seconds
+                    )
                     file.save()
         return True
 
+    def measured(self, items: list) -> tuple[dict, dict]:
+        """`measure` in a fork: once OpenMP has had threads in this process, no fork of it could begin any."""
+        receiver, sender = Pipe(duplex=False)
+        if (child := os.fork()) == 0:
+            sender.send((*self.measure(items), list(sys.modules)))
+            os._exit(0)
+        sender.close()
+        try:
+            tests, took, modules = receiver.recv()
+        except EOFError:  # the fork has said why
+            pytest.exit("not all tests pass without any mutant", 1)
+        os.waitpid(child, 0)
+        for module in modules:  # once, and not in the fork of each mutant
+            with suppress(Exception):
+                import_module(module)
+        return tests, took
+
     def measure(self, items: list) -> tuple[dict, dict]:
-        """Which tests reach a function, and their seconds, without a mutant."""
+        """Which tests, by their place, reach a function, and their seconds, without a mutant."""
         trampoline.record_trampoline_hit = self.hit
         trampoline.set_mutant_under_test("stats")
         tests, took = defaultdict(list), {}
-        for item in items:
+        for index, item in enumerate(items):
             self.reached.clear()
             self.hits.seek(0)
             self.hits.truncate()
             started = time.monotonic()
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            took[item] = time.monotonic() - started
+            took[index] = time.monotonic() - started
             if self.failed:
-                pytest.exit(f"{item.nodeid} fails without any mutant", 1)
+                print(f"{item.nodeid} fails", flush=True)
+                os._exit(1)
             self.hits.seek(0)
             for name in set(self.hits.read().decode().split()):
-                tests[name].append(item)
-        trampoline.set_mutant_under_test("")
+                tests[name].append(index)
         return tests, took
 
     def outcome(self, mutant: str, items: list, seconds: float) -> int:

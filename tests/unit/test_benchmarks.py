@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import os
+import sys
 
 import pytest
 import torch
@@ -10,13 +11,12 @@ import torch
 from seqgan_hf import functional
 from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
 from seqgan_hf.models import modeling_cnn_discriminator
-from tests.benchmarks import gpu
+from tests.benchmarks import gpu, measuring
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
 from tests.benchmarks.measuring import (
     OtherWork,
     Rates,
     Turn,
-    busy_neighbour,
     disturbed,
     peak_memory,
     summary,
@@ -24,6 +24,7 @@ from tests.benchmarks.measuring import (
     whole_seconds,
 )
 from tests.benchmarks.steps import OPERATIONS, SIZES, SMALL
+from tests.tools import soak
 from tests.tools.plain_paths import fast_paths
 
 
@@ -87,17 +88,18 @@ def test_rollouts_share_the_windows_of_their_prefix():
     assert scores / paper.judge_work(prefixes).flops == pytest.approx(0.8136, abs=1e-3)
 
 
-def test_others_on_the_machine_are_seen():
-    """Those beside this test are there in both measurements."""
-
-    def cores(seconds: float = 0.5) -> float:
-        others, end = OtherWork(), time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            time.sleep(0.01)
-        return others.cores()
-
-    with busy_neighbour():
-        assert cores() > 0.2
+def test_others_on_the_machine_are_seen(monkeypatch):
+    """Ticks of all processes but this one and its children; those of idle cores and of waiting are none."""
+    ticks = iter(["cpu 100 10 50 9000 70 3 4 5 8 8\ncpu0 1 2 3", "cpu 260 30 70 9500 99 4 6 7 9 9\ncpu0 1 2 3"])
+    own, clock = iter([(1.0, 0.5, 0.2, 0.1, 7.0), (1.2, 0.6, 0.25, 0.1, 9.0)]), iter([10.0, 12.0])
+    monkeypatch.setattr(measuring.Path, "read_text", lambda path: next(ticks))
+    monkeypatch.setattr(measuring.os, "times", lambda: next(own))
+    monkeypatch.setattr(measuring.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: next(clock))
+    others = OtherWork().cores()
+    monkeypatch.undo()
+    # 205 ticks of 10 ms, of which 0.35 s are this process's, in 2 s
+    assert others == pytest.approx((2.05 - 0.35) / 2)
 
 
 def test_peak_memory_sees_what_is_freed_before_the_end():
@@ -123,3 +125,21 @@ def test_growth_is_judged_by_its_exponent_and_by_the_budget(panel):
     assert len(complaints(panel, grown(panel, lambda v: v ** (panel.exponent + 1), lambda v: 300.0))) == 2
     leaking = complaints(panel, grown(panel, lambda v: v**panel.exponent, lambda v: 10.0 * v))
     assert len(leaking) == panel.bounded and all("beyond the budget" in complaint for complaint in leaking)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_soak_measures_what_a_run_holds(tmp_path):
+    """The hour itself is run by hand: tests/tools/soak.py."""
+    (tmp_path / "log.txt").write_text("x" * 2048)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "adversarial"}\n{"phase": "pretrain_generator"}\n')
+    before = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    with (tmp_path / "log.txt").open():
+        row = soak.measure(os.getpid(), tmp_path / "log.txt", tmp_path)
+    assert row["file_handles"] == before["file_handles"] + 1
+    assert (row["log_kib"], row["checkpoints_mib"], row["round"]) == (2.0, 3.0, 1)
+    assert 50 < row["memory_mib"] < 100_000 and set(row) == set(soak.COLUMNS[1:])
+    axes = soak.draw([{"seconds": 60.0} | before, {"seconds": 120.0} | row]).axes[0]
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [1.0, 2.0] and axes.get_ylabel() == soak.COLUMNS[1]

@@ -8,8 +8,11 @@ import socket
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from seqgan_hf.commands import demo, main
@@ -217,12 +220,38 @@ def test_the_page_answers_for_one_run_and_for_two(ask, trained, tmp_path):
     assert page.count("seed=-1: expected a number from 0 to 2**63 - 1") == 2
 
 
-def test_the_page_shows_what_a_run_has_measured_and_learnt_from(ask, trained, tmp_path):
+@pytest.fixture
+def figures(monkeypatch) -> list[tuple[Figure, np.ndarray]]:
+    """Figures, and the pixels of their files."""
+    kept, save = [], Figure.savefig
+
+    def keep(figure: Figure, path: str, **options) -> None:
+        save(figure, path, **options)
+        kept.append((figure, pixels(path)))
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
+
+
+def pixels(path: str) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"), float)
+
+
+def shows(picture: dict | str, kept: tuple[Figure, np.ndarray], last: dict) -> bool:
+    """Whether the page's picture is the figure, whose curves end with the last line of the record."""
+    figure, drawn = kept
+    ends = [axes.lines[0].get_ydata()[-1] for axes in figure.axes]
+    found = pixels(picture["value"] if isinstance(picture, dict) else picture)  # compressed on its way
+    assert ends == [last[name] for name in ("nll_oracle", "nll_test", "jsd_oracle")]
+    return found.shape == drawn.shape and np.abs(found - drawn).mean() < 2
+
+
+def test_the_page_shows_what_a_run_has_measured_and_learnt_from(ask, trained, figures, tmp_path):
     client = ask(trained)
     metrics, picture, notes, values, facts, beside = client.predict(api_name="/describe")
     assert metrics["value"] == ["nll_oracle", "nll_test", "jsd_oracle"] and notes == ""
-    assert Path(picture["value"] if isinstance(picture, dict) else picture).stat().st_size > 10_000
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    assert shows(picture, figures[-1], last)
     assert f"| nll_oracle | {last['nll_oracle']:.3f} |" in values
     assert "- training sequences: 64\n" in facts and "SeqGAN" in facts and facts.startswith("# oracle\n")
     saved = save(tmp_path / "saved", "word")
@@ -230,7 +259,7 @@ def test_the_page_shows_what_a_run_has_measured_and_learnt_from(ask, trained, tm
     assert "holds no metrics.jsonl" in beside["value"] and "training sequences" in facts
     # what is wrong with one run takes nothing from the other
     assert metrics["value"] == ["nll_oracle", "nll_test", "jsd_oracle"] and "metrics.jsonl" in notes
-    assert Path(picture["value"] if isinstance(picture, dict) else picture).stat().st_size > 10_000
+    assert len(figures) == 2 and shows(picture, figures[-1], last)
     assert f"| nll_oracle | {last['nll_oracle']:.3f} |" in values
     metrics, picture, notes, values, *_ = client.predict(first=saved, second=str(trained), api_name="/describe")
     assert "metrics.jsonl" in notes and f"| nll_oracle | {last['nll_oracle']:.3f} |" in values

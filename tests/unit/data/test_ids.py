@@ -1,6 +1,5 @@
 """Columns of integer ids: used as they are, and checked."""
 
-import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
@@ -10,12 +9,6 @@ from seqgan_hf.errors import DataError
 
 
 ROWS = [[3, 1, 2], [0, 0], [4]]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    datasets.disable_progress_bars()
 
 
 def rows_of(**columns) -> DatasetDict:

@@ -7,7 +7,6 @@ import subprocess
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-import datasets
 import pytest
 from datasets import Dataset
 from hypothesis import given, settings
@@ -17,13 +16,6 @@ from seqgan_hf.data import IdsData, TextData
 from seqgan_hf.data.delimited import FileFormat
 from seqgan_hf.data.text import read_texts
 from seqgan_hf.errors import DataError
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Nothing is read from, or left in, the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    datasets.disable_progress_bars()
 
 
 @contextmanager

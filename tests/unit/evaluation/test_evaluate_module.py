@@ -212,7 +212,9 @@ def test_predictions_can_be_added_batch_by_batch():
 
 def test_references_need_not_be_as_many_as_predictions():
     module = evaluate.load(MODULE, "bleu")
-    assert module.compute(predictions=SAMPLES, references=REFERENCES[:1])["bleu_2"] > 0
+    one = module.compute(predictions=SAMPLES, references=REFERENCES[:1])["bleu_2"]
+    assert 0 < one == module.compute(predictions=SAMPLES, references=REFERENCES[:1] * 9)["bleu_2"]
+    assert one < module.compute(predictions=SAMPLES, references=REFERENCES * 2)["bleu_2"]
 
 
 def test_tokenization_is_the_callers_choice():

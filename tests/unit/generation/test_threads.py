@@ -1,9 +1,7 @@
-"""Work that is shared out among threads: the same results as by one, whoever is held up, and the same ends."""
+"""Work of generation that is shared out among threads: the same results as by one, whoever is held up."""
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
@@ -20,7 +18,6 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import features, judge, rewards
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import modeling_cnn_discriminator, modeling_products, modeling_threads
-from seqgan_hf.models.modeling_threads import side_by_side
 from seqgan_hf.objectives import Models, SeqGAN
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -64,114 +61,6 @@ def with_threads(count: int, run):
         return run()
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 20])
-def test_every_piece_is_done_once_and_results_keep_their_order(pieces):
-    done = []
-
-    def square(piece: int) -> int:
-        time.sleep(0.001 * (piece % 3))
-        done.append(piece)
-        return piece**2
-
-    assert side_by_side(square, range(pieces), 3) == [piece**2 for piece in range(pieces)]
-    assert sorted(done) == list(range(pieces))
-
-
-def test_a_thread_that_is_held_up_takes_fewer_pieces():
-    """Nobody waits for it: the others do the rest meanwhile."""
-    rest = threading.Event()
-    done = []
-
-    def work(piece: int) -> None:
-        if piece == 0:
-            assert rest.wait(10)
-        done.append(piece)
-        if len(done) == 9:
-            rest.set()
-
-    side_by_side(work, range(10), 2)
-    assert done[-1] == 0
-
-
-def test_operations_of_a_piece_are_not_split_and_those_of_the_caller_are_as_before():
-    assert side_by_side(lambda piece: torch.get_num_threads(), range(6), 3) == [1] * 6
-    later = []
-    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-    thread.start(), thread.join()
-    assert torch.get_num_threads() == 3 and later == [3]
-
-
-@pytest.mark.parametrize("grad", [True, False])
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-def test_threads_have_the_settings_of_the_caller(grad, dtype):
-    def settings(_):
-        autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-        return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast
-
-    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled=dtype is not None):
-        assert side_by_side(settings, range(4), 2) == [settings(None)] * 4
-    with torch.inference_mode():
-        assert side_by_side(settings, range(4), 2) == [settings(None)] * 4
-
-
-def test_the_first_piece_that_fails_is_the_error_and_no_more_are_begun():
-    begun, second = [], threading.Event()
-
-    def fails(piece: int) -> None:
-        begun.append(piece)
-        if piece == 1:
-            second.set()
-            raise ValueError("the second")
-        assert second.wait(10)
-        time.sleep(0.05)
-        raise KeyError("the first")
-
-    with pytest.raises(KeyError, match="the first"):
-        side_by_side(fails, range(10), 2)
-    assert sorted(begun) == [0, 1]
-    assert torch.get_num_threads() == 3
-
-
-@pytest.fixture
-def interruptible():
-    """SIGINT raises KeyboardInterrupt, even in a shell's background job, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_leaves_no_thread_at_work(interruptible):
-    begun, ended = [], []
-
-    def interrupts(piece: int) -> None:
-        begun.append(piece)
-        if piece == 0:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        time.sleep(0.05)
-        ended.append(piece)
-
-    with pytest.raises(KeyboardInterrupt):
-        side_by_side(interrupts, range(1000), 2)
-    assert sorted(begun) == sorted(ended) and len(begun) < 100
-    time.sleep(0.1)
-    assert len(begun) == len(ended) < 100 and torch.get_num_threads() == 3
-
-
-def test_threads_are_begun_once_and_again_in_a_child_of_the_process():
-    """A forked child has the memory of its parent's threads, and none of the threads."""
-    seen = [set(side_by_side(lambda piece: threading.get_ident(), range(50), 3)) for _ in range(5)]
-    assert len(set.union(*seen)) <= 3
-    if (child := os.fork()) == 0:
-        os._exit(0 if side_by_side(lambda piece: piece, range(9), 3) == list(range(9)) else 1)
-    deadline = time.monotonic() + 20
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if ended == (0, 0):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    assert ended == (child, 0)
 
 
 @pytest.mark.parametrize("masked", [False, True])

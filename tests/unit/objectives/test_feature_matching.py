@@ -33,9 +33,9 @@ def relaxed(models: Models, fake: Samples, beta: float = 2.0) -> Samples:
     return relax(models.generator, fake, beta)
 
 
-def mover_distance(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+def mover_distance(ours: torch.Tensor, theirs: torch.Tensor, *settings) -> torch.Tensor:
     table = torch.stack([torch.stack([1 - F.cosine_similarity(x, y, dim=0) for y in theirs]) for x in ours])
-    return (transport_plan(table) * table).sum()
+    return (transport_plan(table, *settings) * table).sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,6 +55,21 @@ def test_the_generator_minimises_the_distance_of_features(name, kind):
     assert not logged.requires_grad and torch.equal(logged, loss.value.detach())
     for ours, theirs in zip(*(torch.autograd.grad(one, parameters) for one in (loss.value, expected)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "distance"),
+    [
+        (TextGAN(beta=2.0, unbiased=True), lambda *pair: squared_mmd(*pair, (1, 2, 5, 10, 20), unbiased=True)),
+        (FMGAN(beta=2.0, ipot_beta=0.3, outer=3, inner=4), lambda *pair: mover_distance(*pair, 0.3, 3, 4)),
+    ],
+    ids=["TextGAN", "FMGAN"],
+)
+def test_settings_of_the_distance_count(objective, distance):
+    models, real, fake = players()
+    expected = distance(*(features(models.discriminator, part) for part in (relaxed(models, fake), real)))
+    torch.manual_seed(0)
+    torch.testing.assert_close(objective.generator_loss(models, real, fake).value, expected)
 
 
 @pytest.mark.parametrize("name", FEATURE_MATCHING)

@@ -31,6 +31,7 @@ from tests.tools.tables import (
     random_table,
 )
 from tests.tools.tiny import BOS, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
 
 
 # --- Groups, ratios --------------------------------------------------------------------------------------------------
@@ -181,6 +182,24 @@ def test_textgails_human_text_takes_the_place_of_the_last_rows():
     assert (fake.advantages[13:] == 1.5).all() and "reward" in metrics
     assert_close(fake.logprobs, token_logprobs(models.generator, fake).detach())
     assert "reward" in TextGAIL(demonstrations=0.0).credit(models, real, batch).metrics
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.75, 6), (0.25, 2)])
+def test_textgails_human_text_takes_the_last_rows_of_all_processes(share, rows):
+    """The first of all human texts in the last of all rows, wherever they are."""
+    batch = all_sequences()
+    fake, real = batch.select(slice(0, 8)), batch.select(slice(8, 16))
+
+    def credited_half(rank: int) -> tuple[torch.Tensor, list[str]]:
+        half, models = slice(4 * rank, 4 * rank + 4), Models(random_table(), TableJudge())
+        with torch.no_grad():
+            objective = TextGAIL(demonstrations=share, updates=1)
+            found, metrics = objective.credit(models, real.select(half), fake.select(half))
+        return found.ids, list(metrics)
+
+    (first, logged), (second, also_logged) = on_two(credited_half)
+    assert torch.equal(torch.cat([first, second]), torch.cat([fake.ids[: 8 - rows], real.ids[:rows]]))
+    assert "reward" in logged and logged == also_logged
 
 
 @pytest.mark.parametrize("kind", [GRPO, TextGAIL])

@@ -22,12 +22,13 @@ from tests.tools.two_processes import on_two
 MANAGER = {"manager", "goal", "first_goal"}
 
 
-def players() -> Models:
+def players(goal_steps: int = 2) -> Models:
     models = Models(build_generator("leak").eval(), build_discriminator("cnn").eval())
     with torch.no_grad():
         for parameter in models.discriminator.parameters():
             parameter.normal_(std=0.7)
     models.generator.take_features(models.discriminator)
+    models.generator.config.goal_steps = goal_steps
     return models
 
 
@@ -122,27 +123,35 @@ def test_without_rollouts_every_block_is_ranked_by_the_whole_sequence():
 
 
 def by_hand(models: Models, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos(f_t - f_nc, Gamma_n) (B, T) from the discriminator's own features, and the ends of blocks of two tokens."""
+    """cos(f_t - f_nc, Gamma_n) (B, T) from the discriminator's own features, and the ends of blocks."""
+    steps = models.generator.config.goal_steps
     features = models.discriminator.prefix_features(samples.ids, samples.mask.long())
     _, goals = models.generator.base_model.goals(samples.sequences)
     cosines, ends = torch.zeros_like(samples.ids, dtype=torch.float32), torch.zeros_like(samples.mask)
     for row, length in enumerate(samples.lengths.tolist()):
         for t in range(1, length + 1):
-            begin = (t - 1) // 2 * 2
+            begin = (t - 1) // steps * steps
             moved = features[row, t] - features[row, begin]
             cosines[row, t - 1] = F.cosine_similarity(moved, goals[row, begin], dim=0)
-            ends[row, t - 1] = t % 2 == 0 or t == length
+            ends[row, t - 1] = t % steps == 0 or t == length
     return cosines, ends
 
 
-def test_losses_of_manager_and_worker_are_the_papers():
-    models, samples, rank = players(), text(12), torch.rand(12, 5)
+@pytest.mark.parametrize("goal_steps", [2, 3])
+def test_losses_of_manager_and_worker_are_the_papers(goal_steps):
+    models, samples, rank = players(goal_steps=goal_steps), text(12), torch.rand(12, 5)
     cosines, ends = by_hand(models, samples)
     found, last = goal_cosines(models.generator, samples)
     torch.testing.assert_close(found.masked_fill(~samples.mask, 0.0), cosines)
     assert torch.equal(last, ends)
-    loss = LeakGAN().generator_loss(models, samples, samples._replace(advantages=rank)).value
-    worker = -(cosines.detach() * token_logprobs(models.generator, samples)).sum() / 12
+    loss, metrics, _ = LeakGAN().generator_loss(models, samples, samples._replace(advantages=rank))
+    logprobs = token_logprobs(models.generator, samples)
+    means = {
+        "nll_policy": -logprobs.detach()[samples.mask].mean(),
+        "goal_cosine": cosines.detach()[samples.mask].mean(),
+    }
+    torch.testing.assert_close(metrics, means)
+    worker = -(cosines.detach() * logprobs).sum() / 12
     manager = -(cosines * rank)[ends].sum() / 12
     torch.testing.assert_close(loss, worker + manager)
     expected = gradients(models, worker + manager)
@@ -159,7 +168,9 @@ def test_each_parameter_has_a_gradient_from_its_own_loss_only(pretraining):
         tokens, (cosines, ends) = samples.mask.sum(), by_hand(models, samples)
         nll, manager = -token_logprobs(models.generator, samples).sum() / tokens, -cosines[ends].sum() / tokens
         torch.testing.assert_close(loss.value, nll + manager)
-        assert loss.weight == tokens and float(loss.metrics["nll_train"]) == pytest.approx(nll.item())
+        means = {"nll_train": nll.detach(), "goal_cosine": cosines.detach()[samples.mask].mean()}
+        assert loss.weight == tokens
+        torch.testing.assert_close(loss.metrics, means)
         of_manager, of_worker = gradients(models, manager), gradients(models, nll)
         for name in of_manager:
             part = name.removeprefix("model.").split(".")[0]
@@ -194,7 +205,7 @@ def test_real_text_adds_its_loss_of_pretraining():
     plain, more = (LeakGAN(likelihood_weight=weight).generator_loss(models, real, fake) for weight in (0.0, 0.3))
     of_real = LeakPretraining().generator_loss(models, real, None)
     torch.testing.assert_close(more.value, plain.value + 0.3 * of_real.value * real.mask.sum() / 6)
-    assert "nll_train" in more.metrics and "nll_train" not in plain.metrics
+    assert more.metrics.keys() - plain.metrics.keys() == {"nll_train"} and plain.metrics.keys() < more.metrics.keys()
 
 
 def test_prompts_of_one_length_are_read_but_not_credited():
@@ -265,6 +276,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path):
     ("settings", "words"),
     [
         ({"rank_delta": -1.0}, "rank_delta=-1.0: expected a number from 0 on"),
+        ({"rank_delta": float("inf")}, "rank_delta=inf"),
         ({"pretrain_cycles": 0}, "pretrain_cycles=0: expected at least 1 turn"),
         ({"exploration_temperature": 0.0}, "temperature=0.0: expected a positive number"),
         ({"rollouts": -1}, "rollouts=-1"),

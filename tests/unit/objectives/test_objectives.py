@@ -201,6 +201,21 @@ def test_mle_is_the_cross_entropy_of_real_tokens(generator):
     torch.testing.assert_close(loss.value, expected)
 
 
+def test_the_share_of_own_tokens_grows_in_a_straight_line_and_stays(monkeypatch):
+    generator, shares = build_generator("lstm"), []
+    real = sample(generator, start_prompt(generator, 4), 5)
+    monkeypatch.setattr(
+        "seqgan_hf.objectives.mle.mix_in_own_tokens",
+        lambda model, samples, share: shares.append(share) or samples.ids,
+    )
+    objective = MLE(scheduled_sampling=0.5, scheduled_sampling_steps=4)
+    for _ in range(7):
+        loss = objective.generator_loss(Models(generator), real, None)
+        objective.after_step("generator", Models(generator))
+    assert shares == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert loss.metrics == {"nll_train": loss.value.detach()} and loss.weight == real.mask.sum()
+
+
 def test_scheduled_sampling_grows_from_none():
     generator = build_generator("lstm", eos=None).eval()
     real = drawn(generator)

@@ -45,6 +45,7 @@ from tests.tools.tables import (
     random_table,
 )
 from tests.tools.tiny import BOS, EOS, PAD, build_discriminator, build_generator
+from tests.tools.two_processes import on_two
 
 
 # --- What all of them share ------------------------------------------------------------------------------------------
@@ -166,7 +167,15 @@ def test_maligan_gives_the_prefix_up_step_by_step():
         for _ in range(3):
             objective.after_step("discriminator", None)
     assert MaliGAN().prefix == 0
-    assert prefixes == [4, 4, 3, 2, 2, 2, 1, 0, 0, 0]
+    other = MaliGAN(likelihood_prefix=4, likelihood_prefix_decay=0.5)
+    other.load_state_dict(objective.state_dict())
+    assert other.prefix == objective.prefix < 4
+
+
+def test_ratios_of_two_processes_are_normalised_together():
+    values = torch.randn(8, 1, generator=torch.Generator().manual_seed(0)).expand(8, 3)
+    both = on_two(lambda rank: MaliGAN().advantages(None, values[4 * rank : 4 * rank + 4], None))
+    assert_close(torch.cat(both), MaliGAN().advantages(None, values, None))
 
 
 # --- Verdicts on every token -----------------------------------------------------------------------------------------
@@ -335,7 +344,9 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
         kind(["good", "bad"]).check(models, 4, conditional=True)
     with pytest.raises(UserError, match="class 99 for a vocabulary of 13 tokens: expected ids from 0 to 12"):
         kind([7, 99]).check(models, 4, conditional=True)
-    kind([7, 8]).check(models, 4, conditional=True)
+    with pytest.raises(UserError, match="class 13 for a vocabulary"):
+        kind([0, 13]).check(models, 4, conditional=True)
+    kind([0, 12]).check(models, 4, conditional=True)
     for classes, prompts, message in (
         ([7, 8, 9], [7, 8, 7], "class 9 is in no prompt of the training data: expected classes that prompts name"),
         ([7, 9], [7, 8, 7], "class 9 is in no prompt"),
@@ -345,6 +356,18 @@ def test_data_and_classes_that_do_not_fit_are_refused_before_the_run(kind):
             kind(classes).check_sequences(models, conditional(prompts))
     kind([7, 8]).check_sequences(models, conditional([7, 8, 7]))
     kind().check_sequences(models, conditional([7, 8, 7]))
+
+
+@pytest.mark.parametrize("kind", [SentiGAN, CatGAN])
+def test_words_that_no_prompt_holds_are_refused_before_the_run(kind):
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    models, (good, bad) = (
+        Models(None, tokenizer=tokenizer),
+        [ids[0] for ids in encode_batch(tokenizer, ["good", "bad"])],
+    )
+    kind(["good", "bad"]).check_sequences(models, conditional([bad, good]))
+    with pytest.raises(UserError, match="class 'bad' is in no prompt"):
+        kind(["good", "bad"]).check_sequences(models, conditional([good, good]))
 
 
 def test_sentigan_refuses_a_discriminator_of_other_labels():

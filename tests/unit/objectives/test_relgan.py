@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
+from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer, encode_batch
 from seqgan_hf.errors import UserError
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import realness
@@ -90,6 +91,14 @@ def test_verdicts_on_tokens_that_are_padding_do_not_count():
     torch.testing.assert_close(RelGAN("standard").of_discriminator(NOBODY, real, fake), torch.tensor(expected))
 
 
+def test_verdicts_on_the_tokens_of_a_sequence_make_one_in_catgan():
+    """Their mean; padding does not count."""
+    real, fake = verdicts([1.0, 2.0, 9.0]), verdicts([-1.0, 8.0])
+    real = real._replace(counted=torch.tensor([[True, True, False]]))
+    fake = fake._replace(counted=torch.tensor([[True, False]]))
+    torch.testing.assert_close(CatGAN().of_discriminator(NOBODY, real, fake), torch.tensor(average([1.5], [-1.0])))
+
+
 class Representations(nn.Module):
     """Three verdicts of a sequence, one by each feature of its embeddings."""
 
@@ -156,6 +165,27 @@ def test_the_discriminators_step_leaves_the_generator_alone_and_logs_pairs():
         "discriminator_accuracy", "discriminator_margin", "discriminator_loss", "gradient_penalty"
     }  # fmt: skip
     torch.testing.assert_close(loss.metrics["discriminator_loss"], -loss.metrics["discriminator_margin"])
+
+
+def test_what_the_steps_log_is_what_they_are():
+    """Accuracy: the share of pairs whose real sequence is the more real one, by however little."""
+    models, real, fake = players()
+    models.discriminator.eval()
+    objective = RelGAN(straight_through=True, beta_max=9.0, beta_steps=2)
+    objective.load_state_dict({"steps": 1})
+    of_generator, of_discriminator = (
+        getattr(objective, f"{player}_loss")(models, real, fake) for player in ("generator", "discriminator")
+    )
+    assert of_generator.metrics == {"generator_loss": of_generator.value.detach(), "beta": 3.0}
+    margins = realness(models.discriminator, real) - realness(models.discriminator, fake)
+    assert 0 < (margins > 0).float().mean() < 1 and margins.abs().max() < 1
+    expected = {
+        "accuracy": (margins > 0).float().mean(),
+        "margin": margins.mean(),
+        "loss": F.softplus(-margins).mean(),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(of_discriminator.metrics[f"discriminator_{name}"], value.detach())
 
 
 def test_the_gradient_penalty_adds_to_the_loss_by_its_weight():
@@ -307,6 +337,28 @@ def test_the_penalty_of_a_linear_judge_has_a_closed_form(per_token):
     torch.testing.assert_close(found, (slope.norm() - 1).square().expand(4))
 
 
+def test_the_penalty_of_a_judge_that_sees_no_difference_is_one_and_has_a_gradient():
+    """The root of its squared gradient, zero, has none."""
+    judge, ids = LinearJudge(), torch.randint(VOCAB_SIZE, (4, 5))
+    with torch.no_grad():
+        judge.slope.zero_()
+    found = gradient_penalty(judge, one_hot(ids)._replace(soft=None), one_hot(ids.flip(0)))
+    torch.testing.assert_close(found, torch.ones(4, dtype=torch.float64), atol=1e-5, rtol=0)
+    found.sum().backward()
+    assert judge.slope.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_penalty_needs_no_embeddings_that_learn_and_is_summed_in_full_precision(enabled):
+    judge, ids = LinearJudge().float(), torch.randint(VOCAB_SIZE, (4, 5))
+    judge.embedding.requires_grad_(False)
+    fake = one_hot(ids.flip(0))
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        found = gradient_penalty(judge, one_hot(ids)._replace(soft=None), fake._replace(soft=fake.soft.float()))
+    expected = ((judge.slope @ judge.embedding.weight.T).norm() - 1).square()
+    torch.testing.assert_close(found, expected.expand(4), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
 def test_the_penalty_is_that_of_a_gradient_by_one_hot_tokens(kind):
     """With a tensor over the vocabulary, and autograd; sequences of unequal length."""
@@ -413,6 +465,22 @@ def test_classes_are_judged_by_themselves(pooled):
     expected = average([0.5, -1.0], [0.0]) + average([2.0, 4.0], [-1.5, 1.0])
     expected += average([0.5, 2.0, -1.0, 4.0], [-1.5, 0.0, 1.0]) if pooled else 0.0
     torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_classes_that_are_words_are_judged_as_their_tokens():
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [["good", "bad"] * 9])
+    good, bad = (token for (token,) in encode_batch(tokenizer, ["good", "bad"]))
+    prompt = torch.tensor([[BOS, good], [BOS, bad]])
+    real, fake = (
+        side._replace(samples=side.samples._replace(prompt=prompt))
+        for side in (verdicts(0.5, 2.0), verdicts(-1.5, 0.0))
+    )
+    models = Models(None, tokenizer=tokenizer)
+    for player in ("of_discriminator", "of_generator"):
+        found, expected = (
+            getattr(CatGAN(classes), player)(models, real, fake) for classes in (["good", "bad"], [good, bad])
+        )
+        torch.testing.assert_close(found, expected)
 
 
 def test_equal_scores_cost_two_bits_a_class_and_a_class_of_one_kind_nothing():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from seqgan_hf import objectives
 from seqgan_hf.errors import UserError
@@ -20,18 +22,21 @@ from seqgan_hf.objectives import (
     GRPO,
     GSGAN,
     JSDGAN,
+    MLE,
     ORGAN,
     PGBLEU,
     RLOO,
     ColdGAN,
     CoT,
     FunctionReward,
+    LeakGAN,
     LeakPretraining,
     MaliGAN,
     MaskGAN,
     Models,
     RankGAN,
     Reinforce,
+    RelGAN,
     ScratchGAN,
     SentiGAN,
     SeqGAN,
@@ -176,6 +181,11 @@ def test_an_opponent_is_asked_for(name):
         lambda: JSDGAN(num_sequences=1),
         lambda: DGSAN(snapshot_every=1),
         lambda: FMGAN(outer=1, inner=1, ipot_beta=0.5, beta=0.5),
+        lambda: TextGAN(kernel_widths=[0.5], weight_mmd=0.0, beta=0.5),
+        lambda: RelGAN(beta_max=0.5, beta_steps=1, gradient_penalty=0.0),
+        lambda: GSGAN(tau_start=0.5, tau_end=0.5),
+        lambda: LeakGAN(rank_delta=0.0, pretrain_cycles=1),
+        lambda: MLE(scheduled_sampling=1.0, scheduled_sampling_steps=1),
         lambda: Reinforce(baseline_momentum=0.0),
     ],
 )
@@ -197,6 +207,12 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: FMGAN(beta=float("inf")), "beta=inf"),
         (lambda: FMGAN(ipot_beta=0.0), "ipot_beta=0.0"),
         (lambda: FMGAN(ipot_beta=float("inf")), "ipot_beta=inf"),
+        (lambda: DPGAN(real_weight=float("inf")), "real_weight=inf"),
+        (lambda: MaliGAN(likelihood_prefix_decay=float("inf")), "likelihood_prefix_decay=inf"),
+        (lambda: TextGAN(beta=float("inf")), "beta=inf"),
+        (lambda: TextGAN(weight_mmd=float("inf")), "weight_mmd=inf"),
+        (lambda: TextGAN(kernel_widths=[float("inf")]), r"kernel_widths=\[inf\]"),
+        (lambda: GSGAN(tau_start=0.0), "tau_start=0.0"),
         (lambda: ColdGAN(memory=-1), "memory=-1"),
         (lambda: TextGAIL(clip_high=-0.5), "clip_high=-0.5"),
         (lambda: GRPO(clip=1.0), "clip=1.0"),
@@ -268,6 +284,44 @@ def test_a_padded_prompt_is_continued_as_one(name):
     assert torch.equal(fake.prompt_mask, fake.prompt != PAD) and not fake.prompt_mask.all()
 
 
+class OnSequences(nn.Module):
+    """One verdict on each sequence: that of another discriminator on its last token."""
+
+    def __init__(self, judge: nn.Module):
+        super().__init__()
+        self.judge, self.config, self.device = judge, judge.config, judge.device
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        of_tokens = self.judge(input_ids, attention_mask=attention_mask).logits[..., 0]
+        return SimpleNamespace(logits=of_tokens.gather(1, attention_mask.long().sum(dim=1, keepdim=True) - 1))
+
+
+@pytest.mark.parametrize("name", ["MaliGAN", "FGAN", "GAD", "TextGAIL"])
+def test_of_verdicts_on_every_token_the_one_on_the_last_counts(name):
+    objective, judge = getattr(objectives, name)(), build_discriminator("per_token").eval()
+    fake, real = text(8, 1), text(8, 2)
+    assert fake.lengths.unique().numel() > 1
+    expected = objective.reward(Models(None, OnSequences(judge)), fake, real)
+    assert expected.shape == (8,) and expected.unique().numel() > 1
+    torch.testing.assert_close(objective.reward(Models(None, judge), fake, real), expected)
+
+
+@pytest.mark.parametrize("rollouts", [0, 2])
+def test_completions_are_judged_by_the_verdict_on_their_last_token(rollouts):
+    generator, judge, fake, found = (
+        build_generator("lstm").eval(),
+        build_discriminator("per_token").eval(),
+        text(8, 1),
+        [],
+    )
+    for discriminator in (judge, OnSequences(judge)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            found.append(SeqGAN(rollouts).action_values(Models(generator, discriminator), fake, fake))
+    torch.testing.assert_close(*found)
+    assert found[0].shape == fake.ids.shape and found[0].unique().numel() > 4
+
+
 def test_an_objective_of_its_own_kind_of_generator_is_refused_another():
     models = Models(build_generator("lstm"), build_discriminator("cnn"))
     for name in ("LeakGAN", "LeakPretraining"):
@@ -287,6 +341,17 @@ def test_a_snapshot_is_taken_anew_after_as_many_steps_as_before_an_interruption(
     objective.after_step("generator", models)
     assert torch.equal(models["snapshot"].lm_head.weight, generator.lm_head.weight)
     assert objective.state_dict() == {"steps": 3}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_an_objective_keeps_in_a_checkpoint_is_taken_back(name):
+    objective = getattr(objectives, name)(**OBJECTIVES[name].settings)
+    state = {
+        key: 3 + place if isinstance(value, int | float) else value
+        for place, (key, value) in enumerate(objective.state_dict().items())
+    }
+    objective.load_state_dict(state)
+    assert objective.state_dict() == state
 
 
 # --- What is logged --------------------------------------------------------------------------------------------------

@@ -201,6 +201,15 @@ def test_a_function_that_misbehaves_is_named(function, message):
         FunctionReward(function).reward(Models(TableGenerator()), batch, batch)
 
 
+def test_an_object_that_misbehaves_is_named_by_its_class():
+    class Scorer:
+        def __call__(self, texts):
+            raise ValueError("of no use")
+
+    with pytest.raises(UserError, match="the reward function Scorer raised ValueError: of no use"):
+        FunctionReward(Scorer()).reward(Models(TableGenerator()), all_sequences(), all_sequences())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,0 +1,89 @@
+"""Lines of the log and bars."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from seqgan_hf.training.callbacks.progress_lines import log_line
+from tests.tools.small_runs import build, small_corpus
+
+
+TIMED = re.compile(r"(\d (s|min) left|in \d+:\d\d:\d\d)$")  # how a line of a unit ends
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return small_corpus()
+
+
+def test_a_log_without_bars_has_few_lines(corpus, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    build(corpus, tmp_path / "run", pretrain_epochs=6).train()
+    lines = [line for line in caplog.messages if TIMED.search(line)]
+    # the first unit, and the end of each phase: the others come within the same seconds
+    assert [line.split(":")[0] for line in lines] == [
+        "pretrain generator 1/6",
+        "pretrain generator 6/6",
+        "pretrain discriminator 2/2",
+        "adversarial 2/2",
+    ]
+    assert "nll_oracle" in lines[1] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
+    monkeypatch.setattr("seqgan_hf.training.callbacks.progress_lines.LOG_SECONDS", 0.0)
+    caplog.clear()
+    build(corpus, tmp_path / "more", pretrain_epochs=6).train()
+    assert len([line for line in caplog.messages if TIMED.search(line)]) == 10
+
+
+def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog):
+    caplog.set_level("INFO")
+    trainer = build(corpus, tmp_path / "run")
+    trainer.models.discriminator.get_input_embeddings().requires_grad_(False)
+    trainer.train()
+    shown = [line for line in caplog.messages if not TIMED.search(line) and "  sample: " not in line]
+    generator, discriminator = trainer.models.generator, trainer.models.discriminator
+    trained = discriminator.num_parameters() - discriminator.get_input_embeddings().weight.numel()
+    run = tmp_path / "run"
+    assert shown[:5] == [
+        f"Objective: SeqGAN; device: cpu; folder: {run}",
+        f"Generator: {type(generator).__name__}, {generator.num_parameters():,} parameters",
+        f"Discriminator: {type(discriminator).__name__}, {discriminator.num_parameters():,} parameters, "
+        f"{trained:,} trained",
+        "Data: 48 training sequences; vocabulary of 13 tokens; samples of up to 5 tokens",
+        "Schedule: 2 epochs of pretrain generator, then 2 steps of pretrain discriminator, then 2 rounds of "
+        "adversarial (1 generator step and 2 discriminator steps each). "
+        "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed",
+    ]
+    assert shown[-2].startswith("Done in 0:00:") and f"in {run}; card: {run}/generator/README.md" in shown[-2]
+    calls = [f"generate {run}", f"evaluate --model {run} --references FILE", f"push {run} user/name"]
+    assert re.findall("`seqgan-hf (.*?)`", shown[-1]) == calls
+    samples = [line.removeprefix("  sample: ") for line in caplog.messages if line.startswith("  sample: ")]
+    first = (run / "samples" / "pretrain_generator-1.txt").read_text().splitlines()
+    last = (run / "samples" / "adversarial-2.txt").read_text().splitlines()
+    assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 9
+
+
+def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys):
+    build(corpus, tmp_path / "file", disable_tqdm=False).train()
+    assert "pretrain generator: " not in capsys.readouterr().err
+    monkeypatch.setattr("seqgan_hf.training.parts.watched", lambda: True)
+    build(corpus, tmp_path / "terminal", disable_tqdm=False).train()
+    shown = capsys.readouterr().err
+    first, _, second = shown.partition("pretrain discriminator: ")
+    assert "pretrain generator: " in first and second
+    assert "\r  " in first  # it is gone when the phase has ended
+
+
+def test_a_line_of_the_log():
+    metrics = {
+        "nll_test": 3.14159,
+        "sequences_per_second": 1234.5,
+        "peak_memory_gib": 0.5,
+        "seconds_left": 3725.2,
+    }
+    line = log_line("adversarial", 3, 200, metrics)
+    assert line == "adversarial 3/200: nll_test 3.142; 1,234 sequences/s, 0.50 GiB, about 62 min left"
+    bound = {"seconds_left_at_least": 40.0}
+    assert log_line("pretrain_generator", 9, 9, bound, took=61.2).endswith("; in 0:01:01, at least 40 s left")
+    assert log_line("adversarial", 200, 200, {"seconds_left": 0.0}, took=61.2).endswith("; in 0:01:01")
