@@ -640,6 +640,13 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["train", "--config", "no/such.yaml"], 1, "no/such.yaml"),
         (["train", f"{ROOT}/recipes/evaluation/full.yaml"], 1, "is a recipe of `seqgan-hf evaluate`: expected "),
         (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "is a recipe of `seqgan-hf train`: expected "),
+        (
+            ["train", "accelerate/cpu"],
+            1,
+            "cpu.yaml' is a configuration of accelerate, no recipe: expected one of `seqgan-hf train`. Start "
+            f"`accelerate launch --config_file {ROOT}/recipes/accelerate/cpu.yaml -m seqgan_hf train RECIPE`.",
+        ),
+        (["evaluate", f"{ROOT}/recipes/accelerate/one_gpu.yaml"], 1, "is a configuration of accelerate, no recipe: "),
         (["evaluate", "--metrix", "bleu"], 1, "unknown key 'metrix' in the recipe: expected one of "),
         (["data"], 1, "no corpus: expected a recipe or a file."),
         (["data", "no/such.yaml"], 1, "recipe 'no/such.yaml' does not exist"),
