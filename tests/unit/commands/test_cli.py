@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import Drawing, generate_texts
@@ -812,7 +813,7 @@ def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinishe
 
 
 def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
-    peft = pytest.importorskip("peft", minversion="0.20")
+    peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
     model = AutoModelForCausalLM.from_pretrained(language_model)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     adapter = tmp_path / "adapter"
