@@ -84,7 +84,8 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
     except (ValueError, TypeError) as error:
         problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
         expected = "settings of peft.LoraConfig that fit it"
-        raise RecipeError(problem, expected, "name its layers in `generator.lora.target_modules`") from error
+        fix = 'name its layers in `generator.lora.target_modules`; for other versions: `pip install "seqgan-hf[lora]"`'
+        raise RecipeError(problem, expected, fix) from error
     for parameter in model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.to(getattr(torch, settings.dtype))

@@ -259,7 +259,11 @@ def _parse(parser: ArgumentParser, arguments: list[str], command: str) -> Namesp
 
 
 def _check_kind(path: str, settings: dict[str, Any], command: str) -> None:
-    """Raise a `RecipeError` for a recipe of another command, or a section that holds no settings by name."""
+    """Raise a `RecipeError` for what another command reads, or a section that holds no settings by name."""
+    if "compute_environment" in settings:
+        problem, expected = f"{path!r} is a configuration of accelerate, no recipe", f"one of `seqgan-hf {command}`"
+        fix = f"start `accelerate launch --config_file {path} -m seqgan_hf train RECIPE`"
+        raise RecipeError(problem, expected, fix)
     for other in KEYS.keys() - {command}:
         if settings and settings.keys() <= KEYS[other]:
             problem, expected = f"{path!r} is a recipe of `seqgan-hf {other}`", f"one of `seqgan-hf {command}`"

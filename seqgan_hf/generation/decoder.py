@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, EncoderDecoderCache, PreTrainedModel
+from transformers import EncoderDecoderCache, PreTrainedModel
 
 from ..errors import UserError
 from ..functional import SoftmaxLayer, block_rows, filter_logits, layer_memory, multiply, sample_categorical
+from ..models.modeling_base import cache_name, cache_of, reads_old_masks
 from ..samples import LongTensor, Samples
 from .modes import evaluating
 from .reserved_cache import reserve, select_rows
@@ -105,8 +106,7 @@ class Decoder:
             self.layer = SoftmaxLayer(self.head.weight, whole_bias(self.head, self.added))
         accepted = inspect.signature(generator.forward).parameters
         self.accepts_positions = "position_ids" in accepted
-        # state space models of transformers, and some only, have a name of their own for it
-        self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self.cache_name = cache_name(generator)
         self.mask = None if samples.prompt_mask is None else samples.prompt_mask.long()
         self.cache: Any = None
         self.length = 0  # tokens read so far
@@ -119,17 +119,15 @@ class Decoder:
         self.length = start + ids.shape[1]
         like = ids if ids.dim() == 2 else ids[:, :, 0]
         arguments = position_arguments(like, self.mask, start) if self.accepts_positions else {}
-        # a state space model reads a mask of the new tokens only, which are all real
-        if self.mask is not None and not (self.cache_name == "cache_params" and self.cache is not None):
+        if self.mask is not None and reads_old_masks(self.cache):
             arguments["attention_mask"] = self.mask
         arguments["input_ids" if ids.dim() == 2 else "inputs_embeds"] = ids
         output = self.model(use_cache=True, **{self.cache_name: self.cache}, **arguments)
-        cache = getattr(output, self.cache_name, None)
+        cache = cache_of(output)
         # a decoder that could attend to an encoder, but has none
         self.cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-        if not isinstance(self.cache, Cache):
-            problem = f"{type(self.model).__name__} returns no cache"
-            raise UserError(problem, "a causal LM with `use_cache` and `past_key_values`")
+        if self.cache is None:
+            raise UserError(f"{type(self.model).__name__} returns no cache", "a causal LM with `use_cache`")
         return output[0][:, -1]
 
     def reserve(self, rows: int, length: int) -> None:

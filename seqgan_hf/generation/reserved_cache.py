@@ -26,7 +26,7 @@ class ReservedLayer(DynamicLayer):
 
     def __init__(self, layer: DynamicLayer, rows: int, length: int):
         super().__init__()
-        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self.device, self.is_initialized = layer.device, True
         given = layer.keys, layer.values
         self._memory = [state.new_empty(rows, state.shape[1], length, state.shape[3]) for state in given]
         self._show(layer.keys.shape[0], layer.keys.shape[2])

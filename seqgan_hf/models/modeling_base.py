@@ -3,8 +3,8 @@
 The file is copied beside the weights for `trust_remote_code=True`, with that of the architecture.
 """
 
+import inspect
 from collections.abc import Collection
-from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -243,7 +243,7 @@ class StateLayer(CacheLayerMixin):
         self.cumulative_length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+        self.device, self.is_initialized = key_states.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, seq_length: int = 1) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -285,6 +285,29 @@ class StateCache(Cache):
         return (state.keys, state.values) if state.is_initialized else None
 
 
+# What causal LMs call their cache: `cache` from transformers 5.24 on; before, one of the others.
+CACHE_NAMES = ("cache", "cache_params", "past_key_values")
+
+
+def cache_name(model: nn.Module) -> str:
+    """The argument of a causal LM for its cache."""
+    accepted = inspect.signature(model.forward).parameters
+    return next((name for name in CACHE_NAMES if name in accepted), "past_key_values")
+
+
+def cache_of(output: ModelOutput) -> Cache | None:
+    """The cache in what a causal LM returns."""
+    return next((value for value in output.values() if isinstance(value, Cache)), None)
+
+
+def reads_old_masks(cache: Cache | None) -> bool:
+    """Whether a causal LM that goes on from a cache reads a mask of all tokens so far.
+
+    A state space model reads one of the new tokens only, which are all real.
+    """
+    return cache is None or not all(cache.is_linear)
+
+
 class StatefulPreTrained(CheckedModel):
     base_model_prefix = "model"
     _is_stateful = True  # a state cannot be rolled back: generate refuses assisted decoding
@@ -317,7 +340,7 @@ class StatefulModel(StatefulPreTrained):
         """
         if not isinstance(given, StateCache | None):
             kind = type(given).__name__
-            raise ValueError(f"past_key_values of type {kind}: expected the StateCache that an earlier call returned.")
+            raise ValueError(f"a cache of type {kind}: expected the StateCache that an earlier call returned.")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         return StateCache(self.state_layers) if use_cache and given is None else given, use_cache
@@ -331,6 +354,7 @@ class StatefulModel(StatefulPreTrained):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        cache: StateCache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the recurrence.
@@ -345,22 +369,22 @@ class StatefulModel(StatefulPreTrained):
             inputs_embeds: embeddings (B, T, E), instead of `input_ids`.
             use_cache: return the state; by default `config.use_cache` in eval mode and no in training mode.
             output_hidden_states: return the embeddings and the output of every layer.
+            cache: `past_key_values` by the name that transformers gives it from 5.24 on.
 
         Returns:
-            `last_hidden_state` (B, T, H), `past_key_values`, `hidden_states`.
+            `last_hidden_state` (B, T, H), the state, `hidden_states`.
 
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`; a cache of another kind.
         """
         embedded = self.embed(input_ids, inputs_embeds)
-        cache, use_cache = self.find_cache(past_key_values, use_cache)
+        cache, use_cache = self.find_cache(past_key_values if cache is None else cache, use_cache)
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
         hidden_states = self.recur(embedded, mask, cache)
         wants_all = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        # by their places: the second has another name from transformers 5.24 on
         return BaseModelOutputWithPast(
-            last_hidden_state=hidden_states[-1],
-            past_key_values=cache if use_cache else None,
-            hidden_states=hidden_states if wants_all else None,
+            hidden_states[-1], cache if use_cache else None, hidden_states if wants_all else None
         )
 
 
@@ -379,14 +403,6 @@ class StatefulForCausalLM(StatefulPreTrained, GenerationMixin):
             raise ValueError(NO_ROLLBACK)
         return super().generate(inputs, generation_config, **kwargs)  # type: ignore[misc]
 
-    @wraps(GenerationMixin.prepare_inputs_for_generation)  # `generate` asks for its parameters
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        # transformers calls the cache `cache` from 5.24 on
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
-        if "cache" in inputs:
-            inputs["past_key_values"] = inputs.pop("cache")
-        return inputs
-
     @can_return_tuple
     def forward(
         self,
@@ -398,6 +414,7 @@ class StatefulForCausalLM(StatefulPreTrained, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         output_hidden_states: bool | None = None,
+        cache: StateCache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Next-token logits.
@@ -409,12 +426,12 @@ class StatefulForCausalLM(StatefulPreTrained, GenerationMixin):
         The other arguments are those of the model below the output layer.
 
         Returns:
-            `logits` (B, T, V), `loss` with `labels`, `past_key_values`, `hidden_states`.
+            `logits` (B, T, V), `loss` with `labels`, the state, `hidden_states`.
         """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            past_key_values=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
@@ -424,6 +441,4 @@ class StatefulForCausalLM(StatefulPreTrained, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
-        )
+        return CausalLMOutputWithPast(loss, logits, cache_of(outputs), outputs.hidden_states)

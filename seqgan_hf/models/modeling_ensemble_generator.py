@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from .modeling_base import NO_ROLLBACK, StatefulForCausalLM
+from .modeling_base import NO_ROLLBACK, StatefulForCausalLM, cache_name, cache_of, reads_old_masks
 from .modeling_relational_memory import RelationalMemoryConfig, RelationalMemoryForCausalLM
 from .modeling_rnn_generator import RNNGeneratorConfig, RNNGeneratorForCausalLM
 
@@ -95,7 +95,7 @@ class EnsembleCache(Cache):
 class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
     """The mean of the members' next-token probabilities: one autoregressive model, as exact a density as theirs.
 
-    Logits are log-probabilities. Members may be of any architecture with `past_key_values`, over the same tokens;
+    Logits are log-probabilities. Members may be of any architecture with a cache, over the same tokens;
     tokens that they never write (`generation_config.suppress_tokens`) are left out of their probabilities before the
     mean. Soft tokens (`inputs_embeds`) are not read, as members embed tokens differently.
     """
@@ -112,10 +112,6 @@ class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
             OWN[each.model_type][1](each) if each.model_type in OWN else AutoModelForCausalLM.from_config(each)
             for each in configs
         )
-        for member in self.members:
-            if "past_key_values" not in inspect.signature(member.forward).parameters:
-                name = type(member).__name__
-                raise ValueError(f"{name} has no past_key_values: expected members with such a cache.")
         self.output = nn.Identity()  # where others have their output layer, for whoever changes logits there
         self.post_init()
 
@@ -171,6 +167,7 @@ class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: EnsembleCache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Next-token log-probabilities; as of every `StatefulForCausalLM`, but that embeddings are not read.
@@ -178,25 +175,32 @@ class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
         Args:
             position_ids: of the tokens, (B, T), for members that number them.
             past_key_values: the members' caches as an earlier call returned them; they are brought up to date.
+
+        Raises:
+            ValueError: a member that returns no cache.
         """
+        past = past_key_values if cache is None else cache
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         logprobs, caches = [], []
         for place, member in enumerate(self.members):
-            given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": use_cache}
+            old = None if past is None else past.caches[place]
+            given: dict[str, Any] = {"input_ids": input_ids, "use_cache": use_cache, cache_name(member): old}
+            if reads_old_masks(old):
+                given["attention_mask"] = attention_mask
             if position_ids is not None and "position_ids" in inspect.signature(member.forward).parameters:
                 given["position_ids"] = position_ids
-            cache = None if past_key_values is None else past_key_values.caches[place]
-            outputs = member(**given, past_key_values=cache)
-            caches.append(outputs.past_key_values)
+            outputs = member(**given)
+            if use_cache and cache_of(outputs) is None:
+                raise ValueError(f"{type(member).__name__} returns no cache: expected members with one.")
+            caches.append(cache_of(outputs))
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logprobs.append(self._logprobs(outputs.logits[:, kept]))
         logits = self.output(torch.logsumexp(torch.stack(logprobs), dim=0) - torch.tensor(len(logprobs)).log())
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        cache = EnsembleCache(caches) if use_cache else None
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return CausalLMOutputWithPast(loss, logits, EnsembleCache(caches) if use_cache else None)
 
     def _logprobs(self, logits: Tensor) -> Tensor:
         """Of the tokens that are written, in float32; of the others a number so low that it adds nothing."""

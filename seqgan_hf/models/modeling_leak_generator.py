@@ -223,6 +223,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
         attention_mask: Tensor | None = None,
         past_key_values: StateCache | None = None,
         use_cache: bool | None = None,
+        cache: StateCache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run Manager and Worker; the Manager without gradient, so that a loss on the logits trains the Worker only.
@@ -231,7 +232,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
         behind real tokens only.
 
         Returns:
-            `last_hidden_state` (B, T, k(H+1)), without meaning at padding, and `past_key_values`.
+            `last_hidden_state` (B, T, k(H+1)), without meaning at padding, and the state.
 
         Raises:
             ValueError: padding before a real token; a cache of another kind.
@@ -239,7 +240,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
         if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
             problem = "padding before a real token: expected prompts of one length, as goals change in fixed steps"
             raise ValueError(f"{problem}. Give prompts of unequal length one by one.")
-        given, use_cache = self.find_cache(past_key_values, use_cache)
+        given, use_cache = self.find_cache(past_key_values if cache is None else cache, use_cache)
         cache = StateCache(self.state_layers) if given is None else given
         known = cache.read(0)
         with torch.no_grad():
@@ -249,9 +250,7 @@ class LeakGeneratorModel(LeakGeneratorPreTrainedModel, StatefulModel):
         cache.update(state[0][0], state[1][0], 0, seq_length=input_ids.shape[1])
         weights = F.normalize(self.projection(goals), dim=2)
         products = (weights[..., None] * self.dropout(hidden)[..., None, :]).flatten(2)
-        return BaseModelOutputWithPast(
-            last_hidden_state=torch.cat([products, weights], dim=2), past_key_values=cache if use_cache else None
-        )
+        return BaseModelOutputWithPast(torch.cat([products, weights], dim=2), cache if use_cache else None)
 
 
 def _batched(state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -297,9 +296,9 @@ class LeakGeneratorForCausalLM(LeakGeneratorPreTrainedModel, StatefulForCausalLM
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: StateCache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """As of other generators, but that embeddings are not read; the loss with `labels` trains the Worker only."""
-        return super().forward(
-            input_ids, attention_mask, past_key_values, None, labels, use_cache, logits_to_keep, **kwargs
-        )
+        given = past_key_values if cache is None else cache
+        return super().forward(input_ids, attention_mask, given, None, labels, use_cache, logits_to_keep, **kwargs)

@@ -350,8 +350,9 @@ def _draw(
     width = max(6.0, 4.4 * columns)
     figure = Figure(layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
     time, scale = _time_unit(max(curve[-1].x for curve in curves.values())) if axis == "seconds" else ("", 1.0)
+    begins = min(point.x for points in (*curves.values(), *published.values()) for point in points)
     x_label = {
-        "rounds": "adversarial round (0: end of pretraining)",
+        "rounds": "adversarial round" + (" (0: end of pretraining)" if begins == 0 else ""),
         "seconds": f"{time} since the shared pretraining",
         "epochs": "epochs of pretraining, then rounds",
     }[axis]

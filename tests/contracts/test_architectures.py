@@ -57,6 +57,7 @@ CONFIGS = {
                 RNNGeneratorConfig(embedding_size=6, hidden_size=8, **TOKENS),
                 MistralConfig(sliding_window=4, **HEADS, **TOKENS),
                 RelationalMemoryConfig(mem_slots=2, head_size=4, **TOKENS),
+                MambaConfig(state_size=4, time_step_rank=4, **SIZES, **TOKENS),
             )
         ],
         **TOKENS,

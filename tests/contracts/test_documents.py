@@ -13,10 +13,13 @@ import jsonargparse
 import pytest
 
 from seqgan_hf.commands import COMMANDS, main
-from seqgan_hf.commands.recipe import load_evaluation, load_recipe, load_source
+from seqgan_hf.commands.recipe import KEYS, load_evaluation, load_recipe, load_source
 from seqgan_hf.data.grammar import is_english_sentence
 from seqgan_hf.runs.record import read_run
 from tests.tools.documents import ROOT, Command, Snippet, commands, snippets
+
+
+IN_THE_RECIPE = "# in the recipe\n"  # ends the Python of a block
 
 
 # --- Commands --------------------------------------------------------------------------------------------------------
@@ -47,7 +50,7 @@ def workplace(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     for snippet in snippets():
         if named := re.match(r"# (\w+\.py)\b", snippet.text):
-            (tmp_path / named[1]).write_text(snippet.text.partition("# in the recipe")[0])
+            (tmp_path / named[1]).write_text(snippet.text.partition(IN_THE_RECIPE)[0])
     for copied in [
         *ROOT.glob("recipes/tunes/*.py"),
         *ROOT.glob("recipes/*/c*.py"),
@@ -181,6 +184,25 @@ def test_no_command_is_overlooked():
 def test_a_wrong_command_is_noticed(line, workplace, monkeypatch, capsys):
     with pytest.raises((Exception, SystemExit, pytest.fail.Exception)):
         check(Command("here", {}, line), monkeypatch)
+
+
+# --- Recipes ---------------------------------------------------------------------------------------------------------
+
+PIECES = [snippet for snippet in snippets() if snippet.language == "yaml" or IN_THE_RECIPE in snippet.text]
+
+
+@pytest.mark.parametrize("snippet", PIECES, ids=str)
+def test_a_piece_of_a_recipe_is_understood(snippet, workplace):
+    """In place of what a whole recipe says there: keys, types of values, and classes."""
+    (workplace / "piece.yaml").write_text(snippet.text.rpartition(IN_THE_RECIPE)[2])
+    load_recipe(["RECIPE", "--config", "piece.yaml"])
+
+
+def test_no_piece_of_a_recipe_is_overlooked():
+    """Whatever begins with a section of a recipe."""
+    for snippet in snippets():
+        if re.search(rf"^({'|'.join(KEYS['train'])}):$", snippet.text, re.MULTILINE):
+            assert snippet in PIECES, snippet
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

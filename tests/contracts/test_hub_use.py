@@ -29,6 +29,7 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
+from seqgan_hf.models.modeling_base import cache_of
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,15 @@ def test_lora(part, cell_type, tokenizer, tmp_path):
     assert type(merged) is RNNGeneratorForCausalLM and merged.generate(**batch, **options).tolist() == written
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_the_state_is_read_by_either_name_of_a_cache(model, name):
+    """transformers calls it `past_key_values` up to 5.23, then `cache`."""
+    ids, trunk = torch.tensor([[3, 4, 5, 6]]), model.base_model
+    for read, output in ((model, lambda given: given.logits), (trunk, lambda given: given.last_hidden_state)):
+        state = cache_of(read(ids[:, :3], use_cache=True))
+        torch.testing.assert_close(output(read(ids[:, 3:], **{name: state})), output(read(ids))[:, 3:])
+
+
 def test_a_cache_of_another_kind_is_refused(model, start):
-    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the StateCache"):
+    with pytest.raises(ValueError, match="a cache of type DynamicCache: expected the StateCache"):
         model.generate(**start, past_key_values=DynamicCache())

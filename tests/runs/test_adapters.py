@@ -8,6 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from seqgan_hf.data import TextData
 from seqgan_hf.errors import UserError
@@ -23,7 +24,7 @@ from tests.tools.small_runs import BRIEF, same, weights
 from tests.tools.tiny import build_discriminator
 
 
-peft = pytest.importorskip("peft", minversion="0.20")
+peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
 SETTINGS = {"per_device_train_batch_size": 12, "discriminator_batch_size": 12, "discriminator_epochs": 1}
 SETTINGS |= {"num_fakes": 24, "pretrain_learning_rate": 0.05, "use_cpu": True, "disable_tqdm": True}
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel, pipeline
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from seqgan_hf.commands import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
@@ -21,7 +22,7 @@ from tests.tools.small_runs import options
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
-peft = pytest.importorskip("peft", minversion="0.20")
+peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
 
 
 @pytest.fixture(scope="module")

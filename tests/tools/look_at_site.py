@@ -1,4 +1,4 @@
-"""What a strict build of the site does not see: names without a signature, pages that scroll sideways.
+"""What a strict build of the site does not see: missing names, a search that finds nothing, pages too wide to read.
 
     python tests/tools/look_at_site.py build/site [PICTURES]
 
@@ -8,6 +8,7 @@ a second folder, pictures of all pages are kept there. `make site` runs it.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from seqgan_hf import objectives
 
 
 WIDTHS = (400, 1280)  # pixels
+# As the index of the search holds them, without endings: a word of a page's text, and one of its title.
+SEARCHED = {"collaps": ("terms", "learn/first-hour"), "rankgan": ("titleterms", "methods/rankgan")}
 
 
 def unlisted(site: Path) -> list[str]:
@@ -27,6 +30,18 @@ def unlisted(site: Path) -> list[str]:
     kinds = ("py:class", "py:function", "py:exception", "py:data")
     shown = {name.rpartition(".")[2] for kind in kinds for name in found.get(kind, ())}
     return sorted({*seqgan_hf.__all__, *objectives.__all__} - shown)
+
+
+def unfound(site: Path) -> list[str]:
+    """Words that the site's search does not know to be on their pages."""
+    text = (site / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    missing = []
+    for word, (kind, page) in SEARCHED.items():
+        pages = index[kind].get(word, [])  # one page is its number alone
+        if index["docnames"].index(page) not in (pages if isinstance(pages, list) else [pages]):
+            missing.append(f"{page}: not found by a search for {word}")
+    return missing
 
 
 def too_wide(site: Path, pictures: Path | None) -> list[str]:
@@ -53,6 +68,7 @@ def too_wide(site: Path, pictures: Path | None) -> list[str]:
 def main(site: str, pictures: str | None = None) -> int:
     folder = Path(site).resolve()
     problems = [f"{name}: public, and not in the reference" for name in unlisted(folder)]
+    problems += unfound(folder)
     if shutil.which("chromium"):
         if pictures is not None:
             Path(pictures).mkdir(parents=True, exist_ok=True)

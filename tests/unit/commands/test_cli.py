@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 from transformers import AutoModelForCausalLM, BertConfig, BertForSequenceClassification
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from seqgan_hf.commands import main
 from seqgan_hf.commands.generate import Drawing, generate_texts
@@ -640,6 +641,13 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         (["train", "--config", "no/such.yaml"], 1, "no/such.yaml"),
         (["train", f"{ROOT}/recipes/evaluation/full.yaml"], 1, "is a recipe of `seqgan-hf evaluate`: expected "),
         (["evaluate", f"{ROOT}/recipes/oracle/mle.yaml"], 1, "is a recipe of `seqgan-hf train`: expected "),
+        (
+            ["train", "accelerate/cpu"],
+            1,
+            "cpu.yaml' is a configuration of accelerate, no recipe: expected one of `seqgan-hf train`. Start "
+            f"`accelerate launch --config_file {ROOT}/recipes/accelerate/cpu.yaml -m seqgan_hf train RECIPE`.",
+        ),
+        (["evaluate", f"{ROOT}/recipes/accelerate/one_gpu.yaml"], 1, "is a configuration of accelerate, no recipe: "),
         (["evaluate", "--metrix", "bleu"], 1, "unknown key 'metrix' in the recipe: expected one of "),
         (["data"], 1, "no corpus: expected a recipe or a file."),
         (["data", "no/such.yaml"], 1, "recipe 'no/such.yaml' does not exist"),
@@ -805,7 +813,7 @@ def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinishe
 
 
 def test_an_adapter_is_evaluated_as_it_is_sampled_and_its_missing_model_named(tmp_path, lines, language_model, capsys):
-    peft = pytest.importorskip("peft", minversion="0.20")
+    peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
     model = AutoModelForCausalLM.from_pretrained(language_model)
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     adapter = tmp_path / "adapter"

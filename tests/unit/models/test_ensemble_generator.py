@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, OpenAIGPTConfig
 
 from seqgan_hf.data import integer_tokenizer
 from seqgan_hf.evaluation.loading import LoadedGenerator, tempered
@@ -13,6 +13,7 @@ from seqgan_hf.generation.likelihood import sequence_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.models import EnsembleGeneratorConfig, EnsembleGeneratorForCausalLM
+from seqgan_hf.models.modeling_base import cache_of
 from tests.tools.tiny import VOCAB_SIZE, build_generator
 
 
@@ -105,6 +106,22 @@ def test_members_of_other_tokens_are_refused(members):
         EnsembleGeneratorForCausalLM(EnsembleGeneratorConfig())
     with pytest.raises(ValueError, match="another vocabulary for an ensemble"):
         EnsembleGeneratorForCausalLM.from_members(members).resize_token_embeddings(20)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_the_caches_are_read_by_either_name(ensemble, name):
+    caches = cache_of(ensemble(IDS[:, :4], use_cache=True))
+    step = ensemble(IDS[:, 4:], attention_mask=torch.ones(4, 6), position_ids=torch.tensor([[4, 5]]), **{name: caches})
+    torch.testing.assert_close(step.logits, ensemble(IDS).logits[:, 4:])
+
+
+def test_a_member_without_a_cache_is_refused_where_one_is_needed():
+    tokens = {"vocab_size": VOCAB_SIZE, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    member = OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=1, **tokens)
+    ensemble = EnsembleGeneratorForCausalLM(EnsembleGeneratorConfig(members=[member.to_dict()], **tokens)).eval()
+    with pytest.raises(ValueError, match="OpenAIGPTLMHeadModel returns no cache: expected members with one"):
+        ensemble.generate(IDS[:, :2], attention_mask=torch.ones(4, 2), max_new_tokens=2)
+    assert ensemble(IDS, use_cache=False).logits.shape == (4, 6, VOCAB_SIZE)
 
 
 def test_assisted_decoding_is_refused(ensemble, members):

@@ -246,7 +246,7 @@ def test_another_vocabulary_another_cache_and_assistance_are_refused():
         ValueError, match="another vocabulary for a leak generator: expected that of the discriminator"
     ):
         generator.resize_token_embeddings(30)
-    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the StateCache"):
+    with pytest.raises(ValueError, match="a cache of type DynamicCache: expected the StateCache"):
         generator(ids, past_key_values=DynamicCache())
     with pytest.raises(ValueError, match="a generator with a state in assisted decoding: expected"):
         generator(ids, use_cache=True).past_key_values.crop(1)

@@ -471,5 +471,5 @@ def test_exactly_one_kind_of_input(inputs):
 
 
 def test_a_cache_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the StateCache"):
+    with pytest.raises(ValueError, match="a cache of type DynamicCache: expected the StateCache"):
         make()(tokens(1, 2), past_key_values=DynamicCache())

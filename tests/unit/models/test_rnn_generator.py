@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
-from transformers import DynamicCache, GenerationMixin
+from transformers import DynamicCache
 
 from seqgan_hf.models import RNNGeneratorConfig, RNNGeneratorForCausalLM
-from seqgan_hf.models.modeling_base import StateCache
 
 
 VOCAB = 23
@@ -316,14 +315,6 @@ WAYS = {
 }
 
 
-def test_the_cache_is_passed_on_under_either_of_its_names(monkeypatch):
-    """transformers calls it `past_key_values` up to 5.23, then `cache`."""
-    generator, state = RNNGeneratorForCausalLM(RNNGeneratorConfig(vocab_size=9)), StateCache(1)
-    named = {"input_ids": torch.tensor([[3]]), "cache": state}
-    monkeypatch.setattr(GenerationMixin, "prepare_inputs_for_generation", lambda self, *args, **kwargs: dict(named))
-    assert generator.prepare_inputs_for_generation(named["input_ids"])["past_key_values"] is state
-
-
 @CELLS
 @pytest.mark.parametrize("way", WAYS)
 def test_generation_with_and_without_the_state_agree(cell_type, way):
@@ -418,5 +409,5 @@ def test_exactly_one_kind_of_input(inputs):
 
 
 def test_a_cache_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="past_key_values of type DynamicCache: expected the StateCache"):
+    with pytest.raises(ValueError, match="a cache of type DynamicCache: expected the StateCache"):
         make()(tokens(1, 2), past_key_values=DynamicCache())

@@ -46,6 +46,7 @@ def test_round_0_is_the_end_of_maximum_likelihood(tmp_path, figures):
     ]
     assert drawn(figures[0])[0] == [(0, 8.0), (1, 7.9), (2, 7.8)]
     assert [axes.get_title() for axes in figures[0].axes] == ["NLL_oracle (quality)", "NLL_test (coverage)"]
+    assert figures[0].axes[0].get_xlabel() == "adversarial round (0: end of pretraining)"
     (bars,) = figures[0].axes[0].collections
     assert [segment.tolist() for segment in bars.get_segments()] == [[[0, 7.75], [0, 8.5]]]
     assert figures[0].get_supxlabel() == "bars: 95% interval over samples"
@@ -54,6 +55,7 @@ def test_round_0_is_the_end_of_maximum_likelihood(tmp_path, figures):
 def test_a_run_whose_pretraining_was_another_runs_begins_with_its_first_round(tmp_path, figures):
     write_curves([write_run(tmp_path / "a", 0, 3, start="runs/mle/generator")], str(tmp_path / "out.png"))
     assert drawn(figures[0])[0] == [(1, 7.9), (2, 7.8), (3, 7.7)]
+    assert figures[0].axes[0].get_xlabel() == "adversarial round"
 
 
 def test_runs_of_one_label_are_drawn_as_their_mean(tmp_path, figures):
