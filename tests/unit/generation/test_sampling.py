@@ -104,6 +104,16 @@ def test_a_coin_between_temperatures_is_flipped_for_every_sequence():
         sample_mixture(generator, prompt, 2, (0.3, 3.0), 1.5)
 
 
+def test_a_coin_between_temperatures_leaves_padding_unread_and_has_its_own_random_source():
+    generator, (prompt, mask) = build_generator("gpt2").eval(), padded_prompts()
+    prompt, mask, found = prompt.repeat(4, 1), mask.repeat(4, 1), []
+    for seed, padding in ((0, PAD), (1, 7)):
+        torch.manual_seed(seed)
+        given = prompt.masked_fill(~mask, padding)
+        found.append(sample_mixture(generator, given, 5, (0.5, 2.0), 0.5, rng=seeded(3), prompt_mask=mask))
+    assert torch.equal(found[0].ids, found[1].ids) and torch.equal(found[0].prompt_mask, mask)
+
+
 def test_sampling_options_are_honoured():
     generator = build_generator("gpt2", eos=None)
     prompt = start_prompt(generator, 500)

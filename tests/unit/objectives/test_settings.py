@@ -208,6 +208,7 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: FMGAN(ipot_beta=0.0), "ipot_beta=0.0"),
         (lambda: FMGAN(ipot_beta=float("inf")), "ipot_beta=inf"),
         (lambda: DPGAN(real_weight=float("inf")), "real_weight=inf"),
+        (lambda: RankGAN(gamma=float("inf")), "gamma=inf"),
         (lambda: MaliGAN(likelihood_prefix_decay=float("inf")), "likelihood_prefix_decay=inf"),
         (lambda: TextGAN(beta=float("inf")), "beta=inf"),
         (lambda: TextGAN(weight_mmd=float("inf")), "weight_mmd=inf"),

@@ -96,6 +96,7 @@ def test_rankgan_keeps_half_of_a_small_batch_beside_the_references():
     assert_close(found, RankGAN(references=2).reward(models, real, real))
     with pytest.raises(ValueError, match="one real sequence in a batch for RankGAN: expected a reference"):
         RankGAN().reward(models, real, real.select(slice(0, 1)))
+    assert RankGAN().reward(models, real, real.select(slice(0, 2))).isfinite().all()
 
 
 class TurnedJudge(FeatureJudge):
