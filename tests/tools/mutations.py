@@ -310,6 +310,7 @@ MUTATIONS = [
         "manager = -(fake.advantages * cosines)",
         "manager = -cosines",
         UNIT + "test_leakgan.test_losses_of_manager_and_worker_are_the_papers",
+        (2,),
     ),
     Mutation(
         "LeakPretraining",
