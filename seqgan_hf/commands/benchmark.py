@@ -37,6 +37,11 @@ PRETRAINING = re.compile(
     "weight_decay|adam_.*|bf16|fp16|tf32|use_cpu"
 )
 TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+COLDER = (
+    0.3,
+    0.4,
+    0.5,
+)  # of likelihood alone: a method that is merely sharper would lie beyond its envelope otherwise
 ENDLESS = 1_000_000  # rounds, where time decides
 LONGER_STEPS = 100  # of maximum likelihood between two measurements, where time decides
 LIKELIHOOD = "maximum likelihood"
@@ -94,10 +99,13 @@ class Plan:
 
     def _complete(self, recipe: dict[str, Any], job: Job) -> dict[str, Any]:
         """The recipe with what is the same in all: where it lies, its seed, and how its generator is evaluated."""
-        suffix = "" if job.kind == "likelihood" else "-alone"
+        likelihood = job.kind == "likelihood"
+        suffix = "" if likelihood else "-alone"
         evaluation = self.output / "evaluation" / f"seed-{job.seed}{suffix}.yaml"
         evaluation.parent.mkdir(parents=True, exist_ok=True)
-        settings = yaml.safe_dump(self.evaluation | {"seed": job.seed, "mixtures": job.kind == "likelihood"})
+        colder = sorted({*COLDER, *self.evaluation["temperatures"]}) if likelihood else self.evaluation["temperatures"]
+        of_job = {"seed": job.seed, "mixtures": likelihood, "temperatures": colder}
+        settings = yaml.safe_dump(self.evaluation | of_job)
         if not evaluation.exists():  # appears as a whole, as other jobs may look at the same time
             aside = evaluation.with_name(f"{evaluation.name}.{job.path.parent.name}")
             aside.write_text(settings, encoding="utf-8")
@@ -222,7 +230,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, help="folder for the runs, leaderboard.md, .csv files and pictures")
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of every recipe (default: 1 2 3)")
     add("--budget", default="600s", help="of every run after pretraining: 600s of work, or 50rounds (default: 600s)")
-    add("--temperatures", nargs="+", type=float, default=list(TEMPERATURES), help=f"default: {TEMPERATURES}")
+    add(
+        "--temperatures",
+        nargs="+",
+        type=float,
+        default=list(TEMPERATURES),
+        help=f"of all; likelihood is measured at 0.3 to 0.5 as well (default: {TEMPERATURES})",
+    )
     add("--num_samples", type=int, default=2_000, help="at every temperature (default: 2000)")
     add("--metrics", help="text metrics with commas between them (default: what a sweep measures)")
     add("--jobs", type=int, default=1, help="runs at a time, each on its own GPU if there are several (default: 1)")

@@ -79,7 +79,9 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path, command, monkey
     names = {"maximum likelihood", "maximum likelihood, longer", "maximum likelihood, early-stopped"}
     measured = {(row["name"], row["temperature"]) for row in found if not row["failed"] and row["kind"] != "real"}
     expected = names | {"constant reward", "pg", "seqgan"}
-    assert measured == {(name, temperature) for name in expected for temperature in ("0.7", "1.3")}
+    assert measured == {(name, temperature) for name in expected for temperature in ("0.7", "1.3")} | {
+        (name, temperature) for name in names for temperature in ("0.3", "0.4", "0.5")
+    }
     quality = [row for row in found if row["metric"] == "kl_generator_oracle"]
     assert {(row["name"], row["temperature"]) for row in quality if float(row["standard_error"]) > 0} == measured
     [failed] = [row["failed"] for row in found if row["failed"]]
@@ -117,7 +119,9 @@ def test_the_generators_of_a_pretraining_are_shared(tmp_path, command):
 
     paths = [str(tmp_path / f"{name}.yaml") for name in ("pg", "seqgan")]
     recipes = read_recipes(paths, ["--training.pretrain_epochs", "3"])
-    jobs = {job.name: job for job in Plan(recipes, [1], Budget.parse("5rounds"), tmp_path, {}).jobs}
+    jobs = {
+        job.name: job for job in Plan(recipes, [1], Budget.parse("5rounds"), tmp_path, {"temperatures": [1.0]}).jobs
+    }
     start = jobs["maximum likelihood"].recipe()
     assert start["training"]["pretrain_epochs"] == 3 and start["training"]["rounds"] == 0
     for name in ("pg", "seqgan"):
@@ -126,5 +130,5 @@ def test_the_generators_of_a_pretraining_are_shared(tmp_path, command):
         assert made["training"]["pretrain_epochs"] == 0 and made["training"]["rounds"] == 5
     other = read_recipes(paths, [])
     other["seqgan"]["training"]["pretrain_learning_rate"] = 0.5
-    names = [job.name for job in Plan(other, [1], Budget.parse("5rounds"), tmp_path, {}).jobs]
+    names = [job.name for job in Plan(other, [1], Budget.parse("5rounds"), tmp_path, {"temperatures": [1.0]}).jobs]
     assert "maximum likelihood (seqgan)" in names
