@@ -387,6 +387,7 @@ class _Filled(torch.autograd.Function):
 
 @cache
 def _made_widths(sizes: tuple[int, ...], numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """See `_widths`, through whose cache a compiler does not see."""
     return torch.tensor(sizes, device=device).repeat_interleave(torch.tensor(numbers, device=device))
 
 

@@ -37,7 +37,8 @@ def check_enough_data(data: TrainingData, batch_size: int) -> None:
     """Raise a DataError where there is not one batch of all processes."""
     if isinstance(data, InMemoryData) and len(data) < batch_size:
         expected = f"at least one batch of {batch_size}"
-        raise DataError(f"{len(data)} training sequences", expected, "give more, or set a smaller batch")
+        fix = "give more, or lower `training.per_device_train_batch_size` and `training.pretrain_batch_size`"
+        raise DataError(f"{len(data)} training sequences", expected, fix)
 
 
 def check_share(data: TrainingData) -> InMemoryData:
