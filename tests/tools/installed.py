@@ -186,6 +186,7 @@ class Installed:
             here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": fake_hub.TOKEN}
             self.run("seqgan-hf", "push", "runs/mine", "--space", "someone/shown", **here)
             files = hub.files("spaces/someone/shown")
+        shutil.rmtree(self.bin.parent)  # gigabytes, which the disk may not have twice
         folder = self.place / "space"
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
