@@ -1,8 +1,9 @@
 """The demo in a real browser: a served page, and pictures of it.
 
-    python -m tests.tools.demo_pictures RUN RUN --output docs/figures [--prompt TEXT]
+    python -m tests.tools.demo_pictures RUN [RUN] --output docs/figures [--prompt TEXT] [--name NAME]
 
-writes `demo.png`, `demo_narrow.png` and `demo_curves.png`. It needs playwright, and Debian's chromium.
+writes `demo.png`, `demo_narrow.png` and `demo_curves.png`, or with another name than `demo` those of that name. It
+needs playwright, and Debian's chromium.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SIZES = {"demo": (1200, 800), "demo_narrow": (390, 800)}
+BROWSER_MISSING = "no chromium (apt-get install chromium)"
+SIZES = {"": (1200, 800), "_narrow": (390, 800)}
 
 
 def find_browser() -> str | None:
@@ -63,19 +65,19 @@ def browser() -> Iterator[Any]:
             opened.close()
 
 
-def take_pictures(opened: Any, address: str, folder: Path, prompt: str = "") -> list[Path]:
+def take_pictures(opened: Any, address: str, folder: Path, prompt: str = "", name: str = "demo") -> list[Path]:
     """The page with texts, wide and narrow, and with learning curves; returns the files."""
     files = []
-    for name, (width, height) in SIZES.items():
+    for suffix, (width, height) in SIZES.items():
         page = opened.new_page(viewport={"width": width, "height": height})
         page.goto(address)
         write(page, prompt)
-        files.append(folder / f"{name}.png")
+        files.append(folder / f"{name}{suffix}.png")
         page.screenshot(path=files[-1], full_page=True)
-        if name == "demo":
+        if not suffix:
             page.get_by_role("tab", name="Learning curves").click()
             page.locator("#curves img").wait_for()
-            files.append(folder / "demo_curves.png")
+            files.append(folder / f"{name}_curves.png")
             top = {"x": 0, "y": 0, "width": width, "height": 1300}  # the first of the values that were measured
             page.screenshot(path=files[-1], full_page=True, clip=top)
         page.close()
@@ -96,9 +98,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--prompt", default="")
+    parser.add_argument("--name", default="demo", help="of the files")
     options = parser.parse_args()
     with serving(demo(*options.runs)) as address, browser() as opened:
-        print(*take_pictures(opened, address, options.output, options.prompt), sep="\n")
+        print(*take_pictures(opened, address, options.output, options.prompt, options.name), sep="\n")
 
 
 if __name__ == "__main__":
