@@ -11,6 +11,11 @@ from pathlib import Path
 
 import jsonargparse
 import pytest
+import transformers
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from seqgan_hf.commands import COMMANDS, main
 from seqgan_hf.commands.recipe import KEYS, load_evaluation, load_recipe, load_source
@@ -203,6 +208,25 @@ def test_no_piece_of_a_recipe_is_overlooked():
     for snippet in snippets():
         if re.search(rf"^({'|'.join(KEYS['train'])}):$", snippet.text, re.MULTILINE):
             assert snippet in PIECES, snippet
+
+
+# --- Counts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "role, names",
+    [
+        ("generators", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        ("classifiers", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    ],
+)
+def test_types_of_models_are_counted_for_the_version_that_is_named(role, names):
+    page = (ROOT / "docs/how-to/models.md").read_text()
+    text, table = re.search(rf"tests\.tools\.survey {role}`(.*?)\n\n(\|.*?)\n\n", page, re.DOTALL).groups()
+    count, version = re.search(r"the (\d+) types\s+of\s+version (\d+\.\d+)", text).groups()
+    assert sum(map(int, re.findall(r"^\|[^|]*\| (\d+) \|", table, re.MULTILINE))) == int(count)
+    if transformers.__version__.startswith(f"{version}."):  # other versions have other numbers
+        assert len(names) == int(count)
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -74,7 +74,6 @@ def test_what_the_readme_links_is_there():
     for link in RELATIVE.findall((ROOT / "README.md").read_text(encoding="utf-8")):
         page, _, anchor = link.partition("#")
         assert (ROOT / page).is_file(), link
-        headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(encoding="utf-8") if anchor else "", re.MULTILINE)
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], (
-            link
-        )
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], link
