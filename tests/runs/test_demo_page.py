@@ -8,7 +8,16 @@ from importlib.util import find_spec
 import pytest
 
 from seqgan_hf.commands import main
-from tests.tools.demo_pictures import BROWSER_MISSING, browser, demo, find_browser, serving, take_pictures, take_texts, write
+from tests.tools.demo_pictures import (
+    BROWSER_MISSING,
+    browser,
+    demo,
+    find_browser,
+    serving,
+    take_pictures,
+    take_texts,
+    write,
+)
 from tests.tools.small_runs import ROOT, quickstart, short_run
 
 
