@@ -23,7 +23,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from seqgan_hf.commands import main
 from seqgan_hf.data import GrammarData
-from tests.tools.documents import ROOT, Command, Snippet, commands_of, shell_blocks, write_modules
+from tests.tools.documents import (
+    IN_THE_RECIPE,
+    ROOT,
+    Command,
+    Snippet,
+    commands_of,
+    recipe_pieces,
+    shell_blocks,
+    write_modules,
+)
 from tests.tools.fake_hub import TOKEN, FakeHub, serve
 from tests.tools.judges import save_judge
 from tests.tools.shorter import NOT_RUN, is_run
@@ -192,6 +201,22 @@ def test_the_shell_blocks_of_a_page_run(page, run):
             called = run(block.text)
             expected = ["run" if is_run(command.words) else "left" for command in ours(block)]
             assert sorted(line.split()[0] for line in called) == sorted(expected), (str(block), called)
+
+
+@pytest.mark.parametrize("piece", recipe_pieces(), ids=str)
+def test_a_piece_of_a_recipe_trains(piece, run):
+    """In place of what a recipe that it fits says there."""
+    text = piece.text.rpartition(IN_THE_RECIPE)[2]
+    bases = {
+        "data": "",
+        "generator": "text/language_model",
+        "discriminator": "text/pretrained_judge",
+        "": "text/seqgan",
+    }
+    base = next(name for key, name in bases.items() if re.search(rf"^{key}", text, re.MULTILINE))
+    call = f"{base} --config piece.yaml --data.train_file my_lines.txt" if base else "piece.yaml"
+    (called,) = run(f"cat > piece.yaml << 'END'\n{text}\nEND\nPYTHONPATH=. seqgan-hf train {call}")
+    assert called == f"run seqgan-hf train {call}"
 
 
 def test_what_is_not_run_is_in_the_documents():

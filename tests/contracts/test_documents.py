@@ -23,7 +23,7 @@ from seqgan_hf.commands import COMMANDS, main
 from seqgan_hf.commands.recipe import KEYS, load_evaluation, load_recipe, load_source
 from seqgan_hf.data.grammar import is_english_sentence
 from seqgan_hf.runs.record import read_run
-from tests.tools.documents import IN_THE_RECIPE, ROOT, Command, Snippet, commands, commands_of, snippets, write_modules
+from tests.tools.documents import ROOT, Command, Snippet, commands, commands_of, recipe_pieces, snippets, write_modules
 from tests.tools.shorter import is_run
 
 
@@ -218,21 +218,12 @@ def test_a_wrong_command_is_noticed(line, workplace, monkeypatch, capsys):
 
 # --- Recipes ---------------------------------------------------------------------------------------------------------
 
-PIECES = [snippet for snippet in snippets() if snippet.language == "yaml" or IN_THE_RECIPE in snippet.text]
-
-
-@pytest.mark.parametrize("snippet", PIECES, ids=str)
-def test_a_piece_of_a_recipe_is_understood(snippet, workplace):
-    """In place of what a whole recipe says there: keys, types of values, and classes."""
-    (workplace / "piece.yaml").write_text(snippet.text.rpartition(IN_THE_RECIPE)[2])
-    load_recipe(["RECIPE", "--config", "piece.yaml"])
-
 
 def test_no_piece_of_a_recipe_is_overlooked():
-    """Whatever begins with a section of a recipe."""
+    """Whatever begins with a section of a recipe; test_commands.py trains with each."""
     for snippet in snippets():
         if re.search(rf"^({'|'.join(KEYS['train'])}):$", snippet.text, re.MULTILINE):
-            assert snippet in PIECES, snippet
+            assert snippet in recipe_pieces(), snippet
 
 
 # --- Counts ----------------------------------------------------------------------------------------------------------
@@ -262,7 +253,7 @@ ELSEWHERE = {
     "docs/how-to/hub.md": "unit/runs/test_hub.py::test_the_snippets_of_the_documentation_run",
     "docs/how-to/model_card_example/README.md": "unit/runs/test_hub.py::"
     "test_in_an_environment_without_the_package_all_of_it_works",
-    "docs/how-to/models.md": "unit/commands/test_cli.py::test_a_discriminator_rewards_as_the_documentation_says",
+    "docs/how-to/models.md": "unit/commands/test_cli.py::test_the_python_about_models_runs",
     "docs/how-to/trl.md": "runs/test_trl.py::test_the_script_of_the_docs_runs",
 }
 PAGES = sorted({snippet.page for snippet in snippets() if snippet.language == "python"})

@@ -66,6 +66,11 @@ def snippets() -> list[Snippet]:
 IN_THE_RECIPE = "# in the recipe\n"  # ends the Python of a block
 
 
+def recipe_pieces() -> list[Snippet]:
+    """The snippets that show a part of a recipe, or all of it."""
+    return [each for each in snippets() if each.language == "yaml" or IN_THE_RECIPE in each.text]
+
+
 def write_modules(folder: Path) -> None:
     """The modules of a reader that the documents show."""
     for snippet in snippets():

@@ -114,6 +114,9 @@ def _train(arguments: list[str]) -> list[str]:
     recipe, *given = arguments
     content = yaml.safe_load(Path(find_recipe(recipe)).read_text(encoding="utf-8"))
     chosen = dict(zip(given[::2], given[1::2], strict=True))
+    if "--config" in chosen:
+        for section, part in yaml.safe_load(Path(chosen["--config"]).read_text(encoding="utf-8")).items():
+            content[section] = content.get(section, {}) | part
     if "--data" in chosen:
         content["data"] = {"class_path": chosen["--data"]}
     if "--discriminator.pretrained" in chosen:
