@@ -66,7 +66,7 @@ format: install
 # A warning (a dead link, a page that no menu shows, a docstring that cannot be read) is an error.
 site: install
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
-	PYTHONPATH=. $(BIN)/python tests/tools/look_at_site.py build/site
+	$(BIN)/python -m tests.tools.look_at_site build/site
 
 docs: site
 	$(BIN)/python -m http.server --directory build/site --bind localhost 8000

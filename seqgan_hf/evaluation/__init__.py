@@ -3,4 +3,5 @@
 from pathlib import Path
 
 
-MODULE = str(Path(__file__).with_name("evaluate_module.py"))  # for `evaluate.load(MODULE, "bleu")`
+#: What `evaluate.load(MODULE, "bleu")` and its like load metrics from.
+MODULE = str(Path(__file__).with_name("evaluate_module.py"))

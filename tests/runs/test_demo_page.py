@@ -8,7 +8,16 @@ from importlib.util import find_spec
 import pytest
 
 from seqgan_hf.commands import main
-from tests.tools.demo_pictures import browser, demo, find_browser, serving, take_pictures, write
+from tests.tools.demo_pictures import (
+    BROWSER_MISSING,
+    browser,
+    demo,
+    find_browser,
+    serving,
+    take_pictures,
+    take_texts,
+    write,
+)
 from tests.tools.small_runs import ROOT, quickstart, short_run
 
 
@@ -16,7 +25,7 @@ from tests.tools.small_runs import ROOT, quickstart, short_run
 MISSING = [name for name in ("gradio", "playwright") if find_spec(name) is None]
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.skipif(find_browser() is None, reason="no chromium: apt-get install chromium"),
+    pytest.mark.skipif(find_browser() is None, reason=BROWSER_MISSING),
 ]
 
 
@@ -115,7 +124,9 @@ def test_curves_can_be_chosen_and_facts_stand_side_by_side(page):
 
 
 def test_pictures_of_the_page_hold_all_of_it(opened, address, tmp_path):
-    for file in take_pictures(opened, address, tmp_path, "the"):
+    files = take_pictures(opened, address, tmp_path, "the")
+    assert [file.name for file in files] == ["demo.png", "demo_curves.png", "demo_narrow.png"]
+    for file in [*files, take_texts(opened, address, tmp_path / "words.png", "the")]:
         width, height = struct.unpack(">II", file.read_bytes()[16:24])
         assert width == (390 if "narrow" in file.name else 1200) and height > 700
     page = opened.new_page(viewport={"width": 390, "height": 800})

@@ -1,8 +1,9 @@
 """The demo in a real browser: a served page, and pictures of it.
 
-    python -m tests.tools.demo_pictures RUN RUN --output docs/figures [--prompt TEXT]
+    python -m tests.tools.demo_pictures RUN [RUN] --output docs/figures [--prompt TEXT] [--name NAME]
 
-writes `demo.png`, `demo_narrow.png` and `demo_curves.png`. It needs playwright, and Debian's chromium.
+writes `demo.png`, `demo_narrow.png` and `demo_curves.png`; with a name, the first alone, as `NAME.png`. It needs
+playwright, and Debian's chromium.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_MISSING = "no chromium (apt-get install chromium)"
 SIZES = {"demo": (1200, 800), "demo_narrow": (390, 800)}
 
 
@@ -66,20 +68,37 @@ def browser() -> Iterator[Any]:
 def take_pictures(opened: Any, address: str, folder: Path, prompt: str = "") -> list[Path]:
     """The page with texts, wide and narrow, and with learning curves; returns the files."""
     files = []
-    for name, (width, height) in SIZES.items():
-        page = opened.new_page(viewport={"width": width, "height": height})
+    for name in SIZES:
+        with texts_in(opened, address, prompt, name) as page:
+            files.append(folder / f"{name}.png")
+            page.screenshot(path=files[-1], full_page=True)
+            if name == "demo":
+                page.get_by_role("tab", name="Learning curves").click()
+                page.locator("#curves img").wait_for()
+                files.append(folder / "demo_curves.png")
+                top = {"x": 0, "y": 0, "width": SIZES[name][0], "height": 1300}  # the first of what was measured
+                page.screenshot(path=files[-1], full_page=True, clip=top)
+    return files
+
+
+def take_texts(opened: Any, address: str, file: Path, prompt: str = "") -> Path:
+    """The wide page with texts; returns the file."""
+    with texts_in(opened, address, prompt) as page:
+        page.screenshot(path=file, full_page=True)
+    return file
+
+
+@contextmanager
+def texts_in(opened: Any, address: str, prompt: str, size: str = "demo") -> Iterator[Any]:
+    """The page with texts that begin with a prompt."""
+    width, height = SIZES[size]
+    page = opened.new_page(viewport={"width": width, "height": height})
+    try:
         page.goto(address)
         write(page, prompt)
-        files.append(folder / f"{name}.png")
-        page.screenshot(path=files[-1], full_page=True)
-        if name == "demo":
-            page.get_by_role("tab", name="Learning curves").click()
-            page.locator("#curves img").wait_for()
-            files.append(folder / "demo_curves.png")
-            top = {"x": 0, "y": 0, "width": width, "height": 1300}  # the first of the values that were measured
-            page.screenshot(path=files[-1], full_page=True, clip=top)
+        yield page
+    finally:
         page.close()
-    return files
 
 
 def write(page: Any, prompt: str) -> None:
@@ -96,9 +115,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--prompt", default="")
+    parser.add_argument("--name", help="of one picture, of the texts alone")
     options = parser.parse_args()
     with serving(demo(*options.runs)) as address, browser() as opened:
-        print(*take_pictures(opened, address, options.output, options.prompt), sep="\n")
+        if options.name:
+            print(take_texts(opened, address, options.output / f"{options.name}.png", options.prompt))
+        else:
+            print(*take_pictures(opened, address, options.output, options.prompt), sep="\n")
 
 
 if __name__ == "__main__":

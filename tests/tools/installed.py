@@ -2,10 +2,11 @@
 
     python tests/tools/installed.py
 
-Wheel and sdist are built and compared with the files of the repository. The first block of `docs/learn/first-hour.md`
-installs the package from a copy of the checkout, with all that it needs in the versions of `constraints.txt`. In an
-empty folder the commands of a first hour then run in miniature: train by the name of a recipe, generate, evaluate,
-benchmark, push to a Hub of this machine. Elsewhere a Space of the run is installed from its own files, and answers.
+Wheel and sdist are built and, in a checkout, compared with its files; it also runs in an unpacked sdist. The first
+block of `docs/learn/first-hour.md` installs the package from a copy of these files, with all that it needs in the
+versions of `constraints.txt`. In an empty folder the commands of a first hour then run in miniature: train by the name
+of a recipe, generate, evaluate, benchmark, push to a Hub of this machine. Elsewhere a Space of the run is installed
+from its own files, and answers.
 """
 
 from __future__ import annotations
@@ -51,22 +52,27 @@ def main() -> None:
         place = Path(folder)
         subprocess.run([sys.executable, "-m", "build", "--outdir", str(place / "dist"), str(ROOT)], check=True)
         (wheel,), (sdist,) = (list((place / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
-        check_contents(wheel, sdist)
-        installed = Installed(place)
+        files = source_files(sdist)
+        check_contents(files, wheel, sdist)
+        installed = Installed(place, files)
         installed.first_hour()
         installed.space()
     print("1 passed, 0 failed")
 
 
-def tracked() -> list[str]:
-    """The files of the repository, those that are not committed yet included."""
-    call = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+def source_files(sdist: Path, root: Path = ROOT) -> list[str]:
+    """The files of a checkout, those that are not committed yet included; elsewhere those of the sdist built there."""
+    if (root / ".git").exists():
+        call = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        return subprocess.run(call, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    with tarfile.open(sdist) as archive:
+        packed = [member.name.partition("/")[2] for member in archive if member.isfile()]
+    return [name for name in packed if name != "PKG-INFO"]
 
 
-def check_contents(wheel: Path, sdist: Path) -> None:
+def check_contents(files: list[str], wheel: Path, sdist: Path) -> None:
     """Every file of the package and every recipe is in both, and nothing else is in the wheel."""
-    files, packed = tracked(), {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    packed = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
     missing = {name for name in files if name.startswith(("seqgan_hf/", "recipes/", "tests/", "docs/"))} - packed
     assert not missing, f"not in {sdist.name}: {sorted(missing)}"
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -78,7 +84,7 @@ def check_contents(wheel: Path, sdist: Path) -> None:
 class Installed:
     """What the first block of `docs/learn/first-hour.md` installs in a checkout, and an empty folder to work in."""
 
-    def __init__(self, place: Path):
+    def __init__(self, place: Path, files: list[str]):
         self.place, self.work = place, place / "work"
         self.work.mkdir()
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # whose python3 makes the environment
@@ -86,7 +92,7 @@ class Installed:
         self.environment |= {"HF_HOME": str(place / "home"), "OMP_NUM_THREADS": "1", "PATH": path}
         self.environment |= {"PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "PIP_NO_COMPILE": "1"}
         checkout = place / "checkout"
-        for name in tracked():
+        for name in files:
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, checkout / name)
         install, shown, *_ = (each.text for each in snippets() if each.page == "docs/learn/first-hour.md")

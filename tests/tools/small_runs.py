@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -203,8 +204,8 @@ def options(settings: dict) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
-    content = yaml.safe_load(recipe.read_text())
+def short_settings(content: dict, chosen: Iterable[str] = ()) -> dict:
+    """What makes a recipe's run a second long; `chosen` are settings that the caller has for himself."""
     source = content["data"]["class_path"].rpartition(".")[2]
     settings = {name: value for name, value in TINY.items() if source == "OracleData" or name[:5] != "data."}
     if "pretrained" in content["generator"]:
@@ -213,16 +214,23 @@ def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
         settings |= {"generator.config.head_size": settings.pop("generator.config.hidden_size")}
     judge = content.get("discriminator", {})
     shared = content["generator"].get("model_type") == "leak_generator"  # which holds the discriminator's layers
-    if not shared and not any(name.startswith("discriminator.") for name in more):
+    if not shared and not any(name.startswith("discriminator.") for name in chosen):
         if judge.get("model_type") == "cnn_discriminator":
             filters = judge.get("config", {}).get("num_filters", CNNDiscriminatorConfig().num_filters)
             settings["discriminator.config.num_filters"] = [4] * len(filters)
         elif judge.get("model_type") == "rnn_discriminator":
             settings["discriminator.config.hidden_size"] = 8
     if source == "TextData":
-        settings |= {"data.train_file": lines, "data.eval_size": 10}
+        settings["data.eval_size"] = 10
     if source.endswith("GrammarData"):
         settings |= {"data.num_train": 64, "data.num_eval": 32}
+    return settings
+
+
+def short_run(recipe: Path, folder: Path, lines: Path, **more) -> list[str]:
+    settings = short_settings(yaml.safe_load(recipe.read_text()), more)
+    if "data.eval_size" in settings:
+        settings["data.train_file"] = lines
     return ["train", str(recipe), *options(settings | {"training.output_dir": folder} | more)]
 
 

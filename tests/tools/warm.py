@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 
+COMMAND = {"seqgan-hf": "seqgan_hf.commands:main"}
 SERVER = """
-import json, os, socket, sys
+import gc, json, os, socket, sys
 from importlib import import_module
-from seqgan_hf.commands import COMMANDS, main
+from seqgan_hf.commands import COMMANDS
 
 for name in COMMANDS:
     import_module(f"seqgan_hf.commands.{name}")
+programs = {}
+for name, place in json.loads(sys.argv[2]).items():
+    module, _, function = place.partition(":")
+    programs[name] = getattr(import_module(module), function)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
+gc.collect()
+gc.freeze()  # a search for garbage in a child would copy all that is shared
 print("ready", flush=True)
 while True:
     caller, _ = listener.accept()
     call, streams, *_ = socket.recv_fds(caller, 2**20, 3)
     child = os.fork()
     if child == 0:
-        status, (folder, arguments) = 1, json.loads(call)
+        status, (folder, variables, program, arguments) = 1, json.loads(call)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         try:
             os.chdir(folder)
-            status = main(arguments)
+            os.environ.update(variables)
+            sys.path[1:1] = filter(None, variables.get("PYTHONPATH", "").split(":"))
+            status = programs[program](arguments)
         except SystemExit as end:  # argparse ends so
             status = end.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(status)
     for stream in streams:
         os.close(stream)
@@ -47,28 +61,34 @@ import json, os, socket, sys
 
 server = socket.socket(socket.AF_UNIX)
 server.connect({place!r})
-socket.send_fds(server, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
+call = [os.getcwd(), dict(os.environ), os.path.basename(sys.argv[0]), sys.argv[1:]]
+socket.send_fds(server, [json.dumps(call).encode()], [0, 1, 2])
 sys.exit(server.recv(1)[0])
 """
 
 
 @contextmanager
-def warm_commands(python: Path, variables: dict[str, str]) -> Iterator[Path]:
-    """A folder for PATH with a `seqgan-hf` that takes no time to begin.
+def warm_commands(
+    python: Path, variables: dict[str, str], programs: Mapping[str, str] = MappingProxyType(COMMAND)
+) -> Iterator[Path]:
+    """A folder for PATH with programs that take no time to begin.
 
     Args:
         python: of the environment that holds the package.
-        variables: environment variables of all calls.
+        variables: environment variables of the process that is forked; a call adds its own.
+        programs: `module:function`, from arguments to an exit status, by the name of the program.
     """
     with tempfile.TemporaryDirectory() as folder:
-        place, client = f"{folder}/socket", Path(folder, "bin", "seqgan-hf")
-        client.parent.mkdir()
-        client.write_text(CLIENT.format(python=python, place=place))
-        client.chmod(client.stat().st_mode | stat.S_IXUSR)
-        call = [str(python), "-c", SERVER, place]
+        place, commands = f"{folder}/socket", Path(folder, "bin")
+        commands.mkdir()
+        for name in programs:
+            client = commands / name
+            client.write_text(CLIENT.format(python=python, place=place))
+            client.chmod(client.stat().st_mode | stat.S_IXUSR)
+        call = [str(python), "-c", SERVER, place, json.dumps(dict(programs))]
         with subprocess.Popen(call, env=variables, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout.readline() == "ready\n", "it did not begin"
-                yield client.parent
+                yield commands
             finally:
                 server.kill()

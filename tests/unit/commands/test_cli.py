@@ -570,14 +570,20 @@ def test_labels_have_the_names_that_they_are_given(tmp_path, lines, language_mod
     assert config.id2label == {0: "made", 1: "found"} and config.label2id == {"made": 0, "found": 1}
 
 
-def test_a_discriminator_rewards_as_the_documentation_says(tmp_path, lines, language_model, monkeypatch):
+def test_the_python_about_models_runs(tmp_path, lines, language_model, monkeypatch):
+    """Members write together; a discriminator rewards."""
     run = tmp_path / "runs" / "language-model"
-    assert main(language_model_run(run, lines, language_model, language_model)) == 0
+    whole = ["--generator.lora", "null"]  # members are no adapters
+    assert main(language_model_run(run, lines, language_model, language_model, *whole)) == 0
     page = (ROOT / "docs/how-to/models.md").read_text(encoding="utf-8")
-    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
+    ensemble, judging = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    for seed in (1, 2, 3):
+        Path(f"runs/seed-{seed}").symlink_to(run)
+    exec(ensemble, {})
+    assert len(load_generator("runs/ensemble", "cpu").model.config.members) == 3
     names: dict = {}
-    exec(code, names)
+    exec(judging, names)
     found = names["realness"](completions=["a cat sits", "table runs a under", "the"], prompts=["", "", ""])
     assert len(set(found)) == 3 and all(0 < value < 1 for value in found)
 
