@@ -25,6 +25,7 @@ from ..runs.leaderboard import collect
 from ..runs.planes import write_leaderboard
 from ..runs.record import read_lines
 from . import main
+from .command_parser import CommandParser
 from .recipe import load_recipe
 
 
@@ -216,10 +217,9 @@ def run(arguments: list[str]) -> None:
     print(write_leaderboard(output))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="seqgan-hf benchmark",
-        allow_abbrev=False,
         description="Train every recipe and seed under one budget, evaluate all alike, and write a leaderboard. Run "
         "it again to go on after an interruption. Without recipes, tables and pictures are made anew from the .csv "
         "files in the folder.",
@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("recipes", nargs="*", help="recipes of `seqgan-hf train` with one corpus; the baselines are the first one's")
-    add("--output", required=True, help="folder for the runs, leaderboard.md, .csv files and pictures")
+    add("--output", required=True, help="a folder for the runs, leaderboard.md, .csv files and pictures")
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of every recipe (default: 1 2 3)")
     add("--budget", default="600s", help="of every run after pretraining: 600s of work, or 50rounds (default: 600s)")
     add(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ..errors import MissingExtraError, UserError
+from .command_parser import CommandParser
 from .demo_texts import load_players
 
 
 def run(arguments: list[str]) -> None:
     """`RUN [RUN] [--port N]`."""
     description = "Open a page that writes samples of a run, or of two side by side."
-    parser = argparse.ArgumentParser(prog="seqgan-hf demo", description=description)
+    parser = CommandParser(prog="seqgan-hf demo", description=description)
     parser.add_argument("run", help="a run's folder, a saved generator, or an id on the Hub")
     parser.add_argument("other", nargs="?", help="another one, to compare it with")
     parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
