@@ -39,7 +39,7 @@ from ..errors import DataError
 from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
 from .lines import SIGNS, from_one_line
 from .lookalikes import check_encoded, check_lines
-from .network import asking_once
+from .network import asking_once, uncounted
 
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ def read_files(
             options, counted = _table_options(files, kind, encoding, named, form)
         options |= {"split": "train", "streaming": streaming, "cache_dir": cache}
         patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
-        rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
+        with uncounted():
+            rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
     except DataError:
         raise
     except (DatasetGenerationError, *DAMAGED, ValueError, LookupError, RecursionError) as error:
