@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from seqgan_hf.training.callbacks.progress_lines import log_line
+from seqgan_hf.training.callbacks.progress_lines import due, log_line
 from tests.tools.small_runs import build, small_corpus
 
 
@@ -18,22 +18,29 @@ def corpus():
     return small_corpus()
 
 
-def test_a_log_without_bars_has_few_lines(corpus, tmp_path, caplog, monkeypatch):
+def test_a_log_without_bars_has_some_lines_of_each_phase(corpus, tmp_path, caplog):
     caplog.set_level("INFO")
-    build(corpus, tmp_path / "run", pretrain_epochs=6).train()
+    build(corpus, tmp_path / "run", pretrain_epochs=21, eval_epochs=2).train()
     lines = [line for line in caplog.messages if TIMED.search(line)]
-    # the first unit, and the end of each phase: the others come within the same seconds
     assert [line.split(":")[0] for line in lines] == [
-        "pretrain generator 1/6",
-        "pretrain generator 6/6",
+        *(f"pretrain generator {epoch}/21" for epoch in (1, 3, 6, 9, 12, 15, 18, 21)),
+        "pretrain discriminator 1/2",
         "pretrain discriminator 2/2",
+        "adversarial 1/2",
         "adversarial 2/2",
     ]
-    assert "nll_oracle" in lines[1] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
-    monkeypatch.setattr("seqgan_hf.training.callbacks.progress_lines.LOG_SECONDS", 0.0)
-    caplog.clear()
-    build(corpus, tmp_path / "more", pretrain_epochs=6).train()
-    assert len([line for line in caplog.messages if TIMED.search(line)]) == 10
+    assert "nll_oracle" in lines[7] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
+    samples = [line.partition(":")[0] for line in caplog.messages if "  sample" in line]
+    earlier = [f"  sample of epoch {epoch}" for epoch in (2, 8, 14)]  # 6, 12, 18 and the last are evaluated themselves
+    expected = [earlier[0], "  sample", earlier[1], "  sample", earlier[2], *["  sample"] * 4]
+    assert samples == [each for each in expected for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("total", "shown"), [(1, [1]), (7, [*range(1, 8)]), (10, [*range(1, 11)]), (500, [1, *range(50, 501, 50)])]
+)
+def test_lines_split_a_phase_into_ten_parts_by_count_alone(total, shown):
+    assert [done for done in range(1, total + 1) if due(done, total)] == shown
 
 
 def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog):
@@ -61,18 +68,28 @@ def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog
     samples = [line.removeprefix("  sample: ") for line in caplog.messages if line.startswith("  sample: ")]
     first = (run / "samples" / "pretrain_generator-1.txt").read_text().splitlines()
     last = (run / "samples" / "adversarial-2.txt").read_text().splitlines()
-    assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 9
+    assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 12
 
 
-def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys):
+def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys, caplog):
+    caplog.set_level("INFO")
     build(corpus, tmp_path / "file", disable_tqdm=False).train()
     assert "pretrain generator: " not in capsys.readouterr().err
     monkeypatch.setattr("seqgan_hf.training.parts.watched", lambda: True)
-    build(corpus, tmp_path / "terminal", disable_tqdm=False).train()
+    caplog.clear()
+    build(corpus, tmp_path / "terminal", disable_tqdm=False, pretrain_epochs=12).train()
     shown = capsys.readouterr().err
     first, _, second = shown.partition("pretrain discriminator: ")
     assert "pretrain generator: " in first and second
     assert "\r  " in first  # it is gone when the phase has ended
+    lines = [line.partition(":")[0] for line in caplog.messages if line.startswith(("pretrain gen", "  sample"))]
+    assert (
+        lines
+        == [
+            line for epoch in (1, 2, 4, 6, 8, 10, 12) for line in (f"pretrain generator {epoch}/12", *["  sample"] * 3)
+        ]
+        + ["  sample"] * 6
+    )
 
 
 def test_a_line_of_the_log():
