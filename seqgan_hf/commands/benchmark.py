@@ -115,6 +115,7 @@ class Plan:
             problem = f"runs in {str(self.output)!r} are evaluated with other settings ({str(evaluation)!r} has them)"
             raise UserError(problem, "the same temperatures, metrics and samples", "choose another --output")
         own = {"output_dir": str(job.path), "seed": job.seed, "disable_tqdm": True, "report_to": "none"}
+        own["estimate_time"] = False  # nobody reads the log of a job
         training = recipe["training"] | own | {"push_to_hub": False, "load_best_model_at_end": False}
         shown = {"metrics": [], "recipe": str(evaluation)}
         return recipe | {"training": training, "evaluation": recipe["evaluation"] | shown}

@@ -33,7 +33,12 @@ def _unit(logs: Mapping[str, float]) -> tuple[str, int, int]:
 
 
 class LogLines(TrainerCallback):
-    """A line after the first unit of a phase and after every tenth of them, with the samples drawn since the last."""
+    """A line after the first unit of a phase and after every tenth of them, with the samples drawn since the last.
+
+    Pretraining shows samples when it ends. `plain` says whether there are lines without samples before a phase ends.
+    """
+
+    plain = True
 
     def __init__(self):
         self.began = time.perf_counter()
@@ -50,7 +55,9 @@ class LogLines(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         phase, done, total = _unit(logs)
         self.drawn = self.drawn or done
-        if not (state.is_local_process_zero and due(done, total)):
+        if done < total and phase != "adversarial":
+            self.samples = ()
+        if not state.is_local_process_zero or not (done == total or due(done, total) and (self.plain or self.samples)):
             return
         took = None
         if done == total:
@@ -68,6 +75,8 @@ class LogLines(TrainerCallback):
 class ProgressBar(LogLines):
     """One bar a phase, which counts its units; when the phase ends, its line takes the place of the bar."""
 
+    plain = False
+
     def __init__(self):
         super().__init__()
         self.bar: tqdm | None = None
@@ -79,8 +88,7 @@ class ProgressBar(LogLines):
             self._move(phase, done, total, logs)
         if done == total:
             self.close()
-        if done == total or self.samples:
-            super().on_log(args, state, control, logs, **kwargs)
+        super().on_log(args, state, control, logs, **kwargs)
 
     def _move(self, phase: str, done: int, total: int, logs: Mapping[str, float]) -> None:
         if self.bar is None:
