@@ -207,9 +207,16 @@ def run(arguments: list[str]) -> None:
     overrides, own = _split(arguments)
     options = _parser().parse_args(own)
     output = Path(options.output)
+    for name in ("jobs", "num_samples"):
+        if (number := getattr(options, name)) < 1:
+            raise UserError(f"--{name} {number}", "at least 1", "raise it, or leave it out")
     if options.recipes:
         recipes = read_recipes(options.recipes, overrides)
         evaluation = _evaluation(options, next(iter(recipes.values())))
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {options.output!r} ({error.strerror})", "a folder", "choose another") from error
         plan = Plan(recipes, options.seeds, Budget.parse(options.budget), output, evaluation)
         try:
             Queue(plan.jobs, options.jobs, main, f"{__package__}.build").run()

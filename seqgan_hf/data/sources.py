@@ -72,7 +72,9 @@ def find_files(files: str | list[str]) -> list[str]:
         raise DataError("an empty list of files", "at least one file")
     for path in found:
         if "://" not in path and Path(path).is_dir():
-            raise DataError(f"{path!r} is a folder", "a file", "name it as `dataset` instead")
+            raise DataError(
+                f"{path!r} is a folder", "a file", "name a file in it, or in a recipe the folder as `dataset`"
+            )
         if "://" not in path and Path(path).stat().st_size == 0:
             raise DataError(f"the file {path!r} is empty", "at least one line", "leave it out")
         if _plain_suffix(path) in CONTAINERS:

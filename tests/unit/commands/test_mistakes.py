@@ -169,6 +169,13 @@ COMMANDS = [
     ),
     ("data R --data.dataset lines.txt", "dataset='lines.txt', which is a file.*Name it as train_file"),
     ("data R --data.dataset folder", "the folder dataset='folder' holds no data"),
+    # benchmarks that could not begin, or would never end
+    ("benchmark R --output o --jobs 0", "--jobs 0: expected at least 1"),
+    ("benchmark R --output o --num_samples -1", "--num_samples -1: expected at least 1"),
+    (
+        "benchmark R --output lines.txt --data.train_file lines.txt",
+        "--output 'lines.txt' .File exists.: expected a fold",
+    ),
     # no runs, no models
     ("push none me/x", "'none' does not exist: expected the folder of a run"),
     ("push lines.txt me/x", "'lines.txt' holds no metrics.jsonl: expected the folder of a run"),

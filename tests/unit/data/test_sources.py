@@ -278,7 +278,7 @@ def test_empty_split():
         ({"dataset": RAGGED, "eval_split": "test"}, "which has no splits"),
         ({"train_file": "missing/*.txt"}, "'missing/.*' does not exist in /"),
         ({"train_file": []}, "empty list of files"),
-        ({"train_file": "."}, "Name it as `dataset` instead"),
+        ({"train_file": "."}, "Name a file in it, or in a recipe the folder as `dataset`"),
         ({"dataset": "./missing"}, "neither a folder here nor a dataset"),
         ({"train_file": "a.txt", "dataset_config": "en"}, "expected these settings only with a dataset"),
         ({"train_file": "a.txt", "train_split": "test"}, "expected these settings only with a dataset"),
