@@ -26,7 +26,7 @@ from ..runs.planes import write_leaderboard
 from ..runs.record import read_lines
 from . import main
 from .command_parser import CommandParser
-from .recipe import load_recipe
+from .recipe import instantiate, load_recipe, recipe_parser
 
 
 SECTIONS = r"--(data|generator|discriminator|objective|pretraining|evaluation|training)\b"
@@ -270,13 +270,16 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
 
     Raises:
         RecipeError: one cannot be read, has the name of another, or another corpus than the first.
+        UserError: a class refuses its settings.
     """
     recipes: dict[str, dict[str, Any]] = {}
     for path in paths:
         name = Path(path).stem
         if name in recipes or name.startswith(LIKELIHOOD):
             raise RecipeError(f"two recipes of the name {name!r}", "different names", "rename one of the files")
-        recipe = yaml.safe_load(load_recipe([path, *overrides])[1])
+        nodes, text = load_recipe([path, *overrides])
+        instantiate(recipe_parser(), nodes)  # now, so that what a class refuses is not met in every run
+        recipe = yaml.safe_load(text)
         recipes[name] = recipe
         first = next(iter(recipes.values()))
         if recipe["data"] != first["data"]:

@@ -32,10 +32,12 @@ def launch(runs: Sequence[str], port: int | None = None, fixed: bool = False) ->
 
     Raises:
         MissingExtraError: gradio is not installed.
-        UserError: a run without a generator, or a port that is taken.
+        UserError: a run without a generator, or a port that is taken or no number of one.
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("the demo needs gradio", None, 'run `pip install "seqgan-hf[demo]"`')
+    if port is not None and not 0 < port < 2**16:
+        raise UserError(f"port {port}", "a number from 1 to 65535", "set --port, or leave it out to have one found")
     for name in runs:
         load_players(name)
     from .demo_page import LOOK, build_page

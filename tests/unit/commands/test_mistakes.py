@@ -171,6 +171,8 @@ COMMANDS = [
     ("data R --data.dataset folder", "the folder dataset='folder' holds no data"),
     # benchmarks that could not begin, or would never end
     ("benchmark R --output o --jobs 0", "--jobs 0: expected at least 1"),
+    ("benchmark R --output o", "train_file=None and dataset=None: expected exactly one of them"),
+    ("benchmark R --output o --data.train_file lines.txt --objective.rollouts -3", "rollouts=-3: expected"),
     ("benchmark R --output o --num_samples -1", "--num_samples -1: expected at least 1"),
     (
         "benchmark R --output lines.txt --data.train_file lines.txt",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from seqgan_hf.objectives import SeqGAN, Turn
+from seqgan_hf.training import Interrupted
 from seqgan_hf.training.rehearsal import Rehearsal, same_random_numbers
 from tests.tools.objectives import ROWS, build_objective
 from tests.tools.small_runs import build, metrics, same, small_corpus, weights
@@ -128,3 +131,17 @@ def test_where_nothing_can_be_tried_the_run_goes_on(corpus, tmp_path, caplog):
     build(corpus, tmp_path / "run", Once(rollouts=2), estimate_time=True).train()
     expected = "Estimated time: unknown, trying a batch failed (TypeError: no copies of this). Time left is told from"
     assert estimate(caplog).startswith(expected) and caplog.messages[-1].startswith("Next: ")
+
+
+def test_an_interrupt_during_the_trial_leaves_a_checkpoint(corpus, tmp_path, monkeypatch):
+    """As it does in a unit of work: the run can go on."""
+    timed = Rehearsal.timed
+
+    def interrupted(self, work):
+        monkeypatch.setattr(Rehearsal, "timed", timed)
+        os.kill(os.getpid(), signal.SIGINT)
+        return timed(self, work)
+
+    monkeypatch.setattr(Rehearsal, "timed", interrupted)
+    with pytest.raises(Interrupted, match="a checkpoint is saved"):
+        build(corpus, tmp_path / "run", estimate_time=True).train()
