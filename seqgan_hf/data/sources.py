@@ -32,6 +32,9 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from datasets import (
+    config as datasets_config,
+)
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
@@ -158,7 +161,11 @@ def _codec(encoding: str) -> str:
 
 
 def _unreadable(files: list[str], kind: str, error: Exception) -> DataError:
-    """Why `datasets` cannot read these files."""
+    """Why `datasets` cannot read these files, or write what it has read."""
+    place, root = Path(datasets_config.HF_DATASETS_CACHE), _root(error)
+    if isinstance(root, OSError) and root.filename and place in (own := Path(root.filename), *own.parents):
+        problem = f"{_listed(files)} cannot be kept in {str(place)!r} ({root.strerror})"
+        return DataError(problem, "a folder to write", "set HF_DATASETS_CACHE to one")
     if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
         return DataError(f"no line in {_listed(files)}", "at least one", "name another file")
     problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"

@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import re
 from io import BytesIO
 
+import datasets
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
@@ -359,3 +361,13 @@ def test_sources_are_made_from_a_recipe_and_overrides(write):
     several = make("--data", "seqgan_hf.data.IdsData", "--data.train_file", "[a.txt, b.txt]", "--data.eos", "false")
     assert isinstance(several, IdsData) and several.train_file == ["a.txt", "b.txt"] and several.eos is False
     assert make("--data", "seqgan_hf.data.GrammarData", "--data.num_train", "7").num_train == 7
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """It is not the file that is at fault."""
+    (tmp_path / "lines.txt").write_text("a cat\na dog\n")
+    (tmp_path / "cache").write_text("a file, not a folder")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    expected = re.escape(f"cannot be kept in {str(tmp_path / 'cache')!r} (")
+    with pytest.raises(DataError, match=f"{expected}.*: expected a folder to write. Set HF_DATASETS_CACHE to one"):
+        TextData(train_file=str(tmp_path / "lines.txt")).load()
