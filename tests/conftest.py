@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from tests.tools.tiny import build_discriminator, build_generator
 
 # Models of a few units are slower on two threads than on one.
 torch.set_num_threads(1)
-# `datasets` tells the Hub of every file that it reads, and without a network waits for the address: up to seconds.
-os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 
 
 def pytest_addoption(parser):

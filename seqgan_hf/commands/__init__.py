@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand.
 
     Returns:
-        The exit status: 0 done, 1 an error, 2 a wrong call, 130 interrupted, 141 the reader of the output has left
+        The exit status: 0 done, 1 an error, 2 no such command, 130 interrupted, 141 the reader of the output has left
         (`| head`).
     """
     arguments = sys.argv[1:] if arguments is None else arguments

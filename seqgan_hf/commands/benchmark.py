@@ -25,7 +25,8 @@ from ..runs.leaderboard import collect
 from ..runs.planes import write_leaderboard
 from ..runs.record import read_lines
 from . import main
-from .recipe import load_recipe
+from .command_parser import CommandParser
+from .recipe import instantiate, load_recipe, recipe_parser
 
 
 SECTIONS = r"--(data|generator|discriminator|objective|pretraining|evaluation|training)\b"
@@ -114,6 +115,7 @@ class Plan:
             problem = f"runs in {str(self.output)!r} are evaluated with other settings ({str(evaluation)!r} has them)"
             raise UserError(problem, "the same temperatures, metrics and samples", "choose another --output")
         own = {"output_dir": str(job.path), "seed": job.seed, "disable_tqdm": True, "report_to": "none"}
+        own["estimate_time"] = False  # nobody reads the log of a job
         training = recipe["training"] | own | {"push_to_hub": False, "load_best_model_at_end": False}
         shown = {"metrics": [], "recipe": str(evaluation)}
         return recipe | {"training": training, "evaluation": recipe["evaluation"] | shown}
@@ -205,9 +207,16 @@ def run(arguments: list[str]) -> None:
     overrides, own = _split(arguments)
     options = _parser().parse_args(own)
     output = Path(options.output)
+    for name in ("jobs", "num_samples"):
+        if (number := getattr(options, name)) < 1:
+            raise UserError(f"--{name} {number}", "at least 1", "raise it, or leave it out")
     if options.recipes:
         recipes = read_recipes(options.recipes, overrides)
         evaluation = _evaluation(options, next(iter(recipes.values())))
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {options.output!r} ({error.strerror})", "a folder", "choose another") from error
         plan = Plan(recipes, options.seeds, Budget.parse(options.budget), output, evaluation)
         try:
             Queue(plan.jobs, options.jobs, main, f"{__package__}.build").run()
@@ -216,10 +225,9 @@ def run(arguments: list[str]) -> None:
     print(write_leaderboard(output))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="seqgan-hf benchmark",
-        allow_abbrev=False,
         description="Train every recipe and seed under one budget, evaluate all alike, and write a leaderboard. Run "
         "it again to go on after an interruption. Without recipes, tables and pictures are made anew from the .csv "
         "files in the folder.",
@@ -227,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("recipes", nargs="*", help="recipes of `seqgan-hf train` with one corpus; the baselines are the first one's")
-    add("--output", required=True, help="folder for the runs, leaderboard.md, .csv files and pictures")
+    add("--output", required=True, help="a folder for the runs, leaderboard.md, .csv files and pictures")
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of every recipe (default: 1 2 3)")
     add("--budget", default="600s", help="of every run after pretraining: 600s of work, or 50rounds (default: 600s)")
     add(
@@ -262,13 +270,16 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
 
     Raises:
         RecipeError: one cannot be read, has the name of another, or another corpus than the first.
+        UserError: a class refuses its settings.
     """
     recipes: dict[str, dict[str, Any]] = {}
     for path in paths:
         name = Path(path).stem
         if name in recipes or name.startswith(LIKELIHOOD):
             raise RecipeError(f"two recipes of the name {name!r}", "different names", "rename one of the files")
-        recipe = yaml.safe_load(load_recipe([path, *overrides])[1])
+        nodes, text = load_recipe([path, *overrides])
+        instantiate(recipe_parser(), nodes)  # now, so that what a class refuses is not met in every run
+        recipe = yaml.safe_load(text)
         recipes[name] = recipe
         first = next(iter(recipes.values()))
         if recipe["data"] != first["data"]:

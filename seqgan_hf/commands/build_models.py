@@ -32,7 +32,7 @@ from ..data.tokenization import blank_token_ids
 from ..errors import MissingExtraError, RecipeError, import_by_path
 from ..evaluation.loading import name_inner
 from ..objectives import Objective
-from .mistakes import unknown_key
+from .command_parser import unknown_key
 from .recipe import DiscriminatorSettings, GeneratorSettings, ModelSettings
 
 

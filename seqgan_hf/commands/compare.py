@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..evaluation.arguments import split_names
 from ..runs.comparison import compare_runs
+from .command_parser import CommandParser
 
 
 def run(arguments: list[str]) -> None:
     """`RUN RUN ... [--metrics NAME ...] [--output FOLDER]`."""
-    parser = argparse.ArgumentParser(prog="seqgan-hf compare", description="Compare runs: last values and curves.")
+    parser = CommandParser(prog="seqgan-hf compare", description="Compare runs: last values and curves.")
     add = parser.add_argument
     add("runs", nargs="+", help="folders of runs; those that differ in the seed only are one experiment")
     add("--metrics", nargs="+", help="values to compare (default: all that were measured)")

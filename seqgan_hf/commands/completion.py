@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 
 from . import COMMANDS
+from .command_parser import CommandParser
 from .recipe_names import recipe_names
 
 
@@ -35,8 +35,10 @@ complete -o default -F _seqgan_hf seqgan-hf
 def run(arguments: list[str]) -> None:
     """`SHELL`."""
     description = "Print a script for completion: commands, options, names of recipes; files elsewhere."
-    parser = argparse.ArgumentParser(prog="seqgan-hf completion", description=description)
-    parser.add_argument("shell", choices=("bash", "zsh"), help='for example: eval "$(seqgan-hf completion bash)"')
+    parser = CommandParser(prog="seqgan-hf completion", description=description)
+    parser.add_argument(
+        "shell", choices=("bash", "zsh"), help='bash or zsh, for example: eval "$(seqgan-hf completion bash)"'
+    )
     shell = parser.parse_args(arguments).shell
     print(("autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else "") + script())
 

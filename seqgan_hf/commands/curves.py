@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ..evaluation.arguments import split_names
 from ..runs.curves import write_curves
+from .command_parser import CommandParser
 
 
 LABELS = (
@@ -21,7 +20,7 @@ AXIS = (
 def run(arguments: list[str]) -> None:
     """`RUN ... --output FILE`, and the other arguments of `write_curves`."""
     description = "Draw learning curves of several runs, published points beside them."
-    parser = argparse.ArgumentParser(prog="seqgan-hf curves", description=description)
+    parser = CommandParser(prog="seqgan-hf curves", description=description)
     add = parser.add_argument
     add("runs", nargs="+", help="folders of runs")
     add("--output", required=True, help="the picture: .png, .pdf or .svg; the drawn numbers lie beside it as .csv")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 
 from ..data.corpus_report import corpus_report, write_corpus_report
 from ..errors import UserError
-from .mistakes import unknown_key
+from .command_parser import CommandParser, unknown_key
 from .recipe import load_source
 
 
@@ -16,7 +15,7 @@ def run(arguments: list[str]) -> None:
     if not arguments:
         raise UserError("no corpus", "a recipe or a file", "for example seqgan-hf data lines.txt")
     description = "Report what a corpus holds."
-    parser = argparse.ArgumentParser(prog="seqgan-hf data", allow_abbrev=False, description=description)
+    parser = CommandParser(prog="seqgan-hf data", description=description)
     parser.add_argument("corpus", help="a recipe (.yaml), or a file of text")
     parser.add_argument("--output", default="corpus", help="folder for the report and the picture (default: corpus)")
     options, overrides = parser.parse_known_args(arguments)

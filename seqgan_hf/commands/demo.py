@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ..errors import MissingExtraError, UserError
+from .command_parser import CommandParser
 from .demo_texts import load_players
 
 
 def run(arguments: list[str]) -> None:
     """`RUN [RUN] [--port N]`."""
     description = "Open a page that writes samples of a run, or of two side by side."
-    parser = argparse.ArgumentParser(prog="seqgan-hf demo", description=description)
+    parser = CommandParser(prog="seqgan-hf demo", description=description)
     parser.add_argument("run", help="a run's folder, a saved generator, or an id on the Hub")
     parser.add_argument("other", nargs="?", help="another one, to compare it with")
     parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
@@ -32,10 +32,12 @@ def launch(runs: Sequence[str], port: int | None = None, fixed: bool = False) ->
 
     Raises:
         MissingExtraError: gradio is not installed.
-        UserError: a run without a generator, or a port that is taken.
+        UserError: a run without a generator, or a port that is taken or no number of one.
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("the demo needs gradio", None, 'run `pip install "seqgan-hf[demo]"`')
+    if port is not None and not 0 < port < 2**16:
+        raise UserError(f"port {port}", "a number from 1 to 65535", "set --port, or leave it out to have one found")
     for name in runs:
         load_players(name)
     from .demo_page import LOOK, build_page

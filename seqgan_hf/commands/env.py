@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from importlib import metadata
@@ -11,6 +10,7 @@ import torch
 from torch import distributed
 
 from .. import __version__
+from .command_parser import CommandParser
 
 
 # What a bug report names: what must be installed, then what may be.
@@ -27,7 +27,7 @@ VARIABLES = (
 
 def run(arguments: list[str]) -> None:
     """No arguments."""
-    argparse.ArgumentParser(prog="seqgan-hf env", description="Print versions and devices.").parse_args(arguments)
+    CommandParser(prog="seqgan-hf env", description="Print versions and devices.").parse_args(arguments)
     print(f"seqgan-hf {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         try:

@@ -149,7 +149,10 @@ class Drawing:
 def run(arguments: list[str]) -> None:
     """`MODEL [--output FILE]`, and the arguments of `generate_texts` and `Drawing`."""
     parser = ArgumentParser(
-        prog="seqgan-hf generate", exit_on_error=False, description="Write samples of a trained generator."
+        prog="seqgan-hf generate",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Write samples of a trained generator.",
     )
     parser.add_argument("model", help="a run's folder, its `generator` folder, or an id on the Hub")
     skipped = {"generator", "discriminator", "prompts", "no_unknown", "drawing"}
@@ -157,7 +160,9 @@ def run(arguments: list[str]) -> None:
     parser.add_class_arguments(Drawing)
     judge = f"draw with it: a run's folder, a saved one or an id on the Hub; alone, or {OWN}: that of MODEL's run"
     parser.add_argument("--discriminator", nargs="?", const=OWN, help=judge)
-    parser.add_argument("--prompts", help="file of prompts, one a line, or a table; each is continued once")
+    parser.add_argument(
+        "--prompts", help="file of prompts, one a line (a blank one is none), or a table; each is continued once"
+    )
     parser.add_argument("--prompt_column", help="column of the prompts; by default `prompt`, or the only one of text")
     parser.add_class_arguments(FileFormat)
     parser.add_argument("--no_unknown", action="store_true", help="never write the token of unknown words")
@@ -172,7 +177,8 @@ def run(arguments: list[str]) -> None:
     form, options["drawing"] = _taken(FileFormat, options), _taken(Drawing, options)
     column = options.pop("prompt_column")
     if options["prompts"] is not None:
-        options["prompts"] = read_prompts(options["prompts"], column, form)
+        given = read_prompts(options["prompts"], column, form)
+        options["prompts"] = [prompt if prompt.strip() else "" for prompt in given]
     elif column is not None or form != FileFormat():
         raise UserError("a prompt column or a way of reading files without --prompts", "a file to read", "name one")
     with _opened(output) as file:
@@ -181,7 +187,7 @@ def run(arguments: list[str]) -> None:
             options["discriminator"] = load_discriminator(model if judge == OWN else judge, generator)
         texts = generate_texts(generator, **options)
         given = [options["prompt"]] if options["prompts"] is None else options["prompts"]
-        rows = [{"prompt": prompt, "text": text} for prompt, text in zip(cycle(given), texts, strict=False)]
+        rows = [{"prompt": prompt or None, "text": text} for prompt, text in zip(cycle(given), texts, strict=False)]
         if as_list:
             lines = [json.dumps(rows, ensure_ascii=False, indent=1)]
         elif as_lines:
@@ -236,6 +242,13 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) ->
     return f"Not known to the generator, which reads each as unknown: {listed}{more}"
 
 
+def _decoded(tokenizer: PreTrainedTokenizerBase, prompts: list[str], samples: Samples) -> list[str]:
+    """Each prompt with its continuation behind it; of an empty one, the continuation as if there were none."""
+    alone = decode(samples, tokenizer)
+    together = decode_continuations(tokenizer, prompts, samples) if any(prompts) else alone
+    return [both if prompt else text for prompt, both, text in zip(prompts, together, alone, strict=True)]
+
+
 def generate_texts(
     generator: LoadedGenerator,
     num_samples: int | None = None,
@@ -284,5 +297,5 @@ def generate_texts(
             if blank_token_ids(tokenizer):
                 written += fill_in(tokenizer, part, samples)
             else:
-                written += decode_continuations(tokenizer, part, samples) if prompted else decode(samples, tokenizer)
+                written += _decoded(tokenizer, part, samples)
     return written

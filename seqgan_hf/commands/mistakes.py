@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from ..errors import RecipeError, UserError, chain, import_by_path
+from .command_parser import unknown_key
 from .yaml_structure import check_structure
 
 
@@ -120,9 +120,10 @@ def explain(error: Exception, parser: ArgumentParser, arguments: Iterable[str] =
             fix = "check the name, and put its file beside the recipe, or its folder on PYTHONPATH (PYTHONPATH=.)"
             return RecipeError(missing.problem, "a class that can be imported", fix)
         if unknown:
-            return unknown_key(unknown["key"], settings_of(kind), name)
+            return unknown_key(unknown["key"].partition(".")[0], settings_of(kind), name)
     if unknown:
-        return _unknown_at_the_top(unknown, parser.get_defaults())
+        path = ".".join(filter(None, [unknown["section"], unknown["key"]]))
+        return _unknown_in_a_section(path, parser.get_defaults())
     return _wrong_value(".".join(keys), message.rpartition(f'"{keys[-1]}":')[2] if keys else message, parser)
 
 
@@ -140,21 +141,17 @@ def _without_value(arguments: list[str]) -> str | None:
     return next(lonely, None)
 
 
-def _unknown_at_the_top(unknown: re.Match[str], defaults: Namespace) -> RecipeError:
-    section, _, key = unknown["key"].rpartition(".")
-    section = unknown["section"] or section
-    if isinstance(node := defaults.get(section), Namespace):
-        return unknown_key(key, vars(node), section)
-    keys = [name for name in vars(defaults) if name != "config"]
-    return unknown_key(unknown["key"].partition(".")[0], keys, "the recipe" if "config" in defaults else "the options")
-
-
-def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
-    """The error for a key that does not exist there, with those that do."""
-    valid = list(valid)
-    close = difflib.get_close_matches(key, valid, n=1)
-    fix = f"did you mean {close[0]!r}?" if close else "use one of these"
-    return RecipeError(f"unknown key {key!r} in {place}", f"one of {', '.join(valid)}", fix)
+def _unknown_in_a_section(path: str, defaults: Namespace) -> RecipeError:
+    """The first name of a path that does not exist: `lorra` of `generator.lorra.r`."""
+    node, section, top = defaults, "", "the recipe" if "config" in defaults else "the options"
+    for name in path.split("."):
+        keys = [key for key in vars(node) if key != "config" or section]
+        if name not in keys:
+            return unknown_key(name, keys, section or top)
+        node, section = node[name], f"{section}.{name}".strip(".")
+        if not isinstance(node, Namespace):
+            break
+    return RecipeError(f"{path} names a setting of {section}, which has none", "a value", f"set {section}")
 
 
 def _wrong_value(place: str, said: str, parser: ArgumentParser) -> RecipeError:
@@ -169,6 +166,9 @@ def _wrong_value(place: str, said: str, parser: ArgumentParser) -> RecipeError:
         shown = "--print_config` shows all settings" if "config" in parser.get_defaults() else "--help` says more"
         hint = f"`{parser.prog} {shown}"
         return RecipeError(f"{place}: {_line(said)}" if place else _line(said), None, hint)
+    if (below := re.match(r"NestedArg\(key='(.*?)', val='?(.*?)'?\)$", value)) and "." not in types[1]:
+        problem = f"{place}.{below[1]}={_short(below[2])}"
+        return RecipeError(problem, f"nothing below {place}, which is {in_words(types[1])}", f"set {place}")
     if classes := [name for name in re.findall(r"<class '([\w.]+)'>", types[1]) if "." in name]:
         return _wrong_class(place, said, value, import_by_path(classes[0], place))
     return RecipeError(f"{place}={_short(value)}", in_words(types[1]))

@@ -135,7 +135,7 @@ def recipe_parser() -> ArgumentParser:
 
 
 def _parser(command: str, description: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=command, exit_on_error=False, description=description)
+    parser = ArgumentParser(prog=command, exit_on_error=False, allow_abbrev=False, description=description)
     parser.add_argument("--config", action=ActionConfigFile, help="a recipe (the first argument may name it as well)")
     return parser
 
@@ -217,7 +217,8 @@ def load_source(corpus: str, overrides: list[str]) -> DataSource:
     Raises:
         RecipeError: as `load_recipe`.
     """
-    parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False)  # which shows all settings
+    # whose help shows all settings
+    parser = ArgumentParser(prog="seqgan-hf train RECIPE", exit_on_error=False, allow_abbrev=False)
     parser.add_subclass_arguments(DataSource, "data", required=True)
     if Path(corpus).suffix in (".yaml", ".yml") or (corpus in recipe_names() and not Path(corpus).is_file()):
         if (data := read_recipe(str(find_recipe(corpus)), "data").get("data")) is None:

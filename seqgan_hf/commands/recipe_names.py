@@ -46,9 +46,13 @@ def find_recipe(recipe: str) -> Path:
 
 
 def _nearest(recipe: str) -> str:
-    """Which names are meant, perhaps."""
-    wanted = recipe.removesuffix(".yaml").removeprefix("recipes/")
-    names = recipe_names()
+    """Which files beside it are meant, perhaps, or which names."""
+    path, names = Path(recipe), recipe_names()
+    files = [each.name for kind in ("*.yaml", "*.yml") for each in path.parent.glob(kind)]
+    if beside := difflib.get_close_matches(path.name, files, n=2, cutoff=0.8):
+        return f"did you mean {' or '.join(str(path.with_name(name)) for name in beside)}?"
+    wanted = "/".join(path.with_suffix("").parts[-2:]) if path.suffix in (".yaml", ".yml") else recipe
+    wanted = wanted.removeprefix("recipes/")
     near = [name for name in names if name.rpartition("/")[2] == wanted.rpartition("/")[2]]
     near += [name for name in difflib.get_close_matches(wanted, names, cutoff=0.7) if name not in near]
     return f"did you mean {' or '.join(near[:4])}?" if near else "`seqgan-hf recipes` lists all names"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 from pathlib import Path
 
 from ..errors import UserError
+from .command_parser import CommandParser
 from .recipe_names import RECIPES, find_recipe, recipe_names, summary
 
 
 def run(arguments: list[str]) -> None:
     """Nothing, or `copy NAME [DEST]`."""
     description = "List the recipes that come with the package, or copy one to edit it."
-    parser = argparse.ArgumentParser(prog="seqgan-hf recipes", description=description)
-    commands = parser.add_subparsers(dest="command", metavar="copy")
+    parser = CommandParser(prog="seqgan-hf recipes", description=description)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     copy = commands.add_parser("copy", help="write a recipe, with the Python files that it names, to edit it")
-    copy.add_argument("name", help="such as text/seqgan")
+    copy.add_argument("name", help="the name of a recipe, such as text/seqgan")
     copy.add_argument("dest", nargs="?", default=".", help="a folder, or a file (.yaml); default: this folder")
     options = parser.parse_args(arguments)
     if options.command == "copy":

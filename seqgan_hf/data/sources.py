@@ -32,6 +32,9 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from datasets import (
+    config as datasets_config,
+)
 from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
@@ -39,7 +42,7 @@ from ..errors import DataError
 from .delimited import FIRST_LINES, SEPARATORS, FileFormat, find_layout
 from .lines import SIGNS, from_one_line
 from .lookalikes import check_encoded, check_lines
-from .network import asking_once
+from .network import asking_once, uncounted
 
 
 logger = logging.getLogger(__name__)
@@ -72,7 +75,9 @@ def find_files(files: str | list[str]) -> list[str]:
         raise DataError("an empty list of files", "at least one file")
     for path in found:
         if "://" not in path and Path(path).is_dir():
-            raise DataError(f"{path!r} is a folder", "a file", "name it as `dataset` instead")
+            raise DataError(
+                f"{path!r} is a folder", "a file", "name a file in it, or in a recipe the folder as `dataset`"
+            )
         if "://" not in path and Path(path).stat().st_size == 0:
             raise DataError(f"the file {path!r} is empty", "at least one line", "leave it out")
         if _plain_suffix(path) in CONTAINERS:
@@ -111,7 +116,8 @@ def read_files(
             options, counted = _table_options(files, kind, encoding, named, form)
         options |= {"split": "train", "streaming": streaming, "cache_dir": cache}
         patterns = [path if "://" in path else glob.escape(str(Path(path).resolve())) for path in files]
-        rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
+        with uncounted():
+            rows = load_dataset("csv" if kind == "tsv" else kind, data_files={"train": patterns}, **options)
     except DataError:
         raise
     except (DatasetGenerationError, *DAMAGED, ValueError, LookupError, RecursionError) as error:
@@ -155,7 +161,11 @@ def _codec(encoding: str) -> str:
 
 
 def _unreadable(files: list[str], kind: str, error: Exception) -> DataError:
-    """Why `datasets` cannot read these files."""
+    """Why `datasets` cannot read these files, or write what it has read."""
+    place, root = Path(datasets_config.HF_DATASETS_CACHE), _root(error)
+    if isinstance(root, OSError) and root.filename and place in (own := Path(root.filename), *own.parents):
+        problem = f"{_listed(files)} cannot be kept in {str(place)!r} ({root.strerror})"
+        return DataError(problem, "a folder to write", "set HF_DATASETS_CACHE to one")
     if isinstance(_root(error), SchemaInferenceError) or _holds_no_row(files, kind):
         return DataError(f"no line in {_listed(files)}", "at least one", "name another file")
     problem = f"{_listed(files)} cannot be read as {kind} ({_cause(error)})"

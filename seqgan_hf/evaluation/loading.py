@@ -39,6 +39,7 @@ from .tokenization import unknown_note, unknown_share
 
 GENERATOR = "a run's folder, a saved generator with its tokenizer, or an id on the Hub"
 DISCRIMINATOR = "a run's folder, a saved discriminator, or an id on the Hub"
+INNER = 3  # folders that are named where the folder around them was given
 EXPECTED = {AutoModelForSequenceClassification: DISCRIMINATOR}  # of all else, a generator
 
 
@@ -225,9 +226,16 @@ def _absent(source: str, reason: str) -> str:
 
 
 def name_inner(folder: str) -> str:
-    """The advice to name a folder inside this one, where any holds a model."""
-    held = sorted(path.parent.name for path in Path(folder).glob("*/config.json"))
-    return f"name a folder in it that does: {', '.join(held)}" if held else "check the path"
+    """The advice to name a folder inside this one, where any holds a model or a run: the newest are named."""
+    if not Path(folder).is_dir() or (Path(folder) / "config.json").exists():
+        return "check the path"
+    found = [*Path(folder).glob("*/config.json"), *Path(folder).glob("*/generator/config.json")]
+    found.sort(key=lambda path: (-path.stat().st_mtime, path))
+    names = [str(Path(folder) / path.relative_to(folder).parts[0]) for path in found]
+    if not names:
+        return "check the path: no folder in it does either"
+    newest = " or ".join(map(repr, names[:INNER]))
+    return f"name a folder in it that does: {newest}" + (f", the newest of {len(names)}" if names[INNER:] else "")
 
 
 def load_oracle_generator(path: str, device: str) -> LoadedGenerator:

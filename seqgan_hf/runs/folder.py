@@ -15,7 +15,7 @@ from ..errors import RunFolderError
 
 
 # Settings of `training` that say how a run is started, not what it is.
-STARTING = ("resume_from_checkpoint", "overwrite_run")
+STARTING = ("resume_from_checkpoint", "overwrite_run", "estimate_time")
 
 
 class RunFolder:

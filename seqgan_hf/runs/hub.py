@@ -86,7 +86,7 @@ def open_repository(repo_id: str, private: bool | None = None, token: str | None
     if (token or get_token()) is None:
         expected = "one with write access (https://huggingface.co/settings/tokens)"
         fix = "log in with `hf auth login`, or set the environment variable HF_TOKEN"
-        raise HubError("no token for the Hub", expected, fix)
+        raise HubError(f"no token for the Hub, to write {repo_id!r} there", expected, fix)
     api = HfApi(token=token)
     name = _retrying(repo_id, api.create_repo, first=True, private=private, exist_ok=True, **kind).repo_id
     if private and not _retrying(name, api.repo_info, repo_type=kind.get("repo_type")).private:

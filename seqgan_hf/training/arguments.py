@@ -102,6 +102,8 @@ class AdversarialTrainingArguments(TrainingArguments):
         optim: the optimizer's name, as in transformers; for `adamw_*` and no weight decay it is plain Adam.
         weight_decay: decoupled weight decay.
         gradient_accumulation_steps: batches whose gradients make one step, of either model.
+        estimate_time: try a batch of each phase on copies of the models before a run begins, to tell how long it will
+            take; nothing of the run changes, but functions of your own are called for these batches, too.
         disable_tqdm: no progress bars, as where standard error is no terminal.
         push_to_hub: upload the generator and its card when training ends.
         hub_model_id: the repository to upload to, `user/name`; by default named after `output_dir`.
@@ -146,6 +148,7 @@ class AdversarialTrainingArguments(TrainingArguments):
     save_strategy: str = "epoch"
     overwrite_run: bool = False
     resume_from_checkpoint: str | bool | None = None  # type: ignore[assignment]
+    estimate_time: bool = True
     activation_checkpointing: bool = False  # a field of newer transformers
     hub_token: str | None = field(default=None, repr=False)
     hub_discriminator: Literal["subfolder", "repository", "none"] = "subfolder"

@@ -95,7 +95,7 @@ class Meter:
     def begin(self, phase: str) -> None:
         """A unit of a phase begins; what has happened between two phases was no training."""
         if phase != self.phase:
-            self.phase, self.since = phase, time.perf_counter()
+            self.phase, self.since, self.rollouts = phase, time.perf_counter(), rollouts_done()
 
     def count(self, *samples: Samples) -> None:
         """A model has learnt from these sequences."""

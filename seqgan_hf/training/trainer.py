@@ -128,8 +128,8 @@ class AdversarialTrainer:
         """
         with together(self.session.accelerator):
             self.parts.checkpoints.open_run()
-            self.session.call("on_train_begin")
             with self.parts.units.interruptible(), closing(self.parts.bar):
+                self.session.call("on_train_begin")
                 for turn in self.turns:
                     self._take(turn)
             save_results(self.objective, self.parts.evaluation, self.parts.checkpoints.tokenizers)

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from seqgan_hf.commands import COMMANDS, main
+from seqgan_hf.commands.command_parser import CommandParser
 from seqgan_hf.commands.recipe import KEYS, load_evaluation, load_recipe, load_source
 from seqgan_hf.data.grammar import is_english_sentence
 from seqgan_hf.runs.record import read_run
@@ -121,7 +122,7 @@ def check_ours(arguments: list[str], monkeypatch) -> None:
             main([name, *rest])
     else:
         with monkeypatch.context() as patch:
-            for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+            for parser in (argparse.ArgumentParser, CommandParser, jsonargparse.ArgumentParser):
                 patch.setattr(parser, "parse_args", read_only(parser))
             with pytest.raises(Understood):
                 main([name, *rest])

@@ -64,7 +64,6 @@ def test_every_command_of_the_first_hour_works(environment, tmp_path):
     with serve() as hub:
         variables = {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
         variables |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
-        variables["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
         said = {}
         with warm_commands(environment / "bin/python", variables) as warm:
             variables["PATH"] = f"{warm}:{environment / 'bin'}:{variables['PATH']}"

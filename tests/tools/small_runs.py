@@ -37,6 +37,7 @@ SHORT = {
     "eval_rounds": 1,
     "eval_samples": 20,
     "disable_tqdm": True,
+    "estimate_time": False,
     "use_cpu": True,
 }
 # One unit of each phase; nothing is measured.
@@ -196,6 +197,7 @@ TINY = {
     "training.eval_samples": 16,
     "training.eval_rounds": 2,
     "training.disable_tqdm": "true",
+    "training.estimate_time": "false",
     "training.use_cpu": "true",
 }
 

@@ -11,13 +11,16 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ...generation.vocabulary import vocabulary_size
 from ...objectives import Models, Objective, Turn
-from ...runs.console import clock
+from ...runs.console import clock, roughly
 from ...runs.record import UNITS
 from ..batches import InMemoryData, TrainingData
+from ..rehearsal import Rehearsal, same_random_numbers
 from ..session import Session
 
 
 logger = logging.getLogger(__name__)
+
+LATER = "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed"
 
 
 @dataclass
@@ -25,7 +28,7 @@ class Announcements(TrainerCallback):
     """A few lines of the log before a run begins, and two when it has ended."""
 
     session: Session
-    objective: Objective
+    objectives: dict[str, Objective]  # `objective` and `pretraining`
     models: Models
     data: TrainingData  # that the generator learns from
     max_new_tokens: int  # T, the length of the longest sample
@@ -33,7 +36,7 @@ class Announcements(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            for line in self.plan():
+            for line in [*self.plan(), self.duration()]:
                 logger.info("%s", line)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -45,13 +48,31 @@ class Announcements(TrainerCallback):
         """What is trained, from what, on what, and in which order."""
         session, processes = self.session, self.session.accelerator.num_processes
         device = f"{session.device}" if processes == 1 else f"{processes} processes, {session.device.type}"
-        lines = [f"Objective: {type(self.objective).__name__}; device: {device}; folder: {session.folder.path}"]
+        name = type(self.objectives["objective"]).__name__
+        lines = [f"Objective: {name}; device: {device}; folder: {session.folder.path}"]
         lines += [f"{name.capitalize()}: {size(model)}" for name, model in self.models.players().items()]
         count = f"{len(self.data):,}" if isinstance(self.data, InMemoryData) else "a stream of"
         known = f"vocabulary of {vocabulary_size(self.models.generator):,} tokens"
         lines.append(f"Data: {count} training sequences; {known}; samples of up to {self.max_new_tokens} tokens")
-        known = "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed"
-        return [*lines, f"Schedule: {', then '.join(steps(self.turns))}. {known}"]
+        return [*lines, f"Schedule: {', then '.join(steps(self.turns))}"]
+
+    def duration(self) -> str:
+        """How long a run will take, where a batch of each phase can be tried first; else when that will be told."""
+        session, args, data = self.session, self.session.args, self.data
+        alone = session.accelerator.num_processes == 1 and not args.torch_compile
+        if not (args.estimate_time and alone and isinstance(data, InMemoryData)) or session.state.global_step:
+            return LATER
+        try:
+            with same_random_numbers():
+                rehearsal = Rehearsal(session, self.models, self.objectives, data, self.max_new_tokens)
+                phases = rehearsal.seconds(self.turns)
+        except Exception as error:  # models and functions of one's own may hold and do anything; the run will show
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return f"Estimated time: unknown, trying a batch failed ({why}). {LATER}"
+        pretraining = phases.get("pretrain_generator", 0.0)
+        total = pretraining + min(sum(phases.values()) - pretraining, args.max_seconds or float("inf"))
+        parts = ", ".join(f"{phase.replace('_', ' ')} {roughly(seconds)}" for phase, seconds in phases.items())
+        return f"Estimated time: {roughly(total)} ({parts}), evaluations not counted; told anew from the first unit on"
 
     def outcome(self) -> list[str]:
         """Where everything is, and commands that go on from there."""

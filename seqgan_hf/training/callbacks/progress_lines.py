@@ -1,4 +1,4 @@
-"""Where a run is: a progress bar, or a line in the log now and then; and what the generator writes."""
+"""Where a run is: a progress bar, or some lines of the log for each phase; and what the generator writes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...runs.record import UNITS
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two lines of the log at least.
-LOG_SECONDS = 30.0
+# Lines of the log in a phase, at most: after every tenth of its units. Nothing but counts decides, no clock.
+LINES = 10
 # Samples that are shown beside a line, and characters of each.
 SAMPLES, SAMPLE_WIDTH = 3, 160
 # What bars and lines show, where it was measured.
@@ -33,27 +33,38 @@ def _unit(logs: Mapping[str, float]) -> tuple[str, int, int]:
 
 
 class LogLines(TrainerCallback):
-    """A line for the first unit of a run, the last of each phase, and one every half minute; with new samples."""
+    """A line after the first unit of a phase and after every tenth of them, with the samples drawn since the last.
+
+    Pretraining shows samples when it ends. `plain` says whether there are lines without samples before a phase ends.
+    """
+
+    plain = True
 
     def __init__(self):
-        self.logged, self.began = -LOG_SECONDS, time.perf_counter()
+        self.began = time.perf_counter()
         self.samples: Sequence[str] = ()
+        self.drawn: int | None = None  # after so many units of the phase
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began = time.perf_counter()  # the first phase does
 
     def on_evaluate(self, args: Any, state: Any, control: Any, texts: Sequence[str] = (), **kwargs: Any) -> None:
+        self.drawn = None  # after the unit that is logged next
         self.samples = [text if len(text) <= SAMPLE_WIDTH else f"{text[:SAMPLE_WIDTH]}..." for text in texts[:SAMPLES]]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         phase, done, total = _unit(logs)
-        now = time.perf_counter()
-        if not state.is_local_process_zero or (done < total and now - self.logged <= LOG_SECONDS):
+        self.drawn = self.drawn or done
+        if done < total and phase != "adversarial":
+            self.samples = ()
+        if not state.is_local_process_zero or not (done == total or due(done, total) and (self.plain or self.samples)):
             return
-        self.logged, took = now, None
+        took = None
         if done == total:
+            now = time.perf_counter()
             took, self.began = now - self.began, now
-        for line in (log_line(phase, done, total, logs, took), *(f"  sample: {text}" for text in self.samples)):
+        of = "" if self.drawn == done else f" of {UNITS[phase]} {self.drawn}"
+        for line in (log_line(phase, done, total, logs, took), *(f"  sample{of}: {text}" for text in self.samples)):
             logger.info("%s", line)
         self.samples = ()
 
@@ -63,6 +74,8 @@ class LogLines(TrainerCallback):
 
 class ProgressBar(LogLines):
     """One bar a phase, which counts its units; when the phase ends, its line takes the place of the bar."""
+
+    plain = False
 
     def __init__(self):
         super().__init__()
@@ -75,8 +88,7 @@ class ProgressBar(LogLines):
             self._move(phase, done, total, logs)
         if done == total:
             self.close()
-        if done == total or self.samples:
-            super().on_log(args, state, control, logs, **kwargs)
+        super().on_log(args, state, control, logs, **kwargs)
 
     def _move(self, phase: str, done: int, total: int, logs: Mapping[str, float]) -> None:
         if self.bar is None:
@@ -96,6 +108,11 @@ class ProgressBar(LogLines):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def due(done: int, total: int) -> bool:
+    """Whether a line follows this unit of a phase: the first, the last, and each that ends a tenth of them."""
+    return done in (1, total) or done % -(-total // LINES) == 0
 
 
 def log_line(phase: str, done: int, total: int, metrics: Mapping[str, float], took: float | None = None) -> str:

@@ -163,6 +163,9 @@ def test_mistakes_are_one_line_on_the_terminal(tmp_path, capsys):
         assert main(["demo", *runs]) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1 and "Unexpected" not in error
+    for port in ("0", "65536"):
+        assert main(["demo", run, "--port", port]) == 1
+        assert f"port {port}: expected a number from 1 to 65535" in capsys.readouterr().err
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -77,6 +77,23 @@ def test_samples_are_written_as_json_and_in_batches(answering, capsys):
     assert re.search("both --json and --jsonl.*batch_size=0: expected at least 1", capsys.readouterr().err, re.DOTALL)
 
 
+def test_a_blank_line_of_prompts_is_no_prompt(answering, capsys):
+    """Its text has no space in front, and `null` for a prompt, as without `--prompts`."""
+    (answering.parent / "prompts.txt").write_text("the cat\n\n  \na, b\n")
+    call = ["generate", str(answering), "--prompts", str(answering.parent / "prompts.txt"), "--seed", "1"]
+    capsys.readouterr()
+    assert main([*call, "--jsonl", "--num_samples", "40"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["the cat", None, None, "a, b"] * 10
+    assert any(row["text"] for row in rows[1::4] + rows[2::4])
+    for row in rows:
+        assert row["text"].startswith(row["prompt"] or "") and not row["text"].startswith(" ")
+    assert main([*call, "--num_samples", "40"]) == 0
+    assert capsys.readouterr().out.splitlines() == [row["text"] for row in rows]
+    assert main(["generate", str(answering), "--prompt", "", "--json", "--num_samples", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["prompt"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

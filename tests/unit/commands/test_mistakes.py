@@ -51,6 +51,7 @@ def place(tmp_path, monkeypatch) -> Path:
         "broken.yaml": "a: [1\n",
         "e.yaml": "metrics: [bleu]\n",
         "own_words.py": OWN,
+        "lorra.yaml": "generator: {lorra: {r: 16}}\n",
     }
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
@@ -120,7 +121,43 @@ COMMANDS = [
     ("generate m --num_samples many", "num_samples=many: expected a whole number"),
     ("generate m --max_new_tokens many", "max_new_tokens=many: expected a whole number, or null"),
     ("generate m --temperature nan", "temperature=nan: expected a number"),
-    ("generate m --top 3", "Ambiguous option: --top could match"),
+    # names of options are never shortened
+    ("generate m --top 3", "unknown key 'top' in the options.*Did you mean 'top_k' or 'top_p'"),
+    ("generate m --num=5", "unknown key 'num' in the options.*Did you mean 'num_samples'"),
+    ("train R --data.train_file lines.txt --training.round 3", "unknown key 'round' in training.*mean 'rounds'"),
+    ("train R --data.train lines.txt", "unknown key 'train' in TextData.*mean 'train_file' or 'train_split'"),
+    ("train R --data.train_file lines.txt --objective.rollout 3", "unknown key 'rollout' in SeqGAN.*mean 'rollouts'"),
+    ("evaluate --ref lines.txt", "unknown key 'ref' in the recipe.*mean 'references'"),
+    ("data lines.txt --data.text text", "unknown key 'text' in TextData.*mean 'text_column'"),
+    ("data lines.txt --out x", "unknown key '--out' in the options.*mean '--output'"),
+    ("demo run --por 80", "unknown key '--por' in the options of `seqgan-hf demo`.*mean '--port'"),
+    ("curves run --outpu a.png", "unknown key '--outpu' in the options of `seqgan-hf curves`.*mean '--output'"),
+    ("benchmark R --output o --seed 1", "unknown key '--seed' in the options.*mean '--seeds'"),
+    # the first name that does not exist, not one below it
+    ("train R --config lorra.yaml", "unknown key 'lorra' in generator: .*mean 'lora'"),
+    ("train R --generator.lorra.r 16", "unknown key 'lorra' in generator: .*mean 'lora'"),
+    ("train R --generater.lora.r 16", "unknown key 'generater' in the recipe: .*mean 'generator'"),
+    ("train R --data.tokenizr.level word", "unknown key 'tokenizr' in TextData: .*mean 'tokenizer'"),
+    ("train R --training.rounds.x 3", "training.rounds.x=3: expected nothing below training.rounds, .*a whole number"),
+    # arguments of commands without recipes
+    ("completion fish", "'fish' as shell: expected one of bash, zsh"),
+    ("completion", "`seqgan-hf completion` without shell: expected bash or zsh.*Write `.*completion .bash | zsh.`"),
+    (
+        "curves run",
+        "`seqgan-hf curves` without --output: expected the picture: .*Write `seqgan-hf curves RUN ... --o",
+    ),
+    ("curves run --output a.png --axis time", "--axis 'time': expected one of rounds, seconds, epochs"),
+    ("curves run --output", "--output without a value: expected one. Write `--output VALUE`"),
+    ("curves run --output a.png --labels", "--labels without a value"),
+    ("demo A B C D", "one word too many, 'C': expected `seqgan-hf demo RUN .RUN. .--port N.`. Leave it out"),
+    ("demo", "`seqgan-hf demo` without run: expected a run's folder"),
+    ("demo A --port x", "--port x: expected a whole number"),
+    ("env x", "one word too many, 'x': expected `seqgan-hf env`"),
+    ("recipes cop", "'cop' as COMMAND: expected one of copy"),
+    ("recipes copy", "`seqgan-hf recipes copy` without name: expected the name of a recipe"),
+    ("push run me/x --private=1", "--private with a value: expected none. Write `--private`"),
+    ("push none", "'none' does not exist: expected the folder of a run"),
+    ("push none --space noslash", "'none' does not exist: expected the folder of a run"),
     ("generate m --seed", "--seed without a value"),
     # columns that hold no text
     ("data ids.jsonl", "no column of text among {'ids': 'list of int64'}.*IdsData"),
@@ -132,6 +169,15 @@ COMMANDS = [
     ),
     ("data R --data.dataset lines.txt", "dataset='lines.txt', which is a file.*Name it as train_file"),
     ("data R --data.dataset folder", "the folder dataset='folder' holds no data"),
+    # benchmarks that could not begin, or would never end
+    ("benchmark R --output o --jobs 0", "--jobs 0: expected at least 1"),
+    ("benchmark R --output o", "train_file=None and dataset=None: expected exactly one of them"),
+    ("benchmark R --output o --data.train_file lines.txt --objective.rollouts -3", "rollouts=-3: expected"),
+    ("benchmark R --output o --num_samples -1", "--num_samples -1: expected at least 1"),
+    (
+        "benchmark R --output lines.txt --data.train_file lines.txt",
+        "--output 'lines.txt' .File exists.: expected a fold",
+    ),
     # no runs, no models
     ("push none me/x", "'none' does not exist: expected the folder of a run"),
     ("push lines.txt me/x", "'lines.txt' holds no metrics.jsonl: expected the folder of a run"),

@@ -61,11 +61,15 @@ def test_a_recipe_is_found_by_name_and_a_file_comes_first(tmp_path):
         (["train", "--config", "text/segan"], "text/seqgan"),
         (["evaluate", "evaluation/blue"], "Did you mean evaluation/bleu"),
         (["data", "text/qatrains.yaml"], "Did you mean text/quatrains"),
+        (["train", "./elsewhere/text/seqgam.yaml"], "Did you mean text/seqgan"),
+        (["train", f"{ROOT}/recipes/text/segan.yaml"], f"Did you mean {ROOT}/recipes/text/seqgan.yaml"),
+        (["train", "mine.yml"], "Did you mean mine.yaml?"),
         (["recipes", "copy", "zzzzzzz"], "`seqgan-hf recipes` lists all names"),
         (["train", "evaluation/full"], "Run `seqgan-hf evaluate"),
     ],
 )
 def test_a_wrong_name_is_answered_by_the_nearest(call, near, capsys):
+    Path("mine.yaml").write_text("data: {}\n")
     assert main(call) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert near in line

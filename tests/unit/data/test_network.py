@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
+import datasets
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
@@ -86,3 +87,41 @@ def test_offline_stays_offline(monkeypatch):
     with asking_once("a/b"):
         assert constants.HF_HUB_OFFLINE
     assert constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train_file": "lines.txt"},
+        {"train_file": "rows.csv"},
+        {"train_file": "rows.jsonl"},
+        {"train_file": "lines.txt", "streaming": True, "max_length": 4, "eval_size": 5},
+        {"dataset": "texts"},
+        {"dataset": "objects"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_what_is_here_is_read_without_a_network(settings, tmp_path, monkeypatch):
+    """Nobody is told of it, and no address is looked for."""
+    asked = []
+
+    def refuse(*address, **options):
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    texts = ["a cat sits", "the dog runs"] * 20
+    objects = "".join(f"{json.dumps({'text': text})}\n" for text in texts)
+    for name, content in {
+        "lines.txt": "\n".join(texts),
+        "rows.csv": "\n".join(["text", *texts]),
+        "rows.jsonl": objects,
+        "texts/train.txt": "\n".join(texts),
+        "objects/train.jsonl": objects,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    corpus = TextData(**settings).load()
+    assert len(list(corpus.train)) + len(corpus.eval) == 40 and not asked
+    assert datasets.config.HF_UPDATE_DOWNLOAD_COUNTS  # of what comes from the Hub

@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import re
 from io import BytesIO
 
+import datasets
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict, Features, Value
@@ -278,7 +280,7 @@ def test_empty_split():
         ({"dataset": RAGGED, "eval_split": "test"}, "which has no splits"),
         ({"train_file": "missing/*.txt"}, "'missing/.*' does not exist in /"),
         ({"train_file": []}, "empty list of files"),
-        ({"train_file": "."}, "Name it as `dataset` instead"),
+        ({"train_file": "."}, "Name a file in it, or in a recipe the folder as `dataset`"),
         ({"dataset": "./missing"}, "neither a folder here nor a dataset"),
         ({"train_file": "a.txt", "dataset_config": "en"}, "expected these settings only with a dataset"),
         ({"train_file": "a.txt", "train_split": "test"}, "expected these settings only with a dataset"),
@@ -359,3 +361,13 @@ def test_sources_are_made_from_a_recipe_and_overrides(write):
     several = make("--data", "seqgan_hf.data.IdsData", "--data.train_file", "[a.txt, b.txt]", "--data.eos", "false")
     assert isinstance(several, IdsData) and several.train_file == ["a.txt", "b.txt"] and several.eos is False
     assert make("--data", "seqgan_hf.data.GrammarData", "--data.num_train", "7").num_train == 7
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """It is not the file that is at fault."""
+    (tmp_path / "lines.txt").write_text("a cat\na dog\n")
+    (tmp_path / "cache").write_text("a file, not a folder")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    expected = re.escape(f"cannot be kept in {str(tmp_path / 'cache')!r} (")
+    with pytest.raises(DataError, match=f"{expected}.*: expected a folder to write. Set HF_DATASETS_CACHE to one"):
+        TextData(train_file=str(tmp_path / "lines.txt")).load()

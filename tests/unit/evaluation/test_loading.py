@@ -1,6 +1,8 @@
 """Generators loaded for evaluation: samples, real texts in their tokens, likelihoods at a temperature."""
 
 import copy
+import os
+import re
 import shutil
 import socket
 from dataclasses import replace
@@ -13,6 +15,7 @@ from seqgan_hf.data import TokenizerConfig, integer_tokenizer
 from seqgan_hf.data.tokenization import build_tokenizer, encode_batch
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.loading import (
+    check_generator,
     conditions,
     draw_samples,
     encode_prompts,
@@ -131,3 +134,16 @@ def test_a_generator_that_lacks_weights_is_refused(model_path, tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=f"lacks 1 of its weights .{name}"):
         load_generator(str(folder), "cpu")
+
+
+def test_a_folder_of_runs_names_the_newest_of_them(tmp_path):
+    for number, name in enumerate(["a", "b/generator", "c/generator", "d", "e/generator"]):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+        os.utime(tmp_path / name / "config.json", (number, number))
+    (tmp_path / "f").mkdir()
+    newest = " or ".join(repr(str(tmp_path / name)) for name in "edc")
+    with pytest.raises(UserError, match=re.escape(f"Name a folder in it that does: {newest}, the newest of 5.")):
+        check_generator(str(tmp_path))
+    with pytest.raises(UserError, match=re.escape("Check the path: no folder in it does either.")):
+        check_generator(str(tmp_path / "f"))

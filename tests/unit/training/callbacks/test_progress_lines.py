@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from seqgan_hf.training.callbacks.progress_lines import log_line
+from seqgan_hf.training.callbacks.progress_lines import due, log_line
 from tests.tools.small_runs import build, small_corpus
 
 
@@ -18,22 +18,28 @@ def corpus():
     return small_corpus()
 
 
-def test_a_log_without_bars_has_few_lines(corpus, tmp_path, caplog, monkeypatch):
+def test_a_log_without_bars_has_some_lines_of_each_phase(corpus, tmp_path, caplog):
     caplog.set_level("INFO")
-    build(corpus, tmp_path / "run", pretrain_epochs=6).train()
+    build(corpus, tmp_path / "run", pretrain_epochs=11, rounds=21, eval_rounds=2).train()
     lines = [line for line in caplog.messages if TIMED.search(line)]
-    # the first unit, and the end of each phase: the others come within the same seconds
     assert [line.split(":")[0] for line in lines] == [
-        "pretrain generator 1/6",
-        "pretrain generator 6/6",
+        *(f"pretrain generator {epoch}/11" for epoch in (1, 2, 4, 6, 8, 10, 11)),
+        "pretrain discriminator 1/2",
         "pretrain discriminator 2/2",
-        "adversarial 2/2",
+        *(f"adversarial {done}/21" for done in (1, 3, 6, 9, 12, 15, 18, 21)),
     ]
-    assert "nll_oracle" in lines[1] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
-    monkeypatch.setattr("seqgan_hf.training.callbacks.progress_lines.LOG_SECONDS", 0.0)
-    caplog.clear()
-    build(corpus, tmp_path / "more", pretrain_epochs=6).train()
-    assert len([line for line in caplog.messages if TIMED.search(line)]) == 10
+    assert "nll_oracle" in lines[6] and " sequences/s, " in lines[1] and " rollouts/s, " in lines[-1]
+    samples = [line.partition(":")[0] for line in caplog.messages if "  sample" in line]
+    # of pretraining, of an even round that a line speaks of, or of the last even one before it
+    rounds = ("", " of round 2", "", " of round 8", "", " of round 14", "", "")
+    assert samples == [f"  sample{of}" for of in rounds for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("total", "shown"), [(1, [1]), (7, [*range(1, 8)]), (10, [*range(1, 11)]), (500, [1, *range(50, 501, 50)])]
+)
+def test_lines_split_a_phase_into_ten_parts_by_count_alone(total, shown):
+    assert [done for done in range(1, total + 1) if due(done, total)] == shown
 
 
 def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog):
@@ -45,34 +51,40 @@ def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog
     generator, discriminator = trainer.models.generator, trainer.models.discriminator
     trained = discriminator.num_parameters() - discriminator.get_input_embeddings().weight.numel()
     run = tmp_path / "run"
-    assert shown[:5] == [
+    assert shown[:6] == [
         f"Objective: SeqGAN; device: cpu; folder: {run}",
         f"Generator: {type(generator).__name__}, {generator.num_parameters():,} parameters",
         f"Discriminator: {type(discriminator).__name__}, {discriminator.num_parameters():,} parameters, "
         f"{trained:,} trained",
         "Data: 48 training sequences; vocabulary of 13 tokens; samples of up to 5 tokens",
         "Schedule: 2 epochs of pretrain generator, then 2 steps of pretrain discriminator, then 2 rounds of "
-        "adversarial (1 generator step and 2 discriminator steps each). "
+        "adversarial (1 generator step and 2 discriminator steps each)",
         "Time left is told from the first unit on, as `at least` until each phase and an evaluation are timed",
     ]
     assert shown[-2].startswith("Done in 0:00:") and f"in {run}; card: {run}/generator/README.md" in shown[-2]
     calls = [f"generate {run}", f"evaluate --model {run} --references FILE", f"push {run} user/name"]
     assert re.findall("`seqgan-hf (.*?)`", shown[-1]) == calls
     samples = [line.removeprefix("  sample: ") for line in caplog.messages if line.startswith("  sample: ")]
-    first = (run / "samples" / "pretrain_generator-1.txt").read_text().splitlines()
+    first = (run / "samples" / "pretrain_generator-2.txt").read_text().splitlines()
     last = (run / "samples" / "adversarial-2.txt").read_text().splitlines()
     assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 9
 
 
-def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys):
+def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys, caplog):
+    caplog.set_level("INFO")
     build(corpus, tmp_path / "file", disable_tqdm=False).train()
     assert "pretrain generator: " not in capsys.readouterr().err
     monkeypatch.setattr("seqgan_hf.training.parts.watched", lambda: True)
-    build(corpus, tmp_path / "terminal", disable_tqdm=False).train()
+    caplog.clear()
+    build(corpus, tmp_path / "terminal", disable_tqdm=False, rounds=12).train()
     shown = capsys.readouterr().err
     first, _, second = shown.partition("pretrain discriminator: ")
     assert "pretrain generator: " in first and second
     assert "\r  " in first  # it is gone when the phase has ended
+    lines = [line.partition(":")[0] for line in caplog.messages if TIMED.search(line) or "  sample" in line]
+    ends = ["pretrain generator 2/2", "pretrain discriminator 2/2"]
+    rounds = [line for done in (1, 2, 4, 6, 8, 10, 12) for line in (f"adversarial {done}/12", *["  sample"] * 3)]
+    assert lines == [ends[0], *["  sample"] * 3, ends[1], *rounds]
 
 
 def test_a_line_of_the_log():
