@@ -132,6 +132,23 @@ class Models:
             self._copies[name] = copied.requires_grad_(False)
             train_without_dropout(self._copies[name])  # the generator may have been left with it
 
+    @contextmanager
+    def generator_learns(self, draws: bool) -> Iterator[None]:
+        """The players as a generator step needs them; while it lasts, the discriminator's weights have no gradients.
+
+        Args:
+            draws: the generator learns from its own samples, so it has no dropout: grad log G(y) is that of the policy
+                that drew y. Under dropout it would be another's, and even a constant reward would have an effect: it
+                pulls the weights without dropout towards those with it.
+        """
+        self.generator.train()
+        if draws:
+            train_without_dropout(self.generator)
+        if self.discriminator is not None:
+            train_without_dropout(self.discriminator)
+        with frozen(self.discriminator):
+            yield
+
     @torch.no_grad()
     def follow(self) -> None:
         """Move the averaged copies towards the generator, which just stepped; buffers become equal to its own."""

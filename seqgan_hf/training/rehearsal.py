@@ -80,12 +80,7 @@ class Rehearsal:
     def generator_step(self, objective: Objective, real: Samples) -> None:
         """As the trainer's, on one batch."""
         models, autocast, fake = self.models, self.session.accelerator.autocast, None
-        models.generator.train()
-        if objective.draws:
-            train_without_dropout(models.generator)
-        if models.discriminator is not None:
-            train_without_dropout(models.discriminator)
-        with frozen(models.discriminator):
+        with models.generator_learns(objective.draws):
             if objective.draws:
                 with torch.no_grad(), autocast():
                     fake = objective.credit(models, real, objective.sample(models, real, self.max_new_tokens)).samples

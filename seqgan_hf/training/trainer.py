@@ -166,14 +166,7 @@ class AdversarialTrainer:
     def generator_step(self, objective: Objective, batches: list[Samples], player: Player) -> None:
         """Draw sequences, credit their tokens, and follow the gradient of the mean loss over `batches`."""
         models, autocast = self.models, self.session.accelerator.autocast
-        models.generator.train()
-        if objective.draws:
-            # grad log G(y) is that of the policy that drew y. Under dropout it would be another's, and even a constant
-            # reward would have an effect: it pulls the weights without dropout towards those with it.
-            train_without_dropout(models.generator)
-        if models.discriminator is not None:
-            train_without_dropout(models.discriminator)
-        with frozen(models.discriminator):
+        with models.generator_learns(objective.draws):
             drawn: list[tuple[Samples, Samples | None]] = []
             for _ in range(objective.updates):
                 self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hatch_build import standalone
+from docs.long_description import standalone
 from tests.tools.documents import ROOT
 from tests.tools.installed import source_files
 
@@ -42,11 +42,17 @@ def test_an_unpacked_sdist_knows_its_files_without_git(sdist, tmp_path):
     (root / ".venv").mkdir()
     (root / ".venv/made_since.py").touch()
     files = source_files(sdist, root)
-    assert {"pyproject.toml", "hatch_build.py", "README.md", "Makefile", "seqgan_hf/__init__.py"} < set(files)
+    assert {"pyproject.toml", "docs/long_description.py", "README.md", "seqgan_hf/__init__.py"} < set(files)
     assert all((root / name).is_file() for name in files)
     if (ROOT / ".git").exists():
         assert set(source_files(sdist)) - set(files) <= {".ci/run"}
         assert set(files) <= set(source_files(sdist))
+
+
+def test_the_top_level_is_short(sdist):
+    top = {name.partition("/")[0] for name in source_files(sdist)}
+    folders, files = {"seqgan_hf", "recipes", "tests", "docs"}, {"pyproject.toml", "README.md", "LICENSE", "Makefile"}
+    assert {name for name in top if not name.startswith(".")} == folders | files | {"constraints.txt"}
 
 
 def test_the_long_description_has_no_relative_link(sdist, tmp_path):

@@ -807,7 +807,10 @@ def unfinished(tmp_path, lines, monkeypatch) -> Path:
     return tmp_path / "cut"
 
 
-def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(unfinished, lines, capsys):
+def test_an_unfinished_run_is_called_so_and_its_checkpoints_write_text(
+    unfinished, lines, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)  # `evaluate` makes its folder there
     capsys.readouterr()
     checkpoint = max((unfinished / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     for call in (["generate", unfinished], ["evaluate", "--model", unfinished, "--references", lines]):
