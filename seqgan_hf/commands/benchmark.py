@@ -270,7 +270,7 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
 
     Raises:
         RecipeError: one cannot be read, has the name of another, or another corpus than the first.
-        UserError: a class refuses its settings.
+        UserError: a class refuses its settings, or the corpus cannot be used.
     """
     recipes: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -278,8 +278,10 @@ def read_recipes(paths: Sequence[str], overrides: list[str]) -> dict[str, dict[s
         if name in recipes or name.startswith(LIKELIHOOD):
             raise RecipeError(f"two recipes of the name {name!r}", "different names", "rename one of the files")
         nodes, text = load_recipe([path, *overrides])
-        instantiate(recipe_parser(), nodes)  # now, so that what a class refuses is not met in every run
+        nodes = instantiate(recipe_parser(), nodes)  # now, so that what a class refuses is not met in every run
         recipe = yaml.safe_load(text)
+        if not recipes:
+            nodes.data.load()  # likewise: a file that is missing or cannot be used
         recipes[name] = recipe
         first = next(iter(recipes.values()))
         if recipe["data"] != first["data"]:

@@ -21,11 +21,7 @@ def run(arguments: list[str]) -> None:
     add = parser.add_argument
     add("run", help="a run's folder")
     add("repo_id", nargs="?", help="of the models: owner/name, or a name in your own account")
-    add(
-        "--space",
-        metavar="SPACE_ID",
-        help="make a Space, owner/name or a name in your own account: a page that shows the run, as `demo` does",
-    )
+    add("--space", metavar="SPACE_ID", help=SPACE)
     add("--private", action="store_true", default=None, help="make a new repository private")
     places = ("subfolder", "repository", "none")
     add("--discriminator", choices=places, default="subfolder", help=DISCRIMINATOR)

@@ -173,6 +173,8 @@ COMMANDS = [
     ("benchmark R --output o --jobs 0", "--jobs 0: expected at least 1"),
     ("benchmark R --output o", "train_file=None and dataset=None: expected exactly one of them"),
     ("benchmark R --output o --data.train_file lines.txt --objective.rollouts -3", "rollouts=-3: expected"),
+    ("benchmark R --output o --data.train_file none.txt", "the file 'none.txt' does not exist in .*: expected a path"),
+    ("benchmark R --output o --data.train_file lines.txt --data.eval_size 900", "80 lines to train on, .* 900"),
     ("benchmark R --output o --num_samples -1", "--num_samples -1: expected at least 1"),
     (
         "benchmark R --output lines.txt --data.train_file lines.txt",
