@@ -54,7 +54,7 @@ class Announcements(TrainerCallback):
         count = f"{len(self.data):,}" if isinstance(self.data, InMemoryData) else "a stream of"
         known = f"vocabulary of {vocabulary_size(self.models.generator):,} tokens"
         lines.append(f"Data: {count} training sequences; {known}; samples of up to {self.max_new_tokens} tokens")
-        return [*lines, f"Schedule: {', then '.join(steps(self.turns))}"]
+        return [*lines, f"Schedule: {', then '.join(in_turns(steps(self.turns)))}"]
 
     def duration(self) -> str:
         """How long a run will take, where a batch of each phase can be tried first; else when that will be told."""
@@ -110,6 +110,18 @@ def steps(turns: list[Turn]) -> list[str]:
             text += f" ({' and '.join(each)} each)"
         words.append(text)
     return words or ["nothing to train"]
+
+
+def in_turns(words: list[str]) -> list[str]:
+    """Two phases that alternate, told once: `3 times 2 steps of ... and 4 epochs of ...`."""
+    told, at = list[str](), 0
+    while at < len(words):
+        pair, times = words[at : at + 2], 1
+        while words[at + 2 * times : at + 2 * times + 2] == pair and len(pair) == 2:
+            times += 1
+        told.append(f"{times} times {' and '.join(pair)}" if times > 1 else words[at])
+        at += 2 * times if times > 1 else 1
+    return told
 
 
 def plural(number: int, name: str) -> str:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from seqgan_hf.training.callbacks.announcements import in_turns
 from seqgan_hf.training.callbacks.progress_lines import due, log_line
 from tests.tools.small_runs import build, small_corpus
 
@@ -68,6 +69,14 @@ def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog
     first = (run / "samples" / "pretrain_generator-2.txt").read_text().splitlines()
     last = (run / "samples" / "adversarial-2.txt").read_text().splitlines()
     assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 9
+
+
+def test_phases_that_alternate_are_told_once():
+    d, g, play = "1 step of pretrain discriminator", "2 epochs of pretrain generator", "9 rounds of adversarial"
+    assert in_turns([d, g, d, g, d, g, play]) == [f"3 times {d} and {g}", play]
+    assert in_turns([g, d, g, d, g]) == [f"2 times {g} and {d}", g]
+    assert in_turns([g, d, play]) == [g, d, play]
+    assert in_turns([play]) == [play]
 
 
 def test_where_nobody_watches_there_is_no_bar(corpus, tmp_path, monkeypatch, capsys, caplog):
