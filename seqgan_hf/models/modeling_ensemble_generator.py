@@ -120,10 +120,14 @@ class EnsembleGeneratorForCausalLM(StatefulForCausalLM):
         """An ensemble with copies of the members' weights, which never writes what none of them writes.
 
         Raises:
-            ValueError: no members, or members that do not write the same tokens.
+            ValueError: no members, members with adapters, or members that do not write the same tokens.
         """
         if not members:
             raise ValueError("an ensemble without members: expected at least one. Name some.")
+        for number, member in enumerate(members):
+            if getattr(member, "_hf_peft_config_loaded", False) or hasattr(member, "peft_config"):
+                fix = "Merge it: AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload()"
+                raise ValueError(f"members[{number}] with an adapter: expected weights of its own. {fix}.")
         first = members[0]
         never = [sorted(member.generation_config.suppress_tokens or []) for member in members]
         if any(other != never[0] for other in never):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from seqgan_hf.evaluation.loading import check_prompts, draw_samples, encode_tex
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.vocabulary import suppressed_tokens
+from seqgan_hf.models import EnsembleGeneratorForCausalLM
 from seqgan_hf.objectives import SeqGAN
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
 from seqgan_hf.training.checks import check_generator
@@ -83,6 +85,23 @@ def test_a_run_of_an_adapter_resumes(tmp_path):
     whole = run(tmp_path / "whole", rounds=2)
     run(tmp_path / "run", rounds=1, save_every=1)
     assert same(weights(whole), weights(run(tmp_path / "run", rounds=2, resume_from_checkpoint=True)))
+
+
+def test_an_ensemble_takes_no_adapters_but_what_they_are_merged_into():
+    """As its message says: merged, an adapter is a member like any other."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=9, n_positions=8)).eval()
+    adapted = peft.get_peft_model(copy.deepcopy(model), replace(lora(), init_lora_weights=False)).eval()
+    with pytest.raises(ValueError, match=r"members\[1\] with an adapter: .* Merge it: "):
+        EnsembleGeneratorForCausalLM.from_members([model, adapted])
+    inside = copy.deepcopy(model)
+    inside.add_adapter(lora())
+    with pytest.raises(ValueError, match=r"members\[0\] with an adapter: "):
+        EnsembleGeneratorForCausalLM.from_members([inside, model])
+    ids = torch.arange(6)[None]
+    expected = torch.stack([each(ids).logits.softmax(-1) for each in (model, adapted)]).mean(0)
+    ensemble = EnsembleGeneratorForCausalLM.from_members([model, adapted.merge_and_unload()]).eval()
+    torch.testing.assert_close(ensemble(ids).logits.softmax(-1), expected)
 
 
 def test_a_wrapped_model_is_refused_before_the_run(tmp_path):
