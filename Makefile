@@ -27,6 +27,7 @@ install: $(VENV)/installed
 demo: install
 	$(BIN)/seqgan-hf train recipes/text/demo.yaml --training.overwrite_run true
 	$(BIN)/python recipes/text/before_and_after.py runs/demo
+	@echo "  All is installed in $(VENV), so enter it first: . $(BIN)/activate"
 
 test: install
 	$(BIN)/python -m pytest

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 from seqgan_hf.data.grammar import english_grammar, is_english_sentence
+from seqgan_hf.errors import RunFolderError, UserError
 from seqgan_hf.runs.record import Run, is_number, read_run, unit
 
 
 SHOWN = 6  # sentences of each evaluation
 NUMBERS = {
-    "grammar_acceptance": "the share of 1,000 new sentences that the grammar accepts; 1 would be perfect.",
+    "grammar_acceptance": "the share of what it writes that the grammar accepts; 1 would be perfect.",
     "nll_test_sequence": "how surprised the generator is by a real sentence that it has not seen, in nats; lower is\n"
     "      better, and none can be below {entropy:.2f}, the entropy of the grammar.",
     "distinct_2": "different pairs of neighbouring words, a share of all; low where sentences repeat each other.",
@@ -35,6 +36,9 @@ def stages(run: Run) -> dict[str, dict]:
     """The lines of the log with the first evaluation, the last one before the game, and the last one of all."""
     measured = [line for line in run.lines if is_number(line.get("grammar_acceptance"))]
     pretrained = [line for line in measured if unit(line)[0] == "pretrain_generator"]
+    if not pretrained:
+        problem = f"the run {run.name!r} did not measure `grammar` while its generator was pretrained"
+        raise RunFolderError(problem, "one of text/demo", "train it: `seqgan-hf train text/demo`")
     chosen = {
         "After one pass over the training sentences": pretrained[0],
         f"After {len(pretrained)} passes, before the game": pretrained[-1],
@@ -47,7 +51,7 @@ def story(folder: str) -> str:
     """What is printed.
 
     Raises:
-        RunFolderError: `folder` holds no run.
+        RunFolderError: `folder` holds no run, or none of `text/demo`.
     """
     found, parts = stages(read_run(folder)), []
     for title, line in found.items():
@@ -63,4 +67,7 @@ def story(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    print(story(*sys.argv[1:]))
+    try:
+        print(story(sys.argv[1] if len(sys.argv) > 1 else "runs/demo"))
+    except UserError as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -13,6 +13,7 @@ from . import COMMANDS
 
 
 TYPES = {"int": "a whole number", "float": "a number"}
+MOST_NAMED = 40  # keys, where a near one is known
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -64,4 +65,5 @@ def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
     valid = list(valid)
     near = [name for name in valid if name.startswith(key)][:4] or difflib.get_close_matches(key, valid, n=1)
     fix = f"did you mean {' or '.join(map(repr, near))}?" if near else "use one of these"
-    return RecipeError(f"unknown key {key!r} in {place}", f"one of {', '.join(valid)}", fix)
+    expected = f"one of {len(valid)} names" if near and len(valid) > MOST_NAMED else f"one of {', '.join(valid)}"
+    return RecipeError(f"unknown key {key!r} in {place}", expected, fix)

@@ -12,6 +12,7 @@ from .command_parser import CommandParser
 from .recipe_names import recipe_names
 
 
+SHELLS = ("bash", "zsh")
 SCRIPT = """\
 _seqgan_hf() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} words options most=1
@@ -36,9 +37,7 @@ def run(arguments: list[str]) -> None:
     """`SHELL`."""
     description = "Print a script for completion: commands, options, names of recipes; files elsewhere."
     parser = CommandParser(prog="seqgan-hf completion", description=description)
-    parser.add_argument(
-        "shell", choices=("bash", "zsh"), help='bash or zsh, for example: eval "$(seqgan-hf completion bash)"'
-    )
+    parser.add_argument("shell", choices=SHELLS, help='bash or zsh, for example: eval "$(seqgan-hf completion bash)"')
     shell = parser.parse_args(arguments).shell
     print(("autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else "") + script())
 
@@ -51,6 +50,7 @@ def script() -> str:
     # words that are no options, and up to which place in the line they are offered
     words = {"train": (train, 2), "data": (train, 2), "evaluate": (evaluate, 2), "recipes": (["copy", *names], 3)}
     words["benchmark"] = (train, 99)
+    words["completion"] = (list(SHELLS), 2)
     cases = []
     for command in COMMANDS:
         given, most = words.get(command, ([], 2))

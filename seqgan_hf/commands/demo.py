@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -51,4 +52,7 @@ def launch(runs: Sequence[str], port: int | None = None, fixed: bool = False) ->
         fix = "set --port, or leave it out to have one found"
         raise UserError(f"port {port} is taken", "a free one", fix) from error
     print(f"The demo is at {url} until you press Ctrl-C.", flush=True)
-    page.block_thread()
+    try:
+        threading.Event().wait()  # forever; an interrupt ends it
+    finally:
+        page.close(verbose=False)

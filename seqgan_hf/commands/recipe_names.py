@@ -54,5 +54,6 @@ def _nearest(recipe: str) -> str:
     wanted = "/".join(path.with_suffix("").parts[-2:]) if path.suffix in (".yaml", ".yml") else recipe
     wanted = wanted.removeprefix("recipes/")
     near = [name for name in names if name.rpartition("/")[2] == wanted.rpartition("/")[2]]
+    near.sort(key=lambda name: -difflib.SequenceMatcher(None, name, wanted).ratio())
     near += [name for name in difflib.get_close_matches(wanted, names, cutoff=0.7) if name not in near]
     return f"did you mean {' or '.join(near[:4])}?" if near else "`seqgan-hf recipes` lists all names"

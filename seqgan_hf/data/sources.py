@@ -59,7 +59,7 @@ def find_files(files: str | list[str]) -> list[str]:
     """Expand patterns such as `data/*.txt`; addresses with a scheme (`https://`) are left as they are.
 
     Raises:
-        DataError: if a file does not exist, is a folder, or is empty.
+        DataError: if a file does not exist, is a folder or a pipe, or is empty.
     """
     found = []
     for name in [files] if isinstance(files, str) else files:
@@ -78,8 +78,10 @@ def find_files(files: str | list[str]) -> list[str]:
             raise DataError(
                 f"{path!r} is a folder", "a file", "name a file in it, or in a recipe the folder as `dataset`"
             )
+        if "://" not in path and not Path(path).is_file():
+            raise DataError(f"{path!r} is a pipe or a device", "a file, as it is read twice", "write it to one first")
         if "://" not in path and Path(path).stat().st_size == 0:
-            raise DataError(f"the file {path!r} is empty", "at least one line", "leave it out")
+            raise DataError(f"the file {path!r} is empty", "at least one line", "name another one")
         if _plain_suffix(path) in CONTAINERS:
             expected = "text, .csv, .tsv, .json, .jsonl or .parquet, each perhaps compressed (.gz)"
             raise DataError(f"{path!r} is an archive or a document", expected, "unpack or export it")

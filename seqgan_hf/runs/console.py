@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
 
 
 class _ConsoleHandler(logging.Handler):
@@ -21,6 +24,18 @@ class _ConsoleHandler(logging.Handler):
 def watched() -> bool:
     """Whether somebody looks at standard error while the program runs: in a terminal, or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+@contextmanager
+def without_bars_of_files() -> Iterator[None]:
+    """Leave out the bars of transformers for small files, which would tear up the lines and bars of a run."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ from ..evaluation.record import Estimate
 from ..generation.modes import train_without_dropout
 from ..objectives import MLE, Models, Objective, Turn
 from ..objectives.base import frozen
+from ..runs.console import without_bars_of_files
 from ..samples import Samples
 from .arguments import AdversarialTrainingArguments
 from .batches import InMemoryData, as_samples, training_data
@@ -126,7 +127,7 @@ class AdversarialTrainer:
             Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is saved.
             TrainingError: the numbers went bad.
         """
-        with together(self.session.accelerator):
+        with together(self.session.accelerator), without_bars_of_files():
             self.parts.checkpoints.open_run()
             with self.parts.units.interruptible(), closing(self.parts.bar):
                 self.session.call("on_train_begin")

@@ -357,6 +357,13 @@ def test_the_demo_ends_with_its_samples_numbers_and_what_to_do_next(finished_run
     assert len(ours) == 4
     for words in ours:
         check(Command("the demo", {}, words), monkeypatch)
+    for other, problem in (
+        ("none", "cannot read 'none/metrics.jsonl'"),
+        ("runs/seqgan", "'seqgan' did not measure `grammar`"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["before_and_after.py", other])
+        with pytest.raises(SystemExit, match=f"before_and_after.py: .*{problem}"):
+            runpy.run_path("recipes/text/before_and_after.py", run_name="__main__")
 
 
 def test_what_is_not_run_here_is_run_elsewhere():

@@ -110,8 +110,8 @@ def draw(methods: dict[str, tuple[list[float], list[float]]]) -> Figure:
     for (x, y, across, up), text in corners.items():
         axes.text(x, y, text, transform=axes.transAxes, ha=across, va=up, color=WORDS, fontsize=12, fontweight="bold")
     axes.set_title("What a game against a discriminator gains, and what it costs", fontsize=13)
-    axes.set_xlabel("variety: leaves out more of what real text has  →", fontsize=12)
-    axes.set_ylabel("mistakes: writes more of what real text has not  →", fontsize=12)
+    axes.set_xlabel("less variety: leaves out more of what real text has  →", fontsize=12)
+    axes.set_ylabel("more mistakes: writes more of what real text has not  →", fontsize=12)
     far = (
         f"Bars: one standard error over the seeds that played. Further out, up and to the right: {', '.join(outside)}."
     )

@@ -1,4 +1,4 @@
-"""What `import seqgan_hf` does, and when. Orders of imports: `unit/runs/test_hub.py`."""
+"""What `import seqgan_hf` does, and when. Orders of imports: `tests/unit/runs/test_hub.py`."""
 
 from __future__ import annotations
 

@@ -638,6 +638,9 @@ def test_an_existing_run_and_a_folder_without_permission(tmp_path, capsys):
         ([], 2, ""),
         (["--help"], 0, ""),
         (["trian"], 2, "seqgan-hf: unknown command 'trian': expected one of train"),
+        (["trian"], 2, "Did you mean 'train'?"),
+        (["help"], 2, "Did you mean '--help'?"),
+        (["--verison"], 2, "Did you mean '--version'?"),
         (["train"], 1, "no recipe: expected the name or path of one"),
         (
             ["train", "no/such.yaml"],

@@ -56,8 +56,9 @@ def test_a_recipe_is_found_by_name_and_a_file_comes_first(tmp_path):
     "call, near",
     [
         (["train", "text/seqgam"], "Did you mean text/seqgan"),
-        (["train", "seqgan"], "Did you mean oracle/seqgan or text/seqgan"),
-        (["train", "recipes/text/sentigan.yaml"], "Did you mean oracle/sentigan or text/sentigan"),
+        (["train", "seqgan"], "Did you mean text/seqgan or oracle/seqgan"),
+        (["train", "recipes/text/sentigan.yaml"], "Did you mean text/sentigan or oracle/sentigan"),
+        (["recipes", "copy", "recipes/text/seqgan"], "Did you mean text/seqgan or oracle/seqgan"),
         (["train", "--config", "text/segan"], "text/seqgan"),
         (["evaluate", "evaluation/blue"], "Did you mean evaluation/bleu"),
         (["data", "text/qatrains.yaml"], "Did you mean text/quatrains"),
@@ -112,6 +113,48 @@ def test_the_version_is_that_of_the_package(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"seqgan-hf {seqgan_hf.__version__}\n"
+
+
+# A zsh with a terminal of its own: it reads the script, and is asked to complete each line.
+ZSH = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+heard() {  # what it writes, until it has written $1
+  local said="" more; integer tries=0
+  while (( tries++ < 100 )) && [[ "$said" != *"$1"* ]]; do
+    sleep 0.1
+    while zpty -rt shell more; do said+=$more; done
+  done
+  print -r -- "${said//$'\\b'/}"
+}
+zpty -w shell "autoload -U compinit; compinit -u; source $1; print read\"\"y"
+heard ready
+while read -r line words; do
+  zpty -w -n shell "${line//+/ }"$'\t'
+  heard "$words"
+  zpty -w -n shell $'\x15'
+done
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_as_well(monkeypatch, capsys):
+    monkeypatch.setattr(completion, "COMMANDS", ("evaluate", "recipes", "completion"))
+    assert main(["completion", "zsh"]) == 0
+    Path("script").write_text(capsys.readouterr().out)
+    expected = {
+        "ev": "evaluate",
+        "evaluate evaluation/b": "evaluation/bleu",
+        "evaluate evaluation/bleu --temp": "--temperatures",
+        "recipes copy tun": "tunes/organ",
+        "completion z": "zsh",
+    }
+    lines = "".join(f"seqgan-hf+{line.replace(' ', '+')} {words}\n" for line, words in expected.items())
+    done = subprocess.run(
+        ["zsh", "-fc", ZSH, "zsh", "./script"], input=lines, capture_output=True, text=True, check=True
+    )
+    for line, words in expected.items():
+        assert f"seqgan-hf {line.rpartition(' ')[0]} {words}".replace("  ", " ") in done.stdout, done.stdout
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -185,7 +185,7 @@ pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(EMPTY_PARQUET)
 
 
 BAD_FILES = {
-    "empty file": ("a.txt", b"", "the file .*a.txt' is empty: expected at least one line. Leave it out"),
+    "empty file": ("a.txt", b"", "the file .*a.txt' is empty: expected at least one line. Name another one"),
     "empty gzip": ("a.txt.gz", gzip.compress(b""), "no line in .*a.txt.gz'"),
     "blank lines only": ("a.txt", b"\n \n\t\n", "3 training rows, 3 of them blank"),
     "one line": ("a.txt", b"a b\n", "1 lines to train on, of which 1 should be held out"),
@@ -232,6 +232,13 @@ def test_bad_files_are_refused_in_words(case, write):
     with pytest.raises(DataError, match=message) as caught:
         TextData(train_file=write(name, content), text_column="text").load()
     assert caught.value.expected
+
+
+def test_a_pipe_is_refused_for_what_it_is(tmp_path):
+    """Its size is 0, but it need not be empty."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe' is a pipe or a device: expected a file, as it is read twice. Write it"):
+        TextData(train_file=str(tmp_path / "pipe")).load()
 
 
 BAD_STREAMS = [

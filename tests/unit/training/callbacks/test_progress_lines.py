@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from transformers.utils import logging as transformers_logging
 
 from seqgan_hf.training.callbacks.announcements import in_turns
 from seqgan_hf.training.callbacks.progress_lines import due, log_line
@@ -69,6 +70,20 @@ def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog
     first = (run / "samples" / "pretrain_generator-2.txt").read_text().splitlines()
     last = (run / "samples" / "adversarial-2.txt").read_text().splitlines()
     assert samples[:3] == first[:3] and samples[-3:] == last[:3] and len(samples) == 9
+
+
+def test_files_that_a_run_writes_have_no_bars_and_what_was_set_stays(corpus, tmp_path, capsys):
+    """Those of transformers, when the package is used without the command."""
+    transformers_logging.enable_progress_bar()
+    try:
+        build(corpus, tmp_path / "run").train()
+        assert "Writing model shards" not in capsys.readouterr().err
+        assert transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        build(corpus, tmp_path / "again").train()
+        assert not transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.disable_progress_bar()
 
 
 def test_phases_that_alternate_are_told_once():
