@@ -23,7 +23,7 @@ class JSDGAN(Objective):
     sequences differ by so many nats that the likeliest of a batch takes all: a control, not a way to train.
 
     Args:
-        num_sequences: N.
+        num_sequences: N; by default as many as there are, which has to be set where they are streamed.
 
     References:
         Li et al., Adversarial Discrete Sequence Generation without Explicit Neural Networks as Discriminators,
@@ -40,8 +40,8 @@ class JSDGAN(Objective):
     adversary = None
     draws = False
 
-    def __init__(self, num_sequences: int):
-        if num_sequences < 1:
+    def __init__(self, num_sequences: int | None = None):
+        if num_sequences is not None and num_sequences < 1:
             raise UserError(f"num_sequences={num_sequences}", "the number of training sequences", "count them")
         self.num_sequences = num_sequences
 
@@ -51,8 +51,14 @@ class JSDGAN(Objective):
         if conditional:
             raise UserError("prompts with JSDGAN", "whole sequences after the start token", "choose another objective")
 
+    def check_sequences(self, models: Models, real: Samples) -> None:
+        """Count them, unless their number was given."""
+        self.num_sequences = self.num_sequences or real.batch_size
+
     def generator_loss(self, models: Models, real: Samples, fake: Samples | None) -> Loss:
-        """-sum_i w_i log G(Y_i), the w_i constants that sum to 1."""
+        """-sum_i w_i log G(Y_i), the w_i constants that sum to 1; a UserError where N is not known."""
+        if self.num_sequences is None:
+            raise UserError("streamed text, which JSDGAN cannot count", "num_sequences", "set objective.num_sequences")
         tokens = token_logprobs(models.generator, real)
         logprobs = tokens.sum(dim=1)
         fixed = logprobs.detach()

@@ -105,7 +105,6 @@ COMMANDS = [
         "train R --objective ORGAN",
         "ORGAN without functions: expected .*Set `--objective.functions`, or name it",
     ),
-    ("train R --objective JSDGAN", "JSDGAN without num_sequences: expected .*Set `--objective.num_sequences`"),
     ("train --objective ORGAN", "ORGAN without functions"),
     ("train R --generator gpt2", "generator=gpt2: expected settings by name .model_type, config, pretrained"),
     ("train R --data.train_file", "--data.train_file without a value: expected one"),

@@ -59,6 +59,21 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(*values)
 
 
+def test_its_sequences_are_counted_unless_their_number_is_given():
+    generator = build_generator("lstm", eos=None)
+    ids = torch.tensor([[3, 4], [5, 6], [7, 8]])
+    batch = Samples(torch.zeros(3, 1).long(), ids, torch.ones_like(ids).bool())
+    counted, given = JSDGAN(), JSDGAN(1000)
+    with pytest.raises(UserError, match="streamed text, which JSDGAN cannot count: expected num_sequences"):
+        counted.generator_loss(Models(generator), batch, None)
+    losses = []
+    for objective in (counted, given, JSDGAN(3)):
+        objective.check_sequences(Models(generator), batch)
+        losses.append(objective.generator_loss(Models(generator), batch, None).value)
+    assert counted.num_sequences == 3 and given.num_sequences == 1000
+    assert torch.equal(losses[0], losses[2]) and not torch.equal(losses[0], losses[1])
+
+
 def test_what_it_cannot_be_used_for_is_refused():
     with pytest.raises(UserError, match="num_sequences=0: expected the number of training sequences"):
         JSDGAN(0)

@@ -49,7 +49,7 @@ from tests.tools.small_runs import ROOT, text
 from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
 
 
-NEEDED = {"FunctionReward": {"functions": LAST_ID}, "ORGAN": {"functions": LAST_ID}, "JSDGAN": {"num_sequences": 48}}
+NEEDED = {"FunctionReward": {"functions": LAST_ID}, "ORGAN": {"functions": LAST_ID}}
 WORDS = {"none": None, "yes": True, "true": True, "no": False, "false": False}
 
 
