@@ -58,7 +58,7 @@ PLACES = {
     "fgan": (-96, 62),
     "textgail": (14, -14),
     "coldgan": (10, 14),
-    "quickstart": (14, 8),
+    "quickstart": (14, -14),
     "leakgan": (8, 8),
     "grpo": (8, 6),
     "maskgan": (8, 6),
