@@ -61,9 +61,10 @@ def usage(prog: str) -> str:
 
 
 def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
-    """The error for a key that does not exist there, with those that do; those that begin with it are nearest."""
+    """The error for a key that does not exist there, with those that do; those that begin with it or hold it are near."""
     valid = list(valid)
     near = [name for name in valid if name.startswith(key)][:4] or difflib.get_close_matches(key, valid, n=1)
+    near += [name for name in valid if len(key) > 3 and key in name and name not in near][:4]
     fix = f"did you mean {' or '.join(map(repr, near))}?" if near else "use one of these"
     expected = f"one of {len(valid)} names" if near and len(valid) > MOST_NAMED else f"one of {', '.join(valid)}"
     return RecipeError(f"unknown key {key!r} in {place}", expected, fix)

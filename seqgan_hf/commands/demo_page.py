@@ -81,7 +81,7 @@ def _settings() -> list[gr.components.Component]:
             gr.Slider(0, 2, 1, step=0.05, label="Temperature", info="0: greedy"),
             gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1: all tokens"),
             gr.Slider(1, 20, 5, step=1, label="Samples", info="of each run"),
-            gr.Number(0, label="Seed", info="empty: another each time", precision=0, minimum=0, maximum=2**53),
+            gr.Number(0, label="Seed", info="empty: another each time", precision=0),
         ]
     with gr.Row():
         choices = list(get_args(Colours))

@@ -95,7 +95,7 @@ OBJECTIVES: dict[str, Row] = {
     "CoT": Row(LANGUAGE_MODELS, {"credit": "full"}),
     "Distillation": Row(NONE, {"teacher": TEACHER.name}),
     "DGSAN": Row(NONE, {"snapshot_every": 1}),
-    "JSDGAN": Row(NONE),
+    "JSDGAN": Row(NONE, {"num_sequences": 48}),
     "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
     "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),

@@ -663,7 +663,8 @@ def bare_environment(folder: Path) -> Path:
         seen.add(name)
         distribution = metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files if file.parts[0] not in ("..", "__pycache__")}:
-            (folder / top).symlink_to(distribution.locate_file(top).resolve())
+            if not (folder / top).exists():  # a folder of several packages
+                (folder / top).symlink_to(distribution.locate_file(top).resolve())
         for requirement in map(Requirement, distribution.requires or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 wanted.append(requirement.name)
