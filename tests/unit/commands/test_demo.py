@@ -7,6 +7,7 @@ import re
 import socket
 from html import unescape
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_without_gradio_one_line_says_what_to_install(tmp_path, monkeypatch, cap
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert main(["demo", str(tmp_path)]) == 1
     assert capsys.readouterr().err == 'seqgan-hf: The demo needs gradio. Run `pip install "seqgan-hf[demo]"`.\n'
+
+
+def test_the_page_is_closed_by_an_interrupt(monkeypatch, capsys):
+    """As any command: one line, and the exit status of an interrupt."""
+    page = Mock(**{"launch.return_value": (None, "http://127.0.0.1:1", None)})
+    monkeypatch.setattr(demo, "load_players", Mock())
+    monkeypatch.setattr("seqgan_hf.commands.demo_page.build_page", lambda *arguments: page)
+    monkeypatch.setattr(demo.threading, "Event", lambda: Mock(**{"wait.side_effect": KeyboardInterrupt}))
+    assert main(["demo", "run"]) == 130
+    page.close.assert_called_once()
+    out, err = capsys.readouterr()
+    assert out == "The demo is at http://127.0.0.1:1 until you press Ctrl-C.\n" and err == "seqgan-hf: interrupted\n"
 
 
 def test_mistakes_are_one_line_on_the_terminal(tmp_path, capsys):
