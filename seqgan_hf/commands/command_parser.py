@@ -61,7 +61,7 @@ def usage(prog: str) -> str:
 
 
 def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
-    """The error for a key that does not exist there, with those that do; those that begin with it or hold it are near."""
+    """The error for a key that does not exist there, with those that do, the nearest last."""
     valid = list(valid)
     near = [name for name in valid if name.startswith(key)][:4] or difflib.get_close_matches(key, valid, n=1)
     near += [name for name in valid if len(key) > 3 and key in name and name not in near][:4]

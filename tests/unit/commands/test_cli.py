@@ -486,7 +486,7 @@ def test_the_objective_that_the_documents_show_trains(page, tmp_path, monkeypatc
         (["--data", "TextData", "--data.tokenizer.levl", "4"], "unknown key 'levl' in TokenizerConfig: expected one"),
         (
             ["--training.epoch", "4"],
-            "unknown key 'epoch' in training: .*Did you mean 'eval_epochs' or 'pretrain_epochs' or 'discriminator_epochs'",
+            "'epoch' in training: .*mean 'eval_epochs' or 'pretrain_epochs' or 'discriminator_epochs'",
         ),
         (["--trainin.rounds", "4"], "unknown key 'trainin' in the recipe: .*Did you mean 'training'"),
         (["--generator.config.width", "4"], "unknown key 'width' in generator.config: expected one of .*hidden_size"),
