@@ -75,7 +75,7 @@ class Drawing:
 
     def __post_init__(self) -> None:
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UserError(f"seed={self.seed}", "a number from 0 to 2**63 - 1", "set --seed")
+            raise UserError(f"seed={self.seed}", "a number from 0 to 2**63 - 1", "choose another seed")
         if self.batch_size < 1:
             raise UserError(f"batch_size={self.batch_size}", "at least 1", "set --batch_size")
 
