@@ -72,13 +72,14 @@ def suppression(generator: PreTrainedModel, value: float) -> Tensor | None:
     return added.index_fill_(0, torch.tensor(token_ids, device=generator.device), value)
 
 
-def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
+def token_embeddings(model: PreTrainedModel, padded: bool = False, tokens: int | None = None) -> Tensor:
     """The embeddings of a model's tokens, (V, E), of which soft tokens are mixtures (`inputs_embeds`).
 
     Some models scale or transform what they look up. So it is tried on two tokens, once a model, instead of assumed.
 
     Args:
         padded: whether the model is to read padding on the right, too.
+        tokens: V, where the model knows more ids than the soft tokens are mixtures of; all that it knows by default.
 
     Raises:
         UserError: the model reads embeddings otherwise than tokens, or not at all, or reads text, whose tokens are
@@ -104,7 +105,7 @@ def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
     if padded and not finds_end:
         problem += " with padding: it finds a sequence's end by its ids"
         raise UserError(problem, "a model that goes by the mask", "choose another, or sequences of one length")
-    return weight
+    return weight if tokens in (None, len(weight)) else weight[:tokens]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import realness
 from seqgan_hf.generation.vocabulary import start_prompt, suppressing, token_embeddings
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE, build_generator
+from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
 
 
 BETAS = (0.1, 1.0, 100.0)
@@ -259,6 +259,16 @@ def test_discriminators_read_one_hot_tokens_behind_conditions_as_ids(discriminat
     torch.testing.assert_close(
         realness(discriminator, samples._replace(soft=one_hot)), realness(discriminator, samples)
     )
+
+
+@pytest.mark.parametrize("straight_through", [False, True])
+def test_a_discriminator_that_knows_more_ids_reads_mixtures_of_the_generators(straight_through):
+    generator, judge = build_generator("lstm"), build_discriminator("cnn", vocab_size=VOCAB_SIZE + 2).eval()
+    relaxed = relax(generator, drawn(generator), 2.0, straight_through, rng=seeded())
+    scores = realness(judge, relaxed)
+    known = nn.Embedding.from_pretrained(judge.get_input_embeddings().weight[:VOCAB_SIZE].detach())
+    judge.set_input_embeddings(known)
+    torch.testing.assert_close(scores, realness(judge, relaxed))
 
 
 class Scaled(nn.Module):

@@ -385,6 +385,16 @@ def test_the_penalty_is_that_of_a_gradient_by_one_hot_tokens(kind):
     torch.testing.assert_close(found, (slope.norm(dim=(1, 2)) - 1).square())
 
 
+def test_the_penalty_counts_no_ids_that_the_generator_does_not_know():
+    judge, ids, found = build_discriminator("cnn", vocab_size=VOCAB_SIZE + 2).eval(), torch.randint(13, (4, 5)), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        fake = one_hot(ids.flip(0))
+        found.append(gradient_penalty(judge, one_hot(ids)._replace(soft=None), fake._replace(soft=fake.soft.float())))
+        judge.set_input_embeddings(nn.Embedding.from_pretrained(judge.get_input_embeddings().weight[:VOCAB_SIZE]))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
 def test_the_penalty_does_not_depend_on_padding_of_the_prompt(kind):
     judge, ids, found = build_discriminator(kind).eval(), torch.tensor([[3, 4, 5, 6], [7, 8, 9, 3]]), []
