@@ -148,7 +148,7 @@ def _read_text(discriminator: Any, samples: Samples) -> tuple[Any, BoolTensor, T
 def _soft_embeddings(discriminator: PreTrainedModel, samples: Samples) -> Tensor:
     """Embeddings of the condition and mixtures of them for the soft tokens, in the order of `judged_tokens`."""
     mask, order = _reading_order(samples)
-    weight = token_embeddings(discriminator, padded=not bool(mask.all()))
+    weight = token_embeddings(discriminator, padded=not bool(mask.all()), tokens=samples.soft.shape[-1])
     embedded = torch.cat([weight[samples.prompt], samples.soft @ weight], dim=1)
     return embedded.gather(1, order[..., None].expand(-1, -1, embedded.shape[2]))
 

@@ -72,43 +72,59 @@ def suppression(generator: PreTrainedModel, value: float) -> Tensor | None:
     return added.index_fill_(0, torch.tensor(token_ids, device=generator.device), value)
 
 
-def token_embeddings(model: PreTrainedModel, padded: bool = False) -> Tensor:
+def token_embeddings(model: PreTrainedModel, padded: bool = False, tokens: int | None = None) -> Tensor:
     """The embeddings of a model's tokens, (V, E), of which soft tokens are mixtures (`inputs_embeds`).
 
     Some models scale or transform what they look up. So it is tried on two tokens, once a model, instead of assumed.
 
     Args:
         padded: whether the model is to read padding on the right, too.
+        tokens: V, where the model knows more ids than the soft tokens are mixtures of; all that it knows by default.
 
     Raises:
-        UserError: the model reads embeddings otherwise than tokens, or reads text, whose tokens are other ones.
+        UserError: the model reads embeddings otherwise than tokens, or not at all, or reads text, whose tokens are
+            other ones.
     """
     if getattr(model, "text_reader", None) is not None:  # see `data.reading`
         problem, fix = f"soft tokens for {type(model).__name__}, which reads text", "leave out `discriminator.reads`"
         raise UserError(problem, "a discriminator that reads ids", f"{fix}, or choose another objective")
-    name = type(model).__name__
+    problem = f"{type(model).__name__} cannot read soft tokens"
+    expected = "a model that reads `inputs_embeds`, a plain row for each token"
     weight = getattr(model.get_input_embeddings(), "weight", None)
     if model not in _LOOKUPS:
         plain = isinstance(weight, Tensor) and not weight.is_meta
         plain = plain and "inputs_embeds" in inspect.signature(model.forward).parameters
-        _LOOKUPS[model] = plain and _reads_rows(model, weight, 1), plain and _reads_rows(model, weight, 0)
+        try:
+            _LOOKUPS[model] = plain and _reads_rows(model, weight, 1), plain and _reads_rows(model, weight, 0)
+        except (ValueError, NotImplementedError) as error:  # such as BART, which looks for an end token
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            raise UserError(f"{problem} ({reason})", expected, "choose another") from error
     plain, finds_end = _LOOKUPS[model]
     if not plain:
-        problem = f"{name} cannot read soft tokens: its embeddings are no plain lookup"
-        raise UserError(problem, "a model that reads `inputs_embeds`, a plain row for each token", "choose another")
+        raise UserError(f"{problem}: its embeddings are no plain lookup", expected, "choose another")
     if padded and not finds_end:
-        problem = f"{name} cannot read soft tokens with padding: it finds a sequence's end by its ids"
+        problem += " with padding: it finds a sequence's end by its ids"
         raise UserError(problem, "a model that goes by the mask", "choose another, or sequences of one length")
-    return weight
+    return weight if tokens in (None, len(weight)) else weight[:tokens]
 
 
 @torch.no_grad()
 def _reads_rows(model: PreTrainedModel, weight: Tensor, last: int) -> bool:
     """Whether two tokens and their embeddings give the same; `last`: whether the second one is no padding."""
     pad = getattr(model.config, "pad_token_id", None) or 0
-    ids = torch.tensor([[len(weight) - 1, 0 if last else pad]], device=model.device)
+    first, second = _ordinary_tokens(model, len(weight))
+    ids = torch.tensor([[first, second if last else pad]], device=model.device)
     mask = torch.tensor([[1, last]], device=model.device)
     with evaluating(model):
         plain = model(input_ids=ids, attention_mask=mask).logits
         mixed = model(inputs_embeds=weight[ids], attention_mask=mask).logits
     return torch.allclose(plain.float(), mixed.float(), rtol=1e-3, atol=1e-4)
+
+
+def _ordinary_tokens(model: PreTrainedModel, vocab_size: int) -> tuple[int, int]:
+    """Two token ids that neither start nor end a sequence nor fill it up, as far as there are such."""
+    named = [getattr(model.config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
+    special = {token_id for ids in named for token_id in (ids if isinstance(ids, list | tuple) else [ids])}
+    ordinary = (token_id for token_id in reversed(range(vocab_size)) if token_id not in special)
+    first = next(ordinary, 0)
+    return first, next(ordinary, first)

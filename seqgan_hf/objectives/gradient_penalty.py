@@ -14,10 +14,10 @@ from ..samples import Samples
 
 
 class _Embedded:
-    """Soft tokens whose embeddings (B, T, E) are known already."""
+    """Soft tokens of the shape (B, T, V) whose embeddings (B, T, E) are known already."""
 
-    def __init__(self, embeddings: Tensor):
-        self.embeddings = embeddings
+    def __init__(self, embeddings: Tensor, vocab_size: int):
+        self.embeddings, self.shape = embeddings, (*embeddings.shape[:2], vocab_size)
 
     def __matmul__(self, weight: Tensor) -> Tensor:
         return self.embeddings
@@ -37,7 +37,7 @@ def gradient_penalty(discriminator: PreTrainedModel, real: Samples, fake: Sample
     References:
         Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017, https://arxiv.org/abs/1704.00028.
     """
-    weight = token_embeddings(discriminator)
+    weight = token_embeddings(discriminator, tokens=fake.soft.shape[-1])
     width = max(real.ids.shape[1], fake.ids.shape[1])
 
     def wide(field: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def gradient_penalty(discriminator: PreTrainedModel, real: Samples, fake: Sample
     if not x.requires_grad:
         x.requires_grad_()
     mask = wide(real.mask) | wide(fake.mask)
-    between = Samples(real.prompt, wide(real.ids), mask, real.prompt_mask, soft=_Embedded(x))
+    between = Samples(real.prompt, wide(real.ids), mask, real.prompt_mask, soft=_Embedded(x, len(weight)))
     # only plain kernels of recurrent and attention layers can be differentiated twice
     recurrent = any(isinstance(module, nn.RNNBase) for module in discriminator.modules())
     with torch.backends.cudnn.flags(enabled=not recurrent), sdpa_kernel(SDPBackend.MATH):

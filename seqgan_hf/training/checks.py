@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from ..data.reading import text_reader
 from ..errors import DataError, UserError
+from ..generation.modes import evaluating
 from ..generation.vocabulary import special_tokens, vocabulary_size
 from ..objectives import Models, Objective
 from ..samples import Samples
@@ -60,6 +62,7 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
         if (known := len(embeddings.weight)) < vocab_size:
             fix = "set `discriminator.config.vocab_size`"
             raise UserError(f"the discriminator knows {known} token ids", f"{vocab_size}", fix)
+        check_padding(models.discriminator, known, vocab_size)
         if known > vocab_size:
             logger.warning(
                 "The discriminator knows %d token ids, the generator %d, whose ids it reads. If it was pretrained "
@@ -77,6 +80,29 @@ def check_models(models: Models, data: TrainingData, max_new_tokens: int) -> Non
         if not any(parameter.requires_grad for parameter in model.parameters()):
             problem, fix = f"all parameters of the {name} are frozen", "set `requires_grad` of those that shall learn"
             raise UserError(problem, fix=fix)
+
+
+def check_padding(discriminator: PreTrainedModel, known: int, vocab_size: int) -> None:
+    """Raise a UserError for one that judges several sequences only with a padding token, and has none.
+
+    Classifiers of `transformers` that are built on a causal LM ask for it even where no sequence is padded.
+
+    Args:
+        known: token ids that it has embeddings of.
+        vocab_size: those that the generator can write.
+    """
+    if getattr(discriminator.config, "pad_token_id", None) is not None:
+        return
+    ids = torch.zeros(2, 2, dtype=torch.long, device=discriminator.device)
+    try:
+        with torch.no_grad(), evaluating(discriminator):
+            discriminator(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        problem = f"{type(discriminator).__name__} without `pad_token_id` cannot judge batches ({reason})"
+        fix = f"choose one, or set `discriminator.config.pad_token_id` to {vocab_size}, an id that no sequence holds"
+        fix += "" if known > vocab_size else f", and `discriminator.config.vocab_size` to {vocab_size + 1}"
+        raise UserError(problem, "one that goes by the mask, such as cnn_discriminator or bert", fix) from error
 
 
 def check_objective(objective: Objective, models: Models, data: TrainingData, batch_size: int) -> None:

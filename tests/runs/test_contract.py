@@ -19,6 +19,7 @@ from seqgan_hf.objectives import (
     CoT,
     Loss,
     Reinforce,
+    RelGAN,
     ScratchGAN,
     TextGAIL,
     Turn,
@@ -251,7 +252,9 @@ def test_pairs_answer_the_same_prompt_in_every_epoch_and_in_the_last_batch(tmp_p
     assert all(sorted(order) == sorted(data.prompt.tolist()) for order in orders)
 
 
-@pytest.mark.parametrize("objective", [GAD(group_size=4), TextGAIL()], ids=["GAD", "TextGAIL"])
+@pytest.mark.parametrize(
+    "objective", [GAD(group_size=4), TextGAIL(), RelGAN("wgan-gp"), CatGAN()], ids=lambda each: type(each).__name__
+)
 def test_a_discriminator_of_pairs_compares_answers_to_one_prompt(tmp_path, objective):
     """Of GAD, too, whose generator steps repeat each prompt."""
     trainer, data = conditional(objective, tmp_path / "run")

@@ -66,6 +66,11 @@ def answers(count: int, seed: int = 0) -> Samples:
     return with_prompts(text(count, seed), [prompts[row // 4] for row in range(count)])
 
 
+def questions(count: int, seed: int = 0) -> Samples:
+    """Prompts of one length; a goal of LeakGAN that begins in them goes on behind them."""
+    return with_prompts(text(count, seed), [[BOS, 3 + row % 8] for row in range(count)])
+
+
 def blanks(count: int, seed: int = 0) -> Samples:
     """A line with a blank (3) for each of the words that are missing, and at its end what asks for them (4)."""
     rows = text(count, seed)
@@ -168,6 +173,15 @@ CONDITIONAL: dict[str, Row] = {
     "GRPO, prompts": Row(CLASSIFIERS, {"group_size": 4, "updates": 2, "kl": 0.1}, generators=TWO, data=answers),
     "RLOO, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
     "GAD, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
+    "CoT, prompts": Row(LANGUAGE_MODELS, {"credit": "full"}, generators=TWO, data=answers),
+    "DGSAN, prompts": Row(NONE, {"snapshot_every": 1}, generators=TWO, data=answers),
+    "TextGAN, prompts": Row(CLASSIFIERS, {"weight_mmd": 0.1}, generators=TWO, data=answers),
+    "FMGAN, prompts": Row(CLASSIFIERS, generators=TWO, data=answers),
+    "LeakGAN, prompts": Row(("cnn",), {"rollouts": 2, "pretrain_cycles": 1}, generators=("leak",), data=questions),
+    "RelGAN, prompts": Row(CLASSIFIERS[::-1], {"beta_steps": 4}, generators=TWO, data=answers),
+    "RelGAN, prompts and penalty": Row(CLASSIFIERS[::-1], {"loss": "wgan-gp"}, generators=("lstm",), data=answers),
+    "GSGAN, prompts": Row(CLASSIFIERS[::-1], {"tau_steps": 4}, generators=TWO, data=answers),
+    "CatGAN, two classes": Row(CLASSIFIERS[::-1], {"classes": [3, 4], "pooled": True}, generators=TWO, data=answers),
 }
 ROWS = OBJECTIVES | CONDITIONAL
 

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    GemmaConfig,
+    GemmaForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+)
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.functional import posterior_gumbel
@@ -19,7 +29,7 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import realness
 from seqgan_hf.generation.vocabulary import start_prompt, suppressing, token_embeddings
 from seqgan_hf.samples import Samples
-from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE, build_generator
+from tests.tools.tiny import BOS, EOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
 
 
 BETAS = (0.1, 1.0, 100.0)
@@ -251,6 +261,16 @@ def test_discriminators_read_one_hot_tokens_behind_conditions_as_ids(discriminat
     )
 
 
+@pytest.mark.parametrize("straight_through", [False, True])
+def test_a_discriminator_that_knows_more_ids_reads_mixtures_of_the_generators(straight_through):
+    generator, judge = build_generator("lstm"), build_discriminator("cnn", vocab_size=VOCAB_SIZE + 2).eval()
+    relaxed = relax(generator, drawn(generator), 2.0, straight_through, rng=seeded())
+    scores = realness(judge, relaxed)
+    known = nn.Embedding.from_pretrained(judge.get_input_embeddings().weight[:VOCAB_SIZE].detach())
+    judge.set_input_embeddings(known)
+    torch.testing.assert_close(scores, realness(judge, relaxed))
+
+
 class Scaled(nn.Module):
     """Reads its embeddings times two, and takes `inputs_embeds` as they are."""
 
@@ -280,16 +300,63 @@ def test_models_that_do_not_look_up_their_embeddings_are_refused(kind):
         token_embeddings(kind())
 
 
-def test_a_classifier_that_finds_the_end_by_its_id_reads_unpadded_soft_samples_only():
-    sizes = {"n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": VOCAB_SIZE, "num_labels": 2}
-    tokens = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
-    judge, generator = GPT2ForSequenceClassification(GPT2Config(**sizes, **tokens)).eval(), build_generator("lstm")
+class Half(Scaled):
+    """Names `inputs_embeds`, but takes none."""
+
+    def forward(self, input_ids=None, inputs_embeds=None, attention_mask=None):
+        if inputs_embeds is not None:
+            raise NotImplementedError("Embeddings are not\nsupported.")
+        return super().forward(input_ids)
+
+
+def classifier(kind: str, pad: int) -> PreTrainedModel:
+    """A tiny one of transformers, whose first id may be padding."""
+    torch.manual_seed(0)
+    tokens = {"vocab_size": VOCAB_SIZE, "bos_token_id": 3, "eos_token_id": EOS, "pad_token_id": pad, "num_labels": 2}
+    if kind == "gpt2":
+        config = GPT2Config(n_positions=32, n_embd=8, n_layer=1, n_head=2, initializer_range=0.5, **tokens)
+        return GPT2ForSequenceClassification(config).eval()
+    if kind == "bart":
+        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        return BartForSequenceClassification(
+            BartConfig(d_model=8, encoder_layers=1, decoder_layers=1, **heads, **tokens)
+        )
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    of_llama = LlamaConfig, LlamaForSequenceClassification
+    config, model = of_llama if kind == "llama" else (GemmaConfig, GemmaForSequenceClassification)
+    return model(config(**sizes, **heads, **tokens)).eval()
+
+
+@pytest.mark.parametrize("pad", [0, PAD, VOCAB_SIZE - 1])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_classifier_that_finds_the_end_by_its_id_reads_unpadded_soft_samples_only(kind, pad):
+    judge, generator = classifier(kind, pad), build_generator("lstm")
+    judge.config.eos_token_id = [EOS, VOCAB_SIZE - 2]
     padded = drawn(generator)
     whole = Samples(start_prompt(generator, 6), torch.full((6, 5), 4), torch.ones(6, 5, dtype=torch.bool))
     relaxed = relax(generator, whole, 1.0, straight_through=True)
     torch.testing.assert_close(realness(judge, relaxed), realness(judge, whole))
     with pytest.raises(UserError, match="with padding: it finds a sequence's end by its ids"):
         realness(judge, relax(generator, padded, 1.0))
+
+
+@pytest.mark.parametrize("pad", [0, PAD])
+def test_a_model_that_scales_its_embeddings_is_refused_whatever_its_padding(pad):
+    with pytest.raises(UserError, match="GemmaForSequenceClassification .* embeddings are no plain lookup"):
+        token_embeddings(classifier("gemma", pad))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: classifier("bart", PAD), "BartForSequenceClassification .*at least one <eos> token"),
+        (Half, "Half cannot read soft tokens .Embeddings are not supported"),
+    ],
+)
+def test_what_a_model_says_when_it_reads_no_embeddings_is_the_reason(make, reason):
+    with pytest.raises(UserError, match=rf"{reason}\): expected a model that reads `inputs_embeds`"):
+        token_embeddings(make())
 
 
 # --- Fed back --------------------------------------------------------------------------------------------------------

@@ -179,13 +179,33 @@ def test_after_many_passes_the_largest_singular_value_is_one():
 
 def test_one_pass_is_one_power_iteration_which_train_mode_keeps():
     model, ids = make(spectral_norm=True), tokens(2, 8)
-    start = model.hidden.singular_vector.clone()
-    first = model(ids).logits
-    assert torch.equal(model.hidden.singular_vector, start) and torch.equal(model(ids).logits, first)
+    layers = [*model.filters, model.hidden, model.score]
+    starts = [layer.singular_vector.clone() for layer in layers]
+    first, kept = model(ids).logits, []
+    assert torch.equal(model(ids).logits, first)
+    for layer, start in zip(layers, starts, strict=True):
+        assert torch.equal(layer.singular_vector, start), "eval mode keeps none"
+        right = F.normalize(layer.weight.T @ start, dim=0)
+        left = F.normalize(layer.weight @ right, dim=0)
+        torch.testing.assert_close(layer.normed_weight(), layer.weight / (left @ layer.weight @ right), **CLOSE)
+        kept.append(left.detach())
     model.train()(ids)
-    weight = model.hidden.weight
-    expected = F.normalize(weight @ F.normalize(weight.T @ start, dim=0), dim=0)
-    torch.testing.assert_close(model.hidden.singular_vector, expected, **CLOSE)
+    for layer, expected in zip(layers, kept, strict=True):
+        torch.testing.assert_close(layer.singular_vector, expected, **CLOSE)
+
+
+def test_the_gradient_of_a_normed_weight_is_that_of_the_exact_norm():
+    """Once the singular vectors have been found."""
+    model = make(spectral_norm=True).train()
+    for layer in [*model.filters, model.hidden, model.score]:
+        for _ in range(300):
+            layer.normed_weight()
+        direction = torch.randn_like(layer.weight)
+        found, expected = (
+            torch.autograd.grad((direction * normed).sum(), layer.weight)[0]
+            for normed in (layer.normed_weight(), layer.weight / torch.linalg.matrix_norm(layer.weight, 2))
+        )
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 # Padding

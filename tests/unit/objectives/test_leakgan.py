@@ -200,11 +200,15 @@ def test_half_the_reward_of_the_first_block_halves_the_gradient_of_the_first_goa
         torch.testing.assert_close(other[name], factor * once[name])
 
 
-def test_real_text_adds_its_loss_of_pretraining():
+def test_real_text_adds_its_loss_of_pretraining_and_the_gradient():
     models, real, fake = players(), text(6, 1), text(6)._replace(advantages=torch.rand(6, 5))
     plain, more = (LeakGAN(likelihood_weight=weight).generator_loss(models, real, fake) for weight in (0.0, 0.3))
     of_real = LeakPretraining().generator_loss(models, real, None)
-    torch.testing.assert_close(more.value, plain.value + 0.3 * of_real.value * real.mask.sum() / 6)
+    expected = plain.value + 0.3 * of_real.value * real.mask.sum() / 6
+    torch.testing.assert_close(more.value, expected)
+    slopes = gradients(models, expected)
+    for name, slope in gradients(models, more.value).items():
+        torch.testing.assert_close(slope, slopes[name], rtol=1e-4, atol=1e-6)
     assert more.metrics.keys() - plain.metrics.keys() == {"nll_train"} and plain.metrics.keys() < more.metrics.keys()
 
 

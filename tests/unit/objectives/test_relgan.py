@@ -188,16 +188,24 @@ def test_what_the_steps_log_is_what_they_are():
         torch.testing.assert_close(of_discriminator.metrics[f"discriminator_{name}"], value.detach())
 
 
-def test_the_gradient_penalty_adds_to_the_loss_by_its_weight():
-    losses = []
+def test_the_gradient_penalty_adds_to_the_loss_and_to_its_gradient_by_its_weight():
+    models, real, fake = players()
+    models.discriminator.eval()
+    parameters = list(models.discriminator.parameters())
+    found = []
     for weight in (0.0, 10.0):
-        models, real, fake = players()
-        models.discriminator.eval()
         torch.manual_seed(1)
-        losses.append(RelGAN("wgan-gp", gradient_penalty=weight).discriminator_loss(models, real, fake))
-    found = losses[1].metrics["gradient_penalty"]
-    assert found > 0
-    torch.testing.assert_close(losses[1].value - losses[0].value, 10 * found, rtol=1e-4, atol=1e-5)
+        loss = RelGAN("wgan-gp", gradient_penalty=weight).discriminator_loss(models, real, fake)
+        found.append([loss.value, *torch.autograd.grad(loss.value, parameters)])
+    torch.manual_seed(1)
+    with torch.no_grad():
+        soft = RelGAN("wgan-gp").relaxed(models, fake)
+    penalties = gradient_penalty(models.discriminator, real, soft).mean()
+    torch.testing.assert_close(loss.metrics["gradient_penalty"], penalties.detach())
+    slopes = torch.autograd.grad(penalties, parameters, allow_unused=True, materialize_grads=True)
+    assert penalties > 0 and max(float(slope.abs().max()) for slope in slopes) > 1e-2
+    for without, by_ten, expected in zip(*found, [penalties, *slopes], strict=True):
+        torch.testing.assert_close(by_ten - without, 10 * expected, rtol=1e-4, atol=1e-5)
 
 
 def test_beta_follows_the_steps_of_the_generator_only():
@@ -377,6 +385,16 @@ def test_the_penalty_is_that_of_a_gradient_by_one_hot_tokens(kind):
     torch.testing.assert_close(found, (slope.norm(dim=(1, 2)) - 1).square())
 
 
+def test_the_penalty_counts_no_ids_that_the_generator_does_not_know():
+    judge, ids, found = build_discriminator("cnn", vocab_size=VOCAB_SIZE + 2).eval(), torch.randint(13, (4, 5)), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        fake = one_hot(ids.flip(0))
+        found.append(gradient_penalty(judge, one_hot(ids)._replace(soft=None), fake._replace(soft=fake.soft.float())))
+        judge.set_input_embeddings(nn.Embedding.from_pretrained(judge.get_input_embeddings().weight[:VOCAB_SIZE]))
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("kind", ["cnn", "rnn", "per_token", "bert"])
 def test_the_penalty_does_not_depend_on_padding_of_the_prompt(kind):
     judge, ids, found = build_discriminator(kind).eval(), torch.tensor([[3, 4, 5, 6], [7, 8, 9, 3]]), []
@@ -458,12 +476,13 @@ def of_classes(scores: list[float], labels: list[int]) -> Verdicts:
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_classes_are_judged_by_themselves(pooled):
+@pytest.mark.parametrize(("player", "sign"), [("of_discriminator", 1.0), ("of_generator", -1.0)])
+def test_classes_are_judged_by_themselves(player, sign, pooled):
     real = of_classes([0.5, 2.0, -1.0, 4.0], [0, 1, 0, 1])
     fake = of_classes([-1.5, 0.0, 1.0], [1, 0, 1])
-    loss = CatGAN([7, 8], pooled).of_discriminator(NOBODY, real, fake)
-    expected = average([0.5, -1.0], [0.0]) + average([2.0, 4.0], [-1.5, 1.0])
-    expected += average([0.5, 2.0, -1.0, 4.0], [-1.5, 0.0, 1.0]) if pooled else 0.0
+    loss = getattr(CatGAN([7, 8], pooled), player)(NOBODY, real, fake)
+    expected = average([0.5, -1.0], [0.0], sign) + average([2.0, 4.0], [-1.5, 1.0], sign)
+    expected += average([0.5, 2.0, -1.0, 4.0], [-1.5, 0.0, 1.0], sign) if pooled else 0.0
     torch.testing.assert_close(loss, torch.tensor(expected))
 
 
