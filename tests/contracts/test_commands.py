@@ -89,7 +89,7 @@ def write_files(folder: Path) -> None:
     table.to_json(folder / "table.jsonl", orient="records", lines=True)
     table.to_parquet(folder / "table.parquet")
     pd.DataFrame({"caption": held_out}).to_parquet(folder / "test.parquet")
-    Dataset.from_dict({"text": train}).save_to_disk(folder / "FOLDER")
+    Dataset.from_dict({"text": train}).save_to_disk(str(folder / "FOLDER"))
     with open(folder / "dialogue.jsonl", "w") as file:
         for text in train[:60]:
             print(json.dumps({"question": "the dog", "answer": text}), file=file)

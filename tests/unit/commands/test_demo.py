@@ -36,6 +36,12 @@ LINES = {"word": ["a dog sees <b>the</b> river", "the dog & a cat"], "char": ["�
 PROMPTS = {"word": "a dog", "char": "床前", "ids": "3 4"}
 
 
+@pytest.fixture(autouse=True)
+def nothing_loaded():
+    """Players are kept by the names of their folders, which another test may have had."""
+    load_players.cache_clear()
+
+
 def tokenizer_of(kind: str) -> PreTrainedTokenizerBase:
     if kind == "ids":
         return integer_tokenizer(12, bos_token_id=0)
