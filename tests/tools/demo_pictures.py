@@ -96,6 +96,7 @@ def texts_in(opened: Any, address: str, prompt: str, size: str = "demo") -> Iter
     try:
         page.goto(address)
         write(page, prompt)
+        page.wait_for_timeout(500)  # what is new fades in
         yield page
     finally:
         page.close()
