@@ -82,7 +82,7 @@ class Parts:
         self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]
         watching += [self.push] if args.push_to_hub else []
-        watching.append(Announcements(session, objectives, models, data, max_new_tokens, turns))
+        watching.append(Announcements(session, objectives, models, data, max_new_tokens, turns, self.units))
         session.watch(watching, generator, tokenizer, self.players["generator"].optimizer)
 
     def anneal(self, phase: Phase, totals: dict[str, int]) -> None:

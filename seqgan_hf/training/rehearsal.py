@@ -37,6 +37,11 @@ def same_random_numbers() -> Iterator[None]:
         source.load_state_dict(state)
 
 
+def left(turns: list[Turn], done: dict[str, int]) -> list[Turn]:
+    """The turns with what is left of their units, still counted through them."""
+    return [turn._replace(units=max(0, turn.units - done.get(turn.phase, 0))) for turn in turns]
+
+
 class Rehearsal:
     """A batch of each phase on copies, without steps of optimizers: weights, states and records stay as they are.
 
@@ -50,9 +55,15 @@ class Rehearsal:
         self.models, copies = copy.deepcopy((models, objectives), fixed)
         self.objective, self.pretraining = copies["objective"], copies["pretraining"]
 
-    def seconds(self, turns: list[Turn]) -> dict[Phase, float]:
-        """Of each phase of a schedule, whose units are counted through the run, without evaluations."""
-        args, units, found = self.args, totals(turns), dict[Phase, float]()
+    def seconds(self, turns: list[Turn], done: dict[str, int]) -> dict[Phase, float]:
+        """Of what is left of each phase of a schedule, without evaluations.
+
+        Args:
+            turns: the schedule, with units counted through the run.
+            done: units of each phase, by its name, where the run goes on from a checkpoint.
+        """
+        args, turns, found = self.args, left(turns, done), dict[Phase, float]()
+        units = totals(turns)
         epoch = generator = discriminator = 0.0
         if units["pretrain_generator"]:
             batch = self.real(args.pretrain_batch_size or 1)

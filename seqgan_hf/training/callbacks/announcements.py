@@ -16,6 +16,7 @@ from ...runs.record import UNITS
 from ..batches import InMemoryData, TrainingData
 from ..rehearsal import Rehearsal, same_random_numbers
 from ..session import Session
+from ..units import Units
 
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Announcements(TrainerCallback):
     data: TrainingData  # that the generator learns from
     max_new_tokens: int  # T, the length of the longest sample
     turns: list[Turn]  # the schedule, with units counted through the run
+    units: Units  # what is done, where the run goes on from a checkpoint
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -60,18 +62,20 @@ class Announcements(TrainerCallback):
         """How long a run will take, where a batch of each phase can be tried first; else when that will be told."""
         session, args, data = self.session, self.session.args, self.data
         alone = session.accelerator.num_processes == 1 and not args.torch_compile
-        if not (args.estimate_time and alone and isinstance(data, InMemoryData)) or session.state.global_step:
+        if not (args.estimate_time and alone and isinstance(data, InMemoryData)):
             return LATER
         try:
             with same_random_numbers():
                 rehearsal = Rehearsal(session, self.models, self.objectives, data, self.max_new_tokens)
-                phases = rehearsal.seconds(self.turns)
+                phases = rehearsal.seconds(self.turns, self.units.done)
         except Exception as error:  # models and functions of one's own may hold and do anything; the run will show
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             return f"Estimated time: unknown, trying a batch failed ({why}). {LATER}"
         pretraining = phases.get("pretrain_generator", 0.0)
-        total = pretraining + min(sum(phases.values()) - pretraining, args.max_seconds or float("inf"))
+        limit = float("inf") if args.max_seconds is None else max(0.0, args.max_seconds - self.units.seconds)
+        total = pretraining + min(sum(phases.values()) - pretraining, limit)
         parts = ", ".join(f"{phase.replace('_', ' ')} {roughly(seconds)}" for phase, seconds in phases.items())
+        parts = parts or "nothing is left"
         return f"Estimated time: {roughly(total)} ({parts}), evaluations not counted; told anew from the first unit on"
 
     def outcome(self) -> list[str]:

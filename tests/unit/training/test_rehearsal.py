@@ -55,7 +55,7 @@ def test_every_objective_is_tried_and_nothing_changes(name, corpus, tmp_path):
     state = repr(trainer.objective.state_dict())
     drawn = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     with same_random_numbers():
-        seconds = rehearsal(trainer).seconds(trainer.turns)
+        seconds = rehearsal(trainer).seconds(trainer.turns, {})
     planned = {turn.phase for turn in trainer.turns if turn.units}
     assert seconds.keys() == planned and all(each > 0 for each in seconds.values())
     models = trainer.models.named().values()
@@ -85,19 +85,40 @@ def test_a_run_that_was_estimated_is_bit_for_bit_the_same(name, corpus, tmp_path
     assert rates[0] == rates[1]  # what was tried is no work of the first unit
 
 
+@pytest.mark.parametrize("name", ["SeqGAN", "DGSAN"])
+def test_a_resumed_run_that_was_estimated_is_bit_for_bit_the_same(name, corpus, tmp_path):
+    runs = []
+    for folder, estimate in (("with", True), ("without", False)):
+        for rounds in (1, 2):
+            torch.manual_seed(0)
+            settings = {"rounds": rounds, "resume_from_checkpoint": rounds == 2, "estimate_time": estimate}
+            runs.append(run_of(name, corpus, tmp_path / folder, **settings))
+            runs[-1].train()
+    assert same(*map(weights, runs[1::2])) and not same(*map(weights, runs[:2]))
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+
+
 def test_the_estimate_multiplies_what_was_timed(corpus, tmp_path, monkeypatch):
     settings = {"num_fakes": 480, "discriminator_epochs": 3, "gradient_accumulation_steps": 2}
     trainer = build(corpus, tmp_path / "run", **settings, pretrain_batch_size=12)
     monkeypatch.setattr(Rehearsal, "timed", lambda self, work: work() or 1.0)
     turns = [Turn("pretrain_generator", 5), Turn("pretrain_discriminator", 7), Turn("adversarial", 9, 3, 2)]
     step = 480 / 48 + 480 / 8 * 3  # of 48 prompts that there are, and of halves of 16 rows
-    assert rehearsal(trainer).seconds(turns) == {
+    assert rehearsal(trainer).seconds(turns, {}) == {
         "pretrain_generator": 5 * 48 / 12,
         "pretrain_discriminator": 7 * step,
         "adversarial": 9 * (3 * 2 + 2 * step),
     }
     again = [turns[0], turns[1], Turn("pretrain_generator", 6), Turn("adversarial", 0, 3, 2)]
-    assert rehearsal(trainer).seconds(again) == {"pretrain_generator": 6 * 48 / 12, "pretrain_discriminator": 7 * step}
+    done = {"pretrain_generator": 5, "pretrain_discriminator": 3, "adversarial": 0, "generator_steps": 2}
+    assert rehearsal(trainer).seconds(turns, done) == {
+        "pretrain_discriminator": 4 * step,
+        "adversarial": 9 * (3 * 2 + 2 * step),
+    }
+    assert rehearsal(trainer).seconds(again, {}) == {
+        "pretrain_generator": 6 * 48 / 12,
+        "pretrain_discriminator": 7 * step,
+    }
 
 
 def estimate(caplog) -> str:
@@ -116,7 +137,12 @@ def test_what_a_run_says_of_its_time(corpus, tmp_path, caplog):
     )
     caplog.clear()
     build(corpus, tmp_path / "run", estimate_time=True, resume_from_checkpoint=True, rounds=3).train()
-    assert estimate(caplog).startswith("Time left is told from the first unit on")
+    assert re.fullmatch(
+        r"Estimated time: \d+ s \(pretrain discriminator \d+ s, adversarial \d+ s\), .*", estimate(caplog)
+    )
+    caplog.clear()
+    build(corpus, tmp_path / "run", estimate_time=True, resume_from_checkpoint=True, rounds=3).train()
+    assert estimate(caplog).startswith("Estimated time: 0 s (nothing is left)")
 
 
 class Once(SeqGAN):
