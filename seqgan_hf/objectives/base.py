@@ -248,12 +248,12 @@ class Objective(ABC):
             given = "no discriminator" if opponent is None else f"the discriminator {type(opponent).__name__}"
             raise UserError(f"{given} for the objective {name}", wanted[self.adversary], "pass one")
 
-    def check_sequences(self, models: Models, real: Samples) -> None:
-        """Refuse training sequences that it cannot learn from; called after `check`, unless they are streamed.
+    def check_sequences(self, models: Models, real: Samples | None) -> None:
+        """Refuse training sequences that it cannot learn from; called after `check`.
 
         Args:
             models: the players, on their device.
-            real: all of the generator's training sequences.
+            real: all of the generator's training sequences; `None` where they are streamed.
         """
 
     def schedule(self, turns: list[Turn]) -> list[Turn]:

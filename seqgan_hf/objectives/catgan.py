@@ -61,9 +61,10 @@ class CatGAN(RelGAN):
         super().check(models, batch_size, conditional)
         check_classes(self.classes, models, conditional)
 
-    def check_sequences(self, models: Models, real: Samples) -> None:
+    def check_sequences(self, models: Models, real: Samples | None) -> None:
         """Refuse a class that no prompt names, and a prompt that names none or several."""
-        check_prompts(self.classes, models, real)
+        if real is not None:
+            check_prompts(self.classes, models, real)
 
     def of_discriminator(self, models: Models, real: Verdicts, fake: Verdicts) -> Tensor:
         """The sum over classes, each a mean over its sequences."""

@@ -44,6 +44,7 @@ class JSDGAN(Objective):
         if num_sequences is not None and num_sequences < 1:
             raise UserError(f"num_sequences={num_sequences}", "the number of training sequences", "count them")
         self.num_sequences = num_sequences
+        self._number = num_sequences or 1  # once the sequences are known, as many as there are
 
     def check(self, models: Models, batch_size: int, conditional: bool) -> None:
         """Refuse prompts: the law of what follows each has a single sequence."""
@@ -51,18 +52,18 @@ class JSDGAN(Objective):
         if conditional:
             raise UserError("prompts with JSDGAN", "whole sequences after the start token", "choose another objective")
 
-    def check_sequences(self, models: Models, real: Samples) -> None:
-        """Count them, unless their number was given."""
-        self.num_sequences = self.num_sequences or real.batch_size
+    def check_sequences(self, models: Models, real: Samples | None) -> None:
+        """Count them, unless their number was given; a UserError where neither can be."""
+        if self.num_sequences is None and real is None:
+            raise UserError("streamed text, which JSDGAN cannot count", "num_sequences", "set objective.num_sequences")
+        self._number = self.num_sequences or real.batch_size
 
     def generator_loss(self, models: Models, real: Samples, fake: Samples | None) -> Loss:
-        """-sum_i w_i log G(Y_i), the w_i constants that sum to 1; a UserError where N is not known."""
-        if self.num_sequences is None:
-            raise UserError("streamed text, which JSDGAN cannot count", "num_sequences", "set objective.num_sequences")
+        """-sum_i w_i log G(Y_i), the w_i constants that sum to 1."""
         tokens = token_logprobs(models.generator, real)
         logprobs = tokens.sum(dim=1)
         fixed = logprobs.detach()
         # log(1 + 1 / (N G)) = softplus(-log N - log G)
-        weights = shared_softmax(fixed + F.softplus(-math.log(self.num_sequences) - fixed).log())
+        weights = shared_softmax(fixed + F.softplus(-math.log(self._number) - fixed).log())
         metrics = {"nll_train": -masked_mean(tokens.detach(), real.mask), "largest_weight": weights.max()}
         return Loss(-torch.dot(weights, logprobs), metrics)

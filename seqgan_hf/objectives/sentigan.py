@@ -69,9 +69,10 @@ class SentiGAN(SeqGAN):
             expected = f"{len(self.labels)} labels: of generated text, and of each class"
             raise UserError(problem, expected, "set `num_labels` in its config")
 
-    def check_sequences(self, models: Models, real: Samples) -> None:
+    def check_sequences(self, models: Models, real: Samples | None) -> None:
         """Refuse a class that no prompt names, and a prompt that names none or several."""
-        check_prompts(self.classes, models, real)
+        if real is not None:
+            check_prompts(self.classes, models, real)
 
     def reward(self, models: Models, samples: Samples, real: Samples) -> Tensor:
         """-(1 - D_k), D_k the probability of being real, and of the class that the prompt names, shape (K,)."""

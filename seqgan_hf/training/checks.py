@@ -108,8 +108,7 @@ def check_padding(discriminator: PreTrainedModel, known: int, vocab_size: int) -
 def check_objective(objective: Objective, models: Models, data: TrainingData, batch_size: int) -> None:
     """Raise a UserError where an objective cannot follow the settings, or learn from the sequences."""
     objective.check(models, batch_size, data.conditional)
-    if isinstance(data, InMemoryData):
-        objective.check_sequences(models, data.samples)
+    objective.check_sequences(models, data.samples if isinstance(data, InMemoryData) else None)
 
 
 def checkpoint_activations(models: Models) -> None:

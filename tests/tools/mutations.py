@@ -281,8 +281,8 @@ MUTATIONS = [
         "JSDGAN",
         "the number of training sequences with the wrong sign",
         "objectives/jsdgan",
-        "-math.log(self.num_sequences)",
-        "math.log(self.num_sequences)",
+        "-math.log(self._number)",
+        "math.log(self._number)",
         UNIT + "test_jsdgan.test_the_gradient_is_that_of_the_divergence_from_the_training_set",
     ),
     Mutation(

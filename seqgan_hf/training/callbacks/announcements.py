@@ -74,8 +74,9 @@ class Announcements(TrainerCallback):
         pretraining = phases.get("pretrain_generator", 0.0)
         limit = float("inf") if args.max_seconds is None else max(0.0, args.max_seconds - self.units.seconds)
         total = pretraining + min(sum(phases.values()) - pretraining, limit)
+        cut = f", which max_seconds cuts to {roughly(limit)}" if sum(phases.values()) - pretraining > limit else ""
         parts = ", ".join(f"{phase.replace('_', ' ')} {roughly(seconds)}" for phase, seconds in phases.items())
-        parts = parts or "nothing is left"
+        parts = f"{parts}{cut}" or "nothing is left"
         return f"Estimated time: {roughly(total)} ({parts}), evaluations not counted; told anew from the first unit on"
 
     def outcome(self) -> list[str]:

@@ -35,15 +35,18 @@ def _unit(logs: Mapping[str, float]) -> tuple[str, int, int]:
 class LogLines(TrainerCallback):
     """A line after the first unit of a phase and after every tenth of them, with the samples drawn since the last.
 
+    The first unit is that of this session, and a phase that time ends before its last unit has a line for where it is.
     Pretraining shows samples when it ends. `plain` says whether there are lines without samples before a phase ends.
     """
 
     plain = True
 
     def __init__(self):
-        self.began = time.perf_counter()
+        self.began = self.logged = time.perf_counter()  # the phase, and its last unit
         self.samples: Sequence[str] = ()
         self.drawn: int | None = None  # after so many units of the phase
+        self.phase = ""
+        self.unsaid: tuple[str, int, int, Mapping[str, float]] | None = None  # the last unit, if no line spoke of it
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.began = time.perf_counter()  # the first phase does
@@ -54,15 +57,29 @@ class LogLines(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         phase, done, total = _unit(logs)
-        self.drawn = self.drawn or done
+        if begins := phase != self.phase:
+            self._end()  # of the phase before, if time has ended it
+        self.logged = time.perf_counter()
+        self.phase, self.drawn = phase, self.drawn or done
         if done < total and phase != "adversarial":
             self.samples = ()
-        if not state.is_local_process_zero or not (done == total or due(done, total) and (self.plain or self.samples)):
-            return
-        took = None
+        self.unsaid = (phase, done, total, logs) if state.is_local_process_zero else None
         if done == total:
-            now = time.perf_counter()
-            took, self.began = now - self.began, now
+            self._end()
+        elif self.unsaid and (begins or due(done, total)) and (self.plain or self.samples):
+            self._say()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """The phase is over, with the unit that was logged last."""
+        if self.unsaid is not None:
+            took, self.began = self.logged - self.began, self.logged
+            self._say(took)
+
+    def _say(self, took: float | None = None) -> None:
+        (phase, done, total, logs), self.unsaid = self.unsaid, None
         of = "" if self.drawn == done else f" of {UNITS[phase]} {self.drawn}"
         for line in (log_line(phase, done, total, logs, took), *(f"  sample{of}: {text}" for text in self.samples)):
             logger.info("%s", line)
@@ -84,6 +101,8 @@ class ProgressBar(LogLines):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         phase, done, total = _unit(logs)
+        if phase != self.phase:
+            self.close()
         if state.is_local_process_zero:
             self._move(phase, done, total, logs)
         if done == total:

@@ -131,7 +131,8 @@ def test_what_a_run_says_of_its_time(corpus, tmp_path, caplog):
     caplog.set_level("INFO")
     build(corpus, tmp_path / "run", estimate_time=True, max_seconds=1e-6).train()
     assert re.fullmatch(
-        r"Estimated time: \d+ s \(pretrain generator \d+ s, pretrain discriminator \d+ s, adversarial \d+ s\), "
+        r"Estimated time: \d+ s \(pretrain generator \d+ s, pretrain discriminator \d+ s, adversarial \d+ s, which "
+        r"max_seconds cuts to 0 s\), "
         "evaluations not counted; told anew from the first unit on",
         estimate(caplog),
     )

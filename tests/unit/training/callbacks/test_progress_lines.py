@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from unittest.mock import Mock
 
 import pytest
+from transformers import TrainerState
 from transformers.utils import logging as transformers_logging
 
+from seqgan_hf.training.callbacks import progress_lines
 from seqgan_hf.training.callbacks.announcements import in_turns
-from seqgan_hf.training.callbacks.progress_lines import due, log_line
+from seqgan_hf.training.callbacks.progress_lines import LogLines, ProgressBar, due, log_line
 from tests.tools.small_runs import build, small_corpus
 
 
@@ -42,6 +46,28 @@ def test_a_log_without_bars_has_some_lines_of_each_phase(corpus, tmp_path, caplo
 )
 def test_lines_split_a_phase_into_ten_parts_by_count_alone(total, shown):
     assert [done for done in range(1, total + 1) if due(done, total)] == shown
+
+
+@pytest.mark.parametrize("kind", [LogLines, ProgressBar])
+def test_a_phase_that_time_ends_says_where_it_is(kind, caplog, monkeypatch):
+    """As does the first unit of a session, of a bar's own line where it has samples."""
+    caplog.set_level("INFO", logger="seqgan_hf")
+    monkeypatch.setattr(progress_lines.time, "perf_counter", Mock(side_effect=itertools.count(0, 10)))
+    lines, state = kind(), TrainerState(is_local_process_zero=True)
+    units = {"pretrain_discriminator": "step", "adversarial": "round"}
+    for phase, done, total in [("pretrain_discriminator", 7, 50), ("pretrain_discriminator", 8, 50)] + [
+        ("adversarial", done, 1000) for done in (1, 2, 3)
+    ]:
+        logs = {f"{phase}/{units[phase]}": done, f"{phase}/total": total}
+        lines.on_log(None, state, None, logs=logs)
+    lines.on_train_end(None, state, None)
+    lines.close()
+    shown = [(line.partition(":")[0], line[-10:] if " in " in line else "") for line in caplog.messages]
+    ends = [("pretrain discriminator 8/50", "in 0:00:20"), ("adversarial 3/1000", "in 0:00:30")]
+    if kind is ProgressBar:
+        assert shown == ends
+    else:
+        assert shown == [("pretrain discriminator 7/50", ""), ends[0], ("adversarial 1/1000", ""), ends[1]]
 
 
 def test_a_run_says_what_it_will_do_and_what_comes_next(corpus, tmp_path, caplog):
