@@ -79,14 +79,10 @@ def _main(arguments: list[str]) -> int:
         print(f"seqgan-hf {__version__}")
         return 0
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command.lstrip("-"), [*COMMANDS, "version", "help"], n=1)
-        meant = f" Did you mean {_written(near[0])!r}?" if near else ""
+        near = difflib.get_close_matches(command, [*COMMANDS, "--version", "--help"], n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
         return _complain(f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}.{meant}", 2)
     return _run(command, rest)
-
-
-def _written(name: str) -> str:
-    return name if name in COMMANDS else f"--{name}"
 
 
 def _run(command: str, arguments: list[str]) -> int:

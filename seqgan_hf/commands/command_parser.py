@@ -13,7 +13,7 @@ from . import COMMANDS
 
 
 TYPES = {"int": "a whole number", "float": "a number"}
-MOST_NAMED = 40  # keys, where a near one is known
+MOST_NAMED = 40  # keys that are all listed although a near one is known
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -61,7 +61,7 @@ def usage(prog: str) -> str:
 
 
 def unknown_key(key: str, valid: Iterable[str], place: str) -> RecipeError:
-    """The error for a key that does not exist there, with those that do, the nearest last."""
+    """The error for a key that does not exist there, with those that do and those that may be meant."""
     valid = list(valid)
     near = [name for name in valid if name.startswith(key)][:4] or difflib.get_close_matches(key, valid, n=1)
     near += [name for name in valid if len(key) > 3 and key in name and name not in near][:4]
