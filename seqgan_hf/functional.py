@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .models.modeling_products import ONEDNN_LINEAR, in_float32, multiply
-from .models.modeling_threads import side_by_side
+from .models.modeling_threads import SHARED_WEIGHT, side_by_side, thread_count
 from .samples import BoolTensor, LongTensor
 
 
@@ -325,9 +325,7 @@ def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[
     return LinearLoss.apply(*head, weights, SoftmaxLayer(*head[1:]), kl)
 
 
-# The largest weight (numbers) of which threads have a gradient each, two for every one of them.
-SHARED_WEIGHT = 2**22
-# And the fewest rows that are worth a share of their own.
+# The fewest rows that are worth a share of their own.
 LEAST_ROWS = 32
 
 
@@ -342,7 +340,7 @@ def _summed_over_blocks(
     """
     hidden, weight, bias = inputs
     size, rows = block_rows(len(weight), hidden.device), len(hidden)
-    threads = torch.get_num_threads() if hidden.device.type == "cpu" and weight.numel() <= SHARED_WEIGHT else 1
+    threads = thread_count() if hidden.device.type == "cpu" and weight.numel() <= SHARED_WEIGHT else 1
     number = max(1, min(2 * threads, rows // LEAST_ROWS)) if threads > 1 else 1
     (of_hidden,) = _zero_gradients(inputs[:1], needed)
 

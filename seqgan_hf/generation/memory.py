@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 
 from ..errors import UserError
-from ..models.modeling_threads import side_by_side
+from ..models.modeling_threads import side_by_side, thread_count
 
 
 logger = logging.getLogger(__name__)
@@ -25,13 +24,13 @@ PIECES_PER_THREAD = 6
 
 
 def threads_for(model: nn.Module) -> int:
-    """Threads that may run a model side by side: all that torch has, where it lies on the CPU as a whole; else 1.
+    """Threads that may run a model side by side: all there are, where it lies on the CPU as a whole; else 1.
 
     Weights that are elsewhere (on the disk, say) come and go while a model runs; and tokenizers of classifiers that
     read text are not made for several threads.
     """
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    return torch.get_num_threads() if on_cpu and not hasattr(model, "text_reader") else 1
+    return thread_count() if on_cpu and not hasattr(model, "text_reader") else 1
 
 
 def fitting_rows(model: nn.Module, task: str, max_rows: int) -> int:

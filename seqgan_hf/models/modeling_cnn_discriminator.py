@@ -19,7 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .modeling_base import Classifier, ConvolutionConfig, classification_loss
-from .modeling_products import Linear, Product, compute_dtype, multiply
+from .modeling_products import Linear, compute_dtype, multiply, product
 from .modeling_threads import side_by_side, threads_worth
 
 
@@ -64,6 +64,7 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
 
     config_class = CNNDiscriminatorConfig
     _no_split_modules = []
+    shares_out = True  # see `modeling_threads.unsplit`
 
     def __init__(self, config: CNNDiscriminatorConfig):
         super().__init__(config)
@@ -259,11 +260,11 @@ class MaxOverTime(torch.autograd.Function):
                 windows = windows_of(inputs, size)
                 of_weight = F.embedding_bag(chosen, windows, mode="sum", per_sample_weights=part.T.contiguous())
             elif needs_weights[index]:
-                of_weight = Product.apply(spread.flatten(0, 1).T, windows_of(inputs, size).T)
+                of_weight = product(spread.flatten(0, 1).T, windows_of(inputs, size).T)
                 if reach < weight.shape[1]:  # the sequence does not reach the end of the window
                     of_weight = F.pad(of_weight, (0, weight.shape[1] - reach))
             if needs_inputs and steps == 1:
-                of_inputs = Product.apply(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
+                of_inputs = product(spread[:, 0], weight[:, :reach].T).view(batch, -1, width)
             elif needs_inputs:
                 kernel = weight.view(-1, size, width).transpose(1, 2)[:, :, None]  # (number, E, 1, w), channels last
                 shape = (batch, width, 1, length)
@@ -431,7 +432,7 @@ def _prefix_maxima(inputs: Tensor, weight: Tensor, size: int) -> Tensor:
     maxima = F.pad(parts.cumsum(dim=1), (0, 0, 1, 0))  # of the prefixes of 0 to size - 1 tokens
     if length < size:
         return maxima
-    activations = Product.apply(windows_of(inputs, size), weight).view(batch, -1, len(weight))
+    activations = product(windows_of(inputs, size), weight).view(batch, -1, len(weight))
     return torch.cat([maxima, activations.cummax(dim=1).values], dim=1)
 
 

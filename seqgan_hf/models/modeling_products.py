@@ -1,15 +1,18 @@
 """Matrix products by the library that is the faster one on the processor.
 
-The file is copied beside the weights of a model that imports it.
+The file is copied beside the weights of a model that imports it, with `modeling_threads.py`.
 """
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .modeling_threads import side_by_side, threads_worth
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -57,21 +60,63 @@ def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None, memory: Tensor | 
     return F.linear(a, b, bias)
 
 
-class Product(torch.autograd.Function):
-    """`multiply`, differentiable any number of times."""
+def multiply_side_by_side(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """`multiply` for pairs of matrices, in pieces that threads share on a CPU where that is worth their while.
+
+    There is about one for each thread, since every piece of a product reads the whole second matrix.
+    """
+    operations = [2 * a.numel() * len(b) for a, b in pairs]
+    threads = threads_worth(sum(operations), pairs[0][0].device) if pairs else 1
+    if threads == 1:
+        return [multiply(a, b) for a, b in pairs]
+    results: dict[int, Tensor] = {}
+    pieces: list[tuple[int, slice | None]] = []
+    for index, (a, b) in enumerate(pairs):
+        number = min(round(threads * operations[index] / sum(operations)), len(a))
+        if number < 2:
+            pieces.append((index, None))
+            continue
+        results[index] = a.new_empty(len(a), len(b), dtype=compute_dtype(a))
+        size = -(-len(a) // number)
+        pieces += [(index, slice(first, first + size)) for first in range(0, len(a), size)]
+
+    def work(piece: tuple[int, slice | None]) -> None:
+        index, rows = piece
+        a, b = pairs[index]
+        if rows is None:
+            results[index] = multiply(a, b)
+            return
+        place = results[index][rows]
+        found = multiply(a[rows], b, memory=place)
+        if found.data_ptr() != place.data_ptr():
+            place.copy_(found)
+
+    side_by_side(work, pieces, threads)
+    return [results[index] for index in range(len(pairs))]
+
+
+class Products(torch.autograd.Function):
+    """`multiply` for pairs of matrices that follow each other, differentiable any number of times."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return multiply(a, b)
+    def forward(ctx, *matrices: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*matrices)
+        return tuple(multiply_side_by_side(list(zip(matrices[::2], matrices[1::2], strict=True))))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved_tensors
-        return (
-            Product.apply(gradient, b.T) if ctx.needs_input_grad[0] else None,
-            Product.apply(gradient.T, a.T) if ctx.needs_input_grad[1] else None,
-        )
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        matrices, wanted = ctx.saved_tensors, list[Tensor]()
+        for index, needed in enumerate(ctx.needs_input_grad):
+            gradient, other = gradients[index // 2], matrices[index ^ 1]
+            if needed:
+                wanted += (gradient.T if index % 2 else gradient, other.T)
+        found = iter(Products.apply(*wanted) if wanted else ())
+        return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T for matrices (M, K) and (N, K), differentiable any number of times; see `multiply`."""
+    return Products.apply(a, b)[0]
 
 
 class Linear(nn.Linear):
@@ -79,4 +124,4 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         dtype = compute_dtype(inputs)
-        return Product.apply(inputs.to(dtype), self.weight.to(dtype)).add_(self.bias)
+        return product(inputs.to(dtype), self.weight.to(dtype)).add_(self.bias)

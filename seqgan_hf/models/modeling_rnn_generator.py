@@ -1,6 +1,6 @@
 """A recurrent language model, the generator of SeqGAN (Yu et al., AAAI 2017, https://arxiv.org/abs/1609.05473).
 
-The file is copied beside the weights for `trust_remote_code=True`, with `modeling_base.py`.
+The file is copied beside the weights for `trust_remote_code=True`, with the modules that it imports.
 """
 
 from typing import Any
@@ -12,9 +12,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 
 from .modeling_base import StateCache, StatefulConfig, StatefulForCausalLM, StatefulModel, StatefulPreTrained, compact
+from .modeling_threads import SHARED_WEIGHT
 
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+# The widest recurrence that gains nothing from a second thread.
+SMALL = 128
 
 
 @strict
@@ -164,3 +168,8 @@ class RNNGeneratorForCausalLM(RNNGeneratorPreTrainedModel, StatefulForCausalLM):
         self.model = RNNGeneratorModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
         self.post_init()
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether what takes time is the output layer alone, whose losses are computed in pieces; see `unsplit`."""
+        return self.config.hidden_size <= SMALL and self.lm_head.weight.numel() <= SHARED_WEIGHT

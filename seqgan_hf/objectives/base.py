@@ -170,6 +170,10 @@ class Models:
         players = {"generator": self.generator, "discriminator": self.discriminator}
         return {name: model for name, model in players.items() if model is not None}
 
+    def of_step(self, objective: Objective) -> list[PreTrainedModel]:
+        """What a step of either player computes: both players, or the generator alone where there is no opponent."""
+        return [self.generator] if objective.adversary is None else list(self.players().values())
+
     def named(self) -> dict[str, PreTrainedModel]:
         """All models that a checkpoint holds, by name."""
         return self.players() | self._copies

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from ..generation.modes import train_without_dropout
+from ..models.modeling_threads import unsplit
 from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase, frozen
 from ..samples import Samples
@@ -95,10 +96,11 @@ class Rehearsal:
             if objective.draws:
                 with torch.no_grad(), autocast():
                     fake = objective.credit(models, real, objective.sample(models, real, self.max_new_tokens)).samples
-            for _ in range(objective.updates):
-                with autocast():
-                    loss = objective.generator_loss(models, real, fake)
-                loss.value.backward()
+            with unsplit(*models.of_step(objective)):
+                for _ in range(objective.updates):
+                    with autocast():
+                        loss = objective.generator_loss(models, real, fake)
+                    loss.value.backward()
 
     def discriminator_step(self) -> float:
         """Seconds of a d-step: some of its sequences are drawn, and one batch of them is learnt from."""
@@ -115,7 +117,7 @@ class Rehearsal:
 
         def learn() -> None:
             models.discriminator.train()
-            with frozen(models.generator):
+            with frozen(models.generator), unsplit(*models.of_step(self.objective)):
                 with autocast():
                     fake = drawn[0].select(slice(0, half.batch_size))
                     loss = self.objective.discriminator_loss(models, half, fake)

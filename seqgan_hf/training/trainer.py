@@ -30,6 +30,7 @@ from .checks import (
     check_pretraining,
     check_share,
 )
+from .compiling import sharing
 from .evaluation import held_out_evaluators
 from .parts import Parts
 from .player import Player
@@ -172,12 +173,14 @@ class AdversarialTrainer:
             for _ in range(objective.updates):
                 self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn
                 drawn = drawn or [(real, self._draw(objective, real) if objective.draws else None) for real in batches]
-                for real, fake in drawn:
-                    with autocast(), player.compiled():
-                        loss = objective.generator_loss(models, real, fake)
-                    player.backward(loss)
-                    self.parts.progress.meter.count(real if fake is None else fake)
-                if player.step():
+                with sharing(self.args, models.of_step(objective)):
+                    for real, fake in drawn:
+                        with autocast(), player.compiled():
+                            loss = objective.generator_loss(models, real, fake)
+                        player.backward(loss)
+                        self.parts.progress.meter.count(real if fake is None else fake)
+                    stepped = player.step()
+                if stepped:
                     models.follow()
                     objective.after_step("generator", models)
 
@@ -201,12 +204,14 @@ class AdversarialTrainer:
                 for group in self._groups(zip(fakes.epoch((*seed, 0), half), real, strict=False)):
                     self.session.call("on_step_begin")
                     self.models.discriminator.train()
-                    for fake, real_batch in group:
-                        with self.session.accelerator.autocast(), player.compiled():
-                            loss = self.objective.discriminator_loss(self.models, real_batch, fake)
-                        player.backward(loss)
-                        self.parts.progress.meter.count(fake, real_batch)
-                    if player.step():
+                    with sharing(self.args, self.models.of_step(self.objective)):
+                        for fake, real_batch in group:
+                            with self.session.accelerator.autocast(), player.compiled():
+                                loss = self.objective.discriminator_loss(self.models, real_batch, fake)
+                            player.backward(loss)
+                            self.parts.progress.meter.count(fake, real_batch)
+                        stepped = player.step()
+                    if stepped:
                         self.objective.after_step("discriminator", self.models)
 
     def draw_fakes(self, index: int) -> tuple[InMemoryData, InMemoryData]:

@@ -29,6 +29,7 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
+from seqgan_hf.models.modeling_threads import unsplit
 from seqgan_hf.objectives import MLE, ConstantReward, LeakGAN, Models, Reinforce, RelGAN, SeqGAN
 from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
@@ -265,8 +266,9 @@ def mle_epoch(size: Size) -> Case:
     optimizer, plain_optimizer = adam(ours, fused=True), adam(reference)
 
     def run() -> None:
-        for _ in range(size.mle_batches):
-            plain.descend(MLE().generator_loss(Models(ours), real, None).value, optimizer)
+        with unsplit(ours):
+            for _ in range(size.mle_batches):
+                plain.descend(MLE().generator_loss(Models(ours), real, None).value, optimizer)
 
     def run_plain() -> None:
         for _ in range(size.mle_batches):
@@ -426,10 +428,11 @@ def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
     optimizer, plain_optimizer = adam(model.train(), fused=True), adam(reference)
 
     def run() -> None:
-        for _ in range(size.d_batches):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss = objective.discriminator_loss(models, real, fake).value
-            plain.descend(loss, optimizer)
+        with unsplit(*models.players().values()):
+            for _ in range(size.d_batches):
+                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                    loss = objective.discriminator_loss(models, real, fake).value
+                plain.descend(loss, optimizer)
 
     def run_plain() -> None:
         for _ in range(size.d_batches):

@@ -9,12 +9,17 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
-from seqgan_hf.models.modeling_threads import side_by_side
+from seqgan_hf.models import modeling_threads
+from seqgan_hf.models.modeling_threads import side_by_side, thread_count, unsplit
 
 
 @pytest.fixture(autouse=True)
-def several_threads():
+def several_threads(monkeypatch):
+    """Three of them, and none is left out: pieces that sleep look as if a neighbour kept the cores."""
+    monkeypatch.setattr(modeling_threads, "_gain", modeling_threads._Gain())
+    monkeypatch.setattr(modeling_threads._Gain, "least", 0.0)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -127,3 +132,79 @@ def test_threads_are_begun_once_and_again_in_a_child_of_the_process():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert ended == (child, 0)
+
+
+# --- Beside a busy neighbour -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caller", ["split", "unsplit"])
+def test_where_threads_get_no_more_of_the_processor_than_one_a_single_one_works_for_a_while(monkeypatch, caller):
+    monkeypatch.setattr(modeling_threads._Gain, "least", 1.25)
+    monkeypatch.setattr(modeling_threads._Gain, "window", 0.02)
+    if caller == "unsplit":
+        torch.set_num_threads(1)
+
+    def threads_of(pause: float) -> set[int]:
+        time.sleep(pause)
+        return set(side_by_side(lambda piece: time.sleep(0.005) or threading.get_ident(), range(12), 3))
+
+    assert len(threads_of(0)) == 3
+    (alone,) = threads_of(0)  # they slept, and used nothing of the processor
+    assert (alone == threading.get_ident()) == (caller == "unsplit")
+    assert len(threads_of(0.5)) == 3  # after a pause others are tried again
+
+
+@pytest.mark.parametrize("used, expected", [(0.49, 1), (0.51, 3)])
+def test_the_gain_is_processor_time_over_the_time_that_passed_in_a_window(monkeypatch, used, expected):
+    monkeypatch.setattr(modeling_threads._Gain, "least", 1.25)
+    gain = modeling_threads._Gain()
+    gain.add(0.1, 0.0)
+    assert gain.workers(3) == 3  # too short to tell
+    gain.add(0.3, used)
+    assert gain.workers(3) == expected
+    gain.alone_until = 0.0
+    gain.add(0.1, 0.0)
+    assert gain.workers(3) == 3  # the next window begins anew
+
+
+class Sharing(nn.Linear):
+    shares_out = True
+
+
+def test_operations_are_not_split_while_models_share_out_what_is_worth_it():
+    with unsplit(Sharing(2, 2), Sharing(2, 2)):
+        assert torch.get_num_threads() == 1 and thread_count() == 3
+        assert (
+            side_by_side(lambda piece: thread_count(), range(6), thread_count()) == [1] * 6
+        )  # nothing within a piece
+        assert thread_count() == 3
+    assert torch.get_num_threads() == thread_count() == 3
+
+
+@pytest.mark.parametrize("other", [nn.Linear(2, 2), Sharing(2, 2, device="meta")])
+def test_operations_are_split_beside_a_model_that_shares_nothing_out_or_lies_elsewhere(other):
+    with unsplit(Sharing(2, 2), other):
+        assert torch.get_num_threads() == thread_count() == 3
+
+
+def test_operations_are_split_again_after_an_error():
+    with pytest.raises(KeyError), unsplit(Sharing(2, 2)):
+        raise KeyError
+    assert torch.get_num_threads() == thread_count() == 3
+
+
+def test_an_interrupt_of_a_caller_that_takes_part_leaves_no_thread_at_work(interruptible):
+    begun, ended = [], []
+
+    def interrupts(piece: int) -> None:
+        begun.append(piece)
+        if piece == 5:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.01)
+        ended.append(piece)
+
+    with unsplit(Sharing(2, 2)), pytest.raises(KeyboardInterrupt):
+        side_by_side(interrupts, range(1000), 3)
+    assert len(begun) < 100 and len(begun) - len(ended) <= 1  # the caller's own piece is broken off
+    time.sleep(0.05)
+    assert len(begun) < 100 and torch.get_num_threads() == 3
