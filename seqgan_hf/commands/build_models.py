@@ -30,7 +30,7 @@ from ..data.network import asking_once
 from ..data.reading import read_as_text
 from ..data.tokenization import blank_token_ids
 from ..errors import MissingExtraError, RecipeError, import_by_path
-from ..evaluation.loading import name_inner
+from ..evaluation.loading import adapted_model, name_inner
 from ..objectives import Objective
 from .command_parser import unknown_key
 from .recipe import DiscriminatorSettings, GeneratorSettings, ModelSettings
@@ -56,6 +56,10 @@ def build_generator(corpus: Corpus, settings: GeneratorSettings | None = None) -
             problem, expected = "generator.lora with data.blanks", "embeddings of the two new tokens that are trained"
             raise RecipeError(problem, expected, "set `generator.lora` to null, which trains all of the generator")
         _adapt(model, settings)
+    if getattr(model, "peft_config", None):
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.to(getattr(torch, settings.dtype))
     elif settings.dtype != "float32":
         problem, expected = f"generator.dtype={settings.dtype} without `generator.lora`", "float32 for trained weights"
         raise RecipeError(problem, expected, "set `training.bf16` for mixed precision, or train an adapter")
@@ -66,7 +70,7 @@ def build_generator(corpus: Corpus, settings: GeneratorSettings | None = None) -
 
 
 def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
-    """Add a LoRA adapter to a pretrained generator."""
+    """Add a LoRA adapter to a pretrained generator, or see that the one which came with it is as it is asked for."""
     if settings.pretrained is None:
         problem, expected = "generator.lora without `generator.pretrained`", "a pretrained generator to adapt"
         raise RecipeError(problem, expected, "name one, or leave `lora` out and train all of it")
@@ -79,6 +83,14 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
     for key in given:
         if key not in known:
             raise unknown_key(key, known, "generator.lora")
+    if own := getattr(model, "peft_config", None):
+        has = next(iter(own.values())).to_dict()
+        for key, value in given.items():
+            if value != (sorted(has[key]) if isinstance(has[key], set) else has[key]):
+                problem = f"generator.lora.{key}={value!r} for the adapter {settings.pretrained!r}"
+                fix = "leave it out; or merge the adapter into its model (`merge_and_unload`) and name that"
+                raise RecipeError(problem, f"{has[key]!r}, with which it was made, as its training goes on", fix)
+        return
     try:
         model.add_adapter(LoraConfig(**given))
     except (ValueError, TypeError) as error:
@@ -86,9 +98,6 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
         expected = "settings of peft.LoraConfig that fit it"
         fix = 'name its layers in `generator.lora.target_modules`; for other versions: `pip install "seqgan-hf[lora]"`'
         raise RecipeError(problem, expected, fix) from error
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.to(getattr(torch, settings.dtype))
 
 
 def _build_language_model(settings: ModelSettings, corpus: Corpus, section: str) -> PreTrainedModel:
@@ -251,8 +260,14 @@ def _loading(pretrained: str, section: str) -> Iterator[None]:
 
 
 def _saved_config(pretrained: str, section: str) -> PreTrainedConfig:
-    with _loading(pretrained, section):
-        return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+    """Of a model; of the one that it adapts, if it is an adapter."""
+    with asking_once(pretrained):
+        base = adapted_model(pretrained)
+    if base is not None and section != "generator":
+        fix = "merge it into its model (`merge_and_unload`), save that with its tokenizer, and name it"
+        raise RecipeError(f"{section}.pretrained={pretrained!r} is an adapter", "a whole model", fix)
+    with _loading(pretrained if base is None else base, section):
+        return AutoConfig.from_pretrained(pretrained if base is None else base, trust_remote_code=False)
 
 
 def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, section: str) -> PreTrainedModel:
@@ -266,7 +281,11 @@ def _pretrained_model(settings: ModelSettings, known: dict, auto_class: Any, sec
     try:
         with _loading(settings.pretrained, section):
             config.update(changes)
-            return auto_class.from_pretrained(settings.pretrained, config=config, **options)
+            if (base := adapted_model(settings.pretrained)) is None:
+                return auto_class.from_pretrained(settings.pretrained, config=config, **options)
+            model = auto_class.from_pretrained(base, config=config, **options)
+            model.load_adapter(settings.pretrained, is_trainable=True)
+            return model
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise

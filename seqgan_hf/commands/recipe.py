@@ -47,7 +47,8 @@ class GeneratorSettings(ModelSettings):
 
     Args:
         lora: train an adapter of `pretrained` alone, by these settings of `peft.LoraConfig` (`r`, `lora_alpha`,
-            `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to.
+            `target_modules`, ...). The run saves the adapter, with the name of the model that it belongs to. Where
+            `pretrained` is an adapter, such as an earlier run's, its training goes on, and `lora` may be left out.
         dtype: in which the weights below an adapter are held. What is trained is float32 always, whatever type the
             model was saved in.
     """

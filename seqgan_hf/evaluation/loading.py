@@ -147,11 +147,11 @@ def _source(path: str) -> str:
 @contextmanager
 def _asking_once(source: str) -> Iterator[None]:
     """`asking_once` for a model, and for the one that it adapts, if it is an adapter."""
-    with asking_once(source), asking_once(_adapted(source) or source):
+    with asking_once(source), asking_once(adapted_model(source) or source):
         yield
 
 
-def _adapted(source: str) -> str | None:
+def adapted_model(source: str) -> str | None:
     """The model that an adapter of peft is to be loaded onto; `None` if `source` is no adapter.
 
     Raises:
@@ -171,7 +171,7 @@ def _adapted(source: str) -> str | None:
 def _load(kind: Any, source: str, **options: Any) -> Any:
     if Path(source).is_file():  # transformers would ask the Hub for a repository of its name
         raise UserError(f"{source!r} is a file", EXPECTED.get(kind, GENERATOR), "name the folder that it lies in")
-    place = _adapted(source) if kind is AutoConfig else None  # adapters have none of their own
+    place = adapted_model(source) if kind is AutoConfig else None  # adapters have none of their own
     # weights as safetensors only: a pickle could run code; tokenizers ignore this
     safely = {"use_safetensors": True, "trust_remote_code": False}
     try:
@@ -181,7 +181,7 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
 
 
 def _load_model(source: str) -> Any:
-    adapts = _adapted(source) is not None
+    adapts = adapted_model(source) is not None
     # adapters were trained on a base in this type, however it was saved
     options: dict[str, Any] = {"dtype": torch.float32} if adapts else {}
     model, found = _load(AutoModelForCausalLM, source, output_loading_info=True, **options)
@@ -201,7 +201,7 @@ def _load_model(source: str) -> Any:
 def _cannot_load(kind: Any, source: str, reason: str) -> UserError:
     """Why there is no model or tokenizer in a folder or on the Hub."""
     folder, expected = Path(source), EXPECTED.get(kind, GENERATOR)
-    if (base := _adapted(source)) is not None and kind is not AutoTokenizer:
+    if (base := adapted_model(source)) is not None and kind is not AutoTokenizer:
         why = reason if Path(base).is_dir() else _absent(base, reason)
         problem = f"the adapter {source!r} is of the model {base!r}, which cannot be loaded ({why})"
         fix = "put the model there, or write its place as base_model_name_or_path into adapter_config.json"

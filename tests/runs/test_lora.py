@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from seqgan_hf.commands import main
+from seqgan_hf.commands.build_models import build_generator
+from seqgan_hf.commands.recipe import GeneratorSettings
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.evaluation.loading import load_generator
 from seqgan_hf.objectives import Copy
@@ -188,5 +191,58 @@ def test_copies_share_what_is_not_trained(place, decay):
 )
 def test_what_cannot_be_is_said_in_a_line(more, words, place, tmp_path, capsys):
     assert main(call(place, tmp_path / "run", *more)) == 1
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+# --- Going on from an adapter ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora", ["{r: 2, lora_alpha: 4}", "null"])
+def test_a_game_goes_on_with_the_adapter_of_an_earlier_run(lora, run, place, tmp_path):
+    """With the settings of the recipe that made it, or none."""
+    start = load_file(run / "generator/adapter_model.safetensors")
+    more = [
+        "--generator.pretrained",
+        str(run / "generator"),
+        "--generator.lora",
+        lora,
+        "--training.pretrain_epochs",
+        "0",
+    ]
+    rounds = ["--training.rounds", "0", "--training.discriminator_pretrain_steps", "0"]
+    assert main(call(place, tmp_path / "same", *more, *rounds)) == 0
+    assert main(call(place, tmp_path / "on", *more)) == 0
+    same, on = (load_file(tmp_path / name / "generator/adapter_model.safetensors") for name in ("same", "on"))
+    assert start.keys() == same.keys() == on.keys()
+    assert all(torch.equal(start[key], same[key]) for key in start)
+    assert any(not torch.equal(start[key], on[key]) for key in start)
+    config = json.loads((tmp_path / "on/generator/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(place / "base")
+    base, whole = (load_file(place / "base/model.safetensors"), load_generator(str(tmp_path / "on"), "cpu").model)
+    for name, value in whole.state_dict().items():
+        if "lora" not in name and name.replace(".base_layer", "") in base:
+            assert torch.equal(value, base[name.replace(".base_layer", "")]), name
+
+
+def test_weights_below_an_earlier_adapter_may_be_held_in_bfloat16(run, place):
+    corpus = SimpleNamespace(vocab_size=8, max_prompt_length=None, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    corpus.tokenizer = AutoTokenizer.from_pretrained(place / "base")
+    model = build_generator(corpus, GeneratorSettings(pretrained=str(run / "generator"), dtype="bfloat16"))
+    types = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
+    assert types == {True: torch.float32, False: torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--generator.lora", "{r: 4}"], "generator.lora.r=4 for the adapter"),
+        (["--discriminator.pretrained", "RUN"], "is an adapter: expected a whole model. Merge it into its model"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_in_a_line(more, words, run, place, tmp_path, capsys):
+    adapter = str(run / "generator")
+    given = [adapter if word == "RUN" else word for word in more]
+    assert main(call(place, tmp_path / "run", "--generator.pretrained", adapter, *given)) == 1
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
