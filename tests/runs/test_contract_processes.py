@@ -38,6 +38,7 @@ def build(folder, objective, opponent, data=None, callbacks=None, kind="lstm", *
 WITHOUT_ROLLOUTS = {"rollouts": 0, "baseline": "leave_one_out"}
 FUNCTION = {"functions": "tests.tools.tables.last_ids", "reads": "ids"}
 CASES = {
+    "MLE": ({}, "none"),
     "Reinforce": ({"baseline": "batch", "likelihood_weight": 0.5}, "cnn"),
     "Reinforce, leave one out": ({"baseline": "leave_one_out"}, "cnn"),
     "SeqGAN": (WITHOUT_ROLLOUTS, "rnn"),
@@ -62,14 +63,15 @@ CASES = {
     "GAD": ({"kl": 0.0}, "cnn"),
     "FGAN": ({"divergence": "squared_hellinger"} | WITHOUT_ROLLOUTS, "cnn"),
     "Distillation": (OBJECTIVES["Distillation"].settings, "none"),
+    "DGSAN": ({}, "none"),
+    "JSDGAN": ({"num_sequences": 48}, "none"),
     "CoT": ({}, "lstm"),
     "CoT, GPT-2": ({}, "gpt2"),
     "CoT, full": ({"credit": "full"}, "lstm"),
     "CoT, full, moving average": ({"credit": "full", "baseline": "moving_average"}, "lstm"),
 }
-# Others' steps draw, or are not those of a policy gradient.
-ELSEWHERE = {"MLE", "RandomReward", "LeakGAN", "LeakPretraining", "RelGAN", "GSGAN", "CatGAN", "DGSAN", "JSDGAN"}
-ELSEWHERE |= {"TextGAN", "FMGAN"}
+# Others' steps draw.
+ELSEWHERE = {"RandomReward", "LeakGAN", "LeakPretraining", "RelGAN", "GSGAN", "CatGAN", "TextGAN", "FMGAN"}
 CASES |= {
     name: (row.settings, row.opponents[0]) for name, row in CONDITIONAL.items() if name.split(",")[0] not in ELSEWHERE
 }
