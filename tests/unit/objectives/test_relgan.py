@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -527,6 +528,28 @@ def test_two_processes_share_the_means_of_classes_and_their_gradient():
     """Gradients of the mean of both losses, as the player averages them, are those of one batch."""
     halves = on_two(lambda rank: slopes_of(slice(4 * rank, 4 * rank + 4)))
     torch.testing.assert_close(torch.cat(halves, dim=1) / 2, slopes_of(slice(0, 8)))
+
+
+def slopes_of_tokens(share: slice) -> dict[str, torch.Tensor]:
+    """Of every loss by the verdicts on the tokens of some of 6 pairs, which are longer from the fourth on."""
+    torch.manual_seed(6)
+    lengths, scores = torch.tensor([[1, 2, 1, 4, 5, 3], [2, 1, 1, 5, 3, 4]]), torch.randn(2, 6, 5)
+    found = {}
+    for loss, player in product(EXPECTED, ("of_discriminator", "of_generator")):
+        own = scores[:, share].clone().requires_grad_()
+        counted = torch.arange(5) < lengths[:, share, None]
+        real, fake = (Verdicts(*side, None) for side in zip(own, counted, strict=True))
+        getattr(RelGAN(loss), player)(NOBODY, real, fake).backward()
+        found[f"{loss}, {player}"] = own.grad
+    return found
+
+
+def test_a_token_counts_alike_on_two_processes_one_of_which_has_more():
+    """Gradients of the mean of both losses, as the player averages them, are those of one batch."""
+    halves = on_two(lambda rank: slopes_of_tokens(slice(3 * rank, 3 * rank + 3)))
+    for name, slopes in slopes_of_tokens(slice(0, 6)).items():
+        both = torch.cat([half[name] for half in halves], dim=1) / 2
+        torch.testing.assert_close(both, slopes, msg=lambda text, name=name: f"{name}: {text}")
 
 
 # --- Mistakes --------------------------------------------------------------------------------------------------------
