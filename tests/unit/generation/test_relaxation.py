@@ -75,6 +75,44 @@ def test_noise_given_the_drawn_token_is_plain_gumbel_noise():
     assert correlation.abs().max() < 4 / count**0.5
 
 
+def noise_of(generator: PreTrainedModel, *sources: torch.Generator | None) -> torch.Tensor:
+    """Uniform numbers of 30 rows of soft tokens that are made with each of these sources in turn, (N, 30, 30, V)."""
+    ids = torch.randint(3, VOCAB_SIZE, (30, 30), generator=seeded(1))
+    samples = Samples(start_prompt(generator, 30), ids, torch.ones_like(ids, dtype=torch.bool))
+    softs = [relax(generator, samples, 1.0, rng=rng).soft for rng in sources]
+    parts = [[soft.uniforms(slice(None), slice(start, start + 10)) for start in (0, 10, 20)] for soft in softs]
+    return torch.stack([torch.cat(part, dim=1) for part in parts])
+
+
+def test_the_noise_of_soft_tokens_is_uniform_and_new_everywhere(monkeypatch):
+    """Kolmogorov and Smirnov's distance below its 1% bound; calls, rows, positions and tokens are uncorrelated."""
+    monkeypatch.setattr(relaxation, "NOISE_NUMBERS", 10 * VOCAB_SIZE)  # stretches of ten positions
+    rng = seeded(4)
+    noise = noise_of(build_generator("lstm"), rng, rng).double()
+    count = noise.numel()
+    steps, numbers = torch.arange(count + 1, dtype=torch.float64) / count, noise.flatten().sort().values
+    distance = torch.maximum(numbers - steps[:-1], steps[1:] - numbers).max()
+    assert distance < 1.63 / count**0.5
+    for each in (noise.flatten(0, 1), noise.transpose(0, 2), noise.transpose(0, 3)):
+        table = each.flatten(1)
+        correlation = torch.corrcoef(table) - torch.eye(len(table))
+        assert correlation.abs().max() < 4 / table.shape[1] ** 0.5
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_noise_of_soft_tokens_follows_from_the_state_of_its_source(given):
+    """Of the random numbers that are given, or else of torch's global ones; each call has new noise."""
+    generator, found = build_generator("lstm"), []
+    for seed in (4, 4, 5):
+        torch.manual_seed(len(found) if given else seed)
+        rng = seeded(seed) if given else None
+        found.append(noise_of(generator, rng, rng))
+    first, again, other = found
+    assert torch.equal(first, again)
+    for one, another in (first, (first[0], other[0])):
+        assert not (one == another).flatten(1).all(dim=1).any(), "a row has the same noise again"
+
+
 def test_a_random_number_of_zero_does_no_harm():
     sums = posterior_gumbel(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.5, 0.5]]))
     assert sums[0].isfinite().all() and sums[1, 0] == -torch.inf
