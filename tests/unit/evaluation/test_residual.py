@@ -132,6 +132,14 @@ def test_a_discriminator_that_says_nothing_changes_nothing(toy, level):
         assert density.results(every, "")["effective_sample_size"].value == pytest.approx(3.0)
 
 
+def test_the_effective_sample_size_is_a_mean_over_the_samples(toy):
+    """Of the weights 3 and 1 it is (3 + 1)^2 / (9 + 1) = 1.6, of equal ones 2: 1.8, and the standard error is 0.2."""
+    generator, _, judge, every = toy
+    log_weights = torch.tensor([[3.0, 1.0], [0.5, 0.5]]).double().log()
+    size = Residual(generator.model, judge, 1.0, log_weights).results(every, "")["effective_sample_size"]
+    assert [size.low, size.value, size.high] == pytest.approx([1.8 - 1.959964 * 0.2, 1.8, 1.8 + 1.959964 * 0.2])
+
+
 def test_every_prompt_has_a_log_z_of_its_own(toy):
     """Two prompts in turn, three rows each: log Z of a prompt is that of its own rows."""
     generator, _, judge, every = toy
