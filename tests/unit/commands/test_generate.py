@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from seqgan_hf.commands import main
+from seqgan_hf.commands.generate import Drawing
 from seqgan_hf.data.text import read_texts
+from seqgan_hf.generation.resampling import Resampled
+from seqgan_hf.generation.sampling import nothing_written
+from seqgan_hf.generation.vocabulary import start_prompt
 from tests.tools.small_runs import short_run
+from tests.tools.tiny import build_discriminator, build_generator
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -117,6 +124,19 @@ def test_many_unknown_words_are_counted(answering, caplog):
     prompts.write_text(" ".join(f"x{number:02}" for number in range(25)) + "\n")
     assert main(["generate", str(answering), "--prompts", str(prompts)]) == 0
     assert "reads each as unknown: 'x00', " in caplog.text and "'x19' and 5 more" in caplog.text
+
+
+def test_the_effective_sample_size_is_told_for_each_batch(caplog, monkeypatch):
+    """Of the weights 3, 1, 1 and 1 it is 36 / 12 = 3, of equal ones 4: 3.5 for both samples together."""
+    generator, weights = build_generator("lstm"), torch.tensor([[3.0, 1.0, 1.0, 1.0], [0.2, 0.2, 0.2, 0.2]]).double()
+    start = nothing_written(start_prompt(generator, 3))
+    drawn = [Resampled(start, rows.log()) for rows in (weights, weights[:1])]
+    monkeypatch.setattr("seqgan_hf.commands.generate.resample", Mock(side_effect=drawn))
+    caplog.set_level(logging.INFO)
+    drawing = Drawing(max_new_tokens=3, batch_size=2)
+    assert len(list(drawing.draw(generator, start, build_discriminator("cnn")))) == 2
+    line = "Kept 1 of 4 proposals for each sample; effective sample size"
+    assert caplog.messages == [f"{line} 3.5", f"{line} 3.0"]
 
 
 def test_a_file_stays_as_it_is_until_all_is_written(tmp_path, capsys, monkeypatch):
