@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -59,6 +60,8 @@ class SuiteSettings(TextSettings):
         temperatures: of sampling; with several, or several models, quality is drawn against diversity.
         exponents: with a discriminator: how much it is believed; 0 is the generator alone. With several, likewise.
         proposals: with a discriminator: of how many each sample is one, at least 2.
+        method: with a discriminator: how samples are drawn, by `resample` or by `reject`; see `generation.reject`.
+        percentile: of log-odds, the bound of `reject`; 100 is the largest, less accepts more.
         mixtures: with several temperatures: measure what a coin between two of them gives, for the (first) generator.
         device: where generators and encoders run; the accelerator by default, if there is one.
     """
@@ -73,6 +76,8 @@ class SuiteSettings(TextSettings):
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     exponents: list[float] = field(default_factory=lambda: [1.0])
     proposals: int = 16
+    method: Literal["resample", "reject"] = "resample"
+    percentile: float = 100.0
     mixtures: bool = True
 
     def __post_init__(self):
@@ -86,6 +91,12 @@ class SuiteSettings(TextSettings):
         for name, least in {"num_samples": 1, "max_new_tokens": 1, "proposals": 2, "seed": 0}.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name}={value}", f"at least {least}", "raise it, or leave it out")
+        if self.method not in ("resample", "reject"):
+            raise UserError(f"method={self.method!r}", "resample or reject", "choose one")
+        if not 0 < self.percentile <= 100:
+            raise UserError(f"percentile={self.percentile:g}", "a number above 0, at most 100", "leave it out for 100")
+        if self.percentile != 100 and self.method != "reject":
+            raise UserError(f"percentile={self.percentile:g} with method=resample", None, "set `method` to `reject`")
         if self.device is None:
             available = torch.accelerator.is_available()
             self.device = str(torch.accelerator.current_accelerator()) if available else "cpu"
@@ -105,8 +116,10 @@ class SuiteSettings(TextSettings):
 
     def check_exponents(self, discriminator: bool) -> None:
         """Raise a `UserError` for settings that would do nothing without a discriminator."""
-        if not discriminator and (self.exponents != [1.0] or self.proposals != SuiteSettings.proposals):
-            raise UserError("exponents or proposals without a discriminator", "these with one", "set `discriminator`")
+        changed = self.exponents != [1.0] or self.proposals != SuiteSettings.proposals or self.method != "resample"
+        if not discriminator and changed:
+            problem = "exponents, proposals or method without a discriminator"
+            raise UserError(problem, "these with one", "set `discriminator`")
 
 
 @dataclass
@@ -117,7 +130,7 @@ class EvaluationArguments(SuiteSettings, FileFormat):
         samples: file of generated texts: one per line, or a table. Give this or `model`.
         model: folders, run folders or Hub ids of generators, which then write the samples themselves.
         references: file of real texts on which nothing was trained, likewise.
-        discriminator: with which samples are drawn, by resampling: a run's folder, a saved discriminator or a Hub id;
+        discriminator: with which samples are drawn, by `method`: a run's folder, a saved discriminator or a Hub id;
             `own`, or nothing behind the option, is that of each model's run.
         prompts: file of what the references continue, likewise; for a generator that was trained to continue prompts,
             whose samples then continue the same.

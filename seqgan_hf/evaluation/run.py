@@ -48,8 +48,8 @@ def evaluate_generator(
 ) -> list[Point]:
     """One generator at all temperatures: likelihoods and text metrics, with real text beside its samples.
 
-    With a discriminator, at all exponents as well: samples are drawn by resampling, and likelihoods are those of the
-    residual model. Samples and real texts are compared as the generator's tokenizer writes them.
+    With a discriminator, at all exponents as well: samples are drawn by resampling or rejection, and likelihoods are
+    those of the residual model. Samples and real texts are compared as the generator's tokenizer writes them.
 
     Args:
         generator: with its tokenizer; in eval mode, on the device where it is to run.
@@ -129,7 +129,8 @@ class _Subject:
         drawn = (self.count, self.length, temperature, self.settings.seed)
         if not exponent:
             return *loading.draw_samples(self.generator, self.held_out, *drawn), self.generator.model
-        judging = (exponent, self.settings.proposals)
+        percentile = self.settings.percentile if self.settings.method == "reject" else None
+        judging = (exponent, self.settings.proposals, percentile)
         return draw_residual(self.generator, self.discriminator, self.held_out, *drawn, *judging)
 
     def _likelihoods(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqgan_hf.commands import main
 from seqgan_hf.data.oracle import build_oracle, draw
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.arguments import EvaluationArguments, SuiteSettings
@@ -104,6 +105,28 @@ def test_likelihoods_are_those_of_the_residual_model(toy, drawn):
         assert abs(result.value - float(value)) < 4 * error, name
         assert "|temperature:1|proposals:16|exponent:0.8|seed:0" in result.signature
     assert abs(own.value - float(expected["nll_test"])) > 10 * (own.high - own.low)  # the generator alone is elsewhere
+
+
+@pytest.mark.parametrize("percentile", [100.0, 60.0])
+def test_rejection_draws_from_the_density_that_it_is_given(toy, monkeypatch, percentile):
+    """Chi squared over 27 sequences, below the bound of 0.1% for 26 degrees of freedom; log Z by enumeration."""
+    generator, _, judge, every = toy
+    monkeypatch.setattr("seqgan_hf.evaluation.residual.decode", lambda samples, tokenizer: [])
+    count = 4_000
+    samples, _, density = draw_residual(generator, judge, every, count, 3, 1.0, 0, EXPONENT, 16, percentile)
+    bound = density.accepted.bound
+    log_odds = realness(judge, every).double().detach()
+    assert (log_odds > bound).any() == (percentile < 100)
+    logs = sequence_logprobs(generator.model, every) + EXPONENT * log_odds.clamp(max=bound)
+    log_z = float(logs.logsumexp(0))
+    assert abs(log_z - float(density.log_z)) < 4 * density.error < 0.05
+    torch.testing.assert_close(density.logprobs(every), logs - density.log_z, rtol=1e-5, atol=1e-5)
+    expected = count * (logs - log_z).exp()
+    found = torch.bincount(samples.ids @ torch.tensor([9, 3, 1]), minlength=27)
+    assert ((found - expected).square() / expected).sum() < 54.1
+    assert density.setting == f"|proposals:16|exponent:0.8|method:reject|percentile:{percentile:g}"
+    assert f"rejection accepted {density.accepted.rate:.2%} of its proposals" in density.note
+    assert 1 <= density.results(every, "")["effective_sample_size"].value <= 16
 
 
 def test_intervals_hold_what_is_not_known_of_log_z(drawn):
@@ -252,11 +275,27 @@ def test_the_discriminator_of_a_run(generator, model_path, files, named):
     assert "tiny exponent 1," in (files / "out" / "sweep.csv").read_text()
 
 
+def test_an_evaluation_of_what_rejection_draws(generator, model_path, files):
+    discriminator(generator.model.config.vocab_size).save_pretrained(model_path / "discriminator")
+    output = str(files / "out")
+    given = ["--model", str(model_path), "--references", str(files / "references.txt"), "--output", output]
+    given += ["--discriminator", "--method", "reject", "--percentile", "90", "--proposals", "2"]
+    assert main(["evaluate", *given, "--metrics", "distinct", "--num_samples", "40", "--max_new_tokens", "8"]) == 0
+    page = (files / "out" / "report.md").read_text()
+    assert "| effective_sample_size |" in page and "rejection accepted" in page
+    found = json.loads((files / "out" / "metrics.json").read_text())
+    assert "method:reject|percentile:90" in json.dumps(found)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"exponents": [0.5]}, "exponents or proposals without a discriminator"),
-        ({"proposals": 3}, "exponents or proposals without a discriminator"),
+        ({"exponents": [0.5]}, "exponents, proposals or method without a discriminator"),
+        ({"proposals": 3}, "exponents, proposals or method without a discriminator"),
+        ({"method": "reject"}, "exponents, proposals or method without a discriminator"),
+        ({"discriminator": "own", "method": "accept"}, "method='accept': expected resample or reject"),
+        ({"discriminator": "own", "method": "reject", "percentile": 0.0}, "percentile=0: expected a number above 0"),
+        ({"discriminator": "own", "percentile": 99.0}, "percentile=99 with method=resample. Set `method` to `reject`"),
         ({"discriminator": "own", "proposals": 1}, "proposals=1: expected at least 2"),
         ({"discriminator": "own", "exponents": [1.0, 1.0]}, "exponents=.* expected different finite numbers"),
         (
@@ -273,5 +312,5 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
 
 
 def test_a_generator_in_memory_is_refused_exponents_without_a_discriminator(generator):
-    with pytest.raises(UserError, match="exponents or proposals without a discriminator"):
+    with pytest.raises(UserError, match="exponents, proposals or method without a discriminator"):
         evaluate_generator(generator, SuiteSettings(proposals=3), REFERENCES)
