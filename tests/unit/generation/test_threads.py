@@ -24,7 +24,9 @@ from tests.tools.tiny import build_discriminator, build_generator
 
 @pytest.fixture(autouse=True)
 def several_threads(monkeypatch):
-    """Three threads, and pieces of a few rows."""
+    """Three threads, none of which is left out where pieces sleep, and pieces of a few rows."""
+    monkeypatch.setattr(modeling_threads, "_gain", modeling_threads._Gain())
+    monkeypatch.setattr(modeling_threads._Gain, "least", 0.0)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(rollouts, "block_rows", lambda vocab_size, device: 2)
