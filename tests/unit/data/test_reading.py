@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -86,13 +87,22 @@ def test_neither_padding_nor_the_neighbours_nor_a_batch_count(writer, tmp_path):
 
 def test_a_condition_and_its_continuation_are_a_pair(writer):
     own = letter_tokenizer("bert")
-    given = samples_of(writer, TEXTS, ["the", "a old", ""])
-    read = TextReader(writer, own)(given)
-    expected = own(["the", "a old", ""], TEXTS, padding=True, padding_side="right", return_tensors="pt")
+    read = TextReader(writer, own)(samples_of(writer, TEXTS[:2], ["the", "a old"]))
+    expected = own(["the", "a old"], TEXTS[:2], padding=True, padding_side="right", return_tensors="pt")
     assert read.keys() == expected.keys() == {"input_ids", "attention_mask", "token_type_ids"}
     for name, values in expected.items():
         assert torch.equal(read[name], values), name
     assert read["token_type_ids"].any()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
+def test_a_text_without_a_condition_is_read_alone_whatever_stands_beside_it(kind, writer, tmp_path):
+    model = load(save_judge(tmp_path, kind), writer)
+    samples = samples_of(writer, TEXTS, ["the", "a old", ""])
+    together = realness(model, samples)
+    other = load(tmp_path, writer)  # which has read nothing yet
+    torch.testing.assert_close(realness(other, samples.select(torch.tensor([2]))), together[2:])
+    torch.testing.assert_close(realness(other, samples_of(writer, TEXTS))[2], together[2])
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
@@ -122,6 +132,7 @@ def test_a_text_longer_than_its_positions_is_cut_with_one_warning(kind, writer, 
     assert values.isfinite().all()
     limit = {"bert": 12, "roberta": 11}[kind]
     assert model.text_reader(samples_of(writer, TEXTS))["input_ids"].shape[1] == limit
+    realness(copy.deepcopy(model), samples_of(writer, ["the old dogs run far away", *TEXTS]))  # a rehearsal's
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "seqgan_hf.data.reading"]
     assert warning.endswith(f"which reads {limit}; it and all others as long are cut")
 
