@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 
+import huggingface_hub.constants
+import huggingface_hub.hf_api
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from seqgan_hf.runs import hub as hub_module
+from tests.tools.fake_hub import TOKEN, serve
 from tests.tools.plain_paths import SETTINGS, fast_paths
 from tests.tools.tiny import build_discriminator, build_generator
 
@@ -61,3 +65,19 @@ def without_pictures(monkeypatch):
     """Of cards and evaluations: to draw them takes as long as the rest of a tiny run."""
     monkeypatch.setattr("seqgan_hf.runs.card.draw_runs", lambda runs, picture: (False, []))
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *arguments, **options: None)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub of its own, to which the client of this process is logged in."""
+    with serve() as server:
+        constants = {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        constants["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in constants.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)  # whose methods are the functions
+        # transformers keeps the client that its first call made, with the address of that time
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
+        monkeypatch.setattr(hub_module, "WAITS", (0.0, 0.0))
+        yield server

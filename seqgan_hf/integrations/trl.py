@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from ..data.reading import TextInputs, positions_of
 from ..errors import RunFolderError, UserError
 from ..evaluation.verdicts import auc
 from ..generation.modes import evaluating
 
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["bradley_terry", "cross_entropy"]
 FOLDER = "adversarial_reward"  # in a checkpoint of TRL
@@ -37,7 +42,8 @@ class AdversarialReward(TrainerCallback):
 
     Give it to a `GRPOTrainer` or `RLOOTrainer` twice, as `reward_funcs` and among its `callbacks`: as a reward it
     scores every batch of completions and then learns from them, beside real answers; as a callback it knows when the
-    policy trains (in evaluations it scores only), and saves and loads its state with TRL's checkpoints.
+    policy trains (in evaluations it scores only), and saves and loads its state with TRL's checkpoints. As a reward
+    alone, with `updates=0`, it is a fixed one: the log-odds of the discriminator as it is.
 
     With answers to the same prompts and `bradley_terry` this is the discriminator of GAD (Ye et al. 2025,
     https://arxiv.org/abs/2511.10643): -log sigmoid(s(answer) - s(completion)). With `cross_entropy` it is that of
@@ -45,7 +51,7 @@ class AdversarialReward(TrainerCallback):
 
     Args:
         discriminator: a sequence classifier with one logit, or two with label 1 = real.
-        tokenizer: its own.
+        tokenizer: its own; how texts are read is `TextInputs`'.
         answers: the column of the training data with the real answer to each prompt; or real texts, of which some are
             drawn for every batch.
         loss: `bradley_terry` or `cross_entropy`.
@@ -66,6 +72,9 @@ class AdversarialReward(TrainerCallback):
             from them), `pair_accuracy` (share of pairs in the right order), and with `held_out` `auc_held_out` (the
             chance that it scores held-out real text above a completion) and `drift` (how far the mean score of
             held-out text has moved since the start, in log-odds).
+
+    Raises:
+        UserError: a setting means nothing, or the discriminator cannot read or learn.
     """
 
     def __init__(
@@ -90,13 +99,14 @@ class AdversarialReward(TrainerCallback):
             raise UserError(problem, "1 (the logit of real) or 2 (fake and real)", "set `num_labels`")
         if loss not in get_args(Kind):
             raise UserError(f"loss={loss!r}", f"one of {', '.join(get_args(Kind))}", "choose one")
-        for name, value, least in (("updates", updates, 0), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
-            if value < least:
-                raise UserError(f"{name}={value}", f"{least} or more", f"set `{name}` higher")
+        counts = {"updates": (updates, 0), "batch_size": (batch_size, 1), "warmup": (warmup, 0), "replay": (replay, 0)}
+        _check_numbers(counts, {"learning_rate": learning_rate, "limit": limit, "max_grad_norm": max_grad_norm})
         if not answers:
             raise UserError("no real answers", "a column of the data, or real texts", "set `answers`")
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.sep_token
+        if updates and not any(parameter.requires_grad for parameter in discriminator.parameters()):
+            problem = f"a {type(discriminator).__name__} of which no weight is trained"
+            raise UserError(problem, "weights that require gradients", "freeze fewer, or set updates=0")
+        self.inputs = TextInputs(tokenizer, positions_of(discriminator))
         discriminator.config.pad_token_id = tokenizer.pad_token_id
         self.discriminator, self.tokenizer, self.answers, self.loss = discriminator, tokenizer, answers, loss
         self.updates, self.batch_size, self.warmup, self.limit = updates, batch_size, warmup, limit
@@ -106,13 +116,12 @@ class AdversarialReward(TrainerCallback):
             raise UserError("held-out texts without prompts", expected, "give both, or set reads_prompt=False")
         self.held_out = [("", text) if isinstance(text, str) else text for text in held_out]
         self.replay: deque[Pair] = deque(maxlen=replay)
-        parameters = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
+        self.optimizer = torch.optim.AdamW(discriminator.parameters(), lr=learning_rate)
         self.random = random.Random(seed)
         self.batches = 0  # of completions that it has learnt from
         self.start: float | None = None  # mean score of held-out text then
         self.logged: dict[str, float] = {}
-        self._learns = False
+        self._learns = self._called_back = False
         self.__name__ = FOLDER  # what TRL calls it in its log
 
     # --- The reward --------------------------------------------------------------------------------------------------
@@ -126,6 +135,10 @@ class AdversarialReward(TrainerCallback):
         given = [(_text(prompt), _text(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
         scores = self.scores(given)
         if not self._learns:
+            if self.updates and "trainer_state" in columns and not self._called_back:
+                told = "%s scores, and learns nothing: it is not among the trainer's callbacks. Add it there, too, or "
+                logger.warning(told + "set updates=0 if the reward is meant to be fixed", type(self).__name__)
+                self._called_back = True  # once is enough
             return scores.clamp(-self.limit, self.limit).tolist()
         pairs = [Pair(*texts, answer) for texts, answer in zip(given, self._real(len(given), columns), strict=True)]
         log = columns.get("log_metric") or (lambda name, value: None)
@@ -142,11 +155,9 @@ class AdversarialReward(TrainerCallback):
         return torch.cat(parts).float().cpu()
 
     def _logits(self, texts: Sequence[tuple[str, str]]) -> Tensor:
-        prompts, written = ([pair[i] for pair in texts] for i in (0, 1))
-        given = (prompts, written) if self.reads_prompt and any(prompts) else (written,)
-        longest = min(self.tokenizer.model_max_length, self.discriminator.config.max_position_embeddings)
-        cut: dict[str, Any] = {"truncation": True, "max_length": longest, "padding": True, "padding_side": "right"}
-        read = self.tokenizer(*given, return_tensors="pt", **cut).to(self.discriminator.device)
+        prompts = [prompt if self.reads_prompt else "" for prompt, _ in texts]
+        rows = self.inputs.encode(prompts, [written for _, written in texts])
+        read = {name: values.to(self.discriminator.device) for name, values in self.inputs.pad(rows).items()}
         logits = self.discriminator(**read).logits
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
@@ -213,6 +224,7 @@ class AdversarialReward(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go where the policy is; take back the state of a checkpoint where the run is resumed."""
+        self._called_back = True
         self.discriminator.to(args.device)
         self.random.seed(f"{self.seed} {PartialState().process_index}")
         if state.global_step:
@@ -273,6 +285,16 @@ class AdversarialReward(TrainerCallback):
         self.replay.clear()
         self.replay.extend(Pair(*texts) for texts in own["replay"])
         self.batches, self.start = own["batches"], own["start"]
+
+
+def _check_numbers(counts: dict[str, tuple[int, int]], numbers: dict[str, float]) -> None:
+    """Raise a UserError for a count (value, least) or a number that is too small, or none."""
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name}={value!r}", f"a whole number from {least} on", f"set `{name}`")
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise UserError(f"{name}={number!r}", "a number from 0 on", f"set `{name}`")
 
 
 def _text(message: Message) -> str:

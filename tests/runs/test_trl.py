@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from seqgan_hf.commands import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import RunFolderError, UserError
 from seqgan_hf.integrations.trl import FOLDER, AdversarialReward
@@ -76,6 +80,45 @@ def test_a_discriminator_of_one_logit_is_a_reward_model_as_it_is(tmp_path):
     training = trainer(tmp_path / "run", str(tmp_path / "judge"), max_steps=1)
     training.train()
     assert "rewards/judge/mean" in training.state.log_history[0]
+
+
+def test_a_discriminator_that_was_pushed_is_a_reward_model_by_its_name(hub, tmp_path, monkeypatch):
+    """It scores prompt and completion by its own tokenizer, but without special tokens: so TRL reads."""
+    (tmp_path / "lines.txt").write_text("\n".join(ANSWERS * 4))
+    judge, folder = save_judge(tmp_path / "judge", num_labels=1), tmp_path / "run"
+    sizes = {"per_device_train_batch_size": 8, "num_fakes": 8, "pretrain_epochs": 0, "rounds": 0}
+    recipe = {
+        "data": {"class_path": "TextData", "init_args": {"train_file": str(tmp_path / "lines.txt")}},
+        "generator": {"config": {"hidden_size": 4}},
+        "discriminator": {"pretrained": judge, "reads": "text"},
+        "objective": {"class_path": "Reinforce"},
+        "training": {**sizes, "discriminator_pretrain_steps": 1, "output_dir": str(folder), "use_cpu": True},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "recipe.yaml")]) == 0
+    assert main(["push", str(folder), "someone/letters", "--discriminator", "repository"]) == 0
+    training = trainer(tmp_path / "policy", "someone/letters-discriminator", max_steps=1)
+    texts, model = [], training.reward_funcs[0]
+    read = training.reward_processing_classes[0]
+    monkeypatch.setattr(type(read), "__call__", noted(type(read).__call__, texts))
+    training.train()
+    own = AutoModelForSequenceClassification.from_pretrained(folder / "discriminator").eval()
+    assert same(weights(own), weights(model))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "discriminator")
+    inputs = tokenizer(texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt")
+    (logged,) = [row for row in training.state.log_history if "rewards/letters-discriminator/mean" in row]
+    assert logged["rewards/letters-discriminator/mean"] == pytest.approx(own(**inputs).logits.mean().item(), abs=1e-5)
+
+
+def noted(encode, texts: list[str]):
+    """A tokenizer's call that keeps the texts which TRL scores."""
+
+    def call(self, text=None, *others, add_special_tokens=True, **how):
+        if not add_special_tokens and how.get("padding"):
+            texts.extend(text)
+        return encode(self, text, *others, add_special_tokens=add_special_tokens, **how)
+
+    return call
 
 
 def test_the_script_of_the_docs_runs(tmp_path, monkeypatch):
@@ -201,6 +244,73 @@ def test_earlier_pairs_come_back(tmp_path, monkeypatch):
     assert seen == [["x"] * 4, ["x", "x", "y", "y"]] and [p.completion for p in learnt.replay] == ["y"] * 3
 
 
+def test_what_it_knows_is_measured_on_text_that_it_does_not_learn_from(tmp_path, monkeypatch):
+    learnt = reward(tmp_path, held_out=[("a", "unseen")])
+    scores = {"one two": 1.0, "xx": 0.0, "unseen": -1.0}
+    monkeypatch.setattr(learnt, "scores", lambda texts: torch.tensor([scores[text] for _, text in texts]))
+    scored(learnt, ["a"], ["xx"], answer=["one two"])
+    assert learnt.logged["pair_accuracy"] == 1 and learnt.logged["auc_held_out"] == 0
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 12), ("roberta", 11)])
+def test_a_text_longer_than_its_positions_is_cut_with_one_warning(kind, limit, tmp_path, caplog):
+    """RoBERTa counts positions from behind the padding token."""
+    model = AutoModelForSequenceClassification.from_pretrained(save_judge(tmp_path, kind, 1, positions=12))
+    learnt = AdversarialReward(model, letter_tokenizer(kind), reads_prompt=False)
+    one, other = (learnt.scores([("", "o" * length)]) for length in (30, 40))
+    assert torch.equal(one, other)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "seqgan_hf.data.reading"]
+    assert f"which reads {limit};" in warning
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
+def test_empty_prompts_and_completions_are_read_whatever_stands_beside_them(kind, tmp_path):
+    learnt = reward(tmp_path, kind)
+    texts = [("", "one"), ("a", "one"), ("a", ""), ("", "")]
+    together = learnt.scores(texts)
+    for text, score in zip(texts, together, strict=True):
+        torch.testing.assert_close(learnt.scores([text])[0], score)
+    assert together[0] != together[1] and together.isfinite().all()
+
+
+def test_a_discriminator_of_this_package_learns_on_in_trl(tmp_path):
+    tokenizer = build_tokenizer(TokenizerConfig(), lambda: [[*ANSWERS, *PROMPTS]])
+    config = CNNDiscriminatorConfig(vocab_size=len(tokenizer), embedding_size=4, num_labels=1)
+    own = classifier_tokenizer(tokenizer, tokenizer.eos_token_id)
+    learnt = AdversarialReward(CNNDiscriminatorForSequenceClassification(config), own, reads_prompt=False)
+    scored(learnt, PROMPTS, ["three", "", *ANSWERS[:4]], answer=ANSWERS)
+    assert learnt.batches == 1 and learnt.logged["loss"] > 0
+
+
+def test_its_gradient_is_clipped(tmp_path):
+    moved = []
+    for largest in (0.0, 1e-3):
+        learnt = plain(tmp_path, max_grad_norm=largest)
+        start = weights(learnt.discriminator)
+        scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
+        pairs = zip(start, weights(learnt.discriminator), strict=True)
+        moved.append(sum((after - before).square().sum() for before, after in pairs).sqrt().item())
+    assert moved[1] == pytest.approx(1e-4, rel=1e-2) and moved[0] > 10 * moved[1]
+
+
+def test_it_goes_where_the_policy_is(tmp_path):
+    learnt = reward(tmp_path)
+    learnt.on_train_begin(SimpleNamespace(device=torch.device("meta")), SimpleNamespace(global_step=0), None)
+    assert learnt.discriminator.device.type == "meta"
+
+
+@pytest.mark.parametrize("updates", [0, 1])
+def test_a_reward_that_is_not_among_the_callbacks_says_that_it_learns_nothing(updates, tmp_path, caplog):
+    learnt = reward(tmp_path, updates=updates)
+    training = trainer(tmp_path / "run", learnt)
+    training.remove_callback(learnt)
+    with caplog.at_level(logging.WARNING):
+        training.train()
+    found = [row.getMessage() for row in caplog.records if row.name == "seqgan_hf.integrations.trl"]
+    assert len(found) == updates and all("it is not among the trainer's callbacks" in text for text in found)
+    assert learnt.batches == 0
+
+
 def test_answers_may_be_any_real_text_and_prompts_conversations(tmp_path):
     learnt = reward(tmp_path, answers=["real text"], loss="cross_entropy", reads_prompt=False, held_out=["more text"])
     chat = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]]
@@ -219,11 +329,31 @@ def test_answers_may_be_any_real_text_and_prompts_conversations(tmp_path):
         ({"answers": []}, "no real answers"),
         ({"num_labels": 3}, "a discriminator of 3 labels"),
         ({"held_out": ["text"]}, "held-out texts without prompts"),
+        ({"replay": -1}, "replay=-1: expected a whole number from 0 on"),
+        ({"warmup": 1.5}, "warmup=1.5: expected a whole number"),
+        ({"learning_rate": -1}, "learning_rate=-1: expected a number from 0 on"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm=nan"),
+        ({"limit": "high"}, "limit='high'"),
     ],
 )
 def test_bad_settings_are_refused(settings, words, tmp_path):
     with pytest.raises(UserError, match=words.replace("(", r"\(")):
         reward(tmp_path, **settings)
+
+
+def test_a_discriminator_that_cannot_read_or_learn_is_refused(tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(save_judge(tmp_path / "judge", num_labels=1))
+    with pytest.raises(UserError, match="None for the tokenizer of a discriminator"):
+        AdversarialReward(model, None)
+    bare = letter_tokenizer("gpt2")
+    bare.eos_token = None
+    with pytest.raises(UserError, match="has no end, separator or padding token"):
+        AdversarialReward(model, bare)
+    model.requires_grad_(False)
+    with pytest.raises(UserError, match="of which no weight is trained"):
+        AdversarialReward(model, letter_tokenizer("bert"))
+    fixed = AdversarialReward(model, letter_tokenizer("bert"), updates=0)
+    assert len(fixed(PROMPTS, ANSWERS)) == 6
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -260,3 +390,26 @@ def test_two_processes_follow_one_gradient(tmp_path):
     scored(whole, PROMPTS, ["xx", "yy", "zz"] * 2, answer=ANSWERS)
     for mine, theirs in zip(weights(whole.discriminator), one, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def _train_in_trl(rank, folder, resumed):
+    """A run of four steps, or its last two; the discriminators differ until the run begins."""
+    torch.manual_seed(rank)
+    learnt = reward(folder / str(rank), replay=6, held_out=[("dog", "nine"), ("a", "ten")])
+    with torch.no_grad():
+        learnt.discriminator.classifier.weight += rank
+    training = trainer(folder / "run", learnt, per_device_train_batch_size=2, ddp_backend="gloo")
+    training.train(resume_from_checkpoint=str(folder / "run" / "checkpoint-2") if resumed else None)
+    logs = [row for row in training.state.log_history if f"{FOLDER}/loss" in row]
+    return weights(learnt.discriminator), list(learnt.replay), learnt.random.getstate(), len(logs), learnt.batches
+
+
+def test_two_processes_train_one_discriminator_in_trl_and_resume(tmp_path):
+    for rank in (0, 1):
+        save_judge(tmp_path / str(rank) / "judge", num_labels=1)  # only the first process writes models
+    one, other = on_two(_train_in_trl, tmp_path, False)
+    assert same(one[0], other[0]) and one[3:] == (4, 4)
+    assert one[1] != other[1] and one[2] != other[2], "each has completions and random numbers of its own"
+    again = on_two(_train_in_trl, tmp_path, True)
+    for whole, resumed in zip((one, other), again, strict=True):
+        assert same(whole[0], resumed[0]) and whole[1:3] == resumed[1:3]
