@@ -11,6 +11,7 @@ from seqgan_hf.evaluation.verdicts import HeldOutVerdicts, auc, scores, writable
 from seqgan_hf.generation.likelihood import sequence_logprobs
 from seqgan_hf.objectives import Models, SeqGAN
 from seqgan_hf.samples import Samples
+from tests.tools.small_runs import build, small_corpus
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -100,3 +101,15 @@ def test_of_several_classes_all_but_the_first_are_real():
 
     found = scores(Models(build_generator("lstm"), Classes()), rows([3, 5]), classes=3)
     assert torch.allclose(found, torch.full((2,), float(np.log(np.e + 1 / np.e))))
+
+
+def test_a_run_measures_it_on_what_it_holds_out_and_on_what_it_was_trained_on(tmp_path):
+    """With a share of its own, that is what the discriminator alone is shown."""
+    corpus = small_corpus()
+    corpus.train.ids[:], corpus.eval.ids[:] = 3, 5
+    corpus.train.ids[:, :2] = torch.cartesian_prod(torch.arange(6), torch.arange(8))  # no row is there twice
+    trainer = build(corpus, tmp_path, discriminator_share=0.25)
+    (found,) = [each for each in trainer.parts.evaluation.evaluators if isinstance(each, HeldOutVerdicts)]
+    assert (found.held_out.ids == 5).all() and found.held_out.batch_size == 20
+    shown, own = (set(map(tuple, ids.tolist())) for ids in (found.train.ids, trainer.real.samples.ids))
+    assert shown == own and len(own) == 12
