@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..functional import masked_mean
-from ..generation.likelihood import weighted_nll
+from ..generation.likelihood import token_logprobs, weighted_nll
 from ..generation.rollouts import complete
 from ..generation.sampling import check_sampling, sample
 from ..generation.vocabulary import vocabulary_size
 from ..samples import BoolTensor, Completions, LongTensor, Samples
-from .base import Loss, Models, Objective, Turn
+from .base import Credit, Loss, Models, Objective, Turn
 from .seqgan import SeqGAN
 from .statistics import rows_of_processes
 
@@ -63,7 +63,8 @@ class LeakGAN(SeqGAN):
     With f_t the features of the first t tokens and Gamma_n the goal in force in the block of c tokens behind nc:
     Manager: -(1/B) sum_n R_n cos(f_(n+1)c - f_nc, Gamma_n), where R_n is the rank of the mean D of completions of the
     block's end among those of the batch, rescaled; Worker: -(1/B) sum_t cos(f_t - f_nc, Gamma_n) log G(y_t | Y_1:t-1).
-    The verdict reaches the Manager only, and no parameter has a gradient from both.
+    The verdict reaches the Manager only, and no parameter has a gradient from both. With `kl` the Worker pays for
+    leaving the generator that the game began with.
 
     Args:
         rollouts: completions of the end of each block; 0 ranks D of the whole sequence in all its blocks.
@@ -72,6 +73,7 @@ class LeakGAN(SeqGAN):
         exploration_temperature: of the samples and completions; their likelihoods are those of temperature 1.
         pretrain_cycles: the d-steps and epochs of pretraining are dealt out to so many turns, the discriminator first.
         likelihood_weight: of the loss of `LeakPretraining` on real sequences, a sum over tokens and a mean over B.
+        kl: see `Reinforce`; against the cosine that a token earns.
         max_rows: see `SeqGAN`.
 
     References:
@@ -88,9 +90,10 @@ class LeakGAN(SeqGAN):
         exploration_temperature: float = 1.0,
         pretrain_cycles: int = 10,
         likelihood_weight: float = 0.0,
+        kl: float = 0.0,
         max_rows: int | None = None,
     ):
-        super().__init__(rollouts, max_rows=max_rows, likelihood_weight=likelihood_weight)
+        super().__init__(rollouts, max_rows=max_rows, likelihood_weight=likelihood_weight, kl=kl)
         check_sampling(1, exploration_temperature, 0, 1.0)
         if not 0 <= rank_delta < float("inf"):
             raise UserError(f"rank_delta={rank_delta}", "a number from 0 on", "0 rewards every sequence alike")
@@ -155,14 +158,24 @@ class LeakGAN(SeqGAN):
         reached = samples.lengths[:, None] > begins
         return rescaled_ranks(values, reached, self.rank_delta)
 
+    def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
+        """R, which the Manager earns; what leaving the reference costs is the Worker's to pay, in the loss."""
+        ranks, metrics = self._compared(models, real, fake)
+        return Credit(fake._replace(advantages=ranks), metrics)
+
     def generator_loss(self, models: Models, real: Samples, fake: Samples) -> Loss:
         """The losses of Manager and Worker, a sum over blocks or tokens and a mean over B."""
         cosines, ends = goal_cosines(models.generator, fake)
-        weights = cosines.detach() / fake.batch_size
-        worker, logprobs = weighted_nll(models.generator, fake, weights)
+        earned, kl = cosines.detach(), None
+        if self.kl:
+            with torch.no_grad():
+                price, kl = self._price(models, fake, token_logprobs(models.generator, fake))
+            earned = earned - price
+        worker, logprobs = weighted_nll(models.generator, fake, earned / fake.batch_size)
         manager = -(fake.advantages * cosines).masked_fill(~ends, 0.0).sum() / fake.batch_size
         cosine = masked_mean(cosines.detach(), fake.mask)
         metrics: dict[str, Any] = {"nll_policy": -masked_mean(logprobs, fake.mask), "goal_cosine": cosine}
+        metrics |= {} if kl is None else {"kl_reference": kl}
         loss = worker + manager
         if self.likelihood_weight:
             of_real = LeakPretraining().generator_loss(models, real, None)

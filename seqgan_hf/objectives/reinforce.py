@@ -126,25 +126,33 @@ class Reinforce(Objective):
 
     def credit(self, models: Models, real: Samples, fake: Samples) -> Credit:
         """Advantages for a batch; with several updates the log-probabilities that its ratios are taken to, too."""
+        advantages, metrics = self._compared(models, real, fake)
+        lacking = self.updates > 1 and fake.logprobs is None
+        logprobs = token_logprobs(models.generator, fake) if self.kl or lacking else None
+        if self.kl:
+            price, metrics["kl_reference"] = self._price(models, fake, logprobs)
+            advantages = advantages - price
+        fake = fake._replace(advantages=advantages)
+        return Credit(fake._replace(logprobs=logprobs) if lacking else fake, metrics)
+
+    def _compared(self, models: Models, real: Samples, fake: Samples) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Advantages (B, T) without the price of leaving the reference, and what is logged of the values."""
         values = self.action_values(models, fake, real)
         last = values.gather(1, fake.lengths[:, None] - 1)
-        metrics = {
+        metrics: dict[str, Tensor | float] = {
             "reward": last.mean(),
             "reward_std": self.spread(last.squeeze(1), fake),
             "action_value": masked_mean(values, fake.mask),
         }
-        advantages = self.advantages(models, values, fake)
-        lacking = self.updates > 1 and fake.logprobs is None
-        logprobs = token_logprobs(models.generator, fake) if self.kl or lacking else None
-        if self.kl:
-            ratio = logprobs - token_logprobs(models["reference"], fake)
-            metrics["kl_reference"] = ratio.sum(dim=1).mean()
-            price = discounted(ratio, fake.mask, 1.0)
-            counts, sums = _sums(price, fake.mask)
-            others = (sums - price) / (counts - 1).clamp(min=1)
-            advantages = advantages - self.kl * (price - others.masked_fill(counts < 2, 0.0))
-        fake = fake._replace(advantages=advantages)
-        return Credit(fake._replace(logprobs=logprobs) if lacking else fake, metrics)
+        return self.advantages(models, values, fake), metrics
+
+    def _price(self, models: Models, fake: Samples, logprobs: Tensor) -> tuple[Tensor, Tensor]:
+        """What each token pays for leaving the reference, beside what others there pay, (B, T); and KL, in nats."""
+        ratio = logprobs - token_logprobs(models["reference"], fake)
+        price = discounted(ratio, fake.mask, 1.0)
+        counts, sums = _sums(price, fake.mask)
+        others = ((sums - price) / (counts - 1).clamp(min=1)).masked_fill(counts < 2, 0.0)
+        return self.kl * (price - others), ratio.sum(dim=1).mean()
 
     def spread(self, rewards: Tensor, samples: Samples) -> Tensor:
         """The standard deviation of rewards (B,) that are compared with each other; at 0 they teach nothing."""

@@ -102,6 +102,38 @@ def test_blocks_earn_what_their_completions_do(monkeypatch):
             torch.testing.assert_close(values[row, token - 1], expected)
 
 
+def test_the_worker_pays_for_leaving_its_start_and_the_manager_does_not():
+    """beta log G / reference of a token and of what follows, less the mean of the others that reach it."""
+    models, samples, objective = players(), text(6), LeakGAN(rollouts=0, kl=0.5)
+    models = Models(models.generator, models.discriminator, objective.copies())
+    models.begin()
+    with torch.no_grad():
+        for parameter in models["reference"].parameters():
+            parameter.mul_(1.3)
+        credit = objective.credit(models, samples, samples)
+        free = LeakGAN(rollouts=0).credit(models, samples, samples)
+        ratio = token_logprobs(models.generator, samples) - token_logprobs(models["reference"], samples)
+    assert torch.equal(credit.samples.advantages, free.samples.advantages)
+    price = ratio.flip(1).cumsum(1).flip(1)
+    others = torch.zeros_like(price)
+    for row, t in samples.mask.nonzero().tolist():
+        beside = [price[other, t] for other in range(6) if other != row and samples.mask[other, t]]
+        others[row, t] = torch.stack(beside).mean() if beside else 0.0
+    found = objective.generator_loss(models, samples, credit.samples)
+    plain = LeakGAN(rollouts=0).generator_loss(models, samples, free.samples)
+    assert float(found.metrics["kl_reference"]) == pytest.approx(float(ratio.sum(dim=1).mean()), abs=1e-5)
+    logprobs = token_logprobs(models.generator, samples)
+    expected = gradients(models, (0.5 * (price - others) * logprobs).sum() / 6)
+    with_price, without = gradients(models, found.value), gradients(models, plain.value)
+    for name, gradient in with_price.items():
+        if gradient is None:
+            continue
+        if MANAGER & set(name.split(".")):
+            torch.testing.assert_close(gradient, without[name], msg=name)
+        else:
+            torch.testing.assert_close(gradient - without[name], expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_a_block_is_ranked_among_the_sequences_that_reach_it():
     models, samples = players(), text(12)
     values = torch.rand(12, 1, generator=torch.Generator().manual_seed(1)).expand(12, 5)
