@@ -83,6 +83,9 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
     for key in given:
         if key not in known:
             raise unknown_key(key, known, "generator.lora")
+    if given["task_type"] != "CAUSAL_LM":
+        problem = f"generator.lora.task_type={given['task_type']!r}"
+        raise RecipeError(problem, "CAUSAL_LM, as a generator is a causal LM", "leave it out")
     if own := getattr(model, "peft_config", None):
         has = next(iter(own.values())).to_dict()
         for key, value in given.items():
@@ -93,7 +96,7 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
         return
     try:
         model.add_adapter(LoraConfig(**given))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # the last for values of another kind
         problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
         expected = "settings of peft.LoraConfig that fit it"
         fix = 'name its layers in `generator.lora.target_modules`; for other versions: `pip install "seqgan-hf[lora]"`'
@@ -194,29 +197,40 @@ def freeze(model: PreTrainedModel, what: int | list[str]) -> None:
     Raises:
         RecipeError: there are not as many layers, or nothing has such a name.
     """
-    patterns = [what] if isinstance(what, str) else what
-    if isinstance(patterns, int):
-        if patterns == 0:
-            return
-        number = getattr(model.config, "num_hidden_layers", 0)
-        layers = [
-            f"{name}.{index}."
-            for name, module in model.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == number
-            for index in range(patterns)
-        ]
-        if patterns < 0 or patterns > number or not layers:
-            expected = f"0 to {number}, as many as {type(model).__name__} has"
-            raise RecipeError(f"discriminator.freeze={patterns}", expected, "or give patterns of parameter names")
-        prefix = f"{model.base_model_prefix}.embed"
-        patterns = [f"{start}*" for start in (prefix, *layers)]
+    if isinstance(what, int):
+        below = _lowest(model, what)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name not in below)
+        return
     names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern) and what is patterns:
+    for pattern in [what] if isinstance(what, str) else what:
+        if not (found := fnmatch.filter(names, pattern)):
             problem = f"discriminator.freeze: no parameter of {type(model).__name__} is called {pattern!r}"
             raise RecipeError(problem, f"patterns of names such as {names[0]!r}", "`*` stands for anything")
-        for name in fnmatch.filter(names, pattern):
+        for name in found:
             model.get_parameter(name).requires_grad_(False)
+
+
+def _lowest(model: PreTrainedModel, count: int) -> set[str]:
+    """Names of the parameters of a model's embeddings and of its first layers; none for 0 of these."""
+    if count == 0:
+        return set()
+    number, fix = getattr(model.config, "num_hidden_layers", 0), "give patterns of parameter names"
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = [name for name in lists if not name.startswith(tuple(f"{other}." for other in lists))]
+    stacks = [name for name in outer if len(lists[name]) == number]
+    if not stacks:
+        expected = f"patterns of names, as {type(model).__name__} has no layers that can be counted"
+        raise RecipeError(f"discriminator.freeze={count}", expected, fix)
+    if not 0 < count <= number:
+        expected = f"0 to {number}, as many as {type(model).__name__} has"
+        raise RecipeError(f"discriminator.freeze={count}", expected, f"or {fix}")
+    names = [name for name, _ in model.named_parameters()]
+    layers = tuple(f"{stack}.{index}." for stack in stacks for index in range(count))
+    within = tuple(f"{stack}." for stack in stacks)
+    tables = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+    embeddings = {name for name in names if not name.startswith(within) and ("emb" in name or name.startswith(tables))}
+    return embeddings | {name for name in names if name.startswith(layers)}
 
 
 def _labels(settings: ModelSettings, objective: Objective) -> dict[str, Any]:

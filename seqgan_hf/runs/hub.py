@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
 import time
@@ -140,7 +141,7 @@ def push_run(
         The address of the generator's repository.
 
     Raises:
-        HubError: see `open_repositories`; or a file of the run must not be uploaded.
+        HubError: see `open_repositories` and `check_base`; or a file of the run must not be uploaded.
         RunFolderError: the run did not end.
     """
     if discriminator not in get_args(DiscriminatorPlace):
@@ -158,8 +159,10 @@ def push_run(
 
 
 def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Path | bytes]:
-    """What a repository holds, by path in it, without the card; raises as `files_of`."""
+    """What a repository holds, by path in it, without the card; raises as `files_of` and `check_base`."""
     files: dict[str, Path | bytes] = {**files_of(folder.own(folder.generator))}
+    if isinstance(adapter := files.get("adapter_config.json"), Path):
+        check_base(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"], f" into {adapter}")
     summary = folder.read_summary()
     if summary["recipe"]:
         files["recipe.yaml"] = summary["recipe"].encode()
@@ -172,6 +175,14 @@ def generator_files(folder: RunFolder, with_discriminator: bool) -> dict[str, Pa
             if path.suffix == ".py":  # transformers looks for it at the root, though the model is in a subfolder
                 files[name] = path
     return files
+
+
+def check_base(base: str | None, place: str = "") -> None:
+    """Raise a `HubError` for an adapter whose base is a folder of this machine, which nobody else has."""
+    if base and (Path(base).is_absolute() or base.startswith(".") or Path(base).exists()):
+        problem = f"an adapter to the model in the folder {base!r}"
+        fix = f"push that model first, and name it by its id in `generator.pretrained`, or write that id{place}"
+        raise HubError(problem, "one to a model with an id on the Hub, which others can load", fix)
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -211,7 +222,7 @@ def _ours(held: Collection[str]) -> list[str]:
     code = {name for name in held if re.fullmatch(r"discriminator/modeling_\w+\.py", name)}
     ours = {"recipe.yaml", "samples.txt", PICTURE, *code, *(name.removeprefix("discriminator/") for name in code)}
     written = re.compile(
-        r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+        r"(discriminator/)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|adapter_(model\.safetensors|config\.json)"
         r"|discriminator/(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json"
     )
     return [name for name in held if name in ours or written.fullmatch(name)]

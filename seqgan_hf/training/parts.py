@@ -78,7 +78,7 @@ class Parts:
         check_same_data(session.accelerator, fingerprint)
         self.checkpoints = Checkpoints(session, models, self.best, shared, by_process, fingerprint, tokenizers)
         units.checkpoints = self.checkpoints
-        self.push = PushToHub(session, discriminator is not None)
+        self.push = PushToHub(session, models)
         self.bar = LogLines() if args.disable_tqdm or not watched() else ProgressBar()
         watching: list[TrainerCallback] = [self.bar, collapse, TrackSamples(session), ModelCard(session), *callbacks]
         watching += [self.push] if args.push_to_hub else []

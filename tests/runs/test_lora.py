@@ -187,12 +187,57 @@ def test_copies_share_what_is_not_trained(place, decay):
         (["--generator.lora", "{rank: 2}"], "rank"),
         (["--generator.lora", "null", "--generator.dtype", "bfloat16"], "generator.dtype=bfloat16 without"),
         (["--generator.lora", "{target_modules: [nothing]}"], "no adapter can be added to GPT2LMHeadModel"),
+        (["--generator.lora", "{r: 2, bias: no}"], "no adapter can be added to GPT2LMHeadModel"),
+        (["--generator.lora", "{task_type: SEQ_CLS}"], "generator.lora.task_type='SEQ_CLS': expected CAUSAL_LM"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(more, words, place, tmp_path, capsys):
     assert main(call(place, tmp_path / "run", *more)) == 1
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+
+
+def test_without_peft_a_line_says_what_to_install(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("seqgan_hf.commands.build_models.is_peft_available", lambda: False)
+    assert main(call(place, tmp_path / "run")) == 1
+    assert 'generator.lora needs peft. Run `pip install "seqgan-hf[lora]"`' in capsys.readouterr().err
+
+
+# --- Sharing it ------------------------------------------------------------------------------------------------------
+
+
+def test_peft_loads_it_as_it_lies(run, place):
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained(run / "generator").eval()
+    own = load_generator(str(run), "cpu").model.eval()
+    ids = torch.tensor([[1, 4, 5, 6]])
+    torch.testing.assert_close(loaded(ids).logits, own(ids).logits)
+
+
+def test_an_adapter_is_pushed_with_a_base_that_others_can_load(run, place, hub, tmp_path, capsys):
+    assert main(["push", str(run), "someone/adapted"]) == 1
+    said = capsys.readouterr().err
+    assert f"an adapter to the model in the folder '{place / 'base'}': expected one to a model with an id" in said
+    assert not hub.commits
+    assert main(call(place, tmp_path / "early", "--training.push_to_hub", "true")) == 1
+    assert "an adapter to the model in the folder" in capsys.readouterr().err
+    assert not hub.commits and not (tmp_path / "early/generator").exists()
+    AutoModelForCausalLM.from_pretrained(place / "base").push_to_hub("someone/base")
+    AutoTokenizer.from_pretrained(place / "base").push_to_hub("someone/base")
+    shared = ("--generator.pretrained", "someone/base", "--training.rounds", "0")
+    assert main(call(place, tmp_path / "run", *shared)) == 0
+    assert main(["push", str(tmp_path / "run"), "someone/adapted"]) == 0
+    held = hub.files("someone/adapted")
+    assert "model.safetensors" not in held and str(place) not in held["adapter_config.json"].decode()
+    own = AutoModelForCausalLM.from_pretrained(tmp_path / "run/generator").eval()
+    ids = torch.tensor([[1, 4, 5, 6]])
+    for auto in (AutoModelForCausalLM, peft.AutoPeftModelForCausalLM):
+        torch.testing.assert_close(auto.from_pretrained("someone/adapted").eval()(ids).logits, own(ids).logits)
+    assert pipeline("text-generation", model="someone/adapted")("a", max_new_tokens=3)
+    assert "base_model: someone/base" in held["README.md"].decode()
+    whole = ("--generator.pretrained", "someone/base", "--generator.lora", "null", "--training.rounds", "0")
+    assert main(call(place, tmp_path / "whole", *whole)) == 0
+    assert main(["push", str(tmp_path / "whole"), "someone/adapted"]) == 0
+    assert not [name for name in hub.files("someone/adapted") if "adapter" in name], "the adapter is gone"
 
 
 # --- Going on from an adapter ----------------------------------------------------------------------------------------

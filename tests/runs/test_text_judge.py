@@ -7,15 +7,26 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from seqgan_hf.commands import main
+from seqgan_hf.commands.build_models import freeze
+from seqgan_hf.errors import RecipeError
 from tests.tools.judges import save_judge
 from tests.tools.small_language import sentences
 from tests.tools.small_runs import ROOT, short_run
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
+# What the embeddings and the first layers are called.
+FIRST_LAYER = {
+    "bert": ("bert.embeddings.", "bert.encoder.layer.0."),
+    "gpt2": ("transformer.wte.", "transformer.wpe.", "transformer.h.0."),
+    "bloom": ("transformer.word_embeddings", "transformer.h.0."),
+    "llama": ("model.embed_tokens.", "model.layers.0."),
+    "opt": ("model.decoder.embed_", "model.decoder.layers.0."),
+    "t5": ("transformer.shared.", "transformer.encoder.block.0.", "transformer.decoder.block.0."),
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,27 @@ def test_layers_are_frozen_by_number_and_by_pattern(run, lines, judge, tmp_path)
     assert not any("embeddings" in name or "layer.0." in name for name in left)
     assert main(call(tmp_path / "two", lines, judge, "--discriminator.freeze", "[bert.*]")) == 0
     assert not moved(tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", FIRST_LAYER)
+def test_embeddings_and_the_first_layer_are_found_by_any_name(kind):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if kind == "t5":
+        sizes = {"d_model": 8, "num_layers": 2, "num_heads": 2, "d_kv": 4, "d_ff": 16}
+    config = CONFIG_MAPPING[kind](vocab_size=20, pad_token_id=0, **sizes)
+    model = AutoModelForSequenceClassification.from_config(config)
+    freeze(model, 0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    freeze(model, 1)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(FIRST_LAYER[kind])}
+
+
+def test_layers_that_are_shared_cannot_be_counted():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    albert = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING["albert"](vocab_size=20, **sizes))
+    with pytest.raises(RecipeError, match="freeze=1: expected patterns of names, as Albert.* has no layers that can"):
+        freeze(albert, 1)
 
 
 def test_it_draws_with_the_generator_of_its_run(run, capsys):

@@ -6,9 +6,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ...objectives import Models
 from ...runs.card import write_card
 from ...runs.folder import writable
-from ...runs.hub import open_repositories, push_run
+from ...runs.hub import check_base, open_repositories, push_run
 from ..processes import agreed
 from ..session import Session
 
@@ -28,14 +29,16 @@ class ModelCard(TrainerCallback):
 class PushToHub(TrainerCallback):
     """Uploads the finished run; the arguments `hub_*` say where and how."""
 
-    def __init__(self, session: Session, has_discriminator: bool):
-        self.session, self.has_discriminator = session, has_discriminator
+    def __init__(self, session: Session, models: Models):
+        self.session, self.models = session, models
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A missing token is reported before training, not hours later."""
+        """A missing token, or an adapter that nobody else could load, is reported before training, not hours later."""
         with agreed(self.session.accelerator):
             if self.session.is_main:
-                place: Any = args.hub_discriminator if self.has_discriminator else "none"
+                for adapter in getattr(self.models.generator, "peft_config", {}).values():
+                    check_base(adapter.base_model_name_or_path)
+                place: Any = "none" if self.models.discriminator is None else args.hub_discriminator
                 open_repositories(self.session.hub_model_id, place, args.hub_private_repo, args.hub_token)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
