@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..generation.likelihood import sequence_logprobs
+from ..generation.likelihood import sequence_logprobs, tempered_logprobs
 from ..generation.vocabulary import suppressed_tokens
 from ..samples import BoolTensor, Samples
 from .base import Evaluator
@@ -29,6 +28,8 @@ Model: TypeAlias = PreTrainedModel | Residual
 
 # Held-out sequences on which the temperature is calibrated: one number needs no more.
 CALIBRATED = 5_000
+# Passes over them that are enough for any; three or four are usual.
+CALIBRATION_PASSES = 20
 
 
 def logprobs(model: Model, samples: Samples, counted: BoolTensor | None = None) -> Tensor:
@@ -117,8 +118,8 @@ def calibration(generator: Model, held_out: Samples) -> dict[str, Estimate]:
     """The temperature at which held-out text is likeliest, `calibration_temperature`, and what it wins there.
 
     `calibration_gain` is by how much the NLL falls, in nats per token, against the generator as it is: what part of a
-    better NLL_test a temperature gives for nothing. The first `CALIBRATED` sequences are measured. There is none of
-    a `Residual`.
+    better NLL_test a temperature gives for nothing. The first `CALIBRATED` sequences are measured, at temperatures
+    from 1/4 to 4. There is none of a `Residual`.
     """
     if isinstance(generator, Residual):
         return {}
@@ -126,13 +127,18 @@ def calibration(generator: Model, held_out: Samples) -> dict[str, Estimate]:
     counted = rows.mask & ~unwritable(generator, rows)
     tokens = counted.sum(dim=1).double()
 
-    def nats(log_temperature: float) -> Tensor:
-        return -sequence_logprobs(generator, rows, counted, math.exp(log_temperature))
-
-    bounds = (math.log(0.25), math.log(4.0))
-    found = minimize_scalar(lambda x: float(nats(x).sum()), bounds=bounds, method="bounded", options={"xatol": 0.005})
-    gain = _per_token(nats(0.0) - nats(found.x), tokens)
-    return {"calibration_temperature": Estimate(math.exp(found.x)), "calibration_gain": gain}
+    plain = found = tempered_logprobs(generator, rows, 1.0, counted)
+    inverse = 1.0
+    for _ in range(CALIBRATION_PASSES):  # Newton's method: the likelihood is concave in 1 / T
+        _, slope, curvature = found.sum(dim=0).tolist()
+        step = slope / -curvature if curvature < 0 else 0.0
+        better = min(max(inverse + step, inverse / 2, 0.25), inverse * 2, 4.0)
+        if abs(math.log(better / inverse)) < 1e-3:
+            break
+        inverse = better
+        found = tempered_logprobs(generator, rows, 1 / inverse, counted)
+    gain = _per_token(found[:, 0] - plain[:, 0], tokens)
+    return {"calibration_temperature": Estimate(1 / inverse), "calibration_gain": gain}
 
 
 # All likelihoods: a row is computed from what its function's parameters name, wherever all of that is there.

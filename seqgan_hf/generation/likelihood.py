@@ -144,3 +144,36 @@ def sequence_logprobs(
 
     with evaluating(model):
         return torch.cat(in_parts(model, "likelihoods", samples.batch_size, SCORE_ROWS, part, SCORE_ROWS // 16))
+
+
+def tempered_logprobs(
+    model: PreTrainedModel, samples: Samples, temperature: float, counted: BoolTensor | None = None
+) -> Tensor:
+    """log p(Y) of whole sequences at a temperature T, and its first two derivatives by 1 / T, in float64, (N, 3).
+
+    With logits l of one token these are l_y - E l and -Var l under the softmax of l / T. `counted` as in
+    `sequence_logprobs`.
+    """
+    kept = samples.mask if counted is None else counted
+
+    def block(head: nn.Module, features: Tensor, targets: LongTensor, added: Tensor | None) -> Tensor:
+        logits = head_logits(head, features, added).float()
+        beyond = logits - logits.gather(1, targets[:, None])
+        chances = (beyond / temperature).log_softmax(dim=1)
+        found = chances.gather(1, targets[:, None]).squeeze(1)
+        chances = chances.exp()
+        beyond = beyond.masked_fill(chances == 0, 0.0)  # what is never written lies too far off to be squared
+        mean, square = (chances * beyond).sum(dim=1), (chances * beyond.square()).sum(dim=1)
+        return torch.stack([found, -mean, mean.square() - square], dim=1)
+
+    def part(rows: slice) -> Tensor:
+        chosen = samples.select(rows).to(model.device)
+        features, head = predictions(model, chosen, chosen.ids)
+        flat, targets, added = features.flatten(0, 1), chosen.ids.flatten(), suppression(model, NEVER)
+        size = block_rows(4 * vocabulary_size(model), flat.device)
+        parts = [block(head, *each, added) for each in zip(flat.split(size), targets.split(size), strict=True)]
+        values = torch.cat(parts).view(*chosen.ids.shape, 3)
+        return values.masked_fill(~kept[rows].to(model.device)[..., None], 0.0).double().sum(dim=1)
+
+    with torch.no_grad(), evaluating(model):
+        return torch.cat(in_parts(model, "likelihoods", samples.batch_size, SCORE_ROWS, part, SCORE_ROWS // 16))

@@ -2,7 +2,8 @@
 
     python tests/tools/judge_plane.py docs/figures/judge_800 docs/figures/judge_800.png
 
-The folder holds for each seed a folder with the `sweep.csv` and `mixtures.csv` of one evaluation of all generators.
+The folder holds for each seed a folder with what its evaluations wrote: `sweep_*.csv` of the generators, named as in
+`SHOWN` and `OTHERS`, and the `mixtures.csv` of maximum likelihood.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ SHOWN = {
     "constant": ("the same game with a constant reward", "#b2746b", "^--"),
     "game": ("the game against the judge", "#2166ac", "o-"),
 }
+OTHERS = {"cnn": "the same game with a CNN from scratch", "drawn": "drawn with the judge, no game"}
 LIKELIHOODS = "likelihood", "stopped"
+COLUMNS = {"distinct_2": 3, "self_bleu_4": 3, "reverse_lm_score": 3, "fed": 1}  # digits
 
 
 def read(folder: Path) -> tuple[dict[tuple[str, float], dict[str, float]], list[dict[str, float]]]:
     """Of one seed: values by generator and temperature, and those of the coins."""
     values: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
-    with open(folder / "sweep.csv", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            values[row["model"], float(row["temperature"])][row["metric"]] = float(row["value"])
+    for path in sorted(folder.glob("sweep_*.csv")):
+        with open(path, encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                values[row["model"], float(row["temperature"])][row["metric"]] = float(row["value"])
     with open(folder / "mixtures.csv", encoding="utf-8") as lines:
         return values, [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
 
@@ -55,22 +59,29 @@ def main(folder: str, picture: str) -> None:
         curves.append(envelope(plain + [place(coin) for coin in coins]))
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()
-    print("| generator | temperature | NLL_test | NLL under SmolLM2 | distinct-2 | beyond: quality | coverage |")
-    for name, (label, colour, style) in SHOWN.items():
+    print(
+        "| generator | temperature | NLL_test | NLL under SmolLM2 |",
+        " | ".join(COLUMNS),
+        "| beyond: quality | coverage |",
+    )
+    for name in [*SHOWN, *OTHERS]:
         temperatures = sorted({temperature for generator, temperature in seeds[0][0] if generator == name})
         middle = []
         for temperature in temperatures:
             found = [values[name, temperature] for values, _ in seeds]
             middle.append(np.mean([place(each) for each in found], axis=0))
-            row = [summary([each[key] for each in found], 2 + (key == "distinct_2")) for key in (*AXES, "distinct_2")]
+            row = [summary([each[key] for each in found], 2) for key in AXES]
+            row += [summary([each[k] for each in found], d) if k in found[0] else "" for k, d in COLUMNS.items()]
             if name not in LIKELIHOODS:
                 beyond = [gaps(curve, *place(each)) for curve, each in zip(curves, found, strict=True)]
                 row += [summary(list(side), 2) for side in zip(*beyond, strict=True)]
             print("|", " | ".join([name, f"{temperature:g}", *row]), "|")
-        axes.plot(*np.transpose(middle), style, color=colour, label=label)
-        for temperature, (x, y) in zip(temperatures, middle, strict=True):
-            at = {"xytext": (4, 4), "textcoords": "offset points", "annotation_clip": True}
-            axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
+        if name in SHOWN:
+            label, colour, style = SHOWN[name]
+            axes.plot(*np.transpose(middle), style, color=colour, label=label)
+            for temperature, (x, y) in zip(temperatures, middle, strict=True):
+                at = {"xytext": (4, 4), "textcoords": "offset points", "annotation_clip": True}
+                axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
     coins = np.mean([[place(coin) for coin in coins] for _, coins in seeds], axis=0)
     axes.plot(*envelope(map(tuple, coins)).T, color="#c8c8c8", lw=4, zorder=0, label="coins between two temperatures")
     axes.set_xlim(44.2, 51)  # temperatures below .8 lie further out

@@ -5,10 +5,19 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from seqgan_hf.data.oracle import build_oracle, draw
-from seqgan_hf.evaluation.likelihood import LIKELIHOODS, HeldOutNLL, OracleNLL, divergences, measure_likelihoods, nll
-from seqgan_hf.generation.likelihood import sequence_logprobs, token_logprobs
+from seqgan_hf.evaluation.likelihood import (
+    LIKELIHOODS,
+    HeldOutNLL,
+    OracleNLL,
+    calibration,
+    divergences,
+    measure_likelihoods,
+    nll,
+)
+from seqgan_hf.generation.likelihood import sequence_logprobs, tempered_logprobs, token_logprobs
 from seqgan_hf.generation.vocabulary import suppressing
 
 
@@ -79,6 +88,23 @@ def test_the_interval_of_a_ratio_is_that_of_repeated_draws(synthetic):
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * float(error), rel=0.1)
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(40.0, 4.0), (0.01, 0.25), (3.0, 3.0)])
+def test_few_passes_find_it_and_none_leaves_its_bounds(factor, expected, monkeypatch):
+    writer = build_oracle(vocab_size=7, embedding_size=4, hidden_size=4, seed=1)
+    held_out, passes = draw(writer, 2000, 8, seed=3), []
+
+    def counted(*arguments):
+        passes.append(arguments)
+        return tempered_logprobs(*arguments)
+
+    monkeypatch.setattr("seqgan_hf.evaluation.likelihood.tempered_logprobs", counted)
+    with torch.no_grad():
+        for parameter in writer.get_output_embeddings().parameters():
+            parameter.mul_(factor)
+    found = calibration(writer, held_out)["calibration_temperature"]
+    assert found.value == pytest.approx(expected, rel=0.1) and len(passes) <= 8
+
+
 def test_the_temperature_is_found_at_which_held_out_text_is_likeliest():
     """A generator that is sharper than the one that wrote the text, by a factor that is known."""
     writer = build_oracle(vocab_size=7, embedding_size=4, hidden_size=4, seed=1)
@@ -92,6 +118,10 @@ def test_the_temperature_is_found_at_which_held_out_text_is_likeliest():
     fitted = -sequence_logprobs(sharper, held_out, temperature=found["calibration_temperature"].value).sum()
     assert gain.value == pytest.approx(found["nll_test"].value - float(fitted) / int(held_out.mask.sum()), abs=1e-6)
     assert 0 < gain.low < gain.value < gain.high
+    best = minimize_scalar(
+        lambda x: -float(sequence_logprobs(sharper, held_out, temperature=math.exp(x)).sum()), bounds=(-1.0, 1.0)
+    )
+    assert found["calibration_temperature"].value == pytest.approx(math.exp(best.x), abs=2e-3)
     own = measure_likelihoods(("calibration",), 0, generator=writer, samples=held_out, held_out=held_out)
     assert own["calibration_temperature"].value == pytest.approx(1.0, abs=0.06)
     assert not measure_likelihoods(

@@ -9,12 +9,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder as decoder_module
 from seqgan_hf.generation import likelihood
-from seqgan_hf.generation.likelihood import full_kl, sequence_logprobs, token_logprobs, weighted_nll
+from seqgan_hf.generation.likelihood import (
+    full_kl,
+    sequence_logprobs,
+    tempered_logprobs,
+    token_logprobs,
+    weighted_nll,
+)
 from seqgan_hf.generation.modes import evaluating
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.samples import Samples
 from tests.tools.drawn import exact_logprobs, padded_prompts, seeded
+from tests.tools.small_runs import text
 from tests.tools.tiny import build_generator
 
 
@@ -295,3 +302,17 @@ def test_full_kl_is_the_divergence_of_next_token_distributions(generator, forwar
         assert (one is None) == (two is None)
         if one is not None:
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+
+
+def test_likelihood_at_a_temperature_has_the_derivatives_that_differences_show(generator):
+    """With a suppressed token and with tokens that do not count."""
+    generator.generation_config.suppress_tokens = [7]
+    samples = text(6)
+    counted = samples.mask & (samples.ids != 7)
+    inverse, step = 0.7, 1e-3
+    at = [tempered_logprobs(generator, samples, 1 / x, counted) for x in (inverse - step, inverse, inverse + step)]
+    plain = sequence_logprobs(generator, samples, counted, 1 / inverse)
+    torch.testing.assert_close(at[1][:, 0], plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(at[1][:, 1], (at[2][:, 0] - at[0][:, 0]) / (2 * step), atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(at[1][:, 2], (at[2][:, 1] - at[0][:, 1]) / (2 * step), atol=2e-2, rtol=1e-2)
+    assert (at[1][:, 2] < 0).all()
