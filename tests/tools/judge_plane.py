@@ -2,7 +2,7 @@
 
     python tests/tools/judge_plane.py docs/figures/judge_800 docs/figures/judge_800.png
 
-The folder holds for each seed a folder with what its evaluations wrote: `sweep_*.csv` of the generators, named as in
+The folder holds for each seed a folder with what its evaluations wrote: `sweep*.csv` of the generators, named as in
 `SHOWN` and `OTHERS`, and the `mixtures.csv` of maximum likelihood.
 """
 
@@ -34,7 +34,7 @@ COLUMNS = {"distinct_2": 3, "self_bleu_4": 3, "reverse_lm_score": 3, "fed": 1}  
 def read(folder: Path) -> tuple[dict[tuple[str, float], dict[str, float]], list[dict[str, float]]]:
     """Of one seed: values by generator and temperature, and those of the coins."""
     values: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
-    for path in sorted(folder.glob("sweep_*.csv")):
+    for path in sorted(folder.glob("sweep*.csv")):
         with open(path, encoding="utf-8") as lines:
             for row in csv.DictReader(lines):
                 values[row["model"], float(row["temperature"])][row["metric"]] = float(row["value"])
