@@ -121,7 +121,7 @@ class AdversarialReward(TrainerCallback):
         self.batches = 0  # of completions that it has learnt from
         self.start: float | None = None  # mean score of held-out text then
         self.logged: dict[str, float] = {}
-        self._learns = self._called_back = False
+        self._learns = self._is_callback = self._warned = False
         self.__name__ = FOLDER  # what TRL calls it in its log
 
     # --- The reward --------------------------------------------------------------------------------------------------
@@ -135,10 +135,10 @@ class AdversarialReward(TrainerCallback):
         given = [(_text(prompt), _text(completion)) for prompt, completion in zip(prompts, completions, strict=True)]
         scores = self.scores(given)
         if not self._learns:
-            if self.updates and "trainer_state" in columns and not self._called_back:
+            if self.updates and "trainer_state" in columns and not (self._is_callback or self._warned):
                 told = "%s scores, and learns nothing: it is not among the trainer's callbacks. Add it there, too, or "
                 logger.warning(told + "set updates=0 if the reward is meant to be fixed", type(self).__name__)
-                self._called_back = True  # once is enough
+                self._warned = True
             return scores.clamp(-self.limit, self.limit).tolist()
         pairs = [Pair(*texts, answer) for texts, answer in zip(given, self._real(len(given), columns), strict=True)]
         log = columns.get("log_metric") or (lambda name, value: None)
@@ -224,7 +224,7 @@ class AdversarialReward(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go where the policy is; take back the state of a checkpoint where the run is resumed."""
-        self._called_back = True
+        self._is_callback = True
         self.discriminator.to(args.device)
         self.random.seed(f"{self.seed} {PartialState().process_index}")
         if state.global_step:
