@@ -3,7 +3,7 @@
     python tests/tools/judge_plane.py docs/figures/judge_800 docs/figures/judge_800.png
 
 The folder holds for each seed a folder with what its evaluations wrote: `sweep*.csv` of the generators, named as in
-`SHOWN` and `OTHERS`, and the `mixtures.csv` of maximum likelihood.
+`SHOWN`, and the `mixtures.csv` of maximum likelihood.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ SHOWN = {
     "likelihood": ("maximum likelihood, 60 epochs", "#636363", "o-"),
     "stopped": ("maximum likelihood, stopped in time (30)", "#a0a0a0", "s-"),
     "constant": ("the same game with a constant reward", "#b2746b", "^--"),
+    "cnn": ("the same game against a CNN from scratch", "#c9a227", "v--"),
     "game": ("the game against the judge", "#2166ac", "o-"),
+    "drawn": ("no game: drawn with the judge", "#1b7837", "*"),
 }
-OTHERS = {"cnn": "the same game with a CNN from scratch", "drawn": "drawn with the judge, no game"}
 LIKELIHOODS = "likelihood", "stopped"
 COLUMNS = {"distinct_2": 3, "self_bleu_4": 3, "reverse_lm_score": 3, "fed": 1}  # digits
 
@@ -36,7 +37,7 @@ def read(folder: Path) -> tuple[dict[tuple[str, float], dict[str, float]], list[
     values: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
     for path in sorted(folder.glob("sweep*.csv")):
         with open(path, encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
+            for row in filter(lambda row: row["temperature"], csv.DictReader(lines)):  # real text has none
                 values[row["model"], float(row["temperature"])][row["metric"]] = float(row["value"])
     with open(folder / "mixtures.csv", encoding="utf-8") as lines:
         return values, [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
@@ -64,27 +65,29 @@ def main(folder: str, picture: str) -> None:
         " | ".join(COLUMNS),
         "| beyond: quality | coverage |",
     )
-    for name in [*SHOWN, *OTHERS]:
-        temperatures = sorted({temperature for generator, temperature in seeds[0][0] if generator == name})
+    for name, (label, colour, style) in SHOWN.items():
+        measured = [{temperature for generator, temperature in values if generator == name} for values, _ in seeds]
+        temperatures = sorted(set.intersection(*measured))
         middle = []
         for temperature in temperatures:
             found = [values[name, temperature] for values, _ in seeds]
             middle.append(np.mean([place(each) for each in found], axis=0))
             row = [summary([each[key] for each in found], 2) for key in AXES]
-            row += [summary([each[k] for each in found], d) if k in found[0] else "" for k, d in COLUMNS.items()]
+            for key, digits in COLUMNS.items():
+                row.append(
+                    summary([each[key] for each in found], digits) if all(key in each for each in found) else ""
+                )
             if name not in LIKELIHOODS:
                 beyond = [gaps(curve, *place(each)) for curve, each in zip(curves, found, strict=True)]
                 row += [summary(list(side), 2) for side in zip(*beyond, strict=True)]
             print("|", " | ".join([name, f"{temperature:g}", *row]), "|")
-        if name in SHOWN:
-            label, colour, style = SHOWN[name]
-            axes.plot(*np.transpose(middle), style, color=colour, label=label)
-            for temperature, (x, y) in zip(temperatures, middle, strict=True):
-                at = {"xytext": (4, 4), "textcoords": "offset points", "annotation_clip": True}
-                axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
+        axes.plot(*np.transpose(middle), style, color=colour, label=label, ms=11 if style == "*" else 6)
+        for temperature, (x, y) in zip(temperatures, middle, strict=True):
+            at = {"xytext": (5, 4), "textcoords": "offset points", "annotation_clip": True}
+            axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
     coins = np.mean([[place(coin) for coin in coins] for _, coins in seeds], axis=0)
     axes.plot(*envelope(map(tuple, coins)).T, color="#c8c8c8", lw=4, zorder=0, label="coins between two temperatures")
-    axes.set_xlim(44.2, 51)  # temperatures below .8 lie further out
+    axes.set_xlim(43.4, 50)  # temperatures below .8 lie further out
     axes.set_xlabel("NLL of held-out captions, nats a caption (lower: covers more)")
     axes.set_ylabel("NLL of samples under SmolLM2, nats a token\n(lower: better English)")
     axes.legend(frameon=False)
