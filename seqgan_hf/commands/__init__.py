@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -112,25 +113,42 @@ def _share_the_machine() -> None:
     """
     if "torch" in sys.modules:
         return
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    if "OMP_WAIT_POLICY" not in os.environ:  # which the other would overrule
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     if cores := cores_of_container():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
-def cores_of_container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+def cores_of_container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
     """Whole cores that a container may use, at least 1; `None` where they are not limited to fewer than it sees.
 
-    Torch counts the cores that it sees, which are those of the machine.
+    Torch counts the cores that it sees, which are those of the machine. The quota may be that of the process's own
+    group (a job of Slurm, a service of systemd) or of one around it, up to the root, which is all a container sees.
     """
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2 and 1 of cgroups
-        try:
-            quota, period = " ".join((root / file).read_text() for file in files).split()
-            cores = max(1, int(quota) // int(period)) if int(quota) > 0 else None
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cores if cores is not None and cores < seen else None
-    return None
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    inner = {"": "", "cpu": ""}  # where below the root its own groups are, by kind: of version 2 and 1 of cgroups
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            inner |= {kind: path.strip("/") for kind in kinds.split(",") if kind in inner}
+    quotas = [_quota(folder, ["cpu.max"]) for folder in _around(root, inner[""])]
+    files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+    quotas += [_quota(folder, files) for folder in _around(root / "cpu", inner["cpu"])]
+    cores = min((quota for quota in quotas if quota is not None), default=seen)
+    return cores if cores < seen else None
+
+
+def _around(root: Path, inner: str) -> list[Path]:
+    """The folder of a group and of all around it."""
+    return [root / inner, *(root / inner).parents][: len(Path(inner).parts) + 1]
+
+
+def _quota(folder: Path, files: list[str]) -> int | None:
+    try:
+        quota, period = " ".join((folder / file).read_text() for file in files).split()
+        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
 
 
 def _quieten() -> None:

@@ -8,8 +8,8 @@ kept busy meanwhile. Run it at two commits, one after the other, to compare them
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 
 import torch
 
@@ -43,5 +43,10 @@ def measure(step: str) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    for step in sys.argv[1:] or STEPS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"out of {', '.join(OPERATIONS)}; some by default")
+    chosen = parser.parse_args().steps
+    if unknown := sorted(set(chosen) - set(OPERATIONS)):
+        parser.error(f"step {unknown[0]!r}: expected one of {', '.join(OPERATIONS)}")
+    for step in chosen or STEPS:
         print(json.dumps({"step": step} | measure(step)), flush=True)

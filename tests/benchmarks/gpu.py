@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.gpu
 
-Two minutes or so. Times are medians with the device waited for before and after; operations are those that launch a
-kernel at least (views are none). Compiled steps are those of `training.torch_compile` in float32, as they come and
+Some minutes, which it tells at the end. Times are medians with the device waited for before and after; operations
+are those that launch a kernel at least (views are none); the device is busy for the sum of its kernels' times in one
+call, as a profiler records them. Compiled steps are those of `training.torch_compile` in float32, as they come and
 with `torch_compile_mode: reduce-overhead` (CUDA graphs). `--device cpu` only shows that the script runs.
 """
 
@@ -42,12 +43,16 @@ TARGETS = {"rollout rewards": "30 ms", "D step": "1 ms", "whole schedule": "20 m
 
 
 class Row(NamedTuple):
-    """One step: median seconds in float32, in bfloat16 and by way of compiling; operations that are launched."""
+    """One step: median seconds in float32, in bfloat16 and by way of compiling; operations that are launched.
+
+    `busy`: seconds that the device computes in float32; `None` where the device is the host.
+    """
 
     float32: float
     bfloat16: float
     compiled: dict[str, float]
     operations: int
+    busy: float | None
 
 
 class Operations(TorchDispatchMode):
@@ -101,6 +106,16 @@ def seconds(run: Callable[[], object], device: str, repetitions: int) -> float:
     return statistics.median(found[3:])
 
 
+def busy_seconds(run: Callable[[], object], device: str) -> float | None:
+    """What the kernels of one call take together."""
+    if device != "cuda":
+        return None
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+
+
 def measure(size: Size, device: str, repetitions: int = 30) -> dict[str, Row]:
     def arguments(**compiling: object) -> AdversarialTrainingArguments:
         return AdversarialTrainingArguments(output_dir="unused", **compiling)
@@ -122,22 +137,22 @@ def measure(size: Size, device: str, repetitions: int = 30) -> dict[str, Row]:
             run()
         training = name in ("G update", "MLE step", "D step")
         ways = {way: seconds(compiled[way][name], device, repetitions) for way in COMPILED if training}
-        rows[name] = Row(*times, ways, operations.count)
+        rows[name] = Row(*times, ways, operations.count, busy_seconds(run, device))
     return rows
 
 
 def table(rows: dict[str, Row]) -> list[str]:
-    titles = ["step", "target", "float32", "bfloat16", *COMPILED, "operations"]
+    titles = ["step", "target", "float32", "bfloat16", *COMPILED, "operations", "the device is busy"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, row in rows.items():
         times = [row.float32, row.bfloat16, *(row.compiled.get(way) for way in COMPILED)]
-        cells = ["" if each is None else f"{each * 1e3:.3g} ms" for each in times]
-        lines.append(f"| {' | '.join([name, TARGETS.get(name, ''), *cells, str(row.operations)])} |")
+        *cells, busy = ("" if each is None else f"{each * 1e3:.3g} ms" for each in (*times, row.busy))
+        lines.append(f"| {' | '.join([name, TARGETS.get(name, ''), *cells, str(row.operations), busy])} |")
     kinds = [lambda row: row.float32, lambda row: row.bfloat16]
     kinds += [lambda row, way=way: row.compiled.get(way, row.float32) for way in COMPILED]
     whole = [sum(times * kind(rows[name]) for name, times in SCHEDULE.items()) / 60 for kind in kinds]
     cells = [f"{minutes:.3g} min" for minutes in whole]
-    lines.append(f"| {' | '.join(['whole schedule', TARGETS['whole schedule'], *cells, ''])} |")
+    lines.append(f"| {' | '.join(['whole schedule', TARGETS['whole schedule'], *cells, '', ''])} |")
     return lines
 
 
@@ -147,10 +162,14 @@ def main() -> None:
     device = parser.parse_args().device
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU is there: expected one. Pass --device cpu to see the script run")
+    began = time.perf_counter()
     torch.set_float32_matmul_precision("high")  # TF32 where there is
     print("\n".join(table(measure(SIZES[0], device, 30 if device == "cuda" else 1))))
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(f"\n{name}, torch {torch.__version__}; the whole schedule is the sum of its steps.")
+    took = time.perf_counter() - began
+    print(
+        f"\n{name}, torch {torch.__version__}; the whole schedule is the sum of its steps. Measured in {took:.0f} s."
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -91,6 +92,32 @@ class PlainMemory(nn.Module):
             memory = self.step(memory, embedded[:, position])
             memories.append(memory[:, 0])
         return torch.stack(memories, dim=1)
+
+
+class PlainMemoryGenerator(nn.Module):
+    """`PlainMemory` between the embeddings and the output layer of ours: all logits in memory, a token at a time."""
+
+    def __init__(self, ours: PreTrainedModel):
+        super().__init__()
+        self.memory = PlainMemory(ours.model.memory)
+        self.embedding, self.head = copy.deepcopy(ours.get_input_embeddings()), copy.deepcopy(ours.lm_head)
+
+    @torch.no_grad()
+    def continued(self, rows: int, length: int) -> LongTensor:
+        """Sequences (B, T), by softmax and `torch.multinomial`."""
+        token, ids = torch.zeros(rows, 1, dtype=torch.long), []
+        memory = torch.eye(1, self.memory.config.memory_size).expand(rows, 1, -1)
+        for _ in range(length):
+            memory = self.memory.step(memory, self.embedding(token[:, 0]))
+            token = torch.multinomial(self.head(memory[:, 0]).softmax(-1), 1)
+            ids.append(token)
+        return torch.cat(ids, dim=1)
+
+    def nll(self, ids: LongTensor) -> Tensor:
+        """-log G of every token, (B, T)."""
+        read = torch.cat([torch.zeros(len(ids), 1, dtype=torch.long), ids[:, :-1]], dim=1)
+        logits = self.head(self.memory(self.embedding(read)))
+        return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ from seqgan_hf.models import (
     CNNDiscriminatorForSequenceClassification,
     LeakGeneratorConfig,
     LeakGeneratorForCausalLM,
+    RelationalMemoryConfig,
+    RelationalMemoryForCausalLM,
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
@@ -243,7 +245,8 @@ def generator_step(size: Size) -> Case:
     def update() -> None:
         objective, models = ConstantReward(), Models(generator)
         credited = objective.credit(models, fake, fake).samples
-        plain.descend(objective.generator_loss(models, fake, credited).value, optimizer)
+        with unsplit(generator):
+            plain.descend(objective.generator_loss(models, fake, credited).value, optimizer)
 
     def plain_update() -> None:
         plain.descend(plain.nll(reference, fake.ids).sum() / len(fake.ids), plain_optimizer)
@@ -339,7 +342,7 @@ def relgan_step(size: Size, beta: float = 1.0) -> Case:
             strict=True,
         ):
             fake = sample(models.generator, start, size.length)
-            with frozen(opponent):
+            with frozen(opponent), unsplit(*models.players().values()):
                 plain.descend(loss(models, real, fake).value, optimizer)
 
     def score(embedded: torch.Tensor) -> torch.Tensor:
@@ -362,7 +365,44 @@ def relgan_step(size: Size, beta: float = 1.0) -> Case:
     )
 
 
-# --- LeakGAN ---------------------------------------------------------------------------------------------------------
+# --- Relational memory and LeakGAN -----------------------------------------------------------------------------------
+
+
+def memory_step(size: Size) -> Case:
+    """A batch is drawn by RelGAN's generator, as it comes, and the generator updated.
+
+    The floor counts each weight once a token, though some are applied to the memory and to the input.
+    """
+    tokens = {"vocab_size": size.vocab_size, "bos_token_id": 0, "eos_token_id": None}
+    torch.manual_seed(0)
+    generator, rows = RelationalMemoryForCausalLM(RelationalMemoryConfig(**tokens)).eval(), size.batch_size
+    reference = plain.PlainMemoryGenerator(generator)
+    optimizer, plain_optimizer = adam(generator, fused=True), adam(reference)
+    start = start_prompt(generator, rows)
+
+    def ours() -> None:
+        fake, models = sample(generator, start, size.length), Models(generator)
+        with unsplit(generator):
+            plain.descend(MLE().generator_loss(models, fake, None).value, optimizer)
+
+    def run_plain() -> None:
+        ids = reference.continued(rows, size.length)
+        plain.descend(reference.nll(ids).mean(), plain_optimizer)
+
+    def check() -> None:
+        real = size.sequences(rows)
+        loss, expected = MLE().generator_loss(Models(generator), real, None).value, reference.nll(real.ids).mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+    embeddings, tokens_written = generator.get_input_embeddings().weight.numel(), BATCH * size.length
+    weights = sum(parameter.numel() for parameter in generator.parameters()) - embeddings
+    forward = Work(tokens_written * 2 * weights, tokens_written * size.vocab_size)
+    return Case(
+        ours=[Part(ours, BATCH / rows)],
+        plain=[Part(run_plain, BATCH / rows)],
+        work=forward + training_work(forward, generator, steps=1),
+        check=check,
+    )
 
 
 def leakgan_step(size: Size, rollouts: int = 4) -> Case:
@@ -387,7 +427,8 @@ def leakgan_step(size: Size, rollouts: int = 4) -> Case:
     def run() -> None:
         with torch.no_grad():
             fake = objective.credit(models, None, sample(ours, start, size.length)).samples
-        plain.descend(objective.generator_loss(models, None, fake).value, optimizers[0])
+        with unsplit(*models.players().values()):
+            plain.descend(objective.generator_loss(models, None, fake).value, optimizers[0])
 
     def draw() -> None:
         plain.continued(reference, start[:, :0], size.length)
@@ -536,6 +577,7 @@ OPERATIONS: dict[str, Callable[[Size], Case]] = {
     "adversarial round": adversarial_round,
     "relaxed samples": relaxed_samples,
     "RelGAN step": relgan_step,
+    "relational memory step": memory_step,
     "LeakGAN step": leakgan_step,
     "oracle NLL of 10,000": oracle_nll,
     "BLEU and Self-BLEU of 10,000": metrics,

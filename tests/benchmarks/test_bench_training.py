@@ -1,6 +1,6 @@
 """Every step of training and evaluation beside plain code and its floor, at three sizes; tables are printed.
 
-    GOMP_SPINCOUNT=1000 pytest tests/benchmarks/test_bench_training.py -o addopts="--import-mode=importlib" \
+    GOMP_SPINCOUNT=3000 pytest tests/benchmarks/test_bench_training.py -o addopts="--import-mode=importlib" \
         --benchmark-only --benchmark-json=benchmark.json
 
 The variable is what the command sets for itself. One size: `-k paper`, `-k coco` or `-k gpt2`; one step:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from seqgan_hf import functional
-from seqgan_hf.generation import likelihood, rollouts, sampling, verdicts
+from seqgan_hf.generation import decoder, likelihood, rollouts, sampling, verdicts
 from seqgan_hf.models import modeling_cnn_discriminator
 from tests.benchmarks import gpu, measuring
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
@@ -17,6 +19,7 @@ from tests.benchmarks.measuring import (
     OtherWork,
     Rates,
     Turn,
+    busy_neighbour,
     disturbed,
     peak_memory,
     summary,
@@ -66,6 +69,13 @@ def as_shipped():
 
 
 @pytest.mark.usefixtures("as_shipped")
+def test_what_a_gpu_would_have_to_wait_for_is_done_on_a_cpu_only():
+    policies = [decoder.LEAVE_PADDING_OUT, verdicts.READ_PREFIXES_ONCE, functional.BOUND_LOGITS]
+    policies += [modeling_cnn_discriminator.GATHER_WINDOWS, modeling_cnn_discriminator.SPLIT_BY_WIDTH]
+    assert policies == [{"cpu"}] * 5
+
+
+@pytest.mark.usefixtures("as_shipped")
 def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
     for module in (likelihood, rollouts, sampling):  # the policy of an accelerator
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
@@ -76,7 +86,7 @@ def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
     rows = gpu.measure(SMALL, "cpu", repetitions=1)
     for name, most in OPERATIONS_OF_A_STEP.items():
         assert 0 < rows[name].operations <= most, name
-    *_, last = gpu.table(dict.fromkeys(rows, gpu.Row(60e-3, 30e-3, {"compiled": 15e-3}, 1)))
+    *_, last = gpu.table(dict.fromkeys(rows, gpu.Row(60e-3, 30e-3, {"compiled": 15e-3}, 1, 5e-3)))
     steps = 120 * 156.25 + 1050 * (3 * 312.5 + 1) + 2 * 200
     assert f"{steps * 60e-3 / 60:.3g} min | {steps * 30e-3 / 60:.3g} min" in last
 
@@ -100,6 +110,22 @@ def test_others_on_the_machine_are_seen(monkeypatch):
     monkeypatch.undo()
     # 205 ticks of 10 ms, of which 0.35 s are this process's, in 2 s
     assert others == pytest.approx((2.05 - 0.35) / 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_neighbour_is_busy():
+    """A child of this process, which by itself uses the processor."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    with busy_neighbour():
+        (child,) = set(children.read_text().split()) - before
+        used = Path(f"/proc/{child}/stat")
+        for _ in range(200):
+            if (ticks := sum(map(int, used.read_text().rsplit(")", 1)[1].split()[11:13]))) >= 20:
+                break
+            time.sleep(0.05)
+        assert ticks >= 20  # a start of Python that does nothing more takes a tenth of these
+    assert not used.exists()
 
 
 def test_peak_memory_sees_what_is_freed_before_the_end():

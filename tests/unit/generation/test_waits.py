@@ -18,8 +18,10 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.objectives import MLE, Models, SeqGAN
+from seqgan_hf.models import modeling_cnn_discriminator
+from seqgan_hf.objectives import MLE, Models, Reinforce, SeqGAN
 from tests.tools.plain_paths import fast_paths
+from tests.tools.small_runs import build, small_corpus
 from tests.tools.tiny import build_discriminator, build_generator
 
 
@@ -142,6 +144,8 @@ def accelerator(monkeypatch):
     for module in (likelihood, sampling, rollouts):
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
+    for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
+        monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
@@ -185,7 +189,9 @@ def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding(
 
 
 @pytest.mark.usefixtures("accelerator")
-def test_a_generator_step_waits_for_nothing_but_these():
+def test_a_generator_step_waits_for_nothing_but_these(monkeypatch):
+    """Its rewards are large batches, for which a discriminator asks whether there is padding."""
+    monkeypatch.setattr(modeling_cnn_discriminator, "ONE_PRODUCT", 0)
     generator, discriminator = build_generator("lstm", eos=None), build_discriminator("cnn")
     samples, objective = drawn(generator), SeqGAN(rollouts=2)
     models = Models(generator, discriminator)
@@ -197,3 +203,24 @@ def test_a_generator_step_waits_for_nothing_but_these():
     counts = waits(step)
     assert counts["_local_scalar_dense"] == 2  # rollouts and whole sequences are scored
     assert set(counts) == {"tolist", "_local_scalar_dense"}
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_a_discriminator_step_waits_for_nothing():
+    models = Models(build_generator("lstm", eos=None), build_discriminator("cnn"))
+    real, fake = drawn(models.generator).split(3)
+    models.discriminator.train()
+    assert waits(lambda: Reinforce().discriminator_loss(models, real, fake).value.backward()) == {}
+
+
+def test_an_update_waits_once_to_know_whether_the_gradient_is_finite(tmp_path):
+    trainer = build(small_corpus(), tmp_path, Reinforce())
+    for player in trainer.parts.players.values():
+        loss = Reinforce().discriminator_loss(trainer.models, *drawn(trainer.models.generator, 6).split(3))
+        weight = next(p for p in player.model.parameters() if p.requires_grad)
+
+        def update(player=player, weight=weight, loss=loss) -> None:
+            player.backward(loss._replace(value=weight.sum(), metrics={}))
+            player.step()
+
+        assert waits(update) == {"_local_scalar_dense": 1}

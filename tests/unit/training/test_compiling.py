@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seqgan_hf.errors import UserError
+from seqgan_hf.training.compiling import Compiled
 from seqgan_hf.training.trainer import AdversarialTrainer
 from tests.tools.small_runs import BRIEF, build, small_corpus
 from tests.tools.tiny import build_discriminator, build_generator
@@ -32,8 +33,11 @@ class Calls:
         return run
 
 
-def test_a_compiled_run_is_the_same_training(tmp_path):
+def test_a_compiled_run_is_the_same_training(tmp_path, monkeypatch):
+    """Both players' steps, and those of pretraining."""
     torch._dynamo.reset()
+    enter, entered = Compiled.__call__, []
+    monkeypatch.setattr(Compiled, "__call__", lambda self: entered.append(self) or enter(self))
     calls = Calls()
     torch._dynamo.register_backend(calls, name="calls")
     plain = trainer(tmp_path / "plain")
@@ -41,6 +45,7 @@ def test_a_compiled_run_is_the_same_training(tmp_path):
     compiled = trainer(tmp_path / "compiled", torch_compile=True, torch_compile_backend="calls")
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
+    assert {id(each) for each in entered if each.forward} == {id(p.compiled) for p in compiled.parts.players.values()}
     for name, model in plain.models.players().items():
         for one, other in zip(model.parameters(), compiled.models.players()[name].parameters(), strict=True):
             # Adam makes much of the last bits of a gradient near zero, which some processors round otherwise

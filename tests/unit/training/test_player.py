@@ -107,3 +107,9 @@ def test_a_share_of_the_real_text_is_the_discriminators_alone(kind, objective, t
         trainer.real.samples.ids,
         build(corpus, tmp_path / "again", Reinforce(), discriminator_share=0.25).real.samples.ids,
     ), "the same seed divides alike"
+
+
+def test_adam_updates_all_weights_of_a_player_at_once(tmp_path):
+    trainer = build(small_corpus(), tmp_path, Reinforce())
+    groups = [group for player in trainer.parts.players.values() for group in player.optimizer.param_groups]
+    assert len(groups) == 3 and all(group["fused"] for group in groups)
