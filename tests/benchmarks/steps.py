@@ -121,9 +121,12 @@ class Size:
     def reward_work(self) -> Work:
         """Windows within a prefix count once a sequence, since its rollouts share them."""
         rollouts, lengths = BATCH * ROLLOUTS, range(1, self.length)
-        scores = [self.judge_work(rollouts, known) for known in lengths]
         drawn = self.generator_work(rollouts * len(lengths) * self.length / 2)
-        return sum(scores, start=drawn) + self.judge_work(BATCH)
+        return drawn + self.score_work(rollouts, lengths) + self.judge_work(BATCH)
+
+    def score_work(self, rollouts: int, lengths: Sequence[int]) -> Work:
+        """Of so many completions of prefixes of each of these lengths, without the windows that they share."""
+        return sum((self.judge_work(rollouts, known) for known in lengths), start=Work())
 
 
 SIZES = [
@@ -408,8 +411,9 @@ def memory_step(size: Size) -> Case:
 def leakgan_step(size: Size, rollouts: int = 4) -> Case:
     """A batch is drawn, valued by rollouts, and Manager and Worker are updated.
 
-    The plain code calls the same generator a token and a rollout at a time, whose features of prefixes are not the
-    plain part: published code computes those of every prefix from its beginning.
+    Prefixes are those at the ends of the blocks of a goal. The plain code calls the same generator a token and a
+    rollout at a time, whose features of prefixes are not the plain part: published code computes those of every
+    prefix from its beginning.
     """
     config, judge, rows = CNNDiscriminatorConfig(**size.discriminator), size.judge(), size.batch_size
     layers = {name: list(getattr(config, name)) for name in ("filter_sizes", "num_filters")}
@@ -423,6 +427,7 @@ def leakgan_step(size: Size, rollouts: int = 4) -> Case:
     models, optimizers = Models(ours, judge, objective.copies()), (adam(ours, fused=True), adam(reference))
     plain_judge, start = plain.PlainDiscriminator(judge).eval(), start_prompt(ours, rows)
     models.begin()
+    ends = range(ours.config.goal_steps, size.length, ours.config.goal_steps)
 
     def run() -> None:
         with torch.no_grad():
@@ -436,22 +441,21 @@ def leakgan_step(size: Size, rollouts: int = 4) -> Case:
     ids = size.sequences(rows).ids
 
     def value() -> None:
-        plain.completion_rewards(reference, plain_judge, ids, size.prefix_lengths)
+        plain.completion_rewards(reference, plain_judge, ids, ends)
 
     def update() -> None:
         plain.descend(plain.nll(reference, ids).sum() / len(ids), optimizers[1])
 
-    whole, prefixes = BATCH / rows, (size.length - 1) / len(size.prefix_lengths)
+    whole = BATCH / rows
     windows = sum(n * w for n, w in zip(layers["num_filters"], layers["filter_sizes"], strict=True))
     leak = (
         2 * windows * config.embedding_size + 2 * 2 * sum(layers["num_filters"]) ** 2
     )  # a token, read by the Manager
-    written = BATCH * size.length * (1 + rollouts * (size.length - 1) / 2)
-    scores = size.judge_work(BATCH * rollouts * (size.length - 1))
-    work = size.generator_work(written) + Work(written * leak) + scores
+    written = BATCH * (size.length + rollouts * sum(size.length - end for end in ends))
+    work = size.generator_work(written) + Work(written * leak) + size.score_work(BATCH * rollouts, ends)
     return Case(
         ours=[Part(run, whole)],
-        plain=[Part(draw, whole), Part(value, whole * rollouts * prefixes), Part(update, whole)],
+        plain=[Part(draw, whole), Part(value, whole * rollouts), Part(update, whole)],
         work=work + training_work(size.generator_work(BATCH * size.length), ours, steps=1),
     )
 
