@@ -1,7 +1,9 @@
 """Peak memory of relaxed samples against T and V, beside that of one tensor of all soft tokens.
 
-    python -m tests.benchmarks.relaxed_memory
+    OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=1000000 \\
+        python -m tests.benchmarks.relaxed_memory
 
+The two settings make glibc give back what is freed; as it comes it keeps much of it, another amount in every run.
 Each line has the process's peaks (`measuring.peak_memory`) of a forward and a backward pass through mixtures of
 64-wide embeddings, for 8 sequences of an LSTM 32/32: in blocks, as it is, and with everything kept for the backward
 pass. Both hold the embeddings, their gradient and that of the generator's output layer, which grow with V alone.
