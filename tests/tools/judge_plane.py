@@ -43,6 +43,12 @@ def read(folder: Path) -> tuple[dict[tuple[str, float], dict[str, float]], list[
         return values, [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
 
 
+def at_equal_diversity(values: dict[tuple[str, float], dict[str, float]], found: dict[str, float]) -> float:
+    """How much lower the NLL of samples is than likelihood's at the temperature with as much distinct-2."""
+    curve = sorted((v["distinct_2"], v[AXES[1]]) for (name, _), v in values.items() if name == LIKELIHOODS[0])
+    return float(np.interp(found["distinct_2"], *np.transpose(curve))) - found[AXES[1]]
+
+
 def place(values: dict[str, float]) -> tuple[float, float]:
     return values[AXES[0]], values[AXES[1]]
 
@@ -63,7 +69,7 @@ def main(folder: str, picture: str) -> None:
     print(
         "| generator | temperature | NLL_test | NLL under SmolLM2 |",
         " | ".join(COLUMNS),
-        "| beyond: quality | coverage |",
+        "| beyond: quality | coverage | quality at equal distinct-2 |",
     )
     for name, (label, colour, style) in SHOWN.items():
         measured = [{temperature for generator, temperature in values if generator == name} for values, _ in seeds]
@@ -80,6 +86,8 @@ def main(folder: str, picture: str) -> None:
             if name not in LIKELIHOODS:
                 beyond = [gaps(curve, *place(each)) for curve, each in zip(curves, found, strict=True)]
                 row += [summary(list(side), 2) for side in zip(*beyond, strict=True)]
+                pairs = zip(seeds, found, strict=True)
+                row.append(summary([at_equal_diversity(values, each) for (values, _), each in pairs], 3))
             print("|", " | ".join([name, f"{temperature:g}", *row]), "|")
         axes.plot(*np.transpose(middle), style, color=colour, label=label, ms=11 if style == "*" else 6)
         for temperature, (x, y) in zip(temperatures, middle, strict=True):
