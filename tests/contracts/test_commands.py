@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def write_files(folder: Path) -> None:
     )
     gaps = [re.sub(r"^\S+", "<blank>", text) for text in held_out[:20]]
     texts = {
-        "my_lines captions a big image_coco shi train": train,
+        "my_lines captions a big image_coco shi train others rest": train,
         "held_out test references known samples": held_out,
         "answers missing": held_out[:20],
         "prompts questions asked": ["the"] * 20,
@@ -163,6 +164,28 @@ def variables(template, hub) -> Iterator[dict[str, str]]:
         yield found | {"PATH": f"{warm}:/usr/bin:/bin", "WARM": str(warm)}
 
 
+def shell(text: str, folder: Path, variables: dict[str, str], limit_s: float) -> tuple[int, str, str]:
+    """Exit status, output, errors. What takes longer is ended with all that it began, and the next has its turn."""
+    with subprocess.Popen(
+        ["bash", "-e", "-c", text],
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as bash:
+        try:
+            output, errors = bash.communicate(timeout=limit_s)
+            return bash.returncode, output, errors
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{text}\ntook over {limit_s:.0f} s: what takes minutes belongs to NOT_RUN in shorter.py")
+        finally:
+            if bash.poll() is None:
+                os.killpg(bash.pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def run(template, hub, variables, tmp_path) -> Callable[[str], list[str]]:
     """Runs a text of shell in the folder of a reader; gives the calls of programs as they were written down."""
@@ -173,17 +196,10 @@ def run(template, hub, variables, tmp_path) -> Callable[[str], list[str]]:
     (place / ".venv").mkdir()
     (place / ".venv/bin").symlink_to(variables["WARM"])
 
-    def in_bash(text: str) -> list[str]:
+    def in_bash(text: str, limit_s: float = 100) -> list[str]:
         calls.write_text("")
-        done = subprocess.run(
-            ["bash", "-e", "-c", text],
-            cwd=place,
-            env=variables | {"CALLS": str(calls)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        status, output, errors = shell(text, place, variables | {"CALLS": str(calls)}, limit_s)
+        assert status == 0, f"{text}\n{output[-2000:]}\n{errors[-4000:]}"
         return calls.read_text().splitlines()
 
     return in_bash
@@ -233,3 +249,10 @@ def test_a_command_that_fails_is_noticed(run):
         run("seqgan-hf train text/seqgam --training.rounds 1")
     with pytest.raises(AssertionError, match="rolouts"):
         run("cd recipes && PYTHONPATH=. seqgan-hf train text/grammar --objective.rolouts 2")
+
+
+def test_a_command_that_does_not_end_is_named_and_the_next_one_runs(run):
+    endless = "python -c 'import time; time.sleep(3600)'"
+    with pytest.raises(pytest.fail.Exception, match="NOT_RUN"):
+        run(endless, limit_s=1)
+    assert run("python -c 'print(1)'") == ["run python -c 'print(1)'"]

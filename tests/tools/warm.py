@@ -15,6 +15,7 @@ from types import MappingProxyType
 COMMAND = {"seqgan-hf": "seqgan_hf.commands:main"}
 SERVER = """
 import gc, json, os, socket, sys
+from contextlib import suppress
 from importlib import import_module
 from seqgan_hf.commands import COMMANDS
 
@@ -35,7 +36,8 @@ while True:
     call, streams, *_ = socket.recv_fds(caller, 2**20, 3)
     child = os.fork()
     if child == 0:
-        status, (folder, variables, program, arguments) = 1, json.loads(call)
+        status, (folder, variables, program, arguments, group) = 1, json.loads(call)
+        os.setpgid(0, group)  # who ends the caller's group ends this, too
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         try:
@@ -53,15 +55,16 @@ while True:
             os._exit(status)
     for stream in streams:
         os.close(stream)
-    caller.sendall(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256]))
-    caller.close()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with caller, suppress(BrokenPipeError):
+        caller.sendall(bytes([status % 256]))
 """
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 
 server = socket.socket(socket.AF_UNIX)
 server.connect({place!r})
-call = [os.getcwd(), dict(os.environ), os.path.basename(sys.argv[0]), sys.argv[1:]]
+call = [os.getcwd(), dict(os.environ), os.path.basename(sys.argv[0]), sys.argv[1:], os.getpgrp()]
 socket.send_fds(server, [json.dumps(call).encode()], [0, 1, 2])
 sys.exit(server.recv(1)[0])
 """
