@@ -260,7 +260,7 @@ def table(rows: dict[str, dict]) -> list[str]:
             f"{row['plain']:.3g} s",
             f"{row['ours_of_plain']:.3g}",
             f"{row['in_company']:.3g} s",
-            f"{row['floor']:.2g} s ({row['floor_is']})",
+            f"{row['floor']:.3g} s ({row['floor_is']})",
             f"{row['ours_of_floor']:.3g}",
             f"{row['ours_peak']:.0f} (+{row['ours_added']:.0f})",
             f"{row['plain_peak']:.0f} (+{row['plain_added']:.0f})",
