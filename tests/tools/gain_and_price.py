@@ -28,7 +28,7 @@ NAMES = {
     "coldgan": "ColdGAN",
     "dgsan": "DGSAN",
     "dpgan": "DP-GAN",
-    "fgan": "f-GAN, GAD, MaliGAN:\nhardly move",
+    "fgan": "f-GAN, GAD, MaliGAN,\nDPG: hardly move",
     "fmgan": "FM-GAN",
     "grpo": "GRPO",
     "gsgan": "GSGAN",
