@@ -133,16 +133,15 @@ class Models:
             train_without_dropout(self._copies[name])  # the generator may have been left with it
 
     @contextmanager
-    def generator_learns(self, draws: bool) -> Iterator[None]:
+    def generator_learns(self, objective: Objective) -> Iterator[None]:
         """The players as a generator step needs them; while it lasts, the discriminator's weights have no gradients.
 
-        Args:
-            draws: the generator learns from its own samples, so it has no dropout: grad log G(y) is that of the policy
-                that drew y. Under dropout it would be another's, and even a constant reward would have an effect: it
-                pulls the weights without dropout towards those with it.
+        A generator that learns from its own samples has no dropout: grad log G(y) is that of the policy that drew y.
+        Under dropout it would be another's, and even a constant reward would have an effect: it pulls the weights
+        without dropout towards those with it.
         """
         self.generator.train()
-        if draws:
+        if objective.draws and not objective.off_policy:
             train_without_dropout(self.generator)
         if self.discriminator is not None:
             train_without_dropout(self.discriminator)
@@ -208,8 +207,9 @@ class Objective(ABC):
     Attributes:
         citation: BibTeX of the paper; it goes into the model card.
         adversary: the trained opponent: a sequence classifier, a causal LM, or none.
-        draws: whether a generator step learns from samples of the generator. It is then without dropout, as the
-            samples were drawn; otherwise dropout is on.
+        draws: whether a generator step learns from samples that `sample` draws. It is then without dropout, as they
+            were drawn; otherwise dropout is on.
+        off_policy: whether these samples are another model's and learnt as real text is, with dropout.
         labels: names of a classifier's labels; the first is that of generated text.
         paired: whether row i of the real and of the generated sequences continue the same prompt in discriminator
             steps, too.
@@ -219,6 +219,7 @@ class Objective(ABC):
     citation: ClassVar[str] = ""
     adversary: ClassVar[Adversary | None] = "classifier"
     draws: ClassVar[bool] = True
+    off_policy: ClassVar[bool] = False
     labels: Sequence[str] = ("FAKE", "REAL")
     paired: ClassVar[bool] = False
     updates: int = 1
@@ -289,8 +290,8 @@ class Objective(ABC):
         """The loss of one generator step.
 
         Args:
-            models: the generator has dropout only if the objective does not draw; the parameters of the discriminator
-                are frozen meanwhile, and its dropout is off.
+            models: the generator has dropout only if the objective does not draw, or is `off_policy`; the parameters
+                of the discriminator are frozen meanwhile, and its dropout is off.
             real: a batch of training sequences, shape (B, T).
             fake: the samples of `credit`; `None` if the objective draws none.
         """

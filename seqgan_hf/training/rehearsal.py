@@ -92,7 +92,7 @@ class Rehearsal:
     def generator_step(self, objective: Objective, real: Samples) -> None:
         """As the trainer's, on one batch."""
         models, autocast, fake = self.models, self.session.accelerator.autocast, None
-        with models.generator_learns(objective.draws):
+        with models.generator_learns(objective):
             if objective.draws:
                 with torch.no_grad(), autocast():
                     fake = objective.credit(models, real, objective.sample(models, real, self.max_new_tokens)).samples

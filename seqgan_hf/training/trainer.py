@@ -168,7 +168,7 @@ class AdversarialTrainer:
     def generator_step(self, objective: Objective, batches: list[Samples], player: Player) -> None:
         """Draw sequences, credit their tokens, and follow the gradient of the mean loss over `batches`."""
         models, autocast = self.models, self.session.accelerator.autocast
-        with models.generator_learns(objective.draws):
+        with models.generator_learns(objective):
             drawn: list[tuple[Samples, Samples | None]] = []
             for _ in range(objective.updates):
                 self.session.call("on_step_begin")  # of the first update, before what it learns from is drawn

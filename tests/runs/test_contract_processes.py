@@ -46,6 +46,8 @@ CASES = {
     "ScratchGAN": ({}, "per_token"),
     "ScratchGAN, leave one out": ({"baseline": "leave_one_out"}, "per_token"),
     "MaliGAN": ({}, "cnn"),
+    "DPG": ({}, "cnn"),
+    "DPG, groups": ({"group_size": 4}, "cnn"),
     "RankGAN": ({"references": 5, "gamma": 5.0} | WITHOUT_ROLLOUTS, "cnn"),
     "PGBLEU": ({"references": 12, "max_n": 1}, "none"),
     "FunctionReward": (FUNCTION, "none"),

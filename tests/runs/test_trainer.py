@@ -20,7 +20,7 @@ from seqgan_hf.errors import DataError, TrainingError
 from seqgan_hf.functional import masked_mean
 from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.objectives import MLE, ConstantReward, Loss, Reinforce, SeqGAN
+from seqgan_hf.objectives import DPG, MLE, ConstantReward, Loss, Reinforce, SeqGAN
 from seqgan_hf.runs.folder import RunFolderError
 from seqgan_hf.training import AdversarialTrainer, Interrupted
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
@@ -217,6 +217,15 @@ def test_the_policy_gradient_is_that_of_the_policy_that_wrote_the_samples(corpus
     assert not any(dropout.training for dropout in dropouts)
     trainer.pretrain_generator(0)
     assert all(dropout.training for dropout in dropouts)
+
+
+def test_what_another_model_wrote_is_learnt_as_real_text_is(corpus, tmp_path):
+    """With dropout, which the copy that writes it has not."""
+    generator = build_generator("lstm", eos=None)
+    generator.model.dropout.p = 0.5
+    trainer = build(corpus, tmp_path / "run", objective=DPG(), generator=generator)
+    trainer.train_generator(0, 1)
+    assert generator.model.dropout.training and not trainer.models["reference"].model.dropout.training
 
 
 def test_as_many_are_generated_as_were_asked_for(corpus, tmp_path):

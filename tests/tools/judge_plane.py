@@ -26,6 +26,8 @@ SHOWN = {
     "constant": ("the same game with a constant reward", "#b2746b", "^--"),
     "cnn": ("the same game against a CNN from scratch", "#c9a227", "v--"),
     "game": ("the game against the judge", "#2166ac", "o-"),
+    "selftaught": ("the same without the judge: all weights 1", "#c2a5cf", "D--"),
+    "learnt": ("what is drawn, learnt (DPG)", "#7b3294", "D-"),
     "drawn": ("no game: drawn with the judge", "#1b7837", "*"),
 }
 LIKELIHOODS = "likelihood", "stopped"

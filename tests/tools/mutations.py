@@ -123,6 +123,15 @@ MUTATIONS = [
         ("MaliGAN",),
     ),
     Mutation(
+        "DPG",
+        "weights on samples of the generator as it is now",
+        "objectives/dpg",
+        'models["reference"], prompts',
+        "models.generator, prompts",
+        UNIT + "test_policy_gradients.test_dpg_draws_from_the_generator_as_the_objective_began",
+        (None,),
+    ),
+    Mutation(
         "RankGAN",
         "one softmax over summed references",
         "objectives/rankgan",

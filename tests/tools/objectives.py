@@ -104,6 +104,7 @@ OBJECTIVES: dict[str, Row] = {
     "TextGAN": Row(CLASSIFIERS, {"beta": 2.0, "weight_mmd": 0.1}),
     "FMGAN": Row(CLASSIFIERS, {"beta": 2.0}),
     "MaliGAN": Row(CLASSIFIERS, {"likelihood_prefix": 2, "completions": 2}, (3 / 14, 0.0, -3 / 14)),
+    "DPG": Row(CLASSIFIERS, {"exponent": 0.7}),
     "RankGAN": Row(
         CLASSIFIERS,
         {"references": 1, "rollouts": 2},
@@ -172,6 +173,7 @@ CONDITIONAL: dict[str, Row] = {
     "MaskGAN, blanks": Row(("per_token",), generators=TWO, data=blanks),
     "GRPO, prompts": Row(CLASSIFIERS, {"group_size": 4, "updates": 2, "kl": 0.1}, generators=TWO, data=answers),
     "RLOO, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
+    "DPG, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
     "GAD, prompts": Row(CLASSIFIERS, {"group_size": 4}, generators=TWO, data=answers),
     "CoT, prompts": Row(LANGUAGE_MODELS, {"credit": "full"}, generators=TWO, data=answers),
     "DGSAN, prompts": Row(NONE, {"snapshot_every": 1}, generators=TWO, data=answers),

@@ -13,6 +13,7 @@ import torch
 
 from seqgan_hf import objectives
 from seqgan_hf.objectives import (
+    DPG,
     DPGAN,
     FGAN,
     GAD,
@@ -49,6 +50,14 @@ from tests.tools.tables import (
 
 
 DATA = torch.arange(1, 28) / 378  # p, for which `TableJudge` is optimal against the uniform generator
+
+
+def sixths() -> tuple[TableGenerator, Samples]:
+    """A generator whose every row is a permutation of (1, 2, 3) / 6, and each sequence 216 G(Y) times."""
+    torch.manual_seed(0)
+    generator = TableGenerator(torch.stack([(torch.randperm(3) + 1.0).log() for _ in PREFIXES]))
+    times = (216 * generator.probabilities(SEQUENCES).detach()).round().long()
+    return generator, all_sequences().select(torch.arange(27).repeat_interleave(times))
 
 
 # --- The table of all ------------------------------------------------------------------------------------------------
@@ -141,6 +150,64 @@ def test_maligan_with_everything_given_is_maximum_likelihood():
     assert_close(found, gradient(MLE(), models, fake) * T)
 
 
+# --- DPG -------------------------------------------------------------------------------------------------------------
+
+
+def begun(objective, start, generator, judge=None) -> Models:
+    """The generator, which has been another one as the objective began."""
+    models = Models(start, judge or TableJudge(), objective.copies())
+    models.begin()
+    models.generator = generator
+    return models
+
+
+def drawn_law(start, judge, exponent: float) -> torch.Tensor:
+    """P(Y) of all sequences."""
+    weighted = start.probabilities(SEQUENCES).detach() * (exponent * judge.log_odds).exp()
+    return weighted / weighted.sum()
+
+
+def test_dpg_has_the_gradient_of_the_divergence_from_what_is_drawn():
+    (start, batch), generator, objective = sixths(), random_table(), DPG(exponent=0.7)
+    models = begun(objective, start, generator)
+    found = gradient(objective, models, credited(objective, models, batch))
+    law = drawn_law(start, models.discriminator, 0.7)
+    assert_close(found, exact(generator, lambda p: (law * (law / p).log()).sum()))
+
+
+def test_dpg_has_nothing_left_to_learn_where_the_generator_writes_what_is_drawn():
+    (start, batch), objective = sixths(), DPG(exponent=0.7)
+    law = drawn_law(start, TableJudge(), 0.7).view(V, V, V)
+    conditional = [law.sum(dim=(1, 2))[None], law.sum(dim=2), law.flatten(0, 1)]
+    models = begun(objective, start, TableGenerator(torch.cat(conditional).log()))
+    found = gradient(objective, models, credited(objective, models, batch))
+    assert_close(found, torch.zeros_like(found))
+
+
+def test_dpg_tells_how_many_of_a_batch_count():
+    objective, log_odds = DPG(exponent=0.5), torch.zeros(27)
+    log_odds[:3] = 2 * math.log(5)  # weights 5, 5, 5 and 24 times 1
+    models = Models(TableGenerator(), Judge(log_odds))
+    with torch.no_grad():
+        credit = objective.credit(models, all_sequences(), all_sequences())
+    assert_close(credit.samples.advantages[:, 0], 27 / 39 * torch.tensor([5.0] * 3 + [1.0] * 24))
+    assert math.isclose(float(credit.metrics["effective_share"]), 39**2 / 99 / 27, rel_tol=1e-5)
+
+
+def test_dpg_cuts_off_large_log_odds():
+    models = Models(TableGenerator(), Judge(torch.arange(27.0)))
+    values = DPG(max_log_odds=2.0).action_values(models, all_sequences(), all_sequences())
+    assert_close(values[:, 0], torch.arange(27.0).clamp(max=2.0))
+
+
+def test_dpg_weighs_the_samples_of_one_prompt_against_each_other():
+    (start, batch), whole = sixths(), DPG()
+    models = begun(whole, start, random_table())
+    parts = [credited(whole, models, batch.select(slice(first, first + 72))) for first in (0, 72, 144)]
+    expected = torch.cat([part.advantages for part in parts])
+    assert_close(credited(DPG(group_size=72), models, batch).advantages, expected)
+
+
 # --- SentiGAN --------------------------------------------------------------------------------------------------------
 
 
@@ -168,13 +235,10 @@ def test_sentigan_without_the_probability_is_seqgan(monkeypatch):
 
 def test_dpgan_with_itself_as_the_opponent_climbs_its_entropy():
     """T216: every row of the table is a permutation of (1, 2, 3) / 6; each sequence stands 216 G(Y) times."""
-    torch.manual_seed(0)
-    table = torch.stack([(torch.randperm(3) + 1.0).log() for _ in PREFIXES])
-    generator = TableGenerator(table)
-    probabilities = generator.probabilities(SEQUENCES).detach()
-    batch = all_sequences().select(torch.arange(27).repeat_interleave((216 * probabilities).round().long()))
+    generator, batch = sixths()
     assert batch.batch_size == 216
-    objective, models = DPGAN(likelihood_weight=0.0, baseline="none"), Models(generator, TableGenerator(table.clone()))
+    objective = DPGAN(likelihood_weight=0.0, baseline="none")
+    models = Models(generator, TableGenerator(generator.table.detach().clone()))
     fake = credited(objective, models, batch)
     means = objective.reward(models, batch, batch).mean(dim=1, keepdim=True)
     found = gradient(objective, models, fake._replace(advantages=fake.advantages / means))

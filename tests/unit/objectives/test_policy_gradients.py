@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -14,6 +15,7 @@ from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import class_logits, features
 from seqgan_hf.generation.vocabulary import start_prompt
 from seqgan_hf.objectives import (
+    DPG,
     DPGAN,
     FGAN,
     GRPO,
@@ -33,6 +35,7 @@ from seqgan_hf.objectives import (
 )
 from seqgan_hf.objectives.classes import class_of
 from seqgan_hf.samples import Samples
+from tests.tools.small_runs import text
 from tests.tools.tables import (
     Judge,
     TableGenerator,
@@ -80,6 +83,51 @@ def test_features_are_what_the_last_layer_reads(kind):
     if kind == "per_token":
         logits = logits[torch.arange(5), samples.lengths - 1]
     assert_close(head(found), logits)
+
+
+# --- DPG ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group_size", [None, 4])
+def test_dpg_draws_from_the_generator_as_the_objective_began(group_size):
+    """For both players; for the generator in groups of one prompt where it is told so."""
+    objective, generator, real = DPG(group_size=group_size), build_generator("lstm"), text(8)
+    start = copy.deepcopy(generator)
+    models = Models(generator, None, objective.copies())
+    models.begin()
+    with torch.no_grad():
+        generator.lm_head.weight.zero_()
+    grouped = real if group_size is None else real.select(torch.tensor([0] * 4 + [1] * 4))
+    for draw, asked in ((objective.sample, grouped), (objective.fakes, real)):
+        torch.manual_seed(0)
+        expected = sample(start, asked.prompt, 5)
+        torch.manual_seed(0)
+        assert torch.equal(draw(models, real, 5).ids, expected.ids)
+
+
+def test_dpg_asks_for_groups_where_there_are_prompts():
+    models = Models(build_generator("lstm"), build_discriminator("cnn"))
+    with pytest.raises(UserError, match="Set `objective.group_size`"):
+        DPG().check(models, 8, conditional=True)
+    DPG(group_size=4).check(models, 8, conditional=True)
+    with pytest.raises(UserError, match="group_size=3 with batches of 8"):
+        DPG(group_size=3).check(models, 8, conditional=True)
+
+
+def test_dpg_tells_of_two_processes_what_it_tells_of_one():
+    """The weights, and how many count, which is no mean of each one's own."""
+    values = torch.tensor([3.0, 0.0, 1.0, 0.0, -1.0, 0.0, 2.0, 0.0])
+
+    def credit(rows: slice):
+        objective, batch = DPG(), all_sequences().select(slice(0, 8)).select(rows)
+        objective.reward = lambda models, samples, real: values[rows]
+        credit = objective.credit(None, batch, batch)
+        return credit.samples.advantages[:, 0], credit.metrics["effective_share"]
+
+    (first, one), (second, other) = on_two(lambda rank: credit(slice(4 * rank, 4 * rank + 4)))
+    weights, share = credit(slice(0, 8))
+    assert_close(torch.cat([first, second]), weights)
+    assert_close(torch.stack([one, other]), share.expand(2))
 
 
 # --- MaliGAN ---------------------------------------------------------------------------------------------------------

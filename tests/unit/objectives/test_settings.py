@@ -16,6 +16,7 @@ from seqgan_hf.generation.likelihood import token_logprobs
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.objectives import (
     DGSAN,
+    DPG,
     DPGAN,
     FGAN,
     FMGAN,
@@ -159,6 +160,7 @@ def test_an_opponent_is_asked_for(name):
         lambda: MaliGAN(likelihood_prefix=0, likelihood_prefix_decay=0.0),
         lambda: MaliGAN(completions=2),
         lambda: MaliGAN(likelihood_prefix=0, kl=0.1),
+        lambda: DPG(exponent=0.1, max_log_odds=80.0, group_size=2),
         lambda: RankGAN(references=1, gamma=0.0),
         lambda: PGBLEU(max_n=1, references=1),
         lambda: ORGAN(LAST_ID, discriminator_weight=0.0),
@@ -199,6 +201,11 @@ def test_settings_at_their_bounds_are_taken(make):
         (lambda: MaliGAN(max_log_odds=80.5), "max_log_odds=80.5"),
         (lambda: MaliGAN(baseline_weight=1.5), "baseline_weight=1.5"),
         (lambda: MaliGAN(likelihood_prefix_decay=-0.5), "likelihood_prefix_decay=-0.5"),
+        (lambda: DPG(exponent=0.0), "exponent=0.0"),
+        (lambda: DPG(exponent=float("inf")), "exponent=inf"),
+        (lambda: DPG(max_log_odds=0.0), "max_log_odds=0.0"),
+        (lambda: DPG(max_log_odds=80.5), "max_log_odds=80.5"),
+        (lambda: DPG(group_size=1), "group_size=1"),
         (lambda: DPGAN(discount=1.5), "discount=1.5"),
         (lambda: MaskGAN(discount=1.5), "discount=1.5"),
         (lambda: ScratchGAN(discount=1.5), "discount=1.5"),
@@ -248,6 +255,8 @@ NO_NUMBERS = [
     (MaliGAN, "baseline_weight"),
     (MaliGAN, "max_log_odds"),
     (MaliGAN, "likelihood_prefix_decay"),
+    (DPG, "exponent"),
+    (DPG, "max_log_odds"),
     (ScratchGAN, "discount"),
     (FGAN, "clip"),
 ]
@@ -297,7 +306,7 @@ class OnSequences(nn.Module):
         return SimpleNamespace(logits=of_tokens.gather(1, attention_mask.long().sum(dim=1, keepdim=True) - 1))
 
 
-@pytest.mark.parametrize("name", ["MaliGAN", "FGAN", "GAD", "TextGAIL"])
+@pytest.mark.parametrize("name", ["MaliGAN", "DPG", "FGAN", "GAD", "TextGAIL"])
 def test_of_verdicts_on_every_token_the_one_on_the_last_counts(name):
     objective, judge = getattr(objectives, name)(), build_discriminator("per_token").eval()
     fake, real = text(8, 1), text(8, 2)
