@@ -26,7 +26,7 @@ SHOWN = {
     "constant": ("the same game with a constant reward", "#b2746b", "^--"),
     "cnn": ("the same game against a CNN from scratch", "#c9a227", "v--"),
     "game": ("the game against the judge", "#2166ac", "o-"),
-    "selftaught": ("the same without the judge: all weights 1", "#c2a5cf", "D--"),
+    "selftaught": ("DPG without the judge: all weights 1", "#c2a5cf", "D--"),
     "learnt": ("what is drawn, learnt (DPG)", "#7b3294", "D-"),
     "drawn": ("no game: drawn with the judge", "#1b7837", "*"),
 }
@@ -66,7 +66,7 @@ def main(folder: str, picture: str) -> None:
     for values, coins in seeds:
         plain = [place(found) for (name, _), found in values.items() if name in LIKELIHOODS]
         curves.append(envelope(plain + [place(coin) for coin in coins]))
-    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 6.0), layout="constrained")
     axes = figure.subplots()
     print(
         "| generator | temperature | NLL_test | NLL under SmolLM2 |",
@@ -100,7 +100,7 @@ def main(folder: str, picture: str) -> None:
     axes.set_xlim(43.4, 50)  # temperatures below .8 lie further out
     axes.set_xlabel("NLL of held-out captions, nats a caption (lower: covers more)")
     axes.set_ylabel("NLL of samples under SmolLM2, nats a token\n(lower: better English)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=150)
 
