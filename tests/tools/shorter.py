@@ -123,8 +123,6 @@ def _train(arguments: list[str]) -> list[str]:
     if "--discriminator.pretrained" in chosen:
         content["discriminator"] = {}
     settings = short_settings(content) | {"training.rounds": 1, "training.num_fakes": 32}
-    if "pretrain_batch_size" in content["training"]:
-        settings["training.pretrain_batch_size"] = 32
     other = {"--objective", "--objective.class_path"} & chosen.keys()
     if "rollouts" in content["objective"].get("init_args", {}) and not other:
         settings["objective.rollouts"] = 1

@@ -222,6 +222,8 @@ def short_settings(content: dict, chosen: Iterable[str] = ()) -> dict:
             settings["discriminator.config.num_filters"] = [4] * len(filters)
         elif judge.get("model_type") == "rnn_discriminator":
             settings["discriminator.config.hidden_size"] = 8
+    if "pretrain_batch_size" in content["training"]:
+        settings["training.pretrain_batch_size"] = 32
     if source == "TextData":
         settings["data.eval_size"] = 10
     if source.endswith("GrammarData"):

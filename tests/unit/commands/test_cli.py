@@ -79,7 +79,7 @@ def test_every_recipe_runs_and_says_how_to_be_run(recipe, tmp_path, lines, langu
         lines.write_text(f"M:2/4 K:D {' | '.join(['d4'] * 8)}\n" * 80)
     places = ("data.tokenizer.pretrained", "generator.pretrained", "discriminator.pretrained")
     more = dict.fromkeys(places, language_model) if recipe.stem == "language_model" else {}
-    if recipe.stem == "pretrained_judge":
+    if recipe.stem in ("pretrained_judge", "little_text"):
         more = {"discriminator.pretrained": save_judge(tmp_path / "judge", "encoder")}
     if recipe.stem == "distillation":
         build_generator("lstm", eos=None, vocab_size=20).save_pretrained(tmp_path / "teacher")
