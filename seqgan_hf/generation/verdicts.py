@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from threading import get_ident
 from typing import Any
 
@@ -218,7 +219,8 @@ def judge(
         return function(discriminator, samples.select(rows)).float()
 
     least = max(1, LEAST_TOKENS // width)
-    with evaluating(discriminator):
+    looking_up = getattr(discriminator, "looking_up", None)  # of those that read many tokens another way
+    with evaluating(discriminator), nullcontext() if looking_up is None else looking_up(samples.batch_size * width):
         return torch.cat(in_parts(discriminator, "scoring", samples.batch_size, max_rows, part, least))
 
 

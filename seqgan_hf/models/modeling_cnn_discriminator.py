@@ -5,7 +5,8 @@ https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and L
 The file is copied beside the weights for `trust_remote_code=True`, with the modules that it imports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import accumulate
 
@@ -78,6 +79,7 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         self.highway_gate = Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.score = nn.Linear(width, config.num_labels)
+        self._tables: tuple[Tensor, ...] | None = None  # see `looking_up`
         self.post_init()
 
     @torch.no_grad()
@@ -115,9 +117,15 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
         """
-        embedded, sizes = self.embed(input_ids, inputs_embeds), self.config.filter_sizes
+        sizes = self.config.filter_sizes
+        by_table = self._tables is not None and not torch.is_grad_enabled()
+        if by_table and input_ids is not None and inputs_embeds is None:
+            ids, lengths = _compact(input_ids, attention_mask, padding=self.config.vocab_size)
+            features = max_over_windows(ids, lengths, origin, sizes, self._tables, sums_of_entries)
+            return self._classify(features, labels)
+        embedded = self.embed(input_ids, inputs_embeds)
         dtype = compute_dtype(embedded)
-        weights, biases = zip(*(filters() for filters in self.filters), strict=True)
+        weights = tuple(filters()[0] for filters in self.filters)
         together = origin is None and multiplies_together(embedded, sizes, weights)
         embedded, lengths = _compact(embedded, attention_mask, cut=not together)
         if together:
@@ -125,7 +133,11 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         else:
             weights = tuple(weight.to(dtype) for weight in weights)
             features = max_over_windows(embedded.to(dtype), lengths, origin, sizes, weights)
-        features = self._highway(features.add_(torch.cat(biases)))
+        return self._classify(features, labels)
+
+    def _classify(self, maxima: Tensor, labels: Tensor | None) -> SequenceClassifierOutput:
+        """The output for the convolutions' maxima (B, F), to which the biases are yet to be added; changes these."""
+        features = self._highway(maxima.add_(torch.cat([filters()[1] for filters in self.filters])))
         logits = self.score(self.dropout(features))
         loss = None if labels is None else classification_loss(logits, labels) + self.regularization()
         return SequenceClassifierOutput(loss=loss, logits=logits)
@@ -138,6 +150,21 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         flat = activations.relu_().flatten(0, -2)
         gate = self.highway_gate(flat).sigmoid_()
         return torch.lerp(flat, self.highway_transform(flat).relu_(), gate).view_as(activations)
+
+    @contextmanager
+    def looking_up(self, tokens: int) -> Iterator[None]:
+        """Read many `tokens` without gradient: what each token adds to every filter is multiplied once beforehand.
+
+        A convolution over embeddings is a sum of such entries, one for each token of its window (`sums_of_entries`).
+        Weights must stay as they are meanwhile. Where it does not pay, nothing is done.
+        """
+        before, vectors = self._tables, self.get_parameter("embed_tokens.weight")
+        if before is None and looks_up(tokens, vectors, self.config.filter_sizes, self.config.num_filters):
+            self._tables = _entries(vectors, self.config.filter_sizes, [filters()[0] for filters in self.filters])
+        try:
+            yield
+        finally:
+            self._tables = before
 
     def prefix_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What the dropout before the score reads of every prefix, as `forward` would of each alone; differentiable.
@@ -163,21 +190,28 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         return features.gather(1, read[..., None].expand(-1, -1, features.shape[2]))
 
 
-def _compact(embedded: Tensor, attention_mask: Tensor | None, cut: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Real tokens first, zero vectors after them, as wide as the longest row; and the number of real tokens (B,).
+def _compact(
+    tokens: Tensor, attention_mask: Tensor | None, cut: bool = True, padding: float = 0.0
+) -> tuple[Tensor, Tensor | None]:
+    """Real tokens first, `padding` after them, as wide as the longest row; and the number of real tokens (B,).
 
-    Where all are real, the embeddings as they are, and `None`. Without `cut` neither is looked at, so that the host
-    does not wait for the device.
+    Where all are real, the tokens as they are, and `None`. Without `cut` neither is looked at, so that the host does
+    not wait for the device.
+
+    Args:
+        tokens: embeddings (B, T, E), or ids (B, T).
     """
     if attention_mask is None:
-        return embedded, None
+        return tokens, None
     mask = attention_mask.bool()
     if cut and bool(mask.all()):
-        return embedded, None
+        return tokens, None
     lengths = mask.sum(dim=1)
     longest = max(int(lengths.max()), 1) if cut else mask.shape[1]
-    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :longest, None]
-    return embedded.masked_fill(~mask[..., None], 0.0).gather(1, order.expand(-1, -1, embedded.shape[2])), lengths
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :longest]
+    if tokens.dim() == 3:
+        mask, order = mask[..., None], order[..., None].expand(-1, -1, tokens.shape[2])
+    return tokens.masked_fill(~mask, padding).gather(1, order), lengths
 
 
 class _Filters(nn.Module):
@@ -220,24 +254,24 @@ class MaxOverTime(torch.autograd.Function):
         features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
         learns = any(ctx.needs_input_grad)
         places = torch.empty(features.shape if learns else (0, 0), dtype=torch.int64, device=inputs.device)
-        columns = _columns(weights)
+        columns = _columns([len(weight) for weight in weights])
 
         def convolve(piece: tuple[int, slice]) -> None:
             index, rows = piece
             size, weight = sizes[index], weights[index]
             products = multiply(windows_of(inputs[rows], size), weight[:, : length * width])
             activations = products.view(-1, max(length - size, 0) + 1, len(weight))
-            if lengths is not None and length > size:
-                last = (lengths[rows] - size).clamp(min=0)  # a window beyond it touches padding
-                beyond = torch.arange(activations.shape[1], device=inputs.device) > last[:, None]
-                activations.masked_fill_(beyond[..., None], float("-inf"))
+            _leave_out_padding(activations, None if lengths is None else lengths[rows], size)
             if learns:
                 features[rows, columns[index]], places[rows, columns[index]] = _max_over_time(activations)
             else:
                 torch.amax(activations, dim=1, out=features[rows, columns[index]])
 
         threads = threads_worth(2 * batch * _window_products(inputs, sizes, weights), inputs.device)
-        side_by_side(convolve, _pieces(inputs, sizes, weights), threads)
+        steps = [max(length - size, 0) + 1 for size in sizes]
+        numbers = [number * sum(weight.shape) for number, weight in zip(steps, weights, strict=True)]
+        block = BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
+        side_by_side(convolve, _pieces(batch, block, numbers), threads)
         ctx.sizes = sizes
         ctx.save_for_backward(inputs, places, *weights)
         return features
@@ -247,7 +281,7 @@ class MaxOverTime(torch.autograd.Function):
         inputs, places, *weights = ctx.saved_tensors
         needs_inputs, _, _, *needs_weights = ctx.needs_input_grad
         batch, length, width = inputs.shape
-        columns = _columns(weights)
+        columns = _columns([len(weight) for weight in weights])
 
         def gradients(index: int) -> tuple[Tensor | None, Tensor | None]:
             size, weight = ctx.sizes[index], weights[index]
@@ -292,10 +326,9 @@ def _gathers(gradient: Tensor) -> bool:
     return gradient.device.type in GATHER_WINDOWS and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
-def _columns(weights: Sequence[Tensor]) -> list[slice]:
-    """Where the features of each width stand."""
-    ends = list(accumulate(len(weight) for weight in weights))
-    return [slice(end - len(weight), end) for weight, end in zip(weights, ends, strict=True)]
+def _columns(numbers: Sequence[int]) -> list[slice]:
+    """Where the features of each width stand, of which there are so many."""
+    return [slice(end - number, end) for number, end in zip(numbers, accumulate(numbers), strict=True)]
 
 
 def _window_products(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> int:
@@ -304,31 +337,109 @@ def _window_products(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Ten
     return sum((max(length - size, 0) + 1) * weight.numel() for size, weight in zip(sizes, weights, strict=True))
 
 
-def _pieces(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> list[tuple[int, slice]]:
-    """Blocks of rows for each width (its index): as many as leave windows and activations in the cache."""
-    batch, length, _ = inputs.shape
-    numbers = BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
+def _pieces(batch: int, block: int, numbers: Sequence[int]) -> list[tuple[int, slice]]:
+    """Rows for each width (its index): as many as hold `block` numbers, given how many of them a row of it has."""
     pieces = []
-    for index, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
-        block = max(numbers // ((max(length - size, 0) + 1) * sum(weight.shape)), 1)
-        pieces += [(index, slice(first, first + block)) for first in range(0, batch, block)]
+    for index, number in enumerate(numbers):
+        rows = max(block // number, 1)
+        pieces += [(index, slice(first, first + rows)) for first in range(0, batch, rows)]
     return pieces
 
 
-def max_over_windows(
-    inputs: Tensor, lengths: Tensor | None, origin: Tensor | None, sizes: list[int], weights: tuple[Tensor, ...]
-) -> Tensor:
-    """`MaxOverTime`; of completions, windows inside a prefix are multiplied once for all that share it.
+def _leave_out_padding(activations: Tensor, lengths: Tensor | None, size: int) -> None:
+    """Of activations (B, steps, C) those of windows that touch padding are made -inf; the first of a row never is."""
+    if lengths is not None and activations.shape[1] > 1:
+        beyond = torch.arange(activations.shape[1], device=lengths.device) > (lengths - size).clamp(min=0)[:, None]
+        activations.masked_fill_(beyond[..., None], float("-inf"))
+
+
+# --- What tokens add to filters --------------------------------------------------------------------------------------
+
+# Devices on which adding up entries of a table is faster than multiplying embeddings.
+LOOK_UP = {"cpu"}
+# As many tokens for each of the vocabulary are worth a table, of so many numbers at most (512 MiB in float32). A small
+# one is always made, so that a short sequence, which comes often, has the same score to the last bit each time.
+LEAST_READ, MOST_ENTRIES, FEW_ENTRIES = 2, 2**27, 2**21
+# Sums in a block, fewer than of activations: their memory is read again at once, while entries come from everywhere.
+BLOCK_OF_SUMS = 2**19
+
+
+def looks_up(tokens: int, vectors: Tensor, sizes: Sequence[int], numbers: Sequence[int]) -> bool:
+    """Whether to read so many tokens by a table of what each vector (V, E) adds to every filter."""
+    entries = (len(vectors) + 1) * sum(size * number for size, number in zip(sizes, numbers, strict=True))
+    pays = tokens >= LEAST_READ * len(vectors) and entries <= MOST_ENTRIES
+    return (pays or entries <= FEW_ENTRIES) and vectors.device.type in LOOK_UP and not torch.is_grad_enabled()
+
+
+def _entries(vectors: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """For every width w a table ((V + 1) * w, number): what each token adds at each place of the window.
+
+    The last w rows are those of padding, and zero. Sums are of the type in which products would be.
+    """
+    vectors, dtype = F.pad(vectors, (0, 0, 0, 1)), compute_dtype(vectors)
+
+    def table(index: int) -> Tensor:
+        number, size = len(weights[index]), sizes[index]
+        of_places = weights[index].view(number, size, -1).transpose(0, 1).flatten(0, 1)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return multiply(vectors, of_places).view(-1, number).to(dtype)
+
+    operations = 2 * len(vectors) * sum(weight.numel() for weight in weights)
+    return tuple(side_by_side(table, range(len(sizes)), threads_worth(operations, vectors.device)))
+
+
+def sums_of_entries(ids: Tensor, lengths: Tensor | None, sizes: Sequence[int], *tables: Tensor) -> Tensor:
+    """`MaxOverTime` by additions: the tokens' entries in a table are added up for each window.
 
     Args:
-        inputs, lengths, sizes, weights: see `MaxOverTime`.
+        ids: token ids (B, T), V after a row's end.
+        lengths, sizes: see `MaxOverTime`.
+        tables: see `_entries`.
+
+    Returns:
+        the features (B, sum of numbers).
+    """
+    batch, length = ids.shape
+    numbers = [table.shape[1] for table in tables]
+    columns = _columns(numbers)
+    features = tables[0].new_empty(batch, columns[-1].stop)
+
+    def add_up(piece: tuple[int, slice]) -> None:
+        index, rows = piece
+        size, table = min(sizes[index], length), tables[index]
+        windows = ids[rows].unfold(1, size, 1) * sizes[index] + torch.arange(size, device=ids.device)
+        activations = F.embedding_bag(windows.flatten(0, 1), table, mode="sum").view(
+            -1, length - size + 1, table.shape[1]
+        )
+        _leave_out_padding(activations, None if lengths is None else lengths[rows], sizes[index])
+        torch.amax(activations, dim=1, out=features[rows, columns[index]])
+
+    held = [(max(length - size, 0) + 1) * number for size, number in zip(sizes, numbers, strict=True)]
+    additions = sum(number * min(size, length) for size, number in zip(sizes, held, strict=True))
+    side_by_side(add_up, _pieces(batch, BLOCK_OF_SUMS, held), threads_worth(8 * batch * additions, ids.device))
+    return features
+
+
+def max_over_windows(
+    inputs: Tensor,
+    lengths: Tensor | None,
+    origin: Tensor | None,
+    sizes: list[int],
+    weights: tuple[Tensor, ...],
+    convolve: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """`MaxOverTime`; of completions, windows inside a prefix are done once for all that share it.
+
+    Args:
+        inputs, lengths, sizes, weights: see `MaxOverTime`; or those of `convolve`, which stands for it.
         origin: which sequence a row completes, and how many of its tokens are given (B, 2). Rows whose tokens are not
             those of the others with the same origin share nothing with them.
     """
     if not torch.is_grad_enabled():  # which `MaxOverTime` cannot know otherwise
         weights = tuple(weight.detach() for weight in weights)
+    convolve = MaxOverTime.apply if convolve is None else convolve
     if origin is None:
-        return MaxOverTime.apply(inputs, lengths, sizes, *weights)
+        return convolve(inputs, lengths, sizes, *weights)
     given, counts = origin[:, 1].unique_consecutive(return_counts=True)
     parts, last = [], 0
     for prefix, count in zip(given.tolist(), counts.tolist(), strict=True):
@@ -343,11 +454,11 @@ def max_over_windows(
         columns = []
         for size, weight in zip(sizes, weights, strict=True):
             if size > prefix or not shared:
-                columns.append(MaxOverTime.apply(group, ends, [size], weight))
+                columns.append(convolve(group, ends, [size], weight))
                 continue
             first = prefix - size + 1  # the first window that holds a token beyond the prefix
-            rest = MaxOverTime.apply(group[:, first:], None if ends is None else ends - first, [size], weight)
-            columns.append(torch.maximum(rest, MaxOverTime.apply(prefixes, None, [size], weight)[same]))
+            rest = convolve(group[:, first:], None if ends is None else ends - first, [size], weight)
+            columns.append(torch.maximum(rest, convolve(prefixes, None, [size], weight)[same]))
         parts.append(torch.cat(columns, dim=1))
     return torch.cat(parts)
 
@@ -372,7 +483,7 @@ class _Filled(torch.autograd.Function):
     def forward(ctx, reach: int, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         ctx.shapes = [weight.shape for weight in weights]
         whole = weights[0].new_zeros(sum(len(weight) for weight in weights), reach, dtype=dtype)
-        for rows, weight in zip(_columns(weights), weights, strict=True):
+        for rows, weight in zip(_columns([len(weight) for weight in weights]), weights, strict=True):
             whole[rows, : weight.shape[1]] = weight[:, :reach]
         return whole
 

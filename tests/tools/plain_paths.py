@@ -128,6 +128,11 @@ def maxima(inputs: Tensor, lengths: Tensor | None, origin, sizes: Sequence[int],
     return MaxOverTime.apply(inputs, lengths, sizes, *weights)
 
 
+def no_table(tokens: int, vectors: Tensor, sizes: Sequence[int], numbers: Sequence[int]) -> bool:
+    """Every window is multiplied."""
+    return False
+
+
 def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     """One token after another; the state passes padding unchanged."""
     outputs = []
@@ -156,6 +161,7 @@ PLAIN = {
     modeling_products.multiply: linear,
     modeling_cnn_discriminator.MaxOverTime: MaxOverTime,
     modeling_cnn_discriminator.max_over_windows: maxima,
+    modeling_cnn_discriminator.looks_up: no_table,
     modeling_rnn_generator.run_padded: run_padded,
 }
 
@@ -186,6 +192,8 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
+            patch.setattr(modeling_cnn_discriminator, "BLOCK_OF_SUMS", 300)
+            patch.setattr(modeling_cnn_discriminator, "LEAST_READ", 0)
             patch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
             patch.setattr(modeling_products, "ONEDNN_LINEAR", ONEDNN)
             patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)

@@ -68,7 +68,8 @@ def exact(toy) -> tuple[torch.Tensor, float]:
 def test_the_density_is_the_enumerated_one_but_for_the_error_of_log_z(toy, drawn):
     logs, log_z = exact(toy)
     density = drawn[1]
-    torch.testing.assert_close(density.logprobs(toy[3]) - logs, torch.full((27,), log_z).double() - density.log_z)
+    expected = torch.full((27,), log_z).double() - density.log_z
+    torch.testing.assert_close(density.logprobs(toy[3]) - logs, expected, atol=2e-6, rtol=0)
     assert density.log_z.shape == (1,) and abs(log_z - float(density.log_z)) < 4 * density.error < 0.05
     assert density.bounds[0] < float(density.log_z) < density.bounds[1] < density.bounds[0] + 1e-3
     assert density.setting == "|proposals:16|exponent:0.8"
@@ -185,7 +186,7 @@ def test_the_auc_is_the_share_of_pairs(toy, drawn):
     found = drawn[1].results(every, "signature")
     real = EXPONENT * realness(judge, every).double().detach()
     pairs = real[:, None] - drawn[1].log_weights.flatten()
-    share = ((pairs > 1e-9).double() + (pairs.abs() <= 1e-9).double() / 2).mean()
+    share = ((pairs > 1e-5).double() + (pairs.abs() <= 1e-5).double() / 2).mean()  # equal sequences are a tie
     auc = found["discriminator_auc_test"]
     assert auc.value == pytest.approx(float(share), abs=1e-6)
     assert auc.signature == "signature" and 0 < auc.low < auc.value < auc.high < 1

@@ -104,6 +104,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (rollouts, "Decoder"),
         (modeling_cnn_discriminator, "MaxOverTime"),
         (modeling_cnn_discriminator, "max_over_windows"),
+        (modeling_cnn_discriminator, "looks_up"),
         (modeling_cnn_discriminator, "multiply"),
         (modeling_rnn_generator, "run_padded"),
     ]

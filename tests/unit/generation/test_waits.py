@@ -1,6 +1,6 @@
 """Where the host waits for the device: counted on a CPU, by the operations that would make a GPU wait.
 
-`docs/performance.md` lists them. One too many inside a loop over tokens would cost more than the work between two.
+`docs/contributing.md` lists them. One too many inside a loop over tokens would cost more than the work between two.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def accelerator(monkeypatch):
     for module in (likelihood, sampling, rollouts):
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
-    for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
+    for policy in ("GATHER_WINDOWS", "LOOK_UP", "SPLIT_BY_WIDTH"):
         monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
 
 

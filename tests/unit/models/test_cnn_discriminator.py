@@ -379,3 +379,96 @@ def test_an_origin_that_is_wrong_changes_no_score(change):
     else:
         origin = torch.tensor([[0, 5], [0, 2], [0, 5], [0, 5], [0, 9], [0, 5]])
     torch.testing.assert_close(model(ids, mask, origin=origin).logits, model(ids, mask).logits)
+
+
+# What tokens add to filters
+
+
+def judged_both_ways(model, ids, mask=None, origin=None):
+    """Logits by products and by a table, without gradient; the second way must have added entries up."""
+    given = {"attention_mask": mask, "origin": origin}
+    with torch.no_grad():
+        products = model(ids, **given).logits
+        with model.looking_up(2 * VOCAB):
+            assert len(model._tables) == len(model.filters)
+            by_table = model(ids, **given).logits
+    assert model._tables is None
+    return products, by_table
+
+
+needs_tables = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there are no tables")
+
+
+@needs_tables
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("length", [1, 3, 7, 12])
+def test_entries_added_up_are_convolutions(length, padded, monkeypatch):
+    """For rows longer and shorter than the windows, of all lengths and none, in blocks of few rows."""
+    monkeypatch.setattr(modeling_cnn_discriminator, "BLOCK_OF_SUMS", 40)
+    model, ids = make(), tokens(9, length)
+    mask = (torch.rand(9, length, generator=torch.Generator().manual_seed(1)) < 0.6).long() if padded else None
+    torch.testing.assert_close(*judged_both_ways(model, ids, mask), **CLOSE)
+
+
+@needs_tables
+def test_entries_of_completions(monkeypatch):
+    model, prefix = make(), tokens(3, 6)
+    rows = torch.tensor([0, 1, 1, 2, 0, 2])
+    ids = torch.cat([prefix[rows], tokens(6, 5, seed=1)], dim=1)
+    origin = torch.stack([rows, torch.full_like(rows, 6)], dim=1)
+    torch.testing.assert_close(*judged_both_ways(model, ids, origin=origin), **CLOSE)
+
+
+@needs_tables
+def test_entries_have_the_type_of_products():
+    model, ids = make().float(), tokens(9, 8)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), model.looking_up(2 * VOCAB):
+        assert all(table.dtype == torch.bfloat16 for table in model._tables)
+        by_table = model(ids).logits
+    torch.testing.assert_close(by_table.float(), model(ids).logits, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(*judged_both_ways(model, ids), atol=1e-5, rtol=1e-5)
+
+
+@needs_tables
+def test_a_table_is_made_for_many_tokens_or_a_small_vocabulary(monkeypatch):
+    model = make()
+    monkeypatch.setattr(modeling_cnn_discriminator, "LEAST_READ", 2)
+    entries = (VOCAB + 1) * (3 + 2 * 4 + 4 * 5 + 7 * 2)
+
+    def is_made(tokens=2 * VOCAB):
+        with torch.no_grad(), model.looking_up(tokens):
+            return model._tables is not None
+
+    assert is_made(1)  # a small one
+    monkeypatch.setattr(modeling_cnn_discriminator, "FEW_ENTRIES", entries - 1)
+    assert is_made() and not is_made(2 * VOCAB - 1)
+    monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries)
+    assert is_made()
+    monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries - 1)
+    assert not is_made()
+    monkeypatch.setattr(modeling_cnn_discriminator, "FEW_ENTRIES", entries)
+    assert is_made(1)
+    monkeypatch.setattr(modeling_cnn_discriminator, "LOOK_UP", set())
+    assert not is_made()
+
+
+@needs_tables
+def test_gradients_and_embeddings_take_no_table():
+    """And a table is gone once it is left, by an error, too: the weights may change."""
+    model, ids = make(), tokens(4, 8)
+    with pytest.raises(RuntimeError, match="left"), model.looking_up(2 * VOCAB):
+        assert model._tables is None  # gradients are wanted
+        raise RuntimeError("left")
+    with pytest.raises(RuntimeError, match="left"), torch.no_grad(), model.looking_up(2 * VOCAB):
+        kept = model._tables
+        with model.looking_up(2 * VOCAB):
+            assert model._tables is kept
+        assert model._tables is kept is not None
+        embedded = model.embed_tokens(ids) * 2
+        assert not torch.equal(model(inputs_embeds=embedded).logits, model(ids).logits)
+        with pytest.raises(ValueError, match="exactly one"):
+            model()
+        with torch.enable_grad():
+            model(ids).logits.sum().backward()
+        raise RuntimeError("left")
+    assert model._tables is None and model.embed_tokens.weight.grad.abs().sum() > 0
