@@ -206,6 +206,7 @@ def summary(case: Case, turns: list[Turn], in_company: list[float], others: floa
         "ours_of_plain": statistics.median(turn.ours / turn.plain for turn in turns),
         "in_company": statistics.median(in_company),
         "others": others,
+        "speeds": _spread([turn.rates for turn in turns]),
         "floor": statistics.median(seconds for seconds, _ in floors),
         "floor_is": statistics.mode(name for _, name in floors),
         "ours_of_floor": statistics.median(
@@ -220,14 +221,27 @@ def summary(case: Case, turns: list[Turn], in_company: list[float], others: floa
     }
 
 
-# Cores that others may keep busy while the machine still counts as quiet.
-QUIET = 0.1
+# Cores that others may keep busy, and how many times as fast a product may be at one turn as at another, while the
+# machine still counts as quiet. (A virtual machine does not see who else works on its cores, only that it gets less.)
+QUIET, STEADY = 0.1, 1.3
+
+
+def _spread(rates: list[Rates]) -> float:
+    """The fastest product of all turns over the slowest."""
+    products = [max(rate.float32, rate.float32_onednn) for rate in rates]
+    return max(products) / min(products)
 
 
 def disturbed(rows: dict[str, dict]) -> str:
-    """Which steps were measured while others worked, as a sentence; empty if none was."""
-    steps = [f"{step} ({row['others']:.1f})" for step, row in rows.items() if row["others"] > QUIET]
-    return f"NOT QUIET: others kept so many cores busy during {', '.join(steps)}." if steps else ""
+    """Which steps were measured while others worked or the machine's own speed changed; empty if none was."""
+    busy = [f"{step} ({row['others']:.1f})" for step, row in rows.items() if row["others"] > QUIET]
+    unsteady = [f"{step} ({row['speeds']:.1f})" for step, row in rows.items() if row["speeds"] > STEADY]
+    said = [f"NOT QUIET: others kept so many cores busy during {', '.join(busy)}."] if busy else []
+    if unsteady:
+        said.append(
+            f"NOT STEADY: so many times as fast was the machine at one turn as at another: {', '.join(unsteady)}."
+        )
+    return " ".join(said)
 
 
 def _share(parts: list[Part]) -> str:

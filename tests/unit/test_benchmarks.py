@@ -13,7 +13,7 @@ import torch
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, likelihood, rollouts, sampling, verdicts
 from seqgan_hf.models import modeling_cnn_discriminator
-from tests.benchmarks import gpu, measuring
+from tests.benchmarks import company, gpu, measuring
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
 from tests.benchmarks.measuring import (
     OtherWork,
@@ -45,6 +45,33 @@ def test_a_step_runs_beside_its_reference(operation):
     assert f"{operation} (0.5)" in disturbed({operation: row}) and disturbed({operation: row | {"others": 0.0}}) == ""
 
 
+def test_a_machine_that_changes_its_speed_is_no_quiet_one():
+    """The faster of the two libraries counts, of which either may be the faster one."""
+    case = OPERATIONS["MLE epoch"](SMALL)
+    turns = [Turn(Rates(a, b, 1e9, 1e9, 1e9), 1.0, 1.0) for a, b in ((2e9, 1e9), (1e9, 3e9), (2.9e9, 1e9))]
+    row = summary(case, turns, [1.0], 0.0)
+    assert row["speeds"] == pytest.approx(1.5)
+    said = disturbed({"MLE epoch": row})
+    assert said.startswith("NOT STEADY") and "MLE epoch (1.5)" in said
+    assert disturbed({"MLE epoch": row | {"speeds": 1.25}}) == ""
+
+
+def test_editions_are_compared_with_one_thread_turn_by_turn(monkeypatch, capsys):
+    """Alone the seconds of one thread in the same turn are the base; beside a neighbour their median alone."""
+    here = f"{company.HERE.name}, 2 threads", f"{company.HERE.name}, 1 threads"
+    seconds = ((False, 1, 2), (False, 3, 4), (False, 3, 10), (True, 6, 8), (True, 6, 8))
+    turns = [{"step": "MLE epoch", "neighbour": n, here[0]: two, here[1]: one} for n, two, one in seconds]
+    head, _, row = company.table(turns)
+    assert head.split(" | ")[2:] == [here[0], f"{here[0]}, neighbour", f"{here[1]}, neighbour |"]
+    assert row == "| MLE epoch | 4 | 0.50 [0.40, 0.62] | 1.50 [1.50, 1.50] | 2.00 [2.00, 2.00] |"
+    monkeypatch.setattr(company, "SIZES", [SMALL])
+    monkeypatch.setattr(company.sys, "stdin", ["1 0", "1 0.1"])
+    monkeypatch.setattr(company.torch, "set_num_threads", lambda threads: None)
+    company.serve("MLE epoch")
+    ready, *found = capsys.readouterr().out.split()
+    assert ready == "ready" and len(found) == 2 and all(float(each) > 0 for each in found)
+
+
 @pytest.mark.parametrize("size", [*SIZES, SMALL], ids=lambda size: size.name)
 def test_the_prefixes_that_stand_for_all_are_as_long_as_these(size):
     assert sum(size.prefix_lengths) / len(size.prefix_lengths) == size.length / 2
@@ -72,7 +99,8 @@ def as_shipped():
 def test_what_a_gpu_would_have_to_wait_for_is_done_on_a_cpu_only():
     policies = [decoder.LEAVE_PADDING_OUT, verdicts.READ_PREFIXES_ONCE, functional.BOUND_LOGITS]
     policies += [modeling_cnn_discriminator.GATHER_WINDOWS, modeling_cnn_discriminator.SPLIT_BY_WIDTH]
-    assert policies == [{"cpu"}] * 5
+    policies.append(modeling_cnn_discriminator.LOOK_UP)
+    assert policies == [{"cpu"}] * 6
 
 
 @pytest.mark.usefixtures("as_shipped")
@@ -81,7 +109,7 @@ def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
     monkeypatch.setattr(functional, "BOUND_LOGITS", set())
-    for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
+    for policy in ("GATHER_WINDOWS", "LOOK_UP", "SPLIT_BY_WIDTH"):
         monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
     rows = gpu.measure(SMALL, "cpu", repetitions=1)
     for name, most in OPERATIONS_OF_A_STEP.items():

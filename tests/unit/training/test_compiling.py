@@ -12,8 +12,8 @@ from tests.tools.small_runs import BRIEF, build, small_corpus
 from tests.tools.tiny import build_discriminator, build_generator
 
 
-def trainer(folder, **settings) -> AdversarialTrainer:
-    models = build_generator("gpt2", eos=None), build_discriminator("cnn")
+def trainer(folder, players=("gpt2", "cnn"), **settings) -> AdversarialTrainer:
+    models = build_generator(players[0], eos=None), build_discriminator(players[1])
     return build(small_corpus(), folder, None, None, *models, **(BRIEF | settings))
 
 
@@ -33,16 +33,17 @@ class Calls:
         return run
 
 
-def test_a_compiled_run_is_the_same_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize("players", [("gpt2", "cnn"), ("lstm", "rnn")], ids="-".join)
+def test_a_compiled_run_is_the_same_training(players, tmp_path, monkeypatch):
     """Both players' steps, and those of pretraining."""
     torch._dynamo.reset()
     enter, entered = Compiled.__call__, []
     monkeypatch.setattr(Compiled, "__call__", lambda self: entered.append(self) or enter(self))
     calls = Calls()
     torch._dynamo.register_backend(calls, name="calls")
-    plain = trainer(tmp_path / "plain")
+    plain = trainer(tmp_path / "plain", players)
     plain.train()
-    compiled = trainer(tmp_path / "compiled", torch_compile=True, torch_compile_backend="calls")
+    compiled = trainer(tmp_path / "compiled", players, torch_compile=True, torch_compile_backend="calls")
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     assert {id(each) for each in entered if each.forward} == {id(p.compiled) for p in compiled.parts.players.values()}
