@@ -40,10 +40,10 @@ def test_a_compiled_run_is_the_same_training(players, tmp_path, monkeypatch):
     enter, entered = Compiled.__call__, []
     monkeypatch.setattr(Compiled, "__call__", lambda self: entered.append(self) or enter(self))
     calls = Calls()
-    torch._dynamo.register_backend(calls, name="calls")
+    torch._dynamo.register_backend(calls, name=f"calls of {players}")
     plain = trainer(tmp_path / "plain", players)
     plain.train()
-    compiled = trainer(tmp_path / "compiled", players, torch_compile=True, torch_compile_backend="calls")
+    compiled = trainer(tmp_path / "compiled", players, torch_compile=True, torch_compile_backend=f"calls of {players}")
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     assert {id(each) for each in entered if each.forward} == {id(p.compiled) for p in compiled.parts.players.values()}
