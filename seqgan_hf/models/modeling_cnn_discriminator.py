@@ -7,8 +7,10 @@ The file is copied beside the weights for `trust_remote_code=True`, with the mod
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import accumulate
+from typing import cast
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -79,7 +81,6 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         self.highway_gate = Linear(width, width)
         self.dropout = nn.Dropout(config.dropout)
         self.score = nn.Linear(width, config.num_labels)
-        self._tables: tuple[Tensor, ...] | None = None  # see `looking_up`
         self.post_init()
 
     @torch.no_grad()
@@ -118,10 +119,9 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
         """
         sizes = self.config.filter_sizes
-        by_table = self._tables is not None and not torch.is_grad_enabled()
-        if by_table and input_ids is not None and inputs_embeds is None:
-            ids, lengths = _compact(input_ids, attention_mask, padding=self.config.vocab_size)
-            features = max_over_windows(ids, lengths, origin, sizes, self._tables, sums_of_entries)
+        if inputs_embeds is None and (tables := _tables_for(self, input_ids)) is not None:
+            ids, lengths = _compact(input_ids, attention_mask, padding=_vocabulary(tables, sizes))
+            features = max_over_windows(ids, lengths, origin, sizes, tables, sums_of_entries)
             return self._classify(features, labels)
         embedded = self.embed(input_ids, inputs_embeds)
         dtype = compute_dtype(embedded)
@@ -156,15 +156,20 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
         """Read many `tokens` without gradient: what each token adds to every filter is multiplied once beforehand.
 
         A convolution over embeddings is a sum of such entries, one for each token of its window (`sums_of_entries`).
-        Weights must stay as they are meanwhile. Where it does not pay, nothing is done.
+        Weights must stay as they are meanwhile. It holds for this thread, and those that share its work; where it does
+        not pay, nothing is done.
         """
-        before, vectors = self._tables, self.get_parameter("embed_tokens.weight")
-        if before is None and looks_up(tokens, vectors, self.config.filter_sizes, self.config.num_filters):
-            self._tables = _entries(vectors, self.config.filter_sizes, [filters()[0] for filters in self.filters])
+        config, weight = self.config, cast(Tensor, self.embed_tokens.weight)
+        if not looks_up(tokens, weight, config.filter_sizes, config.num_filters):
+            yield
+            return
+        vectors = self.embed_tokens(torch.arange(len(weight), device=weight.device))
+        tables = _entries(vectors, config.filter_sizes, [filters()[0] for filters in self.filters])
+        before = _TABLES.set((self, tables))
         try:
             yield
         finally:
-            self._tables = before
+            _TABLES.reset(before)
 
     def prefix_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What the dropout before the score reads of every prefix, as `forward` would of each alone; differentiable.
@@ -357,18 +362,33 @@ def _leave_out_padding(activations: Tensor, lengths: Tensor | None, size: int) -
 
 # Devices on which adding up entries of a table is faster than multiplying embeddings.
 LOOK_UP = {"cpu"}
-# As many tokens for each of the vocabulary are worth a table, of so many numbers at most (512 MiB in float32). A small
-# one is always made, so that a short sequence, which comes often, has the same score to the last bit each time.
-LEAST_READ, MOST_ENTRIES, FEW_ENTRIES = 2, 2**27, 2**21
+# As many tokens for each of the vocabulary are worth a table, of so many numbers at most (512 MiB in float32).
+LEAST_READ, MOST_ENTRIES = 2, 2**27
 # Sums in a block, fewer than of activations: their memory is read again at once, while entries come from everywhere.
 BLOCK_OF_SUMS = 2**19
+# The model that looks up at present, and its tables.
+_TABLES: ContextVar[tuple[nn.Module, tuple[Tensor, ...]] | None] = ContextVar("_TABLES", default=None)
 
 
 def looks_up(tokens: int, vectors: Tensor, sizes: Sequence[int], numbers: Sequence[int]) -> bool:
     """Whether to read so many tokens by a table of what each vector (V, E) adds to every filter."""
     entries = (len(vectors) + 1) * sum(size * number for size, number in zip(sizes, numbers, strict=True))
     pays = tokens >= LEAST_READ * len(vectors) and entries <= MOST_ENTRIES
-    return (pays or entries <= FEW_ENTRIES) and vectors.device.type in LOOK_UP and not torch.is_grad_enabled()
+    return pays and vectors.device.type in LOOK_UP and not torch.is_grad_enabled()
+
+
+def _tables_for(model: CNNDiscriminatorForSequenceClassification, ids: Tensor | None) -> tuple[Tensor, ...] | None:
+    """The tables of a model that looks up, if these are to be used: without gradient, and for ids that they know."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or ids is None:
+        return None
+    owner, tables = _TABLES.get() or (None, ())
+    known = owner is model and (ids.numel() == 0 or int(ids.max()) < _vocabulary(tables, model.config.filter_sizes))
+    return tables if known else None
+
+
+def _vocabulary(tables: tuple[Tensor, ...], sizes: Sequence[int]) -> int:
+    """V, the number of tokens in the tables, which have a last row for padding besides."""
+    return len(tables[0]) // sizes[0] - 1
 
 
 def _entries(vectors: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:

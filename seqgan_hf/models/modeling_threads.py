@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -99,8 +100,8 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
     neighbour on the machine one of them often does not run, and thousands of such waits take ten times as long as the
     work. Here a thread does whole pieces, in operations that are not split, and takes another piece when it is done:
     whoever is held up takes fewer of them. Which thread takes which piece, and how many threads there are, changes no
-    result. Threads see the autograd and autocast settings of the caller, which takes part where its own operations are
-    not split.
+    result. Threads see the autograd and autocast settings and the context variables of the caller, which takes part
+    where its own operations are not split.
 
     Raises:
         BaseException: what the first piece that failed raised; no further piece is begun once one has.
@@ -118,7 +119,8 @@ def side_by_side(function: Callable[[Piece], Result], pieces: Sequence[Piece], t
     began, number = time.perf_counter(), _gain.workers(min(threads, len(pieces)))
     takes_part = torch.get_num_threads() == 1
     try:
-        workers = [_pool(threads).submit(work, worker) for worker in range(number - takes_part)]
+        pool = _pool(threads)
+        workers = [pool.submit(copy_context().run, work, worker) for worker in range(number - takes_part)]
         if takes_part:
             _take_part(shared.take)
         while wait(workers, timeout=0.2).not_done:  # an interrupt just before a wait begins shows at its end

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from seqgan_hf.models import (
     modeling_cnn_discriminator,
     modeling_products,
 )
+from seqgan_hf.models.modeling_threads import side_by_side
 from tests.tools.plain_paths import ONEDNN
 
 
@@ -385,19 +387,23 @@ def test_an_origin_that_is_wrong_changes_no_score(change):
 # What tokens add to filters
 
 
+needs_tables = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there are no tables")
+
+
+def tables_of(model, ids=None):
+    return modeling_cnn_discriminator._tables_for(model, tokens(1, 1) if ids is None else ids)
+
+
 def judged_both_ways(model, ids, mask=None, origin=None):
-    """Logits by products and by a table, without gradient; the second way must have added entries up."""
+    """Logits by products and by a table, without gradient."""
     given = {"attention_mask": mask, "origin": origin}
     with torch.no_grad():
         products = model(ids, **given).logits
         with model.looking_up(2 * VOCAB):
-            assert len(model._tables) == len(model.filters)
+            assert len(tables_of(model, ids)) == len(model.filters)
             by_table = model(ids, **given).logits
-    assert model._tables is None
+        assert tables_of(model) is None
     return products, by_table
-
-
-needs_tables = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there are no tables")
 
 
 @needs_tables
@@ -412,7 +418,7 @@ def test_entries_added_up_are_convolutions(length, padded, monkeypatch):
 
 
 @needs_tables
-def test_entries_of_completions(monkeypatch):
+def test_entries_of_completions():
     model, prefix = make(), tokens(3, 6)
     rows = torch.tensor([0, 1, 1, 2, 0, 2])
     ids = torch.cat([prefix[rows], tokens(6, 5, seed=1)], dim=1)
@@ -424,31 +430,43 @@ def test_entries_of_completions(monkeypatch):
 def test_entries_have_the_type_of_products():
     model, ids = make().float(), tokens(9, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), model.looking_up(2 * VOCAB):
-        assert all(table.dtype == torch.bfloat16 for table in model._tables)
+        assert all(table.dtype == torch.bfloat16 for table in tables_of(model))
         by_table = model(ids).logits
     torch.testing.assert_close(by_table.float(), model(ids).logits, atol=0.1, rtol=0.1)
     torch.testing.assert_close(*judged_both_ways(model, ids), atol=1e-5, rtol=1e-5)
 
 
 @needs_tables
-def test_a_table_is_made_for_many_tokens_or_a_small_vocabulary(monkeypatch):
+def test_entries_are_of_what_the_embedding_gives():
+    """Of one whose outputs are changed on the way, and of a larger one in its place; ids beyond it are no padding."""
+    model, ids, mask = make(), tokens(9, 8), torch.ones(9, 8)
+    mask[3:, 5:] = 0
+    model.embed_tokens.register_forward_hook(lambda module, inputs, output: output.roll(1, dims=-1) * 2)
+    torch.testing.assert_close(*judged_both_ways(model, ids, mask), **CLOSE)
+    model.embed_tokens = nn.Embedding(VOCAB + 3, 3).double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_cnn_discriminator, "LEAST_READ", 0)
+        torch.testing.assert_close(*judged_both_ways(model, ids + 3, mask), **CLOSE)
+        with torch.no_grad(), model.looking_up(0), pytest.raises(IndexError):
+            model(ids.clone().fill_(VOCAB + 3))
+
+
+@needs_tables
+def test_a_table_is_made_for_many_tokens_of_a_small_vocabulary_only(monkeypatch):
     model = make()
     monkeypatch.setattr(modeling_cnn_discriminator, "LEAST_READ", 2)
     entries = (VOCAB + 1) * (3 + 2 * 4 + 4 * 5 + 7 * 2)
 
-    def is_made(tokens=2 * VOCAB):
-        with torch.no_grad(), model.looking_up(tokens):
-            return model._tables is not None
+    def is_made(count=2 * VOCAB):
+        with torch.no_grad(), model.looking_up(count):
+            return tables_of(model) is not None
 
-    assert is_made(1)  # a small one
-    monkeypatch.setattr(modeling_cnn_discriminator, "FEW_ENTRIES", entries - 1)
     assert is_made() and not is_made(2 * VOCAB - 1)
     monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries)
     assert is_made()
     monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries - 1)
     assert not is_made()
-    monkeypatch.setattr(modeling_cnn_discriminator, "FEW_ENTRIES", entries)
-    assert is_made(1)
+    monkeypatch.undo()
     monkeypatch.setattr(modeling_cnn_discriminator, "LOOK_UP", set())
     assert not is_made()
 
@@ -456,15 +474,14 @@ def test_a_table_is_made_for_many_tokens_or_a_small_vocabulary(monkeypatch):
 @needs_tables
 def test_gradients_and_embeddings_take_no_table():
     """And a table is gone once it is left, by an error, too: the weights may change."""
-    model, ids = make(), tokens(4, 8)
-    with pytest.raises(RuntimeError, match="left"), model.looking_up(2 * VOCAB):
-        assert model._tables is None  # gradients are wanted
-        raise RuntimeError("left")
+    model, other, ids = make(), make(1), tokens(4, 8)
+    with model.looking_up(2 * VOCAB), torch.no_grad():
+        assert tables_of(model) is None  # gradients were wanted
     with pytest.raises(RuntimeError, match="left"), torch.no_grad(), model.looking_up(2 * VOCAB):
-        kept = model._tables
-        with model.looking_up(2 * VOCAB):
-            assert model._tables is kept
-        assert model._tables is kept is not None
+        kept = tables_of(model)
+        with other.looking_up(2 * VOCAB):
+            assert tables_of(model) is None and tables_of(other) is not None
+        assert tables_of(model) is kept is not None and tables_of(other) is None
         embedded = model.embed_tokens(ids) * 2
         assert not torch.equal(model(inputs_embeds=embedded).logits, model(ids).logits)
         with pytest.raises(ValueError, match="exactly one"):
@@ -472,4 +489,30 @@ def test_gradients_and_embeddings_take_no_table():
         with torch.enable_grad():
             model(ids).logits.sum().backward()
         raise RuntimeError("left")
-    assert model._tables is None and model.embed_tokens.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert tables_of(model) is None and model.embed_tokens.weight.grad.abs().sum() > 0
+
+
+@needs_tables
+def test_a_table_belongs_to_a_thread_and_those_that_share_its_work():
+    model, found = make(), {}
+    entered, left = Event(), Event()
+
+    def other():
+        with torch.no_grad(), model.looking_up(2 * VOCAB):
+            entered.set()
+            left.wait(10)
+            found["theirs"] = tables_of(model)
+
+    thread = Thread(target=other)
+    with torch.no_grad():
+        with model.looking_up(2 * VOCAB):
+            thread.start()
+            assert entered.wait(10)
+            mine = tables_of(model)
+            shared = side_by_side(lambda piece: tables_of(model), range(6), threads=2)
+        assert all(each is mine for each in shared)
+        left.set()
+        thread.join()
+        assert found["theirs"] is not None and found["theirs"] is not mine
+        assert tables_of(model) is None
