@@ -1,18 +1,21 @@
 """Steps of the paper's size alone and beside a busy neighbour, by all threads and by one; of other editions, too.
 
     python -m tests.benchmarks.company [STEP ...] [--editions FOLDER ...] [--turns 8] > company.jsonl
+    python -m tests.benchmarks.company --table company.jsonl
 
 Each edition (this one, and those checked out in the folders) has a process of its own, which builds the step and then
-works when it is asked to, for two seconds at least: this edition with all threads, with one, the others with all; and
-again. Machines change their speed within minutes, so only what was measured side by side is compared. Prints a line of
-JSON for each turn, of seconds, first alone, then with a process that spins; and at the end, on the other stream, a
-table of the medians of ratios within turns, to one thread alone, with quartiles.
+works when it is asked to, for two seconds at least: all editions with all threads, this one with one; and again.
+Machines change their speed within minutes, so only what was measured side by side is compared. Prints a line of JSON
+for each turn, of seconds, first alone, then beside a process that spins. The table has medians [quartiles] of the
+ratios to one thread in the same turn, so beside the neighbour to one thread beside the neighbour; and of the ratios of
+medians, how many times as long a step takes there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,15 +75,14 @@ class Edition:
         return round(float(self.process.stdout.readline()), 4)
 
 
-def measure(step: str, folders: list[Path], turns: int) -> list[dict]:
-    """Turns as they are printed."""
-    editions, most, found = {folder.name: Edition(folder, step) for folder in folders}, torch.get_num_threads(), []
-    kinds = [(name, most) for name in editions] + [(HERE.name, 1)]
+def measure(step: str, folders: dict[str, Path], turns: int) -> None:
+    """Prints the turns of editions by their names, of which the first is this one."""
+    editions, most = {name: Edition(folder, step) for name, folder in folders.items()}, torch.get_num_threads()
+    kinds = [(name, most) for name in editions] + [(next(iter(editions)), 1)]
 
     def turn(neighbour: bool) -> None:
         seconds = {f"{name}, {threads} threads": editions[name].seconds(threads) for name, threads in kinds}
-        found.append({"step": step, "neighbour": neighbour} | seconds)
-        print(json.dumps(found[-1]), flush=True)
+        print(json.dumps({"step": step, "neighbour": neighbour} | seconds), flush=True)
 
     try:
         for name, threads in kinds:
@@ -93,27 +95,29 @@ def measure(step: str, folders: list[Path], turns: int) -> list[dict]:
     finally:
         for edition in editions.values():
             edition.process.kill()
-    return found
 
 
 def table(turns: list[dict]) -> list[str]:
-    """A row for each step: medians [quartiles] of ratios to one thread alone; its median seconds."""
-    single = f"{HERE.name}, 1 threads"
-    kinds = [key for key in turns[0] if key not in ("step", "neighbour")]
-    heads = [f"{kind}{near}" for near in ("", ", neighbour") for kind in kinds if near or kind != single]
-    lines = ["| step | one thread, seconds | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
+    """Three rows for each step: alone, beside the neighbour, and how many times as long it takes there."""
+    kinds = list(dict.fromkeys(key for turn in turns for key in turn if key not in ("step", "neighbour")))
+    single = next(kind for kind in kinds if kind.endswith(", 1 threads"))
+    kinds.remove(single)
+    lines = [f"| step | | {single}, seconds | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 3) + "|"]
     for step in dict.fromkeys(turn["step"] for turn in turns):
-        alone = [turn for turn in turns if turn["step"] == step and not turn["neighbour"]]
-        beside = [turn for turn in turns if turn["step"] == step and turn["neighbour"]]
-        seconds = float(np.median([turn[single] for turn in alone]))
-        cells = []
-        for rows, bases in ((alone, [turn[single] for turn in alone]), (beside, [seconds] * len(beside))):
-            for kind in kinds:
-                if rows is beside or kind != single:
-                    ratios = [turn[kind] / base for turn, base in zip(rows, bases, strict=True)]
-                    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-                    cells.append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
-        lines.append(f"| {step} | {seconds:.3g} | " + " | ".join(cells) + " |")
+        own = [turn for turn in turns if turn["step"] == step]
+        medians = {}
+        for neighbour, name in ((False, "alone"), (True, "neighbour")):
+            rows = [turn for turn in own if turn["neighbour"] == neighbour]
+            medians[name] = {
+                kind: float(np.median(found)) if (found := [row[kind] for row in rows if kind in row]) else math.nan
+                for kind in (single, *kinds)
+            }
+            ratios = [[row[kind] / row[single] for row in rows if {kind, single} <= set(row)] for kind in kinds]
+            quartiles = [np.quantile(each, [0.5, 0.25, 0.75]) if each else [] for each in ratios]
+            cells = [f"{q[0]:.2f} [{q[1]:.2f}, {q[2]:.2f}]" if len(q) else "" for q in quartiles]
+            lines.append(f"| {step} | {name} | {medians[name][single]:.3g} | {' | '.join(cells)} |")
+        times = [f"{medians['neighbour'][kind] / medians['alone'][kind]:.2f}" for kind in (single, *kinds)]
+        lines.append(f"| {step} | neighbour / alone | {' | '.join('' if each == 'nan' else each for each in times)} |")
     return lines
 
 
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"out of {', '.join(OPERATIONS)}; some by default")
     parser.add_argument("--editions", nargs="*", type=Path, default=[], metavar="FOLDER", help="other checkouts")
     parser.add_argument("--turns", type=int, default=8, help="alone, and as many with the neighbour")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="only print the table of what was measured before")
     parser.add_argument("--serve", metavar="STEP", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -129,9 +134,14 @@ def main() -> None:
         return
     if unknown := sorted(set(options.steps) - set(OPERATIONS)):
         parser.error(f"step {unknown[0]!r}: expected one of {', '.join(OPERATIONS)}")
-    folders = [HERE, *(folder.resolve() for folder in options.editions)]
-    turns = [turn for step in options.steps or STEPS for turn in measure(step, folders, options.turns)]
-    print("\n".join(table(turns)), file=sys.stderr)
+    if options.table is not None:
+        print("\n".join(table([json.loads(line) for line in options.table.read_text().splitlines()])))
+        return
+    folders = {folder.name: folder for folder in (HERE, *(folder.resolve() for folder in options.editions))}
+    if len(folders) <= len(options.editions):
+        parser.error("two editions have the same name: expected folders with names of their own")
+    for step in options.steps or STEPS:
+        measure(step, folders, options.turns)
 
 
 if __name__ == "__main__":

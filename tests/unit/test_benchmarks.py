@@ -57,13 +57,21 @@ def test_a_machine_that_changes_its_speed_is_no_quiet_one():
 
 
 def test_editions_are_compared_with_one_thread_turn_by_turn(monkeypatch, capsys):
-    """Alone the seconds of one thread in the same turn are the base; beside a neighbour their median alone."""
-    here = f"{company.HERE.name}, 2 threads", f"{company.HERE.name}, 1 threads"
-    seconds = ((False, 1, 2), (False, 3, 4), (False, 3, 10), (True, 6, 8), (True, 6, 8))
-    turns = [{"step": "MLE epoch", "neighbour": n, here[0]: two, here[1]: one} for n, two, one in seconds]
-    head, _, row = company.table(turns)
-    assert head.split(" | ")[2:] == [here[0], f"{here[0]}, neighbour", f"{here[1]}, neighbour |"]
-    assert row == "| MLE epoch | 4 | 0.50 [0.40, 0.62] | 1.50 [1.50, 1.50] | 2.00 [2.00, 2.00] |"
+    """Of the same turn, and so beside a neighbour with one beside it; an edition may be missing from turns."""
+    seconds = ((False, 1, 2, 4), (False, 3, 4, None), (False, 4, 10, None), (True, 6, 8, None), (True, 6, 4, None))
+    turns = [
+        {"step": "MLE epoch", "neighbour": n, "new, 2 threads": two}
+        | ({"old, 2 threads": old} if old else {})
+        | {"new, 1 threads": one}
+        for n, two, one, old in seconds
+    ]
+    head, _, *rows = company.table(turns)
+    assert head == "| step | | new, 1 threads, seconds | new, 2 threads | old, 2 threads |"
+    assert rows == [
+        "| MLE epoch | alone | 4 | 0.50 [0.45, 0.62] | 2.00 [2.00, 2.00] |",
+        "| MLE epoch | neighbour | 6 | 1.12 [0.94, 1.31] |  |",
+        "| MLE epoch | neighbour / alone | 1.50 | 2.00 |  |",
+    ]
     monkeypatch.setattr(company, "SIZES", [SMALL])
     monkeypatch.setattr(company.sys, "stdin", ["1 0", "1 0.1"])
     monkeypatch.setattr(company.torch, "set_num_threads", lambda threads: None)
