@@ -70,13 +70,14 @@ class _Gain:
     Attributes:
         window: seconds of shared work after which it is decided.
         least: the gain that several threads are worth.
-        pause: for how many times as long one thread goes on without others.
+        pause: for how many times as long one thread goes on without others at first.
+        longest: the longest such pause, in seconds. Each time that others were tried in vain doubles it.
     """
 
-    window, least, pause = 0.2, 1.25, 10.0
+    window, least, pause, longest = 0.2, 1.25, 10.0, 16.0
 
     def __init__(self) -> None:
-        self.passed = self.used = self.alone_until = 0.0
+        self.passed = self.used = self.alone_until = self.rest = 0.0
 
     def workers(self, most: int) -> int:
         return 1 if time.monotonic() < self.alone_until else most
@@ -85,8 +86,9 @@ class _Gain:
         """Count seconds that passed while several threads worked, and those of the processor that they got."""
         self.passed, self.used = self.passed + passed, self.used + used
         if self.passed >= self.window:
-            if self.used < self.least * self.passed:
-                self.alone_until = time.monotonic() + self.pause * self.passed
+            in_vain = self.used < self.least * self.passed
+            self.rest = min(self.longest, max(2 * self.rest, self.pause * self.passed)) if in_vain else 0.0
+            self.alone_until = time.monotonic() + self.rest
             self.passed = self.used = 0.0
 
 

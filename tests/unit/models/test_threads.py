@@ -167,6 +167,17 @@ def test_the_gain_is_processor_time_over_the_time_that_passed_in_a_window(monkey
     assert gain.workers(3) == 3  # the next window begins anew
 
 
+def test_others_are_tried_again_more_and_more_seldom_until_they_bring_something_in(monkeypatch):
+    monkeypatch.setattr(modeling_threads._Gain, "least", 1.25)
+    now, gain = 100.0, modeling_threads._Gain()
+    monkeypatch.setattr(modeling_threads.time, "monotonic", lambda: now)
+    for used, pause in ((0.2, 2), (0.2, 4), (0.2, 8), (0.2, 16), (0.2, 16), (0.3, 0), (0.2, 2)):
+        gain.add(0.2, used)
+        assert gain.alone_until == pytest.approx(now + pause)
+        now += pause
+        assert gain.workers(3) == 3
+
+
 class Sharing(nn.Linear):
     shares_out = True
 
