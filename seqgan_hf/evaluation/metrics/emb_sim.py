@@ -59,6 +59,8 @@ def word_embeddings(beside: np.ndarray) -> np.ndarray:
     chance = np.outer(of_word, of_word) / max(1.0, of_word.sum())
     ratio = np.divide(beside, chance, out=np.ones_like(beside), where=beside > 0)
     information = np.log(np.maximum(ratio, 1.0))
+    if not information.any():  # no word stands beside another more often than by chance, as where all are the same
+        return np.zeros((len(information), 1))
     if len(information) > 4 * WIDTH:
         values, vectors = eigsh(information, k=WIDTH, v0=np.ones(len(information)))
     else:

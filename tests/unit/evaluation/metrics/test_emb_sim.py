@@ -57,6 +57,13 @@ def test_the_sparse_solver_finds_the_factors_of_the_dense_one():
     np.testing.assert_allclose(sparse @ sparse.T, dense @ dense.T, atol=1e-6)
 
 
+@pytest.mark.parametrize("samples", [[["w1"] * 9], [["w1", "w2"] * 5], [["w1", "w2", "w3"]], [["w1"], ["w2"]]])
+def test_a_generator_that_collapsed_has_a_value(samples):
+    """Of a vocabulary for which the sparse solver is taken, and company of one word or two."""
+    references = [[f"w{word}", f"w{word + 1}"] for word in range(150)]
+    assert -6 <= value(samples, references) < -1.5
+
+
 def test_nothing_to_compare_is_refused():
     with pytest.raises(UserError, match="references"):
         value([["a"]], [])
