@@ -7,9 +7,7 @@ The file is copied beside the weights for `trust_remote_code=True`, with the mod
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
-from itertools import accumulate
 from typing import cast
 
 import torch
@@ -23,6 +21,17 @@ from transformers.utils import can_return_tuple
 
 from .modeling_base import Classifier, ConvolutionConfig, classification_loss
 from .modeling_products import Linear, compute_dtype, multiply, product
+from .modeling_sums import (
+    columns_of,
+    entries_of,
+    leave_out_padding,
+    looks_up,
+    pieces_of_rows,
+    sums_of_entries,
+    tables_for,
+    using,
+    vocabulary,
+)
 from .modeling_threads import side_by_side, threads_worth
 
 
@@ -119,8 +128,8 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
                 (B, 2). The windows inside a prefix are multiplied once for all its completions.
         """
         sizes = self.config.filter_sizes
-        if inputs_embeds is None and (tables := _tables_for(self, input_ids)) is not None:
-            ids, lengths = _compact(input_ids, attention_mask, padding=_vocabulary(tables, sizes))
+        if inputs_embeds is None and (tables := tables_for(self, sizes, input_ids)) is not None:
+            ids, lengths = _compact(input_ids, attention_mask, padding=vocabulary(tables, sizes))
             features = max_over_windows(ids, lengths, origin, sizes, tables, sums_of_entries)
             return self._classify(features, labels)
         embedded = self.embed(input_ids, inputs_embeds)
@@ -164,12 +173,8 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
             yield
             return
         vectors = self.embed_tokens(torch.arange(len(weight), device=weight.device))
-        tables = _entries(vectors, config.filter_sizes, [filters()[0] for filters in self.filters])
-        before = _TABLES.set((self, tables))
-        try:
+        with using(self, entries_of(vectors, config.filter_sizes, [filters()[0] for filters in self.filters])):
             yield
-        finally:
-            _TABLES.reset(before)
 
     def prefix_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What the dropout before the score reads of every prefix, as `forward` would of each alone; differentiable.
@@ -259,14 +264,14 @@ class MaxOverTime(torch.autograd.Function):
         features = inputs.new_empty(batch, sum(len(weight) for weight in weights))
         learns = any(ctx.needs_input_grad)
         places = torch.empty(features.shape if learns else (0, 0), dtype=torch.int64, device=inputs.device)
-        columns = _columns([len(weight) for weight in weights])
+        columns = columns_of([len(weight) for weight in weights])
 
         def convolve(piece: tuple[int, slice]) -> None:
             index, rows = piece
             size, weight = sizes[index], weights[index]
             products = multiply(windows_of(inputs[rows], size), weight[:, : length * width])
             activations = products.view(-1, max(length - size, 0) + 1, len(weight))
-            _leave_out_padding(activations, None if lengths is None else lengths[rows], size)
+            leave_out_padding(activations, None if lengths is None else lengths[rows], size)
             if learns:
                 features[rows, columns[index]], places[rows, columns[index]] = _max_over_time(activations)
             else:
@@ -276,7 +281,7 @@ class MaxOverTime(torch.autograd.Function):
         steps = [max(length - size, 0) + 1 for size in sizes]
         numbers = [number * sum(weight.shape) for number, weight in zip(steps, weights, strict=True)]
         block = BLOCK if inputs.device.type == "cpu" else 64 * BLOCK
-        side_by_side(convolve, _pieces(batch, block, numbers), threads)
+        side_by_side(convolve, pieces_of_rows(batch, block, numbers), threads)
         ctx.sizes = sizes
         ctx.save_for_backward(inputs, places, *weights)
         return features
@@ -286,7 +291,7 @@ class MaxOverTime(torch.autograd.Function):
         inputs, places, *weights = ctx.saved_tensors
         needs_inputs, _, _, *needs_weights = ctx.needs_input_grad
         batch, length, width = inputs.shape
-        columns = _columns([len(weight) for weight in weights])
+        columns = columns_of([len(weight) for weight in weights])
 
         def gradients(index: int) -> tuple[Tensor | None, Tensor | None]:
             size, weight = ctx.sizes[index], weights[index]
@@ -331,113 +336,10 @@ def _gathers(gradient: Tensor) -> bool:
     return gradient.device.type in GATHER_WINDOWS and gradient.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
-def _columns(numbers: Sequence[int]) -> list[slice]:
-    """Where the features of each width stand, of which there are so many."""
-    return [slice(end - number, end) for number, end in zip(numbers, accumulate(numbers), strict=True)]
-
-
 def _window_products(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> int:
     """Multiplications for one sequence."""
     length = inputs.shape[1]
     return sum((max(length - size, 0) + 1) * weight.numel() for size, weight in zip(sizes, weights, strict=True))
-
-
-def _pieces(batch: int, block: int, numbers: Sequence[int]) -> list[tuple[int, slice]]:
-    """Rows for each width (its index): as many as hold `block` numbers, given how many of them a row of it has."""
-    pieces = []
-    for index, number in enumerate(numbers):
-        rows = max(block // number, 1)
-        pieces += [(index, slice(first, first + rows)) for first in range(0, batch, rows)]
-    return pieces
-
-
-def _leave_out_padding(activations: Tensor, lengths: Tensor | None, size: int) -> None:
-    """Of activations (B, steps, C) those of windows that touch padding are made -inf; the first of a row never is."""
-    if lengths is not None and activations.shape[1] > 1:
-        beyond = torch.arange(activations.shape[1], device=lengths.device) > (lengths - size).clamp(min=0)[:, None]
-        activations.masked_fill_(beyond[..., None], float("-inf"))
-
-
-# --- What tokens add to filters --------------------------------------------------------------------------------------
-
-# Devices on which adding up entries of a table is faster than multiplying embeddings.
-LOOK_UP = {"cpu"}
-# As many tokens for each of the vocabulary are worth a table, of so many numbers at most (512 MiB in float32).
-LEAST_READ, MOST_ENTRIES = 2, 2**27
-# Sums in a block, fewer than of activations: their memory is read again at once, while entries come from everywhere.
-BLOCK_OF_SUMS = 2**19
-# The model that looks up at present, and its tables.
-_TABLES: ContextVar[tuple[nn.Module, tuple[Tensor, ...]] | None] = ContextVar("_TABLES", default=None)
-
-
-def looks_up(tokens: int, vectors: Tensor, sizes: Sequence[int], numbers: Sequence[int]) -> bool:
-    """Whether to read so many tokens by a table of what each vector (V, E) adds to every filter."""
-    entries = (len(vectors) + 1) * sum(size * number for size, number in zip(sizes, numbers, strict=True))
-    pays = tokens >= LEAST_READ * len(vectors) and entries <= MOST_ENTRIES
-    return pays and vectors.device.type in LOOK_UP and not torch.is_grad_enabled()
-
-
-def _tables_for(model: CNNDiscriminatorForSequenceClassification, ids: Tensor | None) -> tuple[Tensor, ...] | None:
-    """The tables of a model that looks up, if these are to be used: without gradient, and for ids that they know."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or ids is None:
-        return None
-    owner, tables = _TABLES.get() or (None, ())
-    known = owner is model and (ids.numel() == 0 or int(ids.max()) < _vocabulary(tables, model.config.filter_sizes))
-    return tables if known else None
-
-
-def _vocabulary(tables: tuple[Tensor, ...], sizes: Sequence[int]) -> int:
-    """V, the number of tokens in the tables, which have a last row for padding besides."""
-    return len(tables[0]) // sizes[0] - 1
-
-
-def _entries(vectors: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """For every width w a table ((V + 1) * w, number): what each token adds at each place of the window.
-
-    The last w rows are those of padding, and zero. Sums are of the type in which products would be.
-    """
-    vectors, dtype = F.pad(vectors, (0, 0, 0, 1)), compute_dtype(vectors)
-
-    def table(index: int) -> Tensor:
-        number, size = len(weights[index]), sizes[index]
-        of_places = weights[index].view(number, size, -1).transpose(0, 1).flatten(0, 1)
-        with torch.autocast(vectors.device.type, enabled=False):
-            return multiply(vectors, of_places).view(-1, number).to(dtype)
-
-    operations = 2 * len(vectors) * sum(weight.numel() for weight in weights)
-    return tuple(side_by_side(table, range(len(sizes)), threads_worth(operations, vectors.device)))
-
-
-def sums_of_entries(ids: Tensor, lengths: Tensor | None, sizes: Sequence[int], *tables: Tensor) -> Tensor:
-    """`MaxOverTime` by additions: the tokens' entries in a table are added up for each window.
-
-    Args:
-        ids: token ids (B, T), V after a row's end.
-        lengths, sizes: see `MaxOverTime`.
-        tables: see `_entries`.
-
-    Returns:
-        the features (B, sum of numbers).
-    """
-    batch, length = ids.shape
-    numbers = [table.shape[1] for table in tables]
-    columns = _columns(numbers)
-    features = tables[0].new_empty(batch, columns[-1].stop)
-
-    def add_up(piece: tuple[int, slice]) -> None:
-        index, rows = piece
-        size, table = min(sizes[index], length), tables[index]
-        windows = ids[rows].unfold(1, size, 1) * sizes[index] + torch.arange(size, device=ids.device)
-        activations = F.embedding_bag(windows.flatten(0, 1), table, mode="sum").view(
-            -1, length - size + 1, table.shape[1]
-        )
-        _leave_out_padding(activations, None if lengths is None else lengths[rows], sizes[index])
-        torch.amax(activations, dim=1, out=features[rows, columns[index]])
-
-    held = [(max(length - size, 0) + 1) * number for size, number in zip(sizes, numbers, strict=True)]
-    additions = sum(number * min(size, length) for size, number in zip(sizes, held, strict=True))
-    side_by_side(add_up, _pieces(batch, BLOCK_OF_SUMS, held), threads_worth(8 * batch * additions, ids.device))
-    return features
 
 
 def max_over_windows(
@@ -503,7 +405,7 @@ class _Filled(torch.autograd.Function):
     def forward(ctx, reach: int, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         ctx.shapes = [weight.shape for weight in weights]
         whole = weights[0].new_zeros(sum(len(weight) for weight in weights), reach, dtype=dtype)
-        for rows, weight in zip(_columns([len(weight) for weight in weights]), weights, strict=True):
+        for rows, weight in zip(columns_of([len(weight) for weight in weights]), weights, strict=True):
             whole[rows, : weight.shape[1]] = weight[:, :reach]
         return whole
 

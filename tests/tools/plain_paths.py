@@ -18,7 +18,13 @@ from torch.nn import functional as F
 
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, reserved_cache, rollouts, sampling, vocabulary
-from seqgan_hf.models import modeling_cnn_discriminator, modeling_products, modeling_rnn_generator, modeling_threads
+from seqgan_hf.models import (
+    modeling_cnn_discriminator,
+    modeling_products,
+    modeling_rnn_generator,
+    modeling_sums,
+    modeling_threads,
+)
 from seqgan_hf.samples import Samples
 
 
@@ -161,7 +167,7 @@ PLAIN = {
     modeling_products.multiply: linear,
     modeling_cnn_discriminator.MaxOverTime: MaxOverTime,
     modeling_cnn_discriminator.max_over_windows: maxima,
-    modeling_cnn_discriminator.looks_up: no_table,
+    modeling_sums.looks_up: no_table,
     modeling_rnn_generator.run_padded: run_padded,
 }
 
@@ -192,8 +198,8 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
-            patch.setattr(modeling_cnn_discriminator, "BLOCK_OF_SUMS", 300)
-            patch.setattr(modeling_cnn_discriminator, "LEAST_READ", 0)
+            patch.setattr(modeling_sums, "BLOCK_OF_SUMS", 300)
+            patch.setattr(modeling_sums, "LEAST_READ", 0)
             patch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)
             patch.setattr(modeling_products, "ONEDNN_LINEAR", ONEDNN)
             patch.setattr(functional, "ONEDNN_LINEAR", ONEDNN)

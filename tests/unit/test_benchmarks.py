@@ -12,7 +12,7 @@ import torch
 
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, likelihood, rollouts, sampling, verdicts
-from seqgan_hf.models import modeling_cnn_discriminator
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_sums
 from tests.benchmarks import company, gpu, measuring
 from tests.benchmarks.cost_growth import PANELS, PAPER, Point, complaints, exponent
 from tests.benchmarks.measuring import (
@@ -107,7 +107,7 @@ def as_shipped():
 def test_what_a_gpu_would_have_to_wait_for_is_done_on_a_cpu_only():
     policies = [decoder.LEAVE_PADDING_OUT, verdicts.READ_PREFIXES_ONCE, functional.BOUND_LOGITS]
     policies += [modeling_cnn_discriminator.GATHER_WINDOWS, modeling_cnn_discriminator.SPLIT_BY_WIDTH]
-    policies.append(modeling_cnn_discriminator.LOOK_UP)
+    policies.append(modeling_sums.LOOK_UP)
     assert policies == [{"cpu"}] * 6
 
 
@@ -117,8 +117,9 @@ def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
     monkeypatch.setattr(functional, "BOUND_LOGITS", set())
-    for policy in ("GATHER_WINDOWS", "LOOK_UP", "SPLIT_BY_WIDTH"):
+    for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
         monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
+    monkeypatch.setattr(modeling_sums, "LOOK_UP", set())
     rows = gpu.measure(SMALL, "cpu", repetitions=1)
     for name, most in OPERATIONS_OF_A_STEP.items():
         assert 0 < rows[name].operations <= most, name

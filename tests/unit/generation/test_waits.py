@@ -18,7 +18,7 @@ from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import sample
 from seqgan_hf.generation.verdicts import rewards
 from seqgan_hf.generation.vocabulary import start_prompt
-from seqgan_hf.models import modeling_cnn_discriminator
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_sums
 from seqgan_hf.objectives import MLE, Models, Reinforce, SeqGAN
 from tests.tools.plain_paths import fast_paths
 from tests.tools.small_runs import build, small_corpus
@@ -144,8 +144,9 @@ def accelerator(monkeypatch):
     for module in (likelihood, sampling, rollouts):
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
-    for policy in ("GATHER_WINDOWS", "LOOK_UP", "SPLIT_BY_WIDTH"):
+    for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
         monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
+    monkeypatch.setattr(modeling_sums, "LOOK_UP", set())
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])
@@ -180,8 +181,9 @@ def test_these_discriminators_score_without_a_wait(kind):
     assert waits(lambda: rewards(discriminator, samples)) == {}
 
 
-def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding():
-    """Once a batch, and once more for the longest sequence where there is."""
+def test_the_convolutional_discriminator_waits_to_know_whether_there_is_padding(monkeypatch):
+    """Once a batch, and once more for the longest sequence where there is. (It looks up on a CPU only.)"""
+    monkeypatch.setattr(modeling_sums, "LOOK_UP", set())
     discriminator = build_discriminator("cnn")
     whole, padded = drawn(build_generator("lstm", eos=None)), drawn(build_generator("lstm"), 50)
     assert waits(lambda: rewards(discriminator, whole)) == {"_local_scalar_dense": 1}

@@ -18,6 +18,7 @@ from seqgan_hf.models import (
     CNNDiscriminatorForSequenceClassification,
     modeling_cnn_discriminator,
     modeling_products,
+    modeling_sums,
 )
 from seqgan_hf.models.modeling_threads import side_by_side
 from tests.tools.plain_paths import ONEDNN
@@ -391,7 +392,7 @@ needs_tables = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", r
 
 
 def tables_of(model, ids=None):
-    return modeling_cnn_discriminator._tables_for(model, tokens(1, 1) if ids is None else ids)
+    return modeling_sums.tables_for(model, model.config.filter_sizes, tokens(1, 1) if ids is None else ids)
 
 
 def judged_both_ways(model, ids, mask=None, origin=None):
@@ -411,7 +412,7 @@ def judged_both_ways(model, ids, mask=None, origin=None):
 @pytest.mark.parametrize("length", [1, 3, 7, 12])
 def test_entries_added_up_are_convolutions(length, padded, monkeypatch):
     """For rows longer and shorter than the windows, of all lengths and none, in blocks of few rows."""
-    monkeypatch.setattr(modeling_cnn_discriminator, "BLOCK_OF_SUMS", 40)
+    monkeypatch.setattr(modeling_sums, "BLOCK_OF_SUMS", 40)
     model, ids = make(), tokens(9, length)
     mask = (torch.rand(9, length, generator=torch.Generator().manual_seed(1)) < 0.6).long() if padded else None
     torch.testing.assert_close(*judged_both_ways(model, ids, mask), **CLOSE)
@@ -445,7 +446,7 @@ def test_entries_are_of_what_the_embedding_gives():
     torch.testing.assert_close(*judged_both_ways(model, ids, mask), **CLOSE)
     model.embed_tokens = nn.Embedding(VOCAB + 3, 3).double()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modeling_cnn_discriminator, "LEAST_READ", 0)
+        patch.setattr(modeling_sums, "LEAST_READ", 0)
         torch.testing.assert_close(*judged_both_ways(model, ids + 3, mask), **CLOSE)
         with torch.no_grad(), model.looking_up(0), pytest.raises(IndexError):
             model(ids.clone().fill_(VOCAB + 3))
@@ -454,7 +455,7 @@ def test_entries_are_of_what_the_embedding_gives():
 @needs_tables
 def test_a_table_is_made_for_many_tokens_of_a_small_vocabulary_only(monkeypatch):
     model = make()
-    monkeypatch.setattr(modeling_cnn_discriminator, "LEAST_READ", 2)
+    monkeypatch.setattr(modeling_sums, "LEAST_READ", 2)
     entries = (VOCAB + 1) * (3 + 2 * 4 + 4 * 5 + 7 * 2)
 
     def is_made(count=2 * VOCAB):
@@ -462,12 +463,12 @@ def test_a_table_is_made_for_many_tokens_of_a_small_vocabulary_only(monkeypatch)
             return tables_of(model) is not None
 
     assert is_made() and not is_made(2 * VOCAB - 1)
-    monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries)
+    monkeypatch.setattr(modeling_sums, "MOST_ENTRIES", entries)
     assert is_made()
-    monkeypatch.setattr(modeling_cnn_discriminator, "MOST_ENTRIES", entries - 1)
+    monkeypatch.setattr(modeling_sums, "MOST_ENTRIES", entries - 1)
     assert not is_made()
     monkeypatch.undo()
-    monkeypatch.setattr(modeling_cnn_discriminator, "LOOK_UP", set())
+    monkeypatch.setattr(modeling_sums, "LOOK_UP", set())
     assert not is_made()
 
 
