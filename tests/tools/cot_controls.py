@@ -43,7 +43,7 @@ FROZEN = "--training.discriminator_steps 0"
 # DPG without a judge: its own samples as they were at the start, all of the same weight, with dropout.
 ITS_OWN = (
     f"oracle/dpg {TASK} --data.num_eval 2000 --training.pretrain_epochs 0 --training.discriminator_pretrain_steps 0 "
-    "--objective.exponent 1e-9 --training.eval_rounds 30"
+    "--objective.exponent 1e-9 --training.eval_rounds 30 --generator.config.dropout 0.3"
 )
 
 
@@ -61,12 +61,13 @@ class Dropout(CoT):
 
 
 HERE = "--objective tests.tools.cot_controls"
+DROPOUT = f"{HERE}.Dropout --generator.config.dropout 0.3"
 VARIANTS = {
     "CoT": "",
     "the mediator stays as it began": FROZEN,
     "it learns from samples only": f"{HERE}.SamplesOnly",
-    "CoT, dropout in the generator's steps": f"{HERE}.Dropout",
-    "the mediator stays, dropout in the generator's steps": f"{HERE}.Dropout {FROZEN}",
+    "CoT, dropout in the generator's steps": DROPOUT,
+    "the mediator stays, dropout in the generator's steps": f"{DROPOUT} {FROZEN}",
 }
 
 

@@ -2,7 +2,8 @@
 
 import math
 import shutil
-from threading import Event, Thread
+import time
+from threading import Event, Thread, get_ident
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from seqgan_hf.models import (
     modeling_cnn_discriminator,
     modeling_products,
     modeling_sums,
+    modeling_threads,
 )
 from seqgan_hf.models.modeling_threads import side_by_side
 from tests.tools.plain_paths import ONEDNN
@@ -495,7 +497,8 @@ def test_gradients_and_embeddings_take_no_table():
 
 
 @needs_tables
-def test_a_table_belongs_to_a_thread_and_those_that_share_its_work():
+def test_a_table_belongs_to_a_thread_and_those_that_share_its_work(monkeypatch):
+    monkeypatch.setattr(modeling_threads, "_gain", modeling_threads._Gain())
     model, found = make(), {}
     entered, left = Event(), Event()
 
@@ -511,8 +514,8 @@ def test_a_table_belongs_to_a_thread_and_those_that_share_its_work():
             thread.start()
             assert entered.wait(10)
             mine = tables_of(model)
-            shared = side_by_side(lambda piece: tables_of(model), range(6), threads=2)
-        assert all(each is mine for each in shared)
+            shared = side_by_side(lambda piece: time.sleep(0.01) or (get_ident(), tables_of(model)), range(9), 3)
+        assert len({thread for thread, _ in shared}) == 3 and all(tables is mine for _, tables in shared)
         left.set()
         thread.join()
         assert found["theirs"] is not None and found["theirs"] is not mine
