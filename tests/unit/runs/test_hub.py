@@ -96,7 +96,8 @@ def test_push_uploads_all_that_belongs_to_a_run_in_one_commit(run, hub, capsys):
     files = hub.files("someone/grammar")
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modeling_base.py"}
     expected = {"README.md", "recipe.yaml", "metrics.jsonl", "samples.txt", "learning_curve.png"}
-    classifier = {"modeling_cnn_discriminator.py", "modeling_products.py", "modeling_threads.py"}
+    imported = {"modeling_products.py", "modeling_sums.py", "modeling_threads.py"}
+    classifier = {"modeling_cnn_discriminator.py"} | imported
     expected |= model | {"generation_config.json", "modeling_rnn_generator.py"} | classifier
     expected |= {f"discriminator/{name}" for name in model | classifier}
     assert set(files) == expected
