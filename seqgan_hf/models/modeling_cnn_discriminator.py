@@ -125,7 +125,7 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
 
         Args:
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
-                (B, 2). The windows inside a prefix are multiplied once for all its completions.
+                (B, 2). The windows inside a prefix are done once for all its completions.
         """
         sizes = self.config.filter_sizes
         if inputs_embeds is None and (tables := tables_for(self, sizes, input_ids)) is not None:
@@ -162,11 +162,12 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
 
     @contextmanager
     def looking_up(self, tokens: int) -> Iterator[None]:
-        """Read many `tokens` without gradient: what each token adds to every filter is multiplied once beforehand.
+        """Within it `forward` adds up what tokens add to filters, multiplied once beforehand (see `modeling_sums`).
 
-        A convolution over embeddings is a sum of such entries, one for each token of its window (`sums_of_entries`).
-        Weights must stay as they are meanwhile. It holds for this thread, and those that share its work; where it does
-        not pay, nothing is done.
+        It holds for this thread, and those that share its work. Weights must stay as they are meanwhile.
+
+        Args:
+            tokens: how many will be read, without gradient; too few, and nothing is done.
         """
         config, weight = self.config, cast(Tensor, self.embed_tokens.weight)
         if not looks_up(tokens, weight, config.filter_sizes, config.num_filters):

@@ -31,7 +31,11 @@ _TABLES: ContextVar[tuple[nn.Module, tuple[Tensor, ...]] | None] = ContextVar("_
 
 
 def looks_up(tokens: int, vectors: Tensor, sizes: Sequence[int], numbers: Sequence[int]) -> bool:
-    """Whether to read so many tokens by a table of what each vector (V, E) adds to every filter."""
+    """Whether to read so many tokens by a table of what each of the vectors (V, E) adds to every filter.
+
+    Args:
+        sizes, numbers: width of each convolution, and how many filters it has.
+    """
     entries = (len(vectors) + 1) * sum(size * number for size, number in zip(sizes, numbers, strict=True))
     pays = tokens >= LEAST_READ * len(vectors) and entries <= MOST_ENTRIES
     return pays and vectors.device.type in LOOK_UP and not torch.is_grad_enabled()
@@ -62,9 +66,15 @@ def vocabulary(tables: tuple[Tensor, ...], sizes: Sequence[int]) -> int:
 
 
 def entries_of(vectors: Tensor, sizes: Sequence[int], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """For every width w a table ((V + 1) * w, number): what each token adds at each place of the window.
+    """What each token adds to every filter at each place of the window, of the type in which products would be.
 
-    The last w rows are those of padding, and zero. Sums are of the type in which products would be.
+    Args:
+        vectors: embeddings of all tokens (V, E).
+        sizes: width w of each convolution.
+        weights: its filters, (number, w * E) each.
+
+    Returns:
+        for each width a table ((V + 1) * w, number), whose last w rows are those of padding, and zero.
     """
     vectors, dtype = F.pad(vectors, (0, 0, 0, 1)), compute_dtype(vectors)
 
