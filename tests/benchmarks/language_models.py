@@ -37,6 +37,7 @@ SAVING = {
     "LoRA, bfloat16 below": ["--generator.dtype", "bfloat16"],
     "LoRA, activation checkpointing": ["--training.activation_checkpointing", "true"],
 }
+COLUMNS = "objective", "generator", "generator step", "peak", "discriminator pass", "peak", "a round (10 steps + pass)"
 
 
 def on_gpu(step: Callable[[], object]) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def main() -> None:
         print(json.dumps(measure(args.measure, on_cpu)))
         return
     model = [f"--{name}.pretrained={args.model}" for name in ("data.tokenizer", "generator", "discriminator")]
-    print("| objective | generator | generator step | peak | discriminator pass | peak |\n|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for objective, of_objective in OBJECTIVES.items():
         for generator, of_generator in (GENERATORS | (SAVING if objective.startswith("GRPO") else {})).items():
             given = ["--data.train_file", args.lines, *model, *of_objective, *of_generator]
@@ -104,6 +105,7 @@ def main() -> None:
                 for player in ("generator", "discriminator")
                 for unit in ("s", "MiB")
             ]
+            cells.append(f"{(10 * found['generator s'] + found['discriminator s']) / 60:.1f} min")
             print(f"| {objective} | {generator} | {' | '.join(cells)} |", flush=True)
 
 
