@@ -1,13 +1,13 @@
 """The small oracle: what of cooperative training (CoT) is the game. For docs/benchmark.md.
 
-    OMP_NUM_THREADS=1 python -m tests.tools.cot_controls runs/cot
+    OMP_NUM_THREADS=1 python -m tests.tools.cot_controls runs/cot cot_controls.csv
 
 For each of three seeds the generator begins as 16 epochs of maximum likelihood leave an LSTM of 32, and the mediator,
 of 256 units with dropout, as one model of the oracle's sequences and this generator's. Then CoT, and what it would be
 without its parts: a mediator that stays as it began; one that goes on learning from samples only; dropout in the
 generator's steps; and a generator that learns its own samples with dropout, without any mediator. Printed, as means
-and standard errors over the three: both divergences and both NLLs, measured on 5,000 sequences of each side. What is
-trained already is not trained again.
+and standard errors over the three: both divergences and both NLLs, measured on 5,000 sequences of each side. The file
+has the values of each seed. What is trained already is not trained again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from seqgan_hf.data.oracle import build_oracle, draw
 from seqgan_hf.evaluation.loading import load_generator
 from seqgan_hf.objectives import CoT
-from tests.tools.mediators import LENGTH, MEASURED, TASK, of_model, train
+from tests.tools.mediators import LENGTH, MEASURED, TASK, of_model, report, train
 
 
 ROUNDS = 1000
@@ -101,14 +99,9 @@ def rows(folder: Path, seed: int, oracle) -> dict[str, list[float]]:
     return found
 
 
-def main(folder: str) -> None:
+def main(folder: str, table: str | None = None) -> None:
     oracle = build_oracle(100)
-    found = [rows(Path(folder) / str(seed), seed, oracle) for seed in (1, 2, 3)]
-    print("| | KL(G‖O) | KL(O‖G) | NLL_oracle | NLL_test |\n|---|---|---|---|---|")
-    for name in found[0]:
-        table = np.array([each[name] for each in found])
-        mean, error = table.mean(axis=0), table.std(axis=0, ddof=1) / len(table) ** 0.5
-        print(f"| {name} | {' | '.join(f'{m:.3f} ± {e:.3f}' for m, e in zip(mean, error, strict=True))} |")
+    report([rows(Path(folder) / str(seed), seed, oracle) for seed in (1, 2, 3)], table)
 
 
 if __name__ == "__main__":

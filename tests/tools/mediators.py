@@ -1,6 +1,6 @@
 """The small oracle: what several generators know more than one, and three ways to use it. For docs/benchmark.md.
 
-    OMP_NUM_THREADS=1 python -m tests.tools.mediators runs/mediators
+    OMP_NUM_THREADS=1 python -m tests.tools.mediators runs/mediators mediators.csv
 
 For each of three seeds, four generators trained by maximum likelihood (and one that reads from right to left), then:
 their ensemble; one generator distilled from it; and one of them that proposes, where a discriminator chooses that is
@@ -8,11 +8,13 @@ a logistic regression on log-likelihood ratios, log M(Y) - log G(Y), fitted on 1
 model was trained on and as many of G's own. The generators are those that maximum likelihood is best with (of 32, 64
 and 128 units, dropout 0, .3 and .5, 5 to 50 epochs; by NLL_test). Printed, as means and standard errors over the
 three: both divergences and both NLLs, measured on 5,000 sequences of each side; of the discriminators the AUC on
-others, and the effective number of 16 proposals. What is trained already is not trained again.
+others, and the effective number of 16 proposals. The file has the values of each seed. What is trained already is not
+trained again.
 """
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from seqgan_hf.samples import Samples
 
 
 LENGTH, MEMBERS, FITTED, MEASURED, PROPOSALS = 10, 4, 1000, 5000, 16
+COLUMNS = "kl_generator_oracle", "kl_oracle_generator", "nll_oracle", "nll_test", "auc", "effective_proposals"
 TASK = "--data.vocab_size 100 --data.length 10 --data.num_train 5000"
 SIZE = "--generator.config.embedding_size 128 --generator.config.hidden_size 128"
 LIKELIHOOD = (
@@ -157,17 +160,29 @@ def rows(folder: Path, seed: int, oracle) -> dict[str, list[float]]:
     return found
 
 
-def main(folder: str) -> None:
+def report(found: list[dict[str, list[float]]], table: str | None) -> None:
+    """Print means and standard errors over seeds, and write the values of each seed where a file is named."""
+    columns = COLUMNS[: max(map(len, found[0].values()))]
+    print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for name in found[0]:
+        values = np.array([each[name] for each in found])
+        mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / len(values) ** 0.5
+        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(mean, error, strict=True)]
+        print(f"| {name} | {' | '.join(cells + [''] * (len(columns) - len(cells)))} |")
+    if table is not None:
+        with open(table, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["generator", "seed", *columns])
+            for seed, each in enumerate(found, 1):
+                writer.writerows([name, seed, *(f"{value:.6g}" for value in values)] for name, values in each.items())
+
+
+def main(folder: str, table: str | None = None) -> None:
     oracle, found = build_oracle(100), []
     for seed in (1, 2, 3):
         train_all(Path(folder) / str(seed), seed)
         found.append(rows(Path(folder) / str(seed), seed, oracle))
-    print("| | KL(G‖O) | KL(O‖G) | NLL_oracle | NLL_test | AUC | of 16 |\n|---|---|---|---|---|---|---|")
-    for name in found[0]:
-        table = np.array([each[name] for each in found])
-        mean, error = table.mean(axis=0), table.std(axis=0, ddof=1) / len(table) ** 0.5
-        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(mean, error, strict=True)]
-        print(f"| {name} | {' | '.join(cells + [''] * (6 - len(cells)))} |")
+    report(found, table)
 
 
 if __name__ == "__main__":
