@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -127,23 +128,51 @@ def full_kl(
     return loss, values.detach().view_as(samples.ids).masked_fill(~samples.mask, 0.0)
 
 
-# Sequences whose density is computed in one forward pass.
-SCORE_ROWS = 512
+# Sequences whose density is computed in one forward pass, by device: a CPU has small caches, other devices many lanes.
+SCORE_ROWS = {"cpu": 64}
+MOST_SCORE_ROWS = 512
 
 
 @torch.no_grad()
+def _by_length(
+    model: PreTrainedModel,
+    samples: Samples,
+    counted: BoolTensor | None,
+    logprobs: Callable[[Samples, BoolTensor], Tensor],
+) -> Tensor:
+    """`logprobs` of the rows and the tokens that count in them, with rows of like length together, (N, ...).
+
+    A pass is as wide as its longest row, since a short text is not worth as much work as the longest of all.
+    """
+    kept = samples.mask if counted is None else counted
+    ends = (samples.mask * torch.arange(1, samples.ids.shape[1] + 1, device=samples.ids.device)).amax(dim=1)
+    order = ends.argsort(stable=True)
+    widths, sequences, kept = ends[order].tolist(), samples.select(order), kept[order]
+
+    def part(rows: slice) -> Tensor:
+        width = max(1, *widths[rows])
+        mask = sequences.mask[rows, :width]
+        prompt_mask = None if sequences.prompt_mask is None else sequences.prompt_mask[rows]
+        chosen = Samples(sequences.prompt[rows], sequences.ids[rows, :width], mask, prompt_mask).to(model.device)
+        return logprobs(chosen, kept[rows, :width].to(model.device))
+
+    rows = SCORE_ROWS.get(model.device.type, MOST_SCORE_ROWS)
+    with evaluating(model):
+        found = torch.cat(in_parts(model, "likelihoods", samples.batch_size, rows, part, least=rows // 2))
+    result = torch.empty_like(found)
+    result[order.to(found.device)] = found
+    return result
+
+
 def sequence_logprobs(
     model: PreTrainedModel, samples: Samples, counted: BoolTensor | None = None, temperature: float = 1.0
 ) -> Tensor:
     """log p(Y) of whole sequences in float64, natural logarithm, shape (N,); `counted` (N, T) leaves tokens out."""
-    kept = samples.mask if counted is None else counted
 
-    def part(rows: slice) -> Tensor:
-        found = token_logprobs(model, samples.select(rows).to(model.device), temperature)
-        return found.masked_fill(~kept[rows].to(model.device), 0.0).double().sum(dim=1)
+    def logprobs(chosen: Samples, kept: BoolTensor) -> Tensor:
+        return token_logprobs(model, chosen, temperature).masked_fill(~kept, 0.0).double().sum(dim=1)
 
-    with evaluating(model):
-        return torch.cat(in_parts(model, "likelihoods", samples.batch_size, SCORE_ROWS, part, SCORE_ROWS // 16))
+    return _by_length(model, samples, counted, logprobs)
 
 
 def tempered_logprobs(
@@ -154,7 +183,6 @@ def tempered_logprobs(
     With logits l of one token these are l_y - E l and -Var l under the softmax of l / T. `counted` as in
     `sequence_logprobs`.
     """
-    kept = samples.mask if counted is None else counted
 
     def block(head: nn.Module, features: Tensor, targets: LongTensor, added: Tensor | None) -> Tensor:
         logits = head_logits(head, features, added).float()
@@ -166,14 +194,12 @@ def tempered_logprobs(
         mean, square = (chances * beyond).sum(dim=1), (chances * beyond.square()).sum(dim=1)
         return torch.stack([found, -mean, mean.square() - square], dim=1)
 
-    def part(rows: slice) -> Tensor:
-        chosen = samples.select(rows).to(model.device)
+    def logprobs(chosen: Samples, kept: BoolTensor) -> Tensor:
         features, head = predictions(model, chosen, chosen.ids)
         flat, targets, added = features.flatten(0, 1), chosen.ids.flatten(), suppression(model, NEVER)
         size = block_rows(4 * vocabulary_size(model), flat.device)
         parts = [block(head, *each, added) for each in zip(flat.split(size), targets.split(size), strict=True)]
         values = torch.cat(parts).view(*chosen.ids.shape, 3)
-        return values.masked_fill(~kept[rows].to(model.device)[..., None], 0.0).double().sum(dim=1)
+        return values.masked_fill(~kept[..., None], 0.0).double().sum(dim=1)
 
-    with torch.no_grad(), evaluating(model):
-        return torch.cat(in_parts(model, "likelihoods", samples.batch_size, SCORE_ROWS, part, SCORE_ROWS // 16))
+    return _by_length(model, samples, counted, logprobs)

@@ -263,13 +263,37 @@ def test_what_is_done_to_either_head_counts_in_their_divergence(changed):
 
 
 def test_the_density_of_a_sequence_is_summed_in_double_precision_without_dropout(monkeypatch):
-    monkeypatch.setattr(likelihood, "SCORE_ROWS", 2)
+    monkeypatch.setitem(likelihood.SCORE_ROWS, "cpu", 2)
     generator = build_generator("gpt2").train()
     samples = sample(generator, start_prompt(generator, 5), 6, rng=seeded(0))
     found = sequence_logprobs(generator, samples)
     assert found.dtype == torch.float64 and not found.requires_grad and generator.training
     expected = exact_logprobs(generator.eval(), samples).double().sum(1).detach()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_short_sequences_are_read_without_the_padding_of_long_ones(generator, monkeypatch):
+    """In order of their lengths, with prompts and tokens that do not count; the result is in the given order."""
+    monkeypatch.setitem(likelihood.SCORE_ROWS, "cpu", 2)
+    prompt, prompt_mask = padded_prompts()
+    lengths = torch.tensor([6, 1, 5, 2])[: len(prompt)]
+    mask = torch.arange(6) < lengths[:, None]
+    ids = torch.randint(3, generator.config.vocab_size, mask.shape, generator=seeded(0))
+    samples, counted = Samples(prompt, ids, mask, prompt_mask), mask & (ids % 2 == 0)
+    widths, logprobs = [], likelihood.token_logprobs
+
+    def counting(generator, samples, temperature):
+        widths.append(samples.ids.shape[1])
+        return logprobs(generator, samples, temperature)
+
+    monkeypatch.setattr(likelihood, "token_logprobs", counting)
+    found = sequence_logprobs(generator, samples, counted)
+    with evaluating(generator):
+        expected = logprobs(generator, samples).masked_fill(~counted, 0.0).double().sum(1)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
+    pairs = sorted(lengths.tolist())
+    assert widths == [max(pairs[first : first + 2]) for first in range(0, len(pairs), 2)]
+    torch.testing.assert_close(tempered_logprobs(generator, samples, 1.0, counted)[:, 0], found, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("forward", [False, True])
