@@ -69,6 +69,10 @@ def build_generator(corpus: Corpus, settings: GeneratorSettings | None = None) -
     return model
 
 
+# Settings of LoRA with which a saved adapter is not the one that was trained, once transformers has loaded it.
+NOT_READ_AGAIN = "use_dora", "trainable_token_indices"
+
+
 def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
     """Add a LoRA adapter to a pretrained generator, or see that the one which came with it is as it is asked for."""
     if settings.pretrained is None:
@@ -86,6 +90,10 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
     if given["task_type"] != "CAUSAL_LM":
         problem = f"generator.lora.task_type={given['task_type']!r}"
         raise RecipeError(problem, "CAUSAL_LM, as a generator is a causal LM", "leave it out")
+    for key in NOT_READ_AGAIN:
+        if given.get(key):
+            problem = f"generator.lora.{key}={given[key]!r}, which transformers does not load again as it was saved"
+            raise RecipeError(problem, "settings of plain LoRA", "leave it out")
     if own := getattr(model, "peft_config", None):
         has = next(iter(own.values())).to_dict()
         for key, value in given.items():
@@ -96,7 +104,9 @@ def _adapt(model: PreTrainedModel, settings: GeneratorSettings) -> None:
         return
     try:
         model.add_adapter(LoraConfig(**given))
-    except (ValueError, TypeError, AttributeError) as error:  # the last for values of another kind
+        with torch.no_grad():  # some settings only fail where the model is used
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    except (ValueError, TypeError, AttributeError, RuntimeError, LookupError, ImportError) as error:
         problem = f"no adapter can be added to {type(model).__name__} ({' '.join(str(error).split())[:200]})"
         expected = "settings of peft.LoraConfig that fit it"
         fix = 'name its layers in `generator.lora.target_modules`; for other versions: `pip install "seqgan-hf[lora]"`'

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import RunFolderError, TrainingError
@@ -225,9 +226,22 @@ def _load_parts(parts: dict[str, Part], path: Path, session: Session) -> None:
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Put the weights that `save_pretrained` wrote into a model that exists."""
-    saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
-    model.load_state_dict(saved.state_dict())
+    """Put the weights that `save_pretrained` wrote into a model that exists; of an adapted one, those of its adapter.
+
+    Raises:
+        ValueError: the folder lacks some of them.
+    """
+    if getattr(model, "peft_config", None):
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        saved = load_file(folder / "adapter_model.safetensors")
+        state = {name.removeprefix("base_model.model."): weight for name, weight in saved.items()}
+        if lacking := [name for name in get_peft_model_state_dict(model) if name not in state]:
+            raise ValueError(f"the adapter in {folder.name} has no {some_of(lacking)}")
+        set_peft_model_state_dict(model, state)
+        return
+    saved_model = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+    model.load_state_dict(saved_model.state_dict())
 
 
 def check_finite_weights(models: dict[str, PreTrainedModel], session: Session) -> None:

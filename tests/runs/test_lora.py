@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel, pipeline
 from transformers.integrations.peft import MIN_PEFT_VERSION
@@ -20,6 +20,7 @@ from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.evaluation.loading import load_generator
 from seqgan_hf.objectives import Copy
 from seqgan_hf.objectives.base import Models
+from seqgan_hf.training.checkpoint import load_weights
 from tests.tools.small_language import sentences
 from tests.tools.small_runs import options
 
@@ -116,12 +117,35 @@ def test_only_the_adapter_moves(run, place):
     assert any(value.abs().max() > 0 for name, value in whole.items() if "lora_B" in name)
 
 
-def test_an_interrupted_run_ends_with_the_same_adapter(run, place):
-    folder = place / "again"
-    assert main(call(place, folder, "--training.rounds", "1")) == 0
-    assert main(call(place, folder, "--training.resume_from_checkpoint", "true")) == 0
-    one, other = (load_file(path / "generator/adapter_model.safetensors") for path in (run, folder))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_interrupted_run_ends_with_the_same_adapter(dtype, run, place):
+    """Its weights are float32, and stay exact, whatever lies below them."""
+    folder, whole = place / f"again-{dtype}", run if dtype == "float32" else place / "whole-halves"
+    given = ("--generator.dtype", dtype)
+    if whole != run:
+        assert main(call(place, whole, *given)) == 0
+    assert main(call(place, folder, *given, "--training.rounds", "1")) == 0
+    assert main(call(place, folder, *given, "--training.resume_from_checkpoint", "true")) == 0
+    one, other = (load_file(path / "generator/adapter_model.safetensors") for path in (whole, folder))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_checkpoint_of_an_adapter_is_loaded_without_its_base(run, place, tmp_path, monkeypatch):
+    model = AutoModelForCausalLM.from_pretrained(run / "generator", dtype=torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            parameter.data = torch.zeros_like(parameter, dtype=torch.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "from_pretrained", mock.Mock(side_effect=AssertionError("a second base")))
+        load_weights(model, run / "generator")
+    saved, again = load_file(run / "generator/adapter_model.safetensors"), tmp_path / "again"
+    model.save_pretrained(again)
+    found = load_file(again / "adapter_model.safetensors")
+    assert found.keys() == saved.keys() and all(torch.equal(found[name], saved[name]) for name in saved)
+    saved.pop(next(iter(saved)))
+    save_file(saved, again / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="the adapter in again has no transformer.h.0"):
+        load_weights(model, again)
 
 
 def test_activations_computed_again_give_the_same_adapter(run, place):
@@ -188,6 +212,10 @@ def test_copies_share_what_is_not_trained(place, decay):
         (["--generator.lora", "null", "--generator.dtype", "bfloat16"], "generator.dtype=bfloat16 without"),
         (["--generator.lora", "{target_modules: [nothing]}"], "no adapter can be added to GPT2LMHeadModel"),
         (["--generator.lora", "{r: 2, bias: no}"], "no adapter can be added to GPT2LMHeadModel"),
+        (["--generator.lora", "{use_dora: true}"], "use_dora=True, which transformers does not load again"),
+        (["--generator.lora", "{trainable_token_indices: [1]}"], "generator.lora.trainable_token_indices=[1], which"),
+        (["--generator.lora", "{init_lora_weights: olora}"], "no adapter can be added to GPT2LMHeadModel"),
+        (["--generator.lora", "{init_lora_weights: loftq}"], "no adapter can be added to GPT2LMHeadModel"),
         (["--generator.lora", "{task_type: SEQ_CLS}"], "generator.lora.task_type='SEQ_CLS': expected CAUSAL_LM"),
     ],
 )
