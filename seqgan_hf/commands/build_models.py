@@ -189,9 +189,11 @@ def _build_reader(settings: DiscriminatorSettings, objective: Objective, corpus:
     try:
         with asking_once(name):
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded"
-        raise RecipeError(problem, expected, "save its tokenizer beside it, or choose another") from error
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problem = f"discriminator.pretrained={name!r} has no tokenizer that can be loaded ({why})"
+        fix = "install what it names, save the model's tokenizer beside it, or choose another"
+        raise RecipeError(problem, expected, fix) from error
     embeddings: Any = model.get_input_embeddings()
     # without a tokenizer's files, transformers makes one that knows special tokens only
     if not len(embeddings.weight) / 2 <= len(tokenizer) <= len(embeddings.weight):

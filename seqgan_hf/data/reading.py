@@ -16,7 +16,7 @@ from .tokenization import decode_ids
 
 logger = logging.getLogger(__name__)
 
-# Texts whose tokens are kept: those of a corpus are read in every epoch, those of the generator in some passes.
+# Texts whose tokens are kept, the last ones that were new: a corpus is read in every epoch, samples in some passes.
 KEPT_TEXTS = 50_000
 # A tokenizer without a limit names a number far above this one.
 UNLIMITED = 10**6
@@ -112,13 +112,12 @@ class TextReader:
         """The model's inputs for B samples: `input_ids`, `attention_mask` (B, L) and what else it reads."""
         rows = list(self._rows(samples))
         if new := [row for row in dict.fromkeys(rows) if row not in self._known]:
-            if len(self._known) + len(new) > KEPT_TEXTS:
-                self._known.clear()
-                new = list(dict.fromkeys(rows))
             conditions, texts = ([list(row[part]) for row in new] for part in (0, 1))
             read = self.inputs.encode(decode_ids(self.writer, conditions), decode_ids(self.writer, texts))
             self._known.update(zip(new, read, strict=True))
         padded = self.inputs.pad([self._known[row] for row in rows])
+        while len(self._known) > KEPT_TEXTS:
+            del self._known[next(iter(self._known))]  # the oldest
         return {name: values.to(samples.ids.device) for name, values in padded.items()}
 
     def _rows(self, samples: Samples) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

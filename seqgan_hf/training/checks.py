@@ -35,12 +35,20 @@ def check_generator(generator: PreTrainedModel) -> tuple[int, int | None]:
     return config.bos_token_id, pad if eos or config.pad_token_id is not None else None
 
 
-def check_enough_data(data: TrainingData, batch_size: int) -> None:
-    """Raise a DataError where there is not one batch of all processes."""
-    if isinstance(data, InMemoryData) and len(data) < batch_size:
-        expected = f"at least one batch of {batch_size}"
-        fix = "give more, or lower `training.per_device_train_batch_size` and `training.pretrain_batch_size`"
+def check_enough_data(data: TrainingData, batch_size: int, pretrain_batch_size: int) -> None:
+    """Raise a DataError where there is not one batch to pretrain on; say so where a step of the game has fewer.
+
+    Batch sizes are those of all processes together.
+    """
+    if not isinstance(data, InMemoryData):
+        return
+    if len(data) < pretrain_batch_size:
+        expected = f"at least one batch of {pretrain_batch_size}"
+        fix = "give more, or lower `training.pretrain_batch_size` (and `training.per_device_train_batch_size`)"
         raise DataError(f"{len(data)} training sequences", expected, fix)
+    if len(data) < batch_size:
+        told = "per_device_train_batch_size: a step of the rounds would take %d training sequences, and takes all %d"
+        logger.warning(told, batch_size, len(data))
 
 
 def check_share(data: TrainingData) -> InMemoryData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +79,7 @@ class Evaluation:
     def run(self, name: str) -> dict[str, Estimate]:
         """Draw samples and measure the generator; the first are written to a file of this name."""
         session, samples = self.session, self._draw()
-        results = self._measure(samples)
+        results = self._measure(samples, self.evaluators)
         texts = [one_line(text) for text in decode(samples.select(slice(0, SHOWN_SAMPLES)), self.tokenizer)]
         if session.is_main:
             session.folder.write_samples(name, texts)
@@ -92,6 +93,19 @@ class Evaluation:
         self.best.consider(self.last, results)
         return results
 
+    @torch.no_grad()
+    def after(self, phase: Phase, done: int, total: int, due: bool) -> dict[str, Estimate]:
+        """The evaluation that follows a unit, if it is due.
+
+        What the discriminator knows once it is pretrained is measured whatever is due: it says how much can be won.
+        """
+        if due:
+            return self.run(f"{phase}-{done}")
+        judges = [each for each in self.evaluators if isinstance(each, HeldOutVerdicts)]
+        if phase != "pretrain_discriminator" or done < total or not judges:
+            return {}
+        return self._measure(self._draw(), judges)
+
     def _draw(self) -> Samples:
         """As many samples as `eval_samples`, of all processes, from a random source of their own."""
         args, accelerator, generator = self.session.args, self.session.accelerator, self.models.generator
@@ -102,12 +116,12 @@ class Evaluation:
         drawn = sample(generator, prompts.prompt, self.max_new_tokens, rng=rng, prompt_mask=prompts.prompt_mask)
         return drawn.map(accelerator.gather).select(slice(0, args.eval_samples))
 
-    def _measure(self, samples: Samples) -> dict[str, Estimate]:
-        """All results. Evaluators are shared out among the processes: each sees all samples."""
+    def _measure(self, samples: Samples, evaluators: Sequence[Evaluator]) -> dict[str, Estimate]:
+        """Their results. Evaluators are shared out among the processes: each sees all samples."""
         accelerator, generator, found = self.session.accelerator, self.models.generator, []
         untrained = HeldOutVerdicts if self.units.discriminator_steps == 0 else ()
         with evaluating(generator):
-            for index, evaluator in enumerate(self.evaluators):
+            for index, evaluator in enumerate(evaluators):
                 mine = index % accelerator.num_processes == accelerator.process_index
                 if mine and not isinstance(evaluator, untrained):
                     found.append((index, evaluator.evaluate(generator, samples, self.session.args.seed)))

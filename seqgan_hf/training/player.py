@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 
-from ..errors import TrainingError
+from ..errors import TrainingError, UserError
 from ..objectives import Loss
 from .arguments import Scheduler
 from .checkpoint import way_back
@@ -48,6 +48,10 @@ class Player:
         options["lr"] = learning_rate
         parameters: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if trunk_learning_rate is not None:
+            if model.base_model is model:
+                problem = f"discriminator_trunk_learning_rate={trunk_learning_rate} for a {type(model).__name__}"
+                problem += ", whose head stands on no model of its own"
+                raise UserError(problem, "null, so that all of it learns at discriminator_learning_rate", "set it so")
             trunk = {id(parameter) for parameter in model.base_model.parameters()}
             below = [parameter for parameter in parameters if id(parameter) in trunk]
             head = [parameter for parameter in parameters if id(parameter) not in trunk]

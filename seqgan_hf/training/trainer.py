@@ -97,7 +97,7 @@ class AdversarialTrainer:
         for kept in (generator.config, generator.generation_config):  # adapters are saved with the second alone
             kept.conditional = self.data.conditional  # whoever samples needs prompts
         batch_sizes: list[int] = [args.per_device_train_batch_size, args.pretrain_batch_size]
-        check_enough_data(self.data, max(batch_sizes) * accelerator.num_processes)
+        check_enough_data(self.data, *(size * accelerator.num_processes for size in batch_sizes))
         check_pretraining(self.pretraining)
         # `generate` and pipelines write what the generator is trained to write, from its checkpoints as well
         own = {name: getattr(generator.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -239,7 +239,7 @@ class AdversarialTrainer:
     def _report(self, turn: Turn, done: int) -> None:
         values = self.parts.progress.measure()
         due = self.parts.evaluation.due(turn.phase, done, turn.units)
-        results = self.evaluate(f"{turn.phase}-{done}") if due else {}
+        results = self.parts.evaluation.after(turn.phase, done, turn.units, due)
         values |= self.parts.forecast.after(turn, done, due)
         self.parts.progress.report(turn.phase, done, turn.units, values, results)
 

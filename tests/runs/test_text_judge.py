@@ -78,7 +78,9 @@ def test_it_lies_in_the_run_as_a_plain_model_with_its_own_tokenizer(run, judge):
 def test_what_it_knows_of_held_out_text_is_logged(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     measured = [row for row in rows if "discriminator_auc_test" in row]
-    assert [row["phase"] for row in measured] == ["adversarial"] * 2, "before it is trained there is nothing to tell"
+    phases = ["pretrain_discriminator", "adversarial", "adversarial"]
+    assert [row["phase"] for row in measured] == phases, "before it is trained there is nothing to tell"
+    assert "nll_test" not in measured[0], "the generator is as it was"
     for row in measured:
         assert 0 <= row["discriminator_auc_test"] <= 1 and 0 <= row["discriminator_auc_train"] <= 1
         assert "reads:text" in row["signatures"]["discriminator_auc_test"]

@@ -473,6 +473,15 @@ def test_nothing_but_a_run_is_ever_replaced(corpus, tmp_path):
     assert (tmp_path / "home" / "figures" / "mine.png").exists()
 
 
+def test_a_step_that_wants_more_lines_than_there_are_takes_all(corpus, tmp_path, caplog):
+    trainer = build(corpus, tmp_path, per_device_train_batch_size=64, pretrain_batch_size=16)
+    assert "a step of the rounds would take 64 training sequences, and takes all 48" in caplog.text
+    sizes = []
+    trainer.generator_step = lambda objective, batches, player: sizes.append([each.batch_size for each in batches])
+    trainer.train_generator(0, 3)
+    assert sizes == [[48]] * 3
+
+
 def test_nothing_to_resume_from_is_said(corpus, tmp_path):
     with pytest.raises(RunFolderError, match="No complete checkpoint in .* to resume from"):
         build(corpus, tmp_path / "run", resume_from_checkpoint=True).train()

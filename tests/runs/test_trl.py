@@ -12,12 +12,12 @@ import torch
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from seqgan_hf.commands import main
 from seqgan_hf.data.tokenization import TokenizerConfig, build_tokenizer
 from seqgan_hf.errors import RunFolderError, UserError
-from seqgan_hf.integrations.trl import FOLDER, AdversarialReward
+from seqgan_hf.integrations.trl import FOLDER, AdversarialReward, Pair
 from seqgan_hf.models import CNNDiscriminatorConfig, CNNDiscriminatorForSequenceClassification
 from seqgan_hf.runs.hub import classifier_tokenizer
 from tests.tools.judges import letter_tokenizer, save_judge
@@ -190,6 +190,57 @@ def test_a_checkpoint_without_its_state_is_refused(tmp_path):
         learnt.load(tmp_path / "nothing")
 
 
+def test_a_policy_is_not_resumed_with_the_discriminator_of_another_run(tmp_path):
+    """TRL names no checkpoint to its callbacks, so the state is looked for in `output_dir`."""
+    for name, rate in (("run", 1e-3), ("other", 1e-2)):
+        trainer(tmp_path / name, reward(tmp_path), max_steps=2, learning_rate=rate).train()
+    resumed = trainer(tmp_path / "other", reward(tmp_path))
+    with pytest.raises(RunFolderError, match="is of another run than the policy's"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+def test_weights_that_learn_are_float32_however_they_were_loaded(tmp_path):
+    judge = save_judge(tmp_path / "judge", num_labels=1)
+    for updates, dtype in ((1, torch.float32), (0, torch.bfloat16)):
+        model = AutoModelForSequenceClassification.from_pretrained(judge, dtype=torch.bfloat16)
+        AdversarialReward(model, letter_tokenizer("bert"), updates=updates)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_a_prompt_without_an_answer_is_scored_and_not_learnt_from(tmp_path):
+    learnt = reward(tmp_path, replay=9, held_out=[("dog", "nine")])
+    values = scored(learnt, PROMPTS[:3], ["xx", "yy", "zz"], answer=["one", None, "two"])
+    assert len(values) == 3 and [(pair.completion, pair.answer) for pair in learnt.replay] == [
+        ("xx", "one"),
+        ("zz", "two"),
+    ]
+    fixed = weights(learnt.discriminator)
+    assert len(scored(learnt, PROMPTS[:2], ["xx", "yy"], answer=[None, None])) == 2
+    assert same(fixed, weights(learnt.discriminator)) and learnt.batches == 1
+    assert learnt.logged.keys() == {"auc_held_out", "drift"}
+    learnt = reward(tmp_path, replay=9)  # margin and pair accuracy are of those that have one
+    learnt.scores = lambda texts: torch.tensor([{"xx": 5.0, "yy": 0.0, "one": 1.0}[text] for _, text in texts])
+    measured = learnt._measure([Pair("b", "yy", "one")], torch.tensor([5.0, 0.0]), torch.tensor([False, True]))
+    assert measured == {"margin": 1.0, "pair_accuracy": 1.0}
+
+
+def test_the_drift_of_a_discriminator_that_stays_is_zero(tmp_path):
+    held_out = [(prompt, answer) for prompt in PROMPTS for answer in ANSWERS]
+    learnt = reward(tmp_path, learning_rate=0.0, held_out=held_out)
+    for _ in range(3):
+        scored(learnt, PROMPTS[:2], ["xx", "yy"], answer=ANSWERS[:2])
+        assert learnt.logged["drift"] == 0 and len(learnt.shown) == 8
+
+
+def test_a_reward_that_no_trainer_tells_of_goes_to_the_device_of_the_process(tmp_path, monkeypatch):
+    learnt = reward(tmp_path, updates=0)
+    state = SimpleNamespace(device=torch.device("meta"))
+    monkeypatch.setattr("seqgan_hf.integrations.trl.PartialState", lambda: state)
+    monkeypatch.setattr(learnt, "scores", lambda texts: torch.zeros(len(texts)))
+    learnt(PROMPTS, ANSWERS)
+    assert learnt.discriminator.device.type == "meta"
+
+
 def scored(learnt, prompts, completions, **columns):
     learnt.on_step_begin(None, None, None)
     values = learnt(prompts, completions, **columns)
@@ -204,8 +255,10 @@ def test_it_learns_to_tell_answers_from_completions(loss, num_labels, tmp_path):
     for _ in range(3):
         before = scored(learnt, PROMPTS, ["xx"] * 6, answer=ANSWERS)
     assert learnt.logged["pair_accuracy"] == 1 and learnt.logged["margin"] > 1
-    assert before == pytest.approx(learnt(PROMPTS, ["xx"] * 6), abs=5), "an evaluation only scores"
-    assert learnt.batches == 3
+    assert max(before) < 0, "the answers, not the completions, are real"
+    fixed = weights(learnt.discriminator)
+    learnt(PROMPTS, ["xx"] * 6)
+    assert learnt.batches == 3 and same(fixed, weights(learnt.discriminator)), "an evaluation only scores"
 
 
 def test_the_losses_are_those_of_their_papers(tmp_path):
@@ -312,12 +365,24 @@ def test_a_reward_that_is_not_among_the_callbacks_says_that_it_learns_nothing(up
 
 
 def test_answers_may_be_any_real_text_and_prompts_conversations(tmp_path):
-    learnt = reward(tmp_path, answers=["real text"], loss="cross_entropy", reads_prompt=False, held_out=["more text"])
+    learnt = reward(tmp_path, answers=["real text"], loss="cross_entropy", held_out=["more text"])
+    assert not learnt.reads_prompt, "what fits its prompt would be a fake"
     chat = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]]
     said = [[{"role": "assistant", "content": "xx"}], [{"role": "assistant", "content": "yy"}]]
     values = scored(learnt, chat, said)
     assert len(values) == 2 and "auc_held_out" in learnt.logged
     assert learnt(chat, said) == pytest.approx(learnt(["a", "other"], ["xx", "yy"]))
+
+
+def test_messages_without_text_are_read_as_nothing_and_parts_as_their_text(tmp_path):
+    """A call of a tool has no content; that of several media is in parts."""
+    learnt = reward(tmp_path, held_out=[([{"role": "user", "content": "a"}], "one")])
+    parts = [{"type": "image"}, {"type": "text", "text": "xx"}]
+    said = [[{"role": "assistant", "content": text}] for text in (None, parts)] + [[{"role": "assistant"}]]
+    assert learnt(PROMPTS[:3], said) == pytest.approx(learnt(PROMPTS[:3], ["", "xx", ""]))
+    assert learnt.held_out == [("a", "one")]
+    with pytest.raises(UserError, match="an answer that is 7, a int: expected text, or a list of messages"):
+        scored(learnt, ["a"], ["xx"], answer=[7])
 
 
 @pytest.mark.parametrize(
@@ -329,6 +394,7 @@ def test_answers_may_be_any_real_text_and_prompts_conversations(tmp_path):
         ({"answers": []}, "no real answers"),
         ({"num_labels": 3}, "a discriminator of 3 labels"),
         ({"held_out": ["text"]}, "held-out texts without prompts"),
+        ({"answers": ["text"], "reads_prompt": True}, "reads_prompt=True with texts that answer no prompt"),
         ({"replay": -1}, "replay=-1: expected a whole number from 0 on"),
         ({"warmup": 1.5}, "warmup=1.5: expected a whole number"),
         ({"learning_rate": -1}, "learning_rate=-1: expected a number from 0 on"),
@@ -349,6 +415,12 @@ def test_a_discriminator_that_cannot_read_or_learn_is_refused(tmp_path):
     bare.eos_token = None
     with pytest.raises(UserError, match="has no end, separator or padding token"):
         AdversarialReward(model, bare)
+    larger = letter_tokenizer("bert")
+    larger.add_tokens(["new"])
+    with pytest.raises(UserError, match="tokens with a tokenizer of"):
+        AdversarialReward(model, larger)
+    with pytest.raises(UserError, match="a BertModel, which gives no logits"):
+        AdversarialReward(AutoModel.from_pretrained(tmp_path / "judge", num_labels=1), letter_tokenizer("bert"))
     model.requires_grad_(False)
     with pytest.raises(UserError, match="of which no weight is trained"):
         AdversarialReward(model, letter_tokenizer("bert"))

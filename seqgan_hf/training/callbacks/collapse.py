@@ -74,8 +74,10 @@ class CollapseWarnings(TrainerCallback):
     _rounds: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "adversarial/round" in logs:
-            for warning in self.update(logs):
+        # before the rounds it is known what the discriminator knows, and nothing else of the game
+        game = "adversarial/round" in logs
+        if watched := {name: value for name, value in logs.items() if game or name in (AUC, TRAIN_AUC)}:
+            for warning in self.update(watched):
                 if state.is_local_process_zero:
                     logger.warning("%s", warning)
 

@@ -149,6 +149,9 @@ def test_texts_are_encoded_once(writer, monkeypatch):
     monkeypatch.setattr("seqgan_hf.data.reading.KEPT_TEXTS", 2)
     assert torch.equal(reader(samples_of(writer, ["old dogs", "a"]))["input_ids"][1, :3], torch.tensor([1, 4, 2]))
     assert torch.equal(reader(samples)["input_ids"], first["input_ids"])
+    seen.clear()
+    reader(samples_of(writer, [TEXTS[-1], TEXTS[0]]))
+    assert seen == [TEXTS[0]], "the oldest are forgotten, not all"
 
 
 def test_features_and_class_logits_are_there_too(writer, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from seqgan_hf.errors import UserError
 from seqgan_hf.objectives import CoT, Reinforce, Turn
 from seqgan_hf.training.schedule import totals
 from tests.tools.small_runs import build, small_corpus
@@ -66,6 +67,12 @@ def test_the_trunk_of_the_discriminator_has_a_rate_of_its_own(tmp_path):
     assert head["lr"] == 0.5 and trunk["lr"] == 0.25
     assert {id(p) for p in head["params"]} == {id(p) for p in model.classifier.parameters()}
     assert {id(p) for p in trunk["params"]} == {id(p) for p in model.bert.parameters()}
+
+
+def test_a_rate_of_a_trunk_needs_one(tmp_path):
+    """Of the CNN it would be the rate of all that it has."""
+    with pytest.raises(UserError, match="discriminator_trunk_learning_rate=0.25 for a CNNDiscriminator"):
+        build(small_corpus(), tmp_path, Reinforce(), discriminator_trunk_learning_rate=0.25)
 
 
 def test_a_run_is_counted_over_its_turns():

@@ -1,5 +1,7 @@
 """Warnings of mode collapse and of players that no longer learn."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from seqgan_hf.training.callbacks.collapse import CollapseWarnings
@@ -45,6 +47,19 @@ def test_healthy_rounds_give_no_warning():
         "nll_test": 3.0,
     }
     assert all(monitor.update(healthy) == [] for _ in range(20))
+
+
+def test_before_the_rounds_only_what_the_discriminator_knows_is_watched(caplog):
+    """One pass in which it still guesses is no stuck game; what it knows in the end says what can be won."""
+    monitor, state = CollapseWarnings(), SimpleNamespace(is_local_process_zero=True)
+    for done in range(1, 8):
+        monitor.on_log(None, state, None, {"pretrain_discriminator/step": done, "discriminator_accuracy": 0.5})
+    assert not caplog.messages
+    last = {"pretrain_discriminator/step": 8, "discriminator_auc_test": 0.51, "discriminator_auc_train": 0.9}
+    monitor.on_log(None, state, None, last)
+    assert ["cannot tell real text" in caplog.messages[0], "by heart" in caplog.messages[1]] == [True, True]
+    monitor.on_log(None, state, None, {"adversarial/round": 1, **last})
+    assert len(caplog.messages) == 2, "said once"
 
 
 def test_monitor_goes_on_after_a_checkpoint():
