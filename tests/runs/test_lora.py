@@ -23,6 +23,7 @@ from seqgan_hf.objectives.base import Models
 from seqgan_hf.training.checkpoint import load_weights
 from tests.tools.small_language import sentences
 from tests.tools.small_runs import options
+from tests.tools.two_processes import on_two
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -127,6 +128,21 @@ def test_an_interrupted_run_ends_with_the_same_adapter(dtype, run, place):
     assert main(call(place, folder, *given, "--training.rounds", "1")) == 0
     assert main(call(place, folder, *given, "--training.resume_from_checkpoint", "true")) == 0
     one, other = (load_file(path / "generator/adapter_model.safetensors") for path in (whole, folder))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def _train_on_two(rank, place):
+    """A run of two rounds; and one of a round that goes on. Each process checks that its adapter is the other's."""
+    resume = ("--training.resume_from_checkpoint", "true")
+    for name, more in (("whole", ("2",)), ("resumed", ("1",)), ("resumed", ("2", *resume))):
+        assert main(call(place, place / f"two-{name}", "--training.rounds", *more)) == 0
+
+
+def test_two_processes_train_one_adapter_and_resume(place):
+    on_two(_train_on_two, place)
+    one, other = (
+        load_file(place / f"two-{name}/generator/adapter_model.safetensors") for name in ("whole", "resumed")
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
