@@ -1,4 +1,4 @@
-"""The picture and the table of "A game against a pretrained judge" in docs/results.md, from what `evaluate` wrote.
+"""The picture and the table of "Little text, a pretrained judge" in docs/results.md, from what `evaluate` wrote.
 
     python tests/tools/judge_plane.py docs/figures/judge_800 docs/figures/judge_800.png
 
@@ -21,8 +21,8 @@ from seqgan_hf.evaluation.envelope import envelope, gaps
 
 AXES = "nll_test_sequence", "judge_nll"
 SHOWN = {
-    "likelihood": ("maximum likelihood, 60 epochs", "#636363", "o-"),
-    "stopped": ("maximum likelihood, stopped in time (30)", "#a0a0a0", "s-"),
+    "likelihood": ("maximum likelihood", "#636363", "o-"),
+    "stopped": ("maximum likelihood, stopped in time", "#a0a0a0", "s-"),
     "constant": ("the same game with a constant reward", "#b2746b", "^--"),
     "cnn": ("the same game against a CNN from scratch", "#c9a227", "v--"),
     "game": ("the game against the judge", "#2166ac", "o-"),
@@ -31,6 +31,7 @@ SHOWN = {
     "drawn": ("no game: drawn with the judge", "#1b7837", "*"),
 }
 LIKELIHOODS = "likelihood", "stopped"
+COLDEST = 0.8  # colder ones lie far out, and are not in the picture
 COLUMNS = {"distinct_2": 3, "self_bleu_4": 3, "reverse_lm_score": 3, "fed": 1}  # digits
 
 
@@ -67,7 +68,7 @@ def main(folder: str, picture: str) -> None:
         plain = [place(found) for (name, _), found in values.items() if name in LIKELIHOODS]
         curves.append(envelope(plain + [place(coin) for coin in coins]))
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
-    axes = figure.subplots()
+    axes, reach = figure.subplots(), list[float]()
     print(
         "| generator | temperature | NLL_test | NLL under SmolLM2 |",
         " | ".join(COLUMNS),
@@ -75,8 +76,9 @@ def main(folder: str, picture: str) -> None:
     )
     for name, (label, colour, style) in SHOWN.items():
         measured = [{temperature for generator, temperature in values if generator == name} for values, _ in seeds]
-        temperatures = sorted(set.intersection(*measured))
-        middle = []
+        middle, temperatures = [], sorted(set.intersection(*measured))
+        if not temperatures:
+            continue
         for temperature in temperatures:
             found = [values[name, temperature] for values, _ in seeds]
             middle.append(np.mean([place(each) for each in found], axis=0))
@@ -95,9 +97,10 @@ def main(folder: str, picture: str) -> None:
         for temperature, (x, y) in zip(temperatures, middle, strict=True):
             at = {"xytext": (5, 4), "textcoords": "offset points", "annotation_clip": True}
             axes.annotate(f"{temperature:g}", (x, y), fontsize=8, color=colour, **at)
+            reach += [x] * (temperature >= COLDEST)
     coins = np.mean([[place(coin) for coin in coins] for _, coins in seeds], axis=0)
     axes.plot(*envelope(map(tuple, coins)).T, color="#c8c8c8", lw=4, zorder=0, label="coins between two temperatures")
-    axes.set_xlim(43.4, 50)  # temperatures below .8 lie further out
+    axes.set_xlim(min(reach) - 0.2, max(reach) + 0.2)
     axes.set_xlabel("NLL of held-out captions, nats a caption (lower: covers more)")
     axes.set_ylabel("NLL of samples under SmolLM2, nats a token\n(lower: better English)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)

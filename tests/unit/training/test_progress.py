@@ -44,7 +44,7 @@ def test_work_is_counted(corpus, tmp_path, monkeypatch):
 def test_evaluations_are_no_training_time(corpus, tmp_path, monkeypatch):
     events, clock = [], Meter.resume_clock
     trainer = build(corpus, tmp_path / "run", rounds=0, discriminator_pretrain_steps=0)
-    monkeypatch.setattr(trainer, "evaluate", lambda name: events.append("evaluation") or {})
+    monkeypatch.setattr(trainer.parts.evaluation, "run", lambda name: events.append("evaluation") or {})
     monkeypatch.setattr(Meter, "resume_clock", lambda meter: events.append("clock") or clock(meter))
     trainer.train()
     assert events == ["evaluation", "clock"] * 2
