@@ -129,7 +129,7 @@ def full_kl(
 
 
 # Sequences whose density is computed in one forward pass, by device: a CPU has small caches, other devices many lanes.
-SCORE_ROWS = {"cpu": 64}
+SCORE_ROWS = {"cpu": 128}
 MOST_SCORE_ROWS = 512
 
 
