@@ -193,7 +193,7 @@ def _as_lists(arguments: list[str]) -> list[str]:
     names = [f"--{name}{plus}" for plus in ("", "+") for name in ("model", "temperatures", "exponents", "metrics")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
-        parser.add_argument(name, nargs="+", default=argparse.SUPPRESS)
+        parser.add_argument(name, nargs="+", action="append", default=argparse.SUPPRESS)
     parser.add_argument("--discriminator", nargs="?", const=OWN, default=argparse.SUPPRESS)
     # `--model=A B` as well
     split = (argument.split("=", 1) if argument.split("=")[0] in names else [argument] for argument in arguments)
@@ -204,11 +204,14 @@ def _as_lists(arguments: list[str]) -> list[str]:
     given = vars(lists)
     if "discriminator" in given:
         result.append(f"--discriminator={given.pop('discriminator')}")
-    for name, values in sorted(given.items(), key=lambda item: item[0].endswith("+")):  # what is added comes last
-        if not values[0].startswith("["):
-            parts = ",".join(value.strip(",") for value in values)
-            values = [json.dumps(values) if name.startswith("model") else f"[{parts}]"]
-        result.append(f"--{name}={' '.join(values)}")
+    for name, several in sorted(given.items(), key=lambda item: item[0].endswith("+")):  # what is added comes last
+        if len(several) > 1 and not name.endswith("+"):
+            raise RecipeError(f"--{name} {len(several)} times", "once", f"name all together, or add with `--{name}+`")
+        for values in several:
+            if not values[0].startswith("["):
+                parts = ",".join(value.strip(",") for value in values)
+                values = [json.dumps(values) if name.startswith("model") else f"[{parts}]"]
+            result.append(f"--{name}={' '.join(values)}")
     return result
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from seqgan_hf.commands.recipe import load_evaluation
+from seqgan_hf.errors import RecipeError
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,15 @@ def test_models_are_named_as_on_any_command_line(given, expected):
         "--metrics distinct --metrics+ bleu length",
         "--metrics distinct --metrics+=[bleu,length]",
         "--metrics+ bleu,length --metrics distinct",
+        "--metrics distinct --metrics+ bleu --metrics+ length",
     ],
 )
 def test_what_is_added_to_a_list_is_added_wherever_it_stands(given):
     settings = load_evaluation(["--model", "x", "--references", "r", *given.split()])
     assert settings.metrics == ["distinct", "bleu", "length"]
+
+
+def test_a_list_that_is_given_twice_is_refused():
+    """The first would be dropped."""
+    with pytest.raises(RecipeError, match=r"--metrics 2 times: expected once\. Name all together, or add with"):
+        load_evaluation(["--model", "x", "--references", "r", "--metrics", "distinct", "--metrics", "bleu"])
