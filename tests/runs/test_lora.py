@@ -131,15 +131,17 @@ def test_an_interrupted_run_ends_with_the_same_adapter(dtype, run, place):
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def _train_on_two(rank, place):
-    """A run of two rounds; and one of a round that goes on. Each process checks that its adapter is the other's."""
-    resume = ("--training.resume_from_checkpoint", "true")
-    for name, more in (("whole", ("2",)), ("resumed", ("1",)), ("resumed", ("2", *resume))):
-        assert main(call(place, place / f"two-{name}", "--training.rounds", *more)) == 0
+def _train_on_two(rank, commands):
+    """Each process checks that its adapter is the other's."""
+    for command in commands:
+        assert main(command) == 0
 
 
 def test_two_processes_train_one_adapter_and_resume(place):
-    on_two(_train_on_two, place)
+    """A run of two rounds; and one of a round that goes on."""
+    resume = ("--training.resume_from_checkpoint", "true")
+    runs = (("whole", ("2",)), ("resumed", ("1",)), ("resumed", ("2", *resume)))
+    on_two(_train_on_two, [call(place, place / f"two-{name}", "--training.rounds", *more) for name, more in runs])
     one, other = (
         load_file(place / f"two-{name}/generator/adapter_model.safetensors") for name in ("whole", "resumed")
     )
