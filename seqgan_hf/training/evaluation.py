@@ -104,7 +104,8 @@ class Evaluation:
         judges = [each for each in self.evaluators if isinstance(each, HeldOutVerdicts)]
         if phase != "pretrain_discriminator" or done < total or not judges:
             return {}
-        return self._measure(self._draw(), judges)
+        with self.units.untimed():
+            return self._measure(self._draw(), judges)
 
     def _draw(self) -> Samples:
         """As many samples as `eval_samples`, of all processes, from a random source of their own."""

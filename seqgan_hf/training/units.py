@@ -62,6 +62,13 @@ class Units:
             self._count(name)
             self._stop_if_interrupted()
 
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Measurements within a unit whose time is that of its work."""
+        started = self.clock()
+        yield
+        self.seconds -= self.clock() - started
+
     def _goes_on(self, done: int, total: int, timed: bool = True) -> bool:
         return done < total and not self.session.control.should_training_stop and not (timed and self.out_of_time)
 

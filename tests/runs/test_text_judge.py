@@ -12,9 +12,11 @@ from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, Aut
 from seqgan_hf.commands import main
 from seqgan_hf.commands.build_models import freeze
 from seqgan_hf.errors import RecipeError
+from seqgan_hf.objectives import Reinforce
 from tests.tools.judges import save_judge
 from tests.tools.small_language import sentences
-from tests.tools.small_runs import ROOT, short_run
+from tests.tools.small_runs import ROOT, build, short_run, small_corpus
+from tests.tools.tiny import build_discriminator
 
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -84,6 +86,15 @@ def test_what_it_knows_of_held_out_text_is_logged(run):
     for row in measured:
         assert 0 <= row["discriminator_auc_test"] <= 1 and 0 <= row["discriminator_auc_train"] <= 1
         assert "reads:text" in row["signatures"]["discriminator_auc_test"]
+
+
+def test_to_measure_the_discriminator_takes_no_time_of_the_budget(tmp_path):
+    trainer = build(small_corpus(), tmp_path, Reinforce(), discriminator=build_discriminator("bert"))
+    evaluation, units, times = trainer.parts.evaluation, trainer.parts.units, iter([1.0, 6.0])
+    units.discriminator_steps, units.clock = 1, lambda: next(times)
+    assert "discriminator_auc_test" in evaluation.after("pretrain_discriminator", 2, 2, due=False)
+    assert units.seconds == -5.0, "which `of` counts with the unit"
+    assert evaluation.after("pretrain_discriminator", 1, 2, due=False) == {}
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(run, lines, judge, tmp_path):
