@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,13 +13,19 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from ..generation.decoder import has_plain_head
+from ..models.activations import fused_activations
 from ..models.modeling_threads import unsplit
 from .arguments import AdversarialTrainingArguments
 
 
-def sharing(args: AdversarialTrainingArguments, models: Iterable[PreTrainedModel]) -> AbstractContextManager[None]:
-    """How a step of these models is shared out among threads: `unsplit`, or as a compiler has it."""
-    return nullcontext() if args.torch_compile else unsplit(*models)
+@contextmanager
+def sharing(args: AdversarialTrainingArguments, models: Sequence[PreTrainedModel]) -> Iterator[None]:
+    """How a step of these models is computed: `unsplit`, with `fused_activations`, or as a compiler has it."""
+    if args.torch_compile:
+        yield
+        return
+    with unsplit(*models), fused_activations(*models):
+        yield
 
 
 class Compiled:

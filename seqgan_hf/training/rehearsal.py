@@ -11,12 +11,12 @@ from functools import partial
 import torch
 
 from ..generation.modes import train_without_dropout
-from ..models.modeling_threads import unsplit
 from ..objectives import Models, Objective, Turn
 from ..objectives.base import Phase, frozen
 from ..samples import Samples
 from .batches import InMemoryData
 from .checkpoint import RandomState
+from .compiling import sharing
 from .schedule import totals
 from .session import Session
 
@@ -96,7 +96,7 @@ class Rehearsal:
             if objective.draws:
                 with torch.no_grad(), autocast():
                     fake = objective.credit(models, real, objective.sample(models, real, self.max_new_tokens)).samples
-            with unsplit(*models.of_step(objective)):
+            with sharing(self.args, models.of_step(objective)):
                 for _ in range(objective.updates):
                     with autocast():
                         loss = objective.generator_loss(models, real, fake)
@@ -117,7 +117,7 @@ class Rehearsal:
 
         def learn() -> None:
             models.discriminator.train()
-            with frozen(models.generator), unsplit(*models.of_step(self.objective)):
+            with frozen(models.generator), sharing(self.args, models.of_step(self.objective)):
                 with autocast():
                     fake = drawn[0].select(slice(0, half.batch_size))
                     loss = self.objective.discriminator_loss(models, half, fake)

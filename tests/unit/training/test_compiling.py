@@ -47,10 +47,11 @@ def test_a_compiled_run_is_the_same_training(players, tmp_path, monkeypatch):
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     assert {id(each) for each in entered if each.forward} == {id(p.compiled) for p in compiled.parts.players.values()}
+    ids = torch.randint(7, (20, 6), generator=torch.Generator().manual_seed(0))
     for name, model in plain.models.players().items():
-        for one, other in zip(model.parameters(), compiled.models.players()[name].parameters(), strict=True):
-            # Adam makes much of the last bits of a gradient near zero, which some processors round otherwise
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+        # not weights: Adam makes much of the last bits of a gradient that is zero, such as that of the keys' biases
+        outputs = [each.eval()(ids).logits for each in (model, compiled.models.players()[name])]
+        torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
         assert "forward" not in vars(model) and "forward" not in vars(model.base_model)
 
 
