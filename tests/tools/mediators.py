@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,9 +161,9 @@ def rows(folder: Path, seed: int, oracle) -> dict[str, list[float]]:
     return found
 
 
-def report(found: list[dict[str, list[float]]], table: str | None) -> None:
+def report(found: list[dict[str, list[float]]], table: str | None, columns: Sequence[str] = COLUMNS) -> None:
     """Print means and standard errors over seeds, and write the values of each seed where a file is named."""
-    columns = COLUMNS[: max(map(len, found[0].values()))]
+    columns = columns[: max(map(len, found[0].values()))]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name in found[0]:
         values = np.array([each[name] for each in found])

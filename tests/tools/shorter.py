@@ -42,7 +42,7 @@ NOT_RUN = {
     r"pip .*": "installs: `make test-wheel` does, contracts/test_first_hour.py in part",
     r"hf download .*": "a network",
     r"make [\w-]+|pytest .*|python -m pytest .*": "the checks of the project itself",
-    r"python -m tests\.tools\.(survey|reproduce|mediators|cot_controls) .*": "minutes to hours",
+    r"python -m tests\.tools\.(survey|reproduce|mediators|cot_controls|cot_ensemble) .*": "minutes to hours",
     r"python -m tests\.tools\.(fresh_judge|wins) .*": "reads what hours of training wrote",
     r"python -m tests\.tools\.mutations": "contracts/test_mutations.py",
     r"python tests/tools/mutate\.py .*": "minutes to hours",
