@@ -219,8 +219,11 @@ def _measured(position: dict[str, Any], results: dict[str, Any], entropy: float 
 
 
 def _real(position: dict[str, Any], results: dict[str, Any], entropy: float | None) -> Iterator[dict[str, Any]]:
-    """Likewise of real text; of a grammar, two values are known exactly."""
+    """Likewise of real text; what is known of whoever writes it, a grammar or an oracle, is exact."""
     exact = {} if entropy is None else {ABOVE_ENTROPY: 0.0, "grammar_acceptance": 1.0}
+    if "nll_oracle" in results:
+        exact |= {"kl_generator_oracle": 0.0, "kl_oracle_generator": 0.0}
+        results = results | {"nll_test": results["nll_oracle"]}  # of held-out text under the model that wrote it
     others = {name: found for name, found in results.items() if name not in exact}
     yield from _measured(position, others, None)
     yield from (position | {"metric": name, "value": value} for name, value in exact.items())

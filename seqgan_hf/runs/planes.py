@@ -48,28 +48,48 @@ def draw_plane(board: Board, plane: Plane) -> Figure:
         if method is not None:
             shown = [*shown, _curve(axes, method, plane, MODEL_COLOR, marked=True)]
             axes.set_title(method.name, fontsize=10)
-        _frame(axes, shown)
+        _frame(axes, shown, _real(board, plane))
         axes.grid(alpha=0.3)
-    handles, labels = panels[0].get_legend_handles_labels()
-    kept = {label: handle for handle, label in zip(handles, labels, strict=True)}
-    kept = {("the method" if methods and label == methods[0].name else label): h for label, h in kept.items()}
+    kept: dict[str, Any] = {}
+    for axes, name in ((axes, axes.get_title()) for axes in panels):
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            kept.setdefault("the method" if label == name else label, handle)
     figure.legend(kept.values(), kept.keys(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel(f"{plane.x_label}\n(coverage; left is better)", fontsize=10)
     figure.supylabel(f"{plane.y_label}\n(quality; lower is better)", fontsize=10)
     return figure
 
 
-def _frame(axes: Axes, shown: list[np.ndarray]) -> None:
-    """Limits that hold these points (N, 2): what is far from them all would leave nothing to see of the others."""
-    if shown := [points for points in shown if len(points)]:
-        low, high = np.min(points := np.concatenate(shown), axis=0), np.max(points, axis=0)
+def _real(board: Board, plane: Plane) -> np.ndarray:
+    """Where real text lies, (1, 2), or (0, 2)."""
+    places = [place for m in board.methods.values() if m.kind == "real" for place in m.places(plane).values()]
+    return np.mean(places, axis=0)[None] if places else np.empty((0, 2))
+
+
+def _frame(axes: Axes, shown: list[np.ndarray], real: np.ndarray) -> None:
+    """Limits that hold these points (N, 2): what is far from them all would leave nothing to see of the others.
+
+    Where real text is so far away, a word in the corner says where it is.
+    """
+    points = np.concatenate([*shown, np.empty((0, 2))])
+    if len(points) and len(real):
+        low, high = points.min(axis=0), points.max(axis=0)
+        if ((low - real[0] > high - low) | (real[0] - high > high - low)).any():
+            told = "real text: {:.3g}, {:.3g}".format(*real[0])
+            axes.annotate(told, (0.03, 0.03), xycoords="axes fraction", fontsize=6, color=REAL_COLOR)
+            real = real[:0]
+    if len(real):
+        axes.plot(*real[0], "*", color=REAL_COLOR, ms=12, label="real text")
+    points = np.concatenate([points, real])
+    if len(points):
+        low, high = points.min(axis=0), points.max(axis=0)
         (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
         if left < right and bottom < top:
             axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _background(axes: Axes, board: Board, plane: Plane) -> list[np.ndarray]:
-    """Maximum likelihood over temperatures, coins, and real text; returns the envelopes and the place of real text."""
+    """Maximum likelihood over temperatures, and coins; returns the envelopes."""
     likelihoods = [method for method in board.likelihoods if method.places(plane)]
     for method, color in zip(likelihoods, GREYS * len(likelihoods), strict=False):
         _curve(axes, method, plane, color)
@@ -77,10 +97,6 @@ def _background(axes: Axes, board: Board, plane: Plane) -> list[np.ndarray]:
     for number, curve in enumerate(curves):
         label = "envelope of coins between temperatures (each seed)" if number == 0 else None
         axes.plot(*curve.T, "--", color="black", linewidth=0.9, label=label)
-    for method in (m for m in board.methods.values() if m.kind == "real"):
-        if places := list(method.places(plane).values()):
-            axes.plot(*np.mean(places, axis=0), "*", color=REAL_COLOR, ms=12, label="real text")
-            curves.append(np.mean(places, axis=0)[None])
     return curves
 
 

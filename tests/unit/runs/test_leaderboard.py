@@ -11,7 +11,7 @@ import pytest
 from seqgan_hf.errors import UserError
 from seqgan_hf.evaluation.envelope import PLANES
 from seqgan_hf.runs.jobs import Job
-from seqgan_hf.runs.leaderboard import collect, read_board, table
+from seqgan_hf.runs.leaderboard import Method, collect, read_board, table
 from seqgan_hf.runs.planes import draw_plane, write_leaderboard
 
 
@@ -219,3 +219,33 @@ def test_the_temperature_of_the_table_is_named_where_it_is_not_1(tmp_path):
     write(tmp_path / "leaderboard.csv", measured("some", "objective", 1, 0.8, (1.0, 2.0)))
     (tmp_path / "mixtures.csv").write_text("name,seed,temperature,other,weight\n")
     assert "At temperature 0.8, the nearest to 1: mean" in write_leaderboard(tmp_path)
+
+
+def test_what_an_oracle_wrote_has_no_divergence_from_it(tmp_path):
+    job = Job("pg", "objective", 1, tmp_path / "runs/pg/seed-1", dict)
+    job.folder.evaluation.mkdir(parents=True)
+    result = {"value": 3.0, "low": 2.9, "high": 3.1, "real": {"value": 2.5, "low": 2.4, "high": 2.6}}
+    point = {"temperature": 1.0, "results": {"nll_oracle": result}}
+    (job.folder.evaluation / "metrics.json").write_text(json.dumps({"points": [point]}))
+    job.folder.generator.mkdir()
+    job.folder.metrics.touch()
+    job.folder.write_summary({"seconds_after_pretraining": 61.04, "progress": {"adversarial": 7}})
+    collect([job], tmp_path, "60s", entropy=None)
+    real = read_board(tmp_path).methods["real text"]
+    known = {"kl_generator_oracle": 0.0, "kl_oracle_generator": 0.0}
+    assert real.values == {(1, 1.0): {"nll_oracle": 2.5, "nll_test": 2.5} | known}
+    assert real.errors[1, 1.0].keys() == {"nll_oracle", "nll_test"}
+
+
+@pytest.mark.parametrize(("place", "near"), [((9.0, 4.0), True), ((0.0, 0.0), False)])
+def test_real_text_is_a_star_or_where_it_is_too_far_away_a_word(board, place, near):
+    values = dict(zip((KLS.x, KLS.y), place, strict=True))
+    board.methods["real text"] = Method("real text", "real", {(1, 1.0): values})
+    figure = draw_plane(board, KLS)
+    panel = next(axes for axes in figure.axes if axes.get_title() == "inside")
+    stars = [tuple(line.get_xydata()[0]) for line in panel.lines if line.get_marker() == "*"]
+    words = [text.get_text() for text in panel.texts if "real" in text.get_text()]
+    assert (stars, words) == (([place], []) if near else ([], ["real text: 0, 0"]))
+    assert (panel.get_xlim()[0] < place[0]) == near
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named.count("the method") == 1 and not METHODS.keys() & set(named) and ("real text" in named) == near
