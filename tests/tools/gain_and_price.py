@@ -71,7 +71,12 @@ def places(file: str) -> dict[str, tuple[list[float], list[float]]]:
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with open(file, encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            if row["metric"] in AXES and float(row["temperature"]) == 1.0 and row["played"] != "no":
+            if (
+                row["metric"] in AXES
+                and float(row["temperature"]) == 1.0
+                and row["played"] != "no"
+                and row["kind"] != "real"
+            ):
                 found[row["name"]][row["metric"]].append(float(row["value"]))
     found = {name: own for name, own in found.items() if len(own[AXES[0]]) > 1}
     errors = {name: [stdev(own[axis]) / math.sqrt(len(own[axis])) for axis in AXES] for name, own in found.items()}

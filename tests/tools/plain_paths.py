@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from seqgan_hf import functional
 from seqgan_hf.generation import decoder, reserved_cache, rollouts, sampling, vocabulary
 from seqgan_hf.models import (
+    activations,
     modeling_cnn_discriminator,
     modeling_products,
     modeling_rnn_generator,
@@ -154,6 +155,11 @@ def run_padded(layer, inputs: Tensor, state, mask: Tensor, needs_state: bool):
     return torch.stack(outputs, dim=1), state
 
 
+def as_written(*models) -> AbstractContextManager[None]:
+    """Activations as transformers writes them out."""
+    return nullcontext()
+
+
 # Every fast path and its reference. These are the originals, whatever stands in the modules later.
 PLAIN = {
     functional.sample_categorical: sample_categorical,
@@ -169,6 +175,7 @@ PLAIN = {
     modeling_cnn_discriminator.max_over_windows: maxima,
     modeling_sums.looks_up: no_table,
     modeling_rnn_generator.run_padded: run_padded,
+    activations.fused_activations: as_written,
 }
 
 

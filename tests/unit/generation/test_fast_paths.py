@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from seqgan_hf import functional
-from seqgan_hf.generation import decoder, likelihood, rollouts
+from seqgan_hf.generation import decoder, likelihood, modes, rollouts
 from seqgan_hf.generation.likelihood import full_kl, token_logprobs, weighted_nll
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.sampling import mix_in_own_tokens, sample
 from seqgan_hf.models import modeling_cnn_discriminator, modeling_rnn_generator
 from seqgan_hf.objectives import MLE, Models, Reinforce
 from seqgan_hf.samples import Samples
+from seqgan_hf.training import compiling
 from tests.tools.plain_paths import PLAIN, fast_paths
 from tests.tools.tiny import BOS, PAD, build_discriminator, build_generator
 
@@ -107,6 +108,8 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (modeling_cnn_discriminator, "looks_up"),
         (modeling_cnn_discriminator, "multiply"),
         (modeling_rnn_generator, "run_padded"),
+        (modes, "fused_activations"),
+        (compiling, "fused_activations"),
     ]
     before = [getattr(*place) for place in places]
     with fast_paths("off"):

@@ -12,6 +12,9 @@ from seqgan_hf.training import AdversarialTrainingArguments
 from seqgan_hf.training.compiling import sharing
 
 
+pytestmark = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there, nothing is fused")
+
+
 def gpt2(**settings) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": 10, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2}
@@ -73,6 +76,15 @@ def test_what_something_else_has_replaced_stays():
         model(torch.arange(8)[None])
     assert len(seen) == 1 and "forward" in vars(activation)
     assert "forward" not in vars(model.transformer.h[1].mlp.act)
+
+
+def test_what_is_replaced_meanwhile_stays_too():
+    model = gpt2()
+    first, second = (block.mlp.act for block in model.transformer.h)
+    with fused_activations(model):
+        first.forward = hook = lambda inputs: inputs
+        del second.forward  # as another thread might, that began before
+    assert vars(first)["forward"] is hook and "forward" not in vars(second)
 
 
 def test_an_error_leaves_the_model_as_it_was():
