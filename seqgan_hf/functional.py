@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,6 +17,11 @@ from .samples import BoolTensor, LongTensor
 
 # Vocabulary entries summed into one block of the two-level inverse CDF: about the square root of usual vocabularies.
 CDF_BLOCKS = range(128, 31, -1)
+
+
+# On a CPU a power of two takes a third of the time of one of e.
+LN_2 = math.log(2)
+LOG2_E = 1 / LN_2
 
 
 def masked_mean(values: Tensor, mask: BoolTensor) -> Tensor:
@@ -181,7 +187,7 @@ class SoftmaxLayer:
     """A linear layer before a softmax, ready for blocks of rows. It learns nothing by itself.
 
     Where it has few inputs, a pass over the logits costs as much as the product that makes them. So on a CPU the bias
-    is a column of the product (MKL copies it to every row otherwise), and the largest logit is not looked for where a
+    is a column of the product (it is copied to every row otherwise), and the largest logit is not looked for where a
     bound on all of them shows that exponentials are safe without it.
 
     Args:
@@ -200,14 +206,8 @@ class SoftmaxLayer:
             return
         self.norm = float(self.weight.norm(dim=1).max())
         self.offset = 0.0 if self.bias is None else abs(float(self.bias.max()))
-        if self.bias is not None and ONEDNN_LINEAR is None:
+        if self.bias is not None:
             self.weight, self.bias = torch.cat([self.weight, self.bias[:, None]], dim=1), None
-
-    def reads(self, hidden: Tensor) -> Tensor:
-        """Inputs (N, H) as `logits` takes them."""
-        hidden = hidden.float() if self.narrow else hidden
-        width = self.weight.shape[1] - hidden.shape[1]
-        return torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1) if width else hidden
 
     def is_safe(self, hidden: Tensor) -> bool:
         """Whether the exponentials of all logits of inputs (N, H) are numbers, and not all too small."""
@@ -215,17 +215,38 @@ class SoftmaxLayer:
             return False
         return float(hidden.float().norm(dim=1).max()) * self.norm + self.offset <= self.SAFE
 
+    def reads(self, hidden: Tensor, safe: bool) -> Tensor:
+        """Inputs (N, H) as `logits` takes them: where they are safe, of logits in bits, which are powers of two."""
+        if not self.narrow:
+            return hidden
+        hidden = hidden.float()
+        if self.weight.shape[1] > hidden.shape[1]:
+            hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        return hidden * LOG2_E if safe else hidden
+
     def logits(self, inputs: Tensor, memory: Tensor | None = None) -> Tensor:
         """Logits (N, V); they may lie in `memory`, which holds them until the next call."""
         if not self.narrow:
             return multiply(inputs, self.weight, self.bias, memory)
         with torch.autocast("cpu", enabled=False):
-            return multiply(inputs, self.weight, self.bias, memory)
+            return torch.mm(inputs, self.weight.T, out=None if memory is None else memory[: len(inputs)])
+
+
+_kept = threading.local()
 
 
 def layer_memory(rows: int, vocab_size: int, device: torch.device) -> Tensor | None:
-    """Memory for logits on a CPU, where fresh memory for each block costs a pass over it; none elsewhere."""
-    return torch.empty(rows, vocab_size, dtype=torch.float32) if device.type == "cpu" else None
+    """Memory for logits on a CPU, which each thread keeps: to give fresh memory costs as much as a pass over it.
+
+    None elsewhere.
+    """
+    if device.type != "cpu":
+        return None
+    memory, numbers = getattr(_kept, "memory", None), rows * vocab_size
+    if memory is None or len(memory) < numbers:
+        with torch.inference_mode(False):  # whose tensors could be written to in this mode only
+            memory = _kept.memory = torch.empty(numbers, dtype=torch.float32)
+    return memory[:numbers].view(rows, vocab_size)
 
 
 def linear_nll(
@@ -253,15 +274,15 @@ def linear_nll(
 
     def nll(rows: slice, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         target = targets[rows, None]
-        slope = logits if safe else logits.sub_(logits.amax(dim=-1, keepdim=True))
-        own = slope.gather(1, target)
-        whole = slope.exp_().sum(dim=-1, keepdim=True)
+        slope = logits if safe else logits.sub_(logits.amax(dim=-1, keepdim=True)).mul_(LOG2_E)
+        own = slope.gather(1, target) * LN_2
+        whole = slope.exp2_().sum(dim=-1, keepdim=True)
         # d loss / d logits = weight * (softmax - one-hot); what is the same for a row, its weight and the denominator
         # of the softmax, goes to the narrower factors
         slope.scatter_add_(1, target, -whole)
         return (whole.log() - own).squeeze(1), slope, weights[rows] / whole.squeeze(1)
 
-    loss, losses = LinearLoss.apply(hidden, weight, bias, weights, layer, nll)
+    loss, losses = LinearLoss.apply(hidden, weight, bias, weights, layer, safe, nll)
     return loss, -losses
 
 
@@ -273,8 +294,8 @@ class LinearLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, weights, layer, of_rows):
-        inputs, read = (hidden, weight, bias), layer.reads(hidden)
+    def forward(ctx, hidden, weight, bias, weights, layer, safe, of_rows):
+        inputs, read = (hidden, weight, bias), layer.reads(hidden, safe)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
 
         def add(rows: slice, gradients: list[Tensor | None], memory: Tensor | None) -> None:
@@ -288,7 +309,7 @@ class LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream, _):
-        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None
+        return *(None if g is None else g * upstream for g in ctx.saved_tensors), None, None, None, None
 
 
 Head = tuple[Tensor, Tensor, Tensor | None]  # inputs of a linear layer (N, H), its weight (V, H) and bias (V,)
@@ -322,7 +343,7 @@ def linear_kl(head: Head, other: Head, weights: Tensor, forward: bool) -> tuple[
         divergences = (probabilities * ratio).sum(dim=-1)
         return divergences, probabilities * (ratio - divergences[:, None]), weights[rows]
 
-    return LinearLoss.apply(*head, weights, SoftmaxLayer(*head[1:]), kl)
+    return LinearLoss.apply(*head, weights, SoftmaxLayer(*head[1:]), False, kl)
 
 
 # The fewest rows that are worth a share of their own.

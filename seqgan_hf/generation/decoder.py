@@ -157,12 +157,12 @@ class Decoder:
         """The next tokens (K,) of K rows, by uniforms (K, 2); logits are used block by block while they are cached."""
         features = self.features[rows]
         size = block_rows(self.vocab_size, features.device)
-        read, memory = features, None
-        if self.layer is not None:
-            read = self.layer.reads(features)
-            memory = layer_memory(min(size, len(read)), self.vocab_size, read.device)
         as_it_is = temperature == top_p == 1.0 and top_k == 0
         safe = as_it_is and self.layer is not None and self.layer.is_safe(features)
+        read, memory = features, None
+        if self.layer is not None:
+            read = self.layer.reads(features, safe)
+            memory = layer_memory(min(size, len(read)), self.vocab_size, read.device)
         tokens = []
         for block, numbers in zip(read.split(size), uniforms.split(size), strict=True):
             if self.layer is not None:
@@ -170,7 +170,7 @@ class Decoder:
             else:
                 logits = head_logits(self.head, block, self.added)
             if safe:
-                weights = logits.exp_()
+                weights = logits.exp2_()
             else:
                 weights = filter_logits(logits, temperature, top_k, top_p).float().softmax(dim=-1)
             tokens.append(sample_categorical(weights, numbers))

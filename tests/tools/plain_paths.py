@@ -50,6 +50,10 @@ def linear_nll(hidden, weight, bias, targets, weights) -> tuple[Tensor, Tensor]:
     return (nll * weights).sum(), -nll.detach()
 
 
+def no_memory(rows: int, vocab_size: int, device: torch.device) -> None:
+    """Logits lie in fresh memory."""
+
+
 def linear_kl(head, other, weights, forward) -> tuple[Tensor, Tensor]:
     """All logits of both at once, and autograd."""
     ours, theirs = (F.linear(*layer).float().log_softmax(dim=-1) for layer in (head, other))
@@ -166,6 +170,7 @@ PLAIN = {
     functional.linear_nll: linear_nll,
     functional.linear_kl: linear_kl,
     BLOCK_ROWS: everything,
+    functional.layer_memory: no_memory,
     reserved_cache.reserve: leave,
     decoder.has_plain_head: no_plain_head,
     decoder.Decoder: Decoder,

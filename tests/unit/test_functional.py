@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from seqgan_hf.functional import (
     SoftmaxLayer,
     discounted,
     filter_logits,
+    layer_memory,
     linear_kl,
     linear_nll,
     masked_mean,
@@ -159,18 +161,37 @@ def test_exponentials_that_are_taken_to_be_safe_are(scale, bias):
     added["suppressed"] = torch.where(torch.arange(300) % 3 > 0, added["small"], -torch.inf)
     layer = SoftmaxLayer(weight, added[bias])
     assert layer.is_safe(hidden) == (scale < 30 and bias != "large")
-    logits = layer.logits(layer.reads(hidden), torch.full((50, 300), torch.nan))
+    logits = layer.logits(layer.reads(hidden, safe=False), torch.full((50, 300), torch.nan))
     expected = torch.nn.functional.linear(
         hidden.double(), weight.double(), None if added[bias] is None else added[bias].double()
     )
     torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-6 * (10 + scale))
     if layer.is_safe(hidden):
-        weights = logits.exp()
+        weights = layer.logits(layer.reads(hidden, safe=True)).exp2()
         assert weights.isfinite().all()
         probabilities = expected.softmax(dim=-1)
         torch.testing.assert_close(
             weights.double() / weights.double().sum(-1, keepdim=True), probabilities, rtol=1e-4, atol=0
         )
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_each_thread_keeps_its_memory_for_logits():
+    device = torch.device("cpu")
+
+    def work() -> int:
+        with torch.inference_mode():
+            memory = layer_memory(4, 6, device)
+        memory.zero_()  # it is no tensor of the inference mode, which could be written to there only
+        assert memory.shape == (4, 6)
+        assert layer_memory(3, 5, device).data_ptr() == memory.data_ptr()
+        assert layer_memory(3, 5, device).shape == (3, 5)
+        assert layer_memory(5, 50, device).shape == (5, 50)  # more, where more is needed
+        return layer_memory(4, 6, device).data_ptr()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() != work()
+    assert layer_memory(4, 6, torch.device("meta")) is None
 
 
 @pytest.mark.usefixtures("as_shipped")

@@ -99,6 +99,7 @@ def test_the_switch_reaches_every_place_and_is_undone():
         (likelihood, "linear_nll"),
         (likelihood, "linear_kl"),
         (decoder, "sample_categorical"),
+        (decoder, "layer_memory"),
         (decoder, "multiply"),
         (decoder, "reserve"),
         (rollouts, "walk"),
