@@ -40,6 +40,10 @@ def _onednn_linear() -> Any:
 ONEDNN_LINEAR = _onednn_linear()
 
 
+# Columns of matrices whose product is as fast by the other library, too.
+NARROW = 128
+
+
 def in_float32(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype == torch.float32 and not torch.is_autocast_enabled(a.device.type)
 
@@ -47,47 +51,53 @@ def in_float32(a: Tensor, b: Tensor) -> bool:
 def multiply(a: Tensor, b: Tensor, bias: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
     """a b^T + bias for matrices (M, K) and (N, K) and a bias (N,), by the faster library; without gradient.
 
-    The result may lie in the first rows of `memory` (M or more, N).
+    The result may lie in the first rows of `memory` (M or more, N), which spares a copy of what costs little to make.
     """
+    in_place = memory is not None and bias is None and in_float32(a, b)
+    if in_place and (ONEDNN_LINEAR is None or a.shape[1] <= NARROW):
+        return torch.mm(a, b.T, out=memory[: len(a)])
     eager = ONEDNN_LINEAR is not None and not torch.compiler.is_compiling()
     if eager and a.device.type == "cpu" and in_float32(a, b) and a.numel() > 0:
         # oneDNN takes a transposed b as it is, but is a hundred times slower on strided matrices, such as filters cut
         # to a short sequence
         b = b if b.T.is_contiguous() else b.contiguous()
         return ONEDNN_LINEAR(a.contiguous(), b, bias, "none", [], "")
-    if memory is not None and bias is None and in_float32(a, b):
-        return torch.mm(a, b.T, out=memory[: len(a)])
     return F.linear(a, b, bias)
 
 
 def multiply_side_by_side(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """`multiply` for pairs of matrices, in pieces that threads share on a CPU where that is worth their while.
 
-    There is about one for each thread, since every piece of a product reads the whole second matrix.
+    There is about one for each thread, since every piece of a product reads the whole other matrix: the smaller one,
+    where the larger can be cut.
     """
     operations = [2 * a.numel() * len(b) for a, b in pairs]
     threads = threads_worth(sum(operations), pairs[0][0].device) if pairs else 1
     if threads == 1:
         return [multiply(a, b) for a, b in pairs]
     results: dict[int, Tensor] = {}
-    pieces: list[tuple[int, slice | None]] = []
+    pieces: list[tuple[int, slice | None, slice]] = []
+    whole = slice(None)
     for index, (a, b) in enumerate(pairs):
-        number = min(round(threads * operations[index] / sum(operations)), len(a))
+        of_b = len(b) > len(a) and b.is_contiguous()
+        rows = len(b) if of_b else len(a)
+        number = min(round(threads * operations[index] / sum(operations)), rows)
         if number < 2:
-            pieces.append((index, None))
+            pieces.append((index, None, whole))
             continue
         results[index] = a.new_empty(len(a), len(b), dtype=compute_dtype(a))
-        size = -(-len(a) // number)
-        pieces += [(index, slice(first, first + size)) for first in range(0, len(a), size)]
+        size = -(-rows // number)
+        parts = [slice(first, first + size) for first in range(0, rows, size)]
+        pieces += [(index, whole, part) if of_b else (index, part, whole) for part in parts]
 
-    def work(piece: tuple[int, slice | None]) -> None:
-        index, rows = piece
+    def work(piece: tuple[int, slice | None, slice]) -> None:
+        index, rows, columns = piece
         a, b = pairs[index]
         if rows is None:
             results[index] = multiply(a, b)
             return
-        place = results[index][rows]
-        found = multiply(a[rows], b, memory=place)
+        place = results[index][rows, columns]
+        found = multiply(a[rows], b[columns], memory=place)
         if found.data_ptr() != place.data_ptr():
             place.copy_(found)
 
