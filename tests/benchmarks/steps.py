@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
@@ -31,11 +33,11 @@ from seqgan_hf.models import (
     RNNGeneratorConfig,
     RNNGeneratorForCausalLM,
 )
-from seqgan_hf.models.modeling_threads import unsplit
 from seqgan_hf.objectives import MLE, ConstantReward, LeakGAN, Models, Reinforce, RelGAN, SeqGAN
 from seqgan_hf.objectives.base import frozen
 from seqgan_hf.samples import Samples
 from seqgan_hf.training.arguments import AdversarialTrainingArguments
+from seqgan_hf.training.compiling import sharing
 from seqgan_hf.training.trainer import AdversarialTrainer
 from tests.benchmarks import plain
 from tests.benchmarks.measuring import Case, Part, Work
@@ -189,6 +191,16 @@ def adam(model: torch.nn.Module, **options) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-4, **options)
 
 
+def as_trained(*models: PreTrainedModel) -> AbstractContextManager[None]:
+    """How the trainer computes a step of these models."""
+    return sharing(_arguments(), models)
+
+
+@cache
+def _arguments() -> AdversarialTrainingArguments:
+    return AdversarialTrainingArguments(output_dir=tempfile.gettempdir(), report_to=[], use_cpu=True)
+
+
 # --- The steps of the generator --------------------------------------------------------------------------------------
 
 
@@ -248,7 +260,7 @@ def generator_step(size: Size) -> Case:
     def update() -> None:
         objective, models = ConstantReward(), Models(generator)
         credited = objective.credit(models, fake, fake).samples
-        with unsplit(generator):
+        with as_trained(generator):
             plain.descend(objective.generator_loss(models, fake, credited).value, optimizer)
 
     def plain_update() -> None:
@@ -272,7 +284,7 @@ def mle_epoch(size: Size) -> Case:
     optimizer, plain_optimizer = adam(ours, fused=True), adam(reference)
 
     def run() -> None:
-        with unsplit(ours):
+        with as_trained(ours):
             for _ in range(size.mle_batches):
                 plain.descend(MLE().generator_loss(Models(ours), real, None).value, optimizer)
 
@@ -345,7 +357,7 @@ def relgan_step(size: Size, beta: float = 1.0) -> Case:
             strict=True,
         ):
             fake = sample(models.generator, start, size.length)
-            with frozen(opponent), unsplit(*models.players().values()):
+            with frozen(opponent), as_trained(*models.players().values()):
                 plain.descend(loss(models, real, fake).value, optimizer)
 
     def score(embedded: torch.Tensor) -> torch.Tensor:
@@ -385,7 +397,7 @@ def memory_step(size: Size) -> Case:
 
     def ours() -> None:
         fake, models = sample(generator, start, size.length), Models(generator)
-        with unsplit(generator):
+        with as_trained(generator):
             plain.descend(MLE().generator_loss(models, fake, None).value, optimizer)
 
     def run_plain() -> None:
@@ -432,7 +444,7 @@ def leakgan_step(size: Size, rollouts: int = 4) -> Case:
     def run() -> None:
         with torch.no_grad():
             fake = objective.credit(models, None, sample(ours, start, size.length)).samples
-        with unsplit(*models.players().values()):
+        with as_trained(*models.players().values()):
             plain.descend(objective.generator_loss(models, None, fake).value, optimizers[0])
 
     def draw() -> None:
@@ -473,7 +485,7 @@ def discriminator_epoch(size: Size, bfloat16: bool = False) -> Case:
     optimizer, plain_optimizer = adam(model.train(), fused=True), adam(reference)
 
     def run() -> None:
-        with unsplit(*models.players().values()):
+        with as_trained(*models.players().values()):
             for _ in range(size.d_batches):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                     loss = objective.discriminator_loss(models, real, fake).value

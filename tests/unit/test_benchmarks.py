@@ -105,10 +105,10 @@ def as_shipped():
 
 @pytest.mark.usefixtures("as_shipped")
 def test_what_a_gpu_would_have_to_wait_for_is_done_on_a_cpu_only():
-    policies = [decoder.LEAVE_PADDING_OUT, verdicts.READ_PREFIXES_ONCE, functional.BOUND_LOGITS]
+    policies = [decoder.LEAVE_PADDING_OUT, verdicts.READ_PREFIXES_ONCE, modeling_sums.LOOK_UP]
     policies += [modeling_cnn_discriminator.GATHER_WINDOWS, modeling_cnn_discriminator.SPLIT_BY_WIDTH]
-    policies.append(modeling_sums.LOOK_UP)
-    assert policies == [{"cpu"}] * 6
+    policies += [functional.BOUND_LOGITS, functional.POWERS_OF_TWO]
+    assert policies == [{"cpu"}] * 7
 
 
 @pytest.mark.usefixtures("as_shipped")
@@ -116,7 +116,8 @@ def test_the_script_for_a_gpu_runs_and_few_operations_are_launched(monkeypatch):
     for module in (likelihood, rollouts, sampling):  # the policy of an accelerator
         monkeypatch.setattr(module, "LEAVE_PADDING_OUT", set())
     monkeypatch.setattr(verdicts, "READ_PREFIXES_ONCE", set())
-    monkeypatch.setattr(functional, "BOUND_LOGITS", set())
+    for policy in ("BOUND_LOGITS", "POWERS_OF_TWO"):
+        monkeypatch.setattr(functional, policy, set())
     for policy in ("GATHER_WINDOWS", "SPLIT_BY_WIDTH"):
         monkeypatch.setattr(modeling_cnn_discriminator, policy, set())
     monkeypatch.setattr(modeling_sums, "LOOK_UP", set())

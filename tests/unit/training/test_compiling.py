@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+import torch._inductor.config
 
 from seqgan_hf.errors import UserError
 from seqgan_hf.training.compiling import Compiled
@@ -47,12 +50,31 @@ def test_a_compiled_run_is_the_same_training(players, tmp_path, monkeypatch):
     compiled.train()
     assert calls.compiled > 0 and calls.ran > 10
     assert {id(each) for each in entered if each.forward} == {id(p.compiled) for p in compiled.parts.players.values()}
+    assert_the_same(plain, compiled)
+    for model in plain.models.players().values():
+        assert "forward" not in vars(model) and "forward" not in vars(model.base_model)
+
+
+def assert_the_same(plain: AdversarialTrainer, compiled: AdversarialTrainer) -> None:
     ids = torch.randint(7, (20, 6), generator=torch.Generator().manual_seed(0))
     for name, model in plain.models.players().items():
         # not weights: Adam makes much of the last bits of a gradient that is zero, such as that of the keys' biases
         outputs = [each.eval()(ids).logits for each in (model, compiled.models.players()[name])]
         torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
-        assert "forward" not in vars(model) and "forward" not in vars(model.base_model)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("players", [("lstm", "cnn"), ("gpt2", "rnn")], ids="-".join)
+def test_and_so_is_the_code_that_the_compiler_makes(players, tmp_path):
+    """With torch's own random numbers: compiled code draws others for dropout, and samples follow those."""
+    torch._dynamo.reset()
+    plain = trainer(tmp_path / "plain", players)
+    plain.train()
+    compiled = trainer(tmp_path / "compiled", players, torch_compile=True)
+    with torch._inductor.config.patch(fallback_random=True):
+        compiled.train()
+    assert torch._dynamo.utils.counters["inductor"], "nothing was compiled"
+    assert_the_same(plain, compiled)
 
 
 @pytest.mark.parametrize("wrong", [{"torch_compile_backend": "nope"}, {"torch_compile_mode": "fastest"}])
