@@ -5,7 +5,7 @@ https://arxiv.org/abs/1609.05473, section 3.3), after Kim (2014) and Zhang and L
 The file is copied beside the weights for `trust_remote_code=True`, with the modules that it imports.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import cast
@@ -125,12 +125,12 @@ class CNNDiscriminatorForSequenceClassification(Classifier):
 
         Args:
             origin: of completions of prefixes: which sequence each completes, and how many of its tokens are given,
-                (B, 2). The windows inside a prefix are done once for all its completions.
+                (B, 2). Where windows are multiplied, those inside a prefix are done once for its many completions.
         """
         sizes = self.config.filter_sizes
         if inputs_embeds is None and (tables := tables_for(self, sizes, input_ids)) is not None:
             ids, lengths = _compact(input_ids, attention_mask, padding=vocabulary(tables, sizes))
-            features = max_over_windows(ids, lengths, origin, sizes, tables, sums_of_entries)
+            features = sums_of_entries(ids, lengths, sizes, *tables)
             return self._classify(features, labels)
         embedded = self.embed(input_ids, inputs_embeds)
         dtype = compute_dtype(embedded)
@@ -343,27 +343,27 @@ def _window_products(inputs: Tensor, sizes: Sequence[int], weights: Sequence[Ten
     return sum((max(length - size, 0) + 1) * weight.numel() for size, weight in zip(sizes, weights, strict=True))
 
 
+# Completions of prefixes of one length, on average, that are worth products of their own.
+SHARED_ROWS = 128
+
+
 def max_over_windows(
-    inputs: Tensor,
-    lengths: Tensor | None,
-    origin: Tensor | None,
-    sizes: list[int],
-    weights: tuple[Tensor, ...],
-    convolve: Callable[..., Tensor] | None = None,
+    inputs: Tensor, lengths: Tensor | None, origin: Tensor | None, sizes: list[int], weights: tuple[Tensor, ...]
 ) -> Tensor:
-    """`MaxOverTime`; of completions, windows inside a prefix are done once for all that share it.
+    """`MaxOverTime`; of many completions, windows inside a prefix are done once for all that share it.
 
     Args:
-        inputs, lengths, sizes, weights: see `MaxOverTime`; or those of `convolve`, which stands for it.
+        inputs, lengths, sizes, weights: see `MaxOverTime`.
         origin: which sequence a row completes, and how many of its tokens are given (B, 2). Rows whose tokens are not
             those of the others with the same origin share nothing with them.
     """
     if not torch.is_grad_enabled():  # which `MaxOverTime` cannot know otherwise
         weights = tuple(weight.detach() for weight in weights)
-    convolve = MaxOverTime.apply if convolve is None else convolve
     if origin is None:
-        return convolve(inputs, lengths, sizes, *weights)
+        return MaxOverTime.apply(inputs, lengths, sizes, *weights)
     given, counts = origin[:, 1].unique_consecutive(return_counts=True)
+    if len(inputs) < SHARED_ROWS * len(counts):
+        return MaxOverTime.apply(inputs, lengths, sizes, *weights)
     parts, last = [], 0
     for prefix, count in zip(given.tolist(), counts.tolist(), strict=True):
         rows = slice(last, last := last + count)
@@ -377,11 +377,11 @@ def max_over_windows(
         columns = []
         for size, weight in zip(sizes, weights, strict=True):
             if size > prefix or not shared:
-                columns.append(convolve(group, ends, [size], weight))
+                columns.append(MaxOverTime.apply(group, ends, [size], weight))
                 continue
             first = prefix - size + 1  # the first window that holds a token beyond the prefix
-            rest = convolve(group[:, first:], None if ends is None else ends - first, [size], weight)
-            columns.append(torch.maximum(rest, convolve(prefixes, None, [size], weight)[same]))
+            rest = MaxOverTime.apply(group[:, first:], None if ends is None else ends - first, [size], weight)
+            columns.append(torch.maximum(rest, MaxOverTime.apply(prefixes, None, [size], weight)[same]))
         parts.append(torch.cat(columns, dim=1))
     return torch.cat(parts)
 

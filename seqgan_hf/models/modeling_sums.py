@@ -23,7 +23,7 @@ from .modeling_threads import side_by_side, threads_worth
 # Devices on which adding up entries of a table is faster than multiplying embeddings.
 LOOK_UP = {"cpu"}
 # As many tokens for each of the vocabulary are worth a table, of so many numbers at most (512 MiB in float32).
-LEAST_READ, MOST_ENTRIES = 2, 2**27
+LEAST_READ, MOST_ENTRIES = 5, 2**27
 # Sums in a block, fewer than of activations: their memory is read again at once, while entries come from everywhere.
 BLOCK_OF_SUMS = 2**19
 # The model that looks up at present, and its tables.

@@ -210,6 +210,7 @@ def fast_paths(setting: str, kept: Iterable = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if setting == "on":
             patch.setattr(modeling_cnn_discriminator, "BLOCK", 300)
+            patch.setattr(modeling_cnn_discriminator, "SHARED_ROWS", 0)
             patch.setattr(modeling_sums, "BLOCK_OF_SUMS", 300)
             patch.setattr(modeling_sums, "LEAST_READ", 0)
             patch.setattr(modeling_threads, "LEAST_OPERATIONS", 0)

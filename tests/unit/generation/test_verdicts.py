@@ -10,6 +10,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from seqgan_hf.generation import verdicts
 from seqgan_hf.generation.rollouts import complete
 from seqgan_hf.generation.verdicts import judge, judged_tokens, realness, rewards
+from seqgan_hf.models import modeling_cnn_discriminator, modeling_sums
 from seqgan_hf.samples import Samples
 from tests.tools.tiny import BOS, PAD, VOCAB_SIZE, build_discriminator, build_generator
 
@@ -254,6 +255,8 @@ def test_other_errors_are_not_taken_for_memory():
 @pytest.mark.parametrize("prompted", [False, True])
 def test_completions_get_the_verdicts_of_whole_sequences(prompted, function, monkeypatch):
     """What they share is read once, whatever the condition, the ends and the cut into parts."""
+    monkeypatch.setattr(modeling_cnn_discriminator, "SHARED_ROWS", 1)
+    monkeypatch.setattr(modeling_sums, "LOOK_UP", set())  # which shares nothing
     generator, discriminator = build_generator("lstm"), build_discriminator("cnn")
     samples = batch(prompted)
     parts = list(complete(generator, samples, 5, rng=torch.Generator().manual_seed(0)))

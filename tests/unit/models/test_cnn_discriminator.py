@@ -364,17 +364,23 @@ def test_completions_score_as_they_do_without_their_origin(length, padded, monke
         return product(a, b)
 
     monkeypatch.setattr(modeling_cnn_discriminator, "multiply", counted)
-    torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
-    shared = sum(spent)
+    costs = []
+    for least in (9, 10):  # of each prefix length there are 9
+        monkeypatch.setattr(modeling_cnn_discriminator, "SHARED_ROWS", least)
+        spent.clear()
+        torch.testing.assert_close(model(ids, mask, origin=origin).logits, expected)
+        costs.append(sum(spent))
     spent.clear()
     model(ids, mask)
-    assert shared < sum(spent) or length < 7  # where there is enough to share
+    assert costs[0] < costs[1] or length < 7  # where there is enough to share
+    assert costs[1] == sum(spent)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", ["another token in a prefix", "nothing after a prefix", "origins in no order"])
-def test_an_origin_that_is_wrong_changes_no_score(change):
+def test_an_origin_that_is_wrong_changes_no_score(change, monkeypatch):
     """Whoever changes completions need not know of it."""
+    monkeypatch.setattr(modeling_cnn_discriminator, "SHARED_ROWS", 1)
     model, ids = make().eval(), tokens(1, 9).repeat(6, 1)
     ids[:, 5:] = tokens(6, 4, seed=1)
     origin, mask = torch.tensor([[0, 5]] * 6), None
@@ -390,6 +396,7 @@ def test_an_origin_that_is_wrong_changes_no_score(change):
 # What tokens add to filters
 
 
+MANY = modeling_sums.LEAST_READ * VOCAB  # tokens
 needs_tables = pytest.mark.skipif("config.getoption('--fast-paths') == 'off'", reason="there are no tables")
 
 
@@ -397,14 +404,13 @@ def tables_of(model, ids=None):
     return modeling_sums.tables_for(model, model.config.filter_sizes, tokens(1, 1) if ids is None else ids)
 
 
-def judged_both_ways(model, ids, mask=None, origin=None):
+def judged_both_ways(model, ids, mask=None):
     """Logits by products and by a table, without gradient."""
-    given = {"attention_mask": mask, "origin": origin}
     with torch.no_grad():
-        products = model(ids, **given).logits
-        with model.looking_up(2 * VOCAB):
+        products = model(ids, mask).logits
+        with model.looking_up(MANY):
             assert len(tables_of(model, ids)) == len(model.filters)
-            by_table = model(ids, **given).logits
+            by_table = model(ids, mask).logits
         assert tables_of(model) is None
     return products, by_table
 
@@ -421,18 +427,9 @@ def test_entries_added_up_are_convolutions(length, padded, monkeypatch):
 
 
 @needs_tables
-def test_entries_of_completions():
-    model, prefix = make(), tokens(3, 6)
-    rows = torch.tensor([0, 1, 1, 2, 0, 2])
-    ids = torch.cat([prefix[rows], tokens(6, 5, seed=1)], dim=1)
-    origin = torch.stack([rows, torch.full_like(rows, 6)], dim=1)
-    torch.testing.assert_close(*judged_both_ways(model, ids, origin=origin), **CLOSE)
-
-
-@needs_tables
 def test_entries_have_the_type_of_products():
     model, ids = make().float(), tokens(9, 8)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), model.looking_up(2 * VOCAB):
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), model.looking_up(MANY):
         assert all(table.dtype == torch.bfloat16 for table in tables_of(model))
         by_table = model(ids).logits
     torch.testing.assert_close(by_table.float(), model(ids).logits, atol=0.1, rtol=0.1)
@@ -478,11 +475,11 @@ def test_a_table_is_made_for_many_tokens_of_a_small_vocabulary_only(monkeypatch)
 def test_gradients_and_embeddings_take_no_table():
     """And a table is gone once it is left, by an error, too: the weights may change."""
     model, other, ids = make(), make(1), tokens(4, 8)
-    with model.looking_up(2 * VOCAB), torch.no_grad():
+    with model.looking_up(MANY), torch.no_grad():
         assert tables_of(model) is None  # gradients were wanted
-    with pytest.raises(RuntimeError, match="left"), torch.no_grad(), model.looking_up(2 * VOCAB):
+    with pytest.raises(RuntimeError, match="left"), torch.no_grad(), model.looking_up(MANY):
         kept = tables_of(model)
-        with other.looking_up(2 * VOCAB):
+        with other.looking_up(MANY):
             assert tables_of(model) is None and tables_of(other) is not None
         assert tables_of(model) is kept is not None and tables_of(other) is None
         embedded = model.embed_tokens(ids) * 2
@@ -503,14 +500,14 @@ def test_a_table_belongs_to_a_thread_and_those_that_share_its_work(monkeypatch):
     entered, left = Event(), Event()
 
     def other():
-        with torch.no_grad(), model.looking_up(2 * VOCAB):
+        with torch.no_grad(), model.looking_up(MANY):
             entered.set()
             left.wait(10)
             found["theirs"] = tables_of(model)
 
     thread = Thread(target=other)
     with torch.no_grad():
-        with model.looking_up(2 * VOCAB):
+        with model.looking_up(MANY):
             thread.start()
             assert entered.wait(10)
             mine = tables_of(model)
