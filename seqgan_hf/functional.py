@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.modeling_products import ONEDNN_LINEAR, in_float32, multiply
+from .models.modeling_products import ONEDNN_LINEAR, compute_dtype, in_float32, multiply
 from .models.modeling_threads import SHARED_WEIGHT, side_by_side, thread_count
 from .samples import BoolTensor, LongTensor
 
@@ -251,7 +251,9 @@ def layer_memory(rows: int, vocab_size: int, device: torch.device) -> Tensor | N
     memory, numbers = getattr(_kept, "memory", None), rows * vocab_size
     if memory is None or len(memory) < numbers:
         with torch.inference_mode(False):  # whose tensors could be written to in this mode only
-            memory = _kept.memory = torch.empty(numbers, dtype=torch.float32)
+            memory = torch.empty(numbers, dtype=torch.float32, device=device)
+        if type(memory) is Tensor:  # none of a tracer's
+            _kept.memory = memory
     return memory[:numbers].view(rows, vocab_size)
 
 
@@ -398,7 +400,14 @@ def _zero_gradients(inputs: Sequence[Tensor | None], needed: Sequence[bool]) -> 
 
 
 def _accumulate(gradients, rows: slice, slope: Tensor, weights: Tensor, hidden: Tensor, weight: Tensor) -> None:
-    """Add a block's share to the gradients of inputs, weight and bias; `slope` (K, V): d loss / d logits of a row."""
+    """Add a block's share to the gradients of inputs, weight and bias; `slope` (K, V): d loss / d logits of a row.
+
+    float16 holds neither a row's factors nor powers that are yet to be divided: its gradients are those of float32.
+    """
+    if compute_dtype(weight) == torch.float16:
+        with torch.autocast(weight.device.type, enabled=False):
+            _accumulate(gradients, rows, slope, weights, hidden.float(), weight.float())
+        return
     of_hidden, of_weight, of_bias = gradients
     slope_as_weight = slope.to(weight.dtype)
     if of_hidden is not None:

@@ -362,7 +362,7 @@ def max_over_windows(
     if origin is None:
         return MaxOverTime.apply(inputs, lengths, sizes, *weights)
     given, counts = origin[:, 1].unique_consecutive(return_counts=True)
-    if len(inputs) < SHARED_ROWS * len(counts):
+    if len(inputs) == 0 or len(inputs) < SHARED_ROWS * len(counts):
         return MaxOverTime.apply(inputs, lengths, sizes, *weights)
     parts, last = [], 0
     for prefix, count in zip(given.tolist(), counts.tolist(), strict=True):

@@ -190,7 +190,8 @@ def test_each_thread_keeps_its_memory_for_logits():
         return layer_memory(4, 6, device).data_ptr()
 
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(work).result() != work()
+        with torch.device("meta"):  # of the caller, and not kept
+            assert pool.submit(work).result() != work()
     assert layer_memory(4, 6, torch.device("meta")) is None
 
 
@@ -271,6 +272,22 @@ def test_gradients_of_half_precision_are_summed_in_single(monkeypatch):
     assert loss.dtype == logprobs.dtype == torch.float32
     assert weight.grad.dtype == hidden.grad.dtype == torch.bfloat16
     assert weight.grad.tolist() == [[-600.0], [600.0]]  # 600 * 2 * (1/2 - 1) and 600 * 2 * 1/2
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("scale", [0.01, 1.5])
+def test_float16_keeps_gradients_of_many_tokens(scale, bounded, monkeypatch):
+    """Shares of a token as small as 1/V, and powers as large as e^20, which float16 holds neither of."""
+    if not bounded:
+        monkeypatch.setattr(functional, "BOUND_LOGITS", set())
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(1000, 8, requires_grad=True), (torch.randn(4000, 8) * scale).requires_grad_()
+    targets, weights = torch.randint(4000, (1000,)), torch.full((1000,), 1 / 1000)
+    expected = torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight), targets), [hidden, weight])
+    with torch.autocast("cpu", torch.float16):
+        loss, _ = linear_nll(hidden, weight, None, targets, weights)
+    for found, right in zip(torch.autograd.grad(loss, [hidden, weight]), expected, strict=True):
+        assert (found - right).norm() < 0.01 * right.norm()
 
 
 def half_precision_head(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
