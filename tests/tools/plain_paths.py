@@ -112,7 +112,7 @@ def walk(generator, samples: Samples, units: list, temperature: float, top_k: in
     return completions
 
 
-def linear(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(a: Tensor, b: Tensor, bias: Tensor | None = None, memory=None) -> Tensor:
     """a b^T + bias by torch's own product."""
     return F.linear(a, b, bias)
 

@@ -242,13 +242,14 @@ def test_products_in_single_precision_take_the_fast_path_and_no_others_do(bias, 
             assert functional.multiply(a, b, shift).dtype == F.linear(a, b, shift).dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # logits of the latter are powers of two
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_nll_equals_cross_entropy_and_its_gradients(bias, monkeypatch):
+def test_linear_nll_equals_cross_entropy_and_its_gradients(bias, dtype, monkeypatch):
     monkeypatch.setattr(functional, "block_rows", lambda vocab_size, device: 7)  # several blocks, the last one short
     torch.manual_seed(0)
-    head = nn.Linear(5, 11, bias=bias).double()
-    hidden = torch.randn(30, 5, dtype=torch.float64, requires_grad=True)
-    targets, weights = torch.randint(11, (30,)), torch.randn(30, dtype=torch.float64)
+    head = nn.Linear(5, 11, bias=bias).to(dtype)
+    hidden = torch.randn(30, 5, dtype=dtype, requires_grad=True)
+    targets, weights = torch.randint(11, (30,)), torch.randn(30, dtype=dtype)
     parameters = [hidden, *head.parameters()]
 
     loss, logprobs = linear_nll(hidden, head.weight, head.bias, targets, weights)

@@ -22,7 +22,7 @@ def pairs(*shapes: tuple[int, int, int], dtype=torch.float64) -> list[torch.Tens
     return [matrix.requires_grad_() for pair in both for matrix in pair]
 
 
-SHAPES = [(1, 4, 3), (7, 2, 5), (13, 3, 1)]
+SHAPES = [(1, 4, 3), (7, 2, 5), (13, 3, 1), (2, 20, 6)]  # tall ones, and a wide one
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
